@@ -1,0 +1,113 @@
+"""Reads fields out of decoded JSON, msgpack or a query string, and names what is wrong with them.
+
+The one rule: a field is taken with its type and its limits or refused with its name, its value and the limit.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from protocol.errors import MalformedRequest
+from protocol.ranks import is_rank
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# Fits msgpack, JSON readers with 64-bit integers, and a float64's exact range: no reader can get it wrong.
+MAX_INTEGER = 2**53 - 1
+MAX_TEXT = 4096
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+class Fields:
+    """A mapping from a peer, read field by field. Every method raises `MalformedRequest`."""
+
+    def __init__(self, mapping: object, where: str) -> None:
+        if not isinstance(mapping, dict):
+            raise MalformedRequest(f"{where} must be an object, not {_shown(mapping)}")
+        self._mapping: Mapping[str, Any] = mapping
+        self._where = where
+
+    def __contains__(self, name: str) -> bool:
+        return self._mapping.get(name) is not None
+
+    def _get(self, name: str) -> Any:
+        value = self._mapping.get(name)
+        if value is None:
+            raise MalformedRequest(f"{self._where}: {name!r} is missing")
+        return value
+
+    def _refuse(self, name: str, value: object, wanted: str) -> MalformedRequest:
+        return MalformedRequest(f"{self._where}: {name!r} is {_shown(value)}, it must be {wanted}")
+
+    def integer(self, name: str, minimum: int = 0, maximum: int = MAX_INTEGER) -> int:
+        value = self._get(name)
+        # A query string carries digits as text; JSON and msgpack carry integers. bool is no number here.
+        if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 16:
+            value = int(value)
+        if not isinstance(value, int) or isinstance(value, bool) or not minimum <= value <= maximum:
+            raise self._refuse(name, value, f"an integer from {minimum} to {maximum}")
+        return value
+
+    def number(self, name: str, minimum: float = 0.0, maximum: float = math.inf) -> float:
+        value = self._get(name)
+        number = math.nan
+        if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+            # No number, or an integer beyond every float: it stays NaN, which is in no range.
+            with suppress(ValueError, OverflowError):
+                number = float(value)
+        if not minimum <= number <= maximum or math.isinf(number):
+            raise self._refuse(name, value, f"a number from {minimum} to {maximum}")
+        return number
+
+    def flag(self, name: str) -> bool:
+        """Absent is false. True is `true`, 1 or "1"."""
+        value = self._mapping.get(name)
+        if value in (None, False, 0, "0", "false", ""):
+            return False
+        if value in (True, 1, "1", "true"):
+            return True
+        raise self._refuse(name, value, "true or false")
+
+    def text(self, name: str, maximum: int = MAX_TEXT) -> str:
+        value = self._get(name)
+        if not isinstance(value, str) or not 1 <= len(value) <= maximum:
+            raise self._refuse(name, value, f"text of 1 to {maximum} characters")
+        return value
+
+    def rank(self, name: str) -> str:
+        value = self._get(name)
+        if not isinstance(value, str) or not is_rank(value):
+            raise self._refuse(name, value, "1 to 64 of the characters A-Z a-z 0-9 . _ -")
+        return value
+
+    def listing(self, name: str, maximum: int) -> list[Any]:
+        value = self._get(name)
+        if not isinstance(value, (list, tuple)) or len(value) > maximum:
+            raise self._refuse(name, value, f"a list of at most {maximum}")
+        return list(value)
+
+    def integers(self, name: str, count: int, maximum: int = MAX_INTEGER) -> tuple[int, ...]:
+        values = self.listing(name, count)
+        for value in values:
+            if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= maximum:
+                raise self._refuse(name, value, f"a list of integers from 0 to {maximum}")
+        return tuple(values)
+
+    def mapping(self, name: str, maximum: int) -> dict[str, Any]:
+        value = self._get(name)
+        if not isinstance(value, dict) or len(value) > maximum or not all(isinstance(k, str) for k in value):
+            raise self._refuse(name, value, f"an object of at most {maximum} members")
+        return value
+
+    def choice(self, name: str, choices: tuple[str, ...]) -> str:
+        value = self._get(name)
+        if value not in choices:
+            raise self._refuse(name, value, "one of " + ", ".join(choices))
+        return str(value)

@@ -1,0 +1,79 @@
+"""What a peer may make us hold or do, as named constants with the reason above each.
+
+The one rule: every size that a peer declares is compared with a constant of this file, or with a limit handed
+in by the caller, before anything of that size is allocated or walked.
+"""
+
+from __future__ import annotations
+
+# The metadata is read as a whole before any of it is judged, so this is what a stranger can make us hold for
+# nothing. A table row takes 50 to 100 bytes: room for MAX_TENSORS short ones or 40,000 with long names.
+MAX_METADATA_BYTES = 4 * 1024 * 1024
+
+# The largest models of today have a few thousand tensors. Each costs some microseconds to check, so the worst
+# table holds the event loop for a fraction of a second; ten times more would be an outage.
+MAX_TENSORS = 65_536
+
+# msgpack spends one byte on an empty list and Python about sixty: without this bound 4 MiB of metadata become
+# 300 MB and a second on the event loop. Counts every container and every item in one; a full table needs 3/4.
+MAX_METADATA_VALUES = 1_048_576
+
+# Items of one list or map of the metadata. The longest that makes sense is the tensor table itself.
+MAX_CONTAINER_ITEMS = MAX_TENSORS
+
+# Our messages nest three or four deep. Far below Python's recursion limit, so the recursive check of a message
+# cannot overflow the stack.
+MAX_METADATA_DEPTH = 16
+
+# Characters in a tensor's name. Names of deeply nested modules reach 150.
+MAX_NAME = 512
+
+# Dimensions of a tensor. Real ones have at most 6; numpy stops at 32 or 64, torch at 64.
+MAX_NDIM = 16
+
+# Bytes of one tensor, its dimensions of zero taken as one: sizes and strides then fit a signed 64-bit integer
+# in numpy and torch, even for an empty tensor whose other dimensions are huge.
+MAX_TENSOR_BYTES = 2**63 - 1
+
+# A body is kept in memory as a whole. The default lets a billion float32 parameters through.
+DEFAULT_MAX_BODY_BYTES = 4 * 1024 * 1024 * 1024
+
+# Bodies are written in pieces of this size: large enough that the cost of a call vanishes, small enough that
+# a slow reader leaves no more than a few of them waiting.
+WRITE_CHUNK_BYTES = 1024 * 1024
+
+# aiohttp joins the HTTP header with the first piece of a body, on Python below 3.12.9 by copying both.
+FIRST_PIECE_BYTES = 4096
+
+# Ranks a server remembers, ended ones too: each costs up to a few kilobytes for its remembered lives.
+MAX_RANKS = 65_536
+
+# Groups of keys. Each has a thread of its own for its arithmetic.
+MAX_GROUPS = 64
+
+# Named barriers. They are never forgotten, so that a late repeat is told that it has passed.
+MAX_BARRIERS = 1024
+
+# Parts of one push. Overlap with the backward pass wants about ten.
+MAX_PARTS = 1024
+
+# Characters of a session id. A UUID has 36.
+MAX_SESSION_LENGTH = 64
+
+# Figures a worker reports with a push (loss, accuracy, ...).
+MAX_REPORTED_METRICS = 32
+
+# Ranks named in "waiting for"; the count in words goes on.
+MAX_NAMED_WAITERS = 64
+
+# The largest staleness bound in clocks. Beyond it, say async.
+MAX_STALENESS = 1_000_000
+
+# Readers that are not workers, parked at once. Workers are bounded by their number.
+MAX_PARKED_READERS = 4096
+
+# The longest that a request may be parked. Longer waits are asked for again.
+MAX_WAIT_SECONDS = 300.0
+
+# A JSON body. A join reply with the schema goes out, it never comes in; the question before an offer does.
+MAX_JSON_BYTES = 4 * 1024 * 1024

@@ -1,0 +1,21 @@
+"""The stable name of a worker, and the order in which names stand everywhere.
+
+The one rule: the order is natural (w2 before w10), so that sums over workers have one order for ever.
+"""
+
+from __future__ import annotations
+
+import re
+
+_RANK = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+_DIGITS = re.compile(r"(\d+)", re.ASCII)
+
+
+def is_rank(text: str) -> bool:
+    """Whether the text may name a worker, a group or a barrier: `[A-Za-z0-9._-]{1,64}`."""
+    return _RANK.fullmatch(text) is not None
+
+
+def natural(rank: str) -> tuple[tuple[int, int, str], ...]:
+    """Sort key: runs of digits compare as numbers. Total: equal keys mean equal names."""
+    return tuple((0, int(piece), piece) if piece.isdigit() else (1, 0, piece) for piece in _DIGITS.split(rank) if piece)

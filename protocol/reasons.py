@@ -1,0 +1,38 @@
+"""Why something was decided: a fixed set, in every reply, log line and metric label.
+
+The one rule: a decision without a reason cannot be expressed; the words around it may change, these may not.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    # a pull is answered
+    GRANTED = "granted"
+    READER = "reader"
+    # a pull waits
+    NO_PARAMETERS = "no-parameters"
+    WAITING_FOR_WORKERS = "waiting-for-workers"
+    WAITING_FOR_ROUND = "waiting-for-round"
+    WAITING_FOR_STEP = "waiting-for-step"
+    NEXT_ROUND = "next-round"
+    LAG = "lag"
+    OWN_UPDATE = "own-update"
+    MIN_VERSION = "min-version"
+    SWITCHING = "switching"
+    # a parked request ends without an answer
+    REPLACED = "replaced"
+    BARRIER = "barrier"
+    # a push is taken
+    ON_ARRIVAL = "on-arrival"
+    IN_ROUND = "in-round"
+    SKIPPED = "skipped"
+    REPEATED = "repeated"
+    STAGED = "staged"
+    # an incarnation ends
+    LEFT = "left"
+    LEASE_EXPIRED = "lease-expired"
+    ITERATION_TOO_LONG = "iteration-too-long"
+    NEW_SESSION = "new-session"

@@ -1,0 +1,403 @@
+"""What a server answers: frozen messages, as the requests are.
+
+The one rule: a reply says what was decided, why, and what the asker needs to go on; a lost one can be asked
+for again. Refusals are replies too: a `Refused` carries the `WireError` that the peer gets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from protocol import limits
+from protocol.errors import Code, MalformedRequest, WireError
+from protocol.fields import Fields
+from protocol.reasons import Reason
+from protocol.tensors import TensorSpec
+from protocol.versions import Version
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Disposition(StrEnum):
+    """What became of a push, for ever: recorded dispositions never change."""
+
+    APPLIED = "applied"
+    HELD = "held"
+    MERGED = "merged"
+    LATE = "late"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class LastPush:
+    """The last accepted push of an incarnation in a group. Disposition None: accepted, still being applied."""
+
+    clock: int
+    disposition: Disposition | None
+
+    def __str__(self) -> str:
+        return f"@{self.clock} {self.disposition or 'pending'}"
+
+    @classmethod
+    def read(cls, value: object) -> LastPush:
+        fields = Fields(value, "last push")
+        said = Disposition(fields.choice("disposition", tuple(Disposition))) if "disposition" in fields else None
+        return cls(fields.integer("clock"), said)
+
+    def to_fields(self) -> dict[str, Any]:
+        return {"clock": self.clock, "disposition": self.disposition and str(self.disposition)}
+
+
+@dataclass(frozen=True, slots=True)
+class GroupState:
+    """What a joiner must know of one group: its clock there, the policy and the schema."""
+
+    clock: int
+    policy: str
+    last: LastPush | None = None
+    specs: tuple[TensorSpec, ...] = ()
+
+    @classmethod
+    def read(cls, value: object) -> GroupState:
+        fields = Fields(value, "group")
+        return cls(
+            clock=fields.integer("clock"),
+            policy=fields.text("policy", 64),
+            last=LastPush.read(fields.mapping("last", 8)) if "last" in fields else None,
+            specs=tuple(TensorSpec.read(item) for item in fields.listing("specs", limits.MAX_TENSORS)),
+        )
+
+    def to_fields(self) -> dict[str, Any]:
+        return {
+            "clock": self.clock,
+            "policy": self.policy,
+            "last": self.last and self.last.to_fields(),
+            "specs": [spec.to_row() for spec in self.specs],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A life. `resumed`: it is the one this session already had. `index` of `count` live workers, for the data."""
+
+    epoch: int
+    incarnation: int
+    resumed: bool
+    lease_seconds: float
+    index: int
+    count: int
+    groups: Mapping[str, GroupState]
+    barriers: Mapping[str, int] = field(default_factory=dict)
+    until: int | None = None
+
+    def __str__(self) -> str:
+        clocks = " ".join(f"{name}@{group.clock}" for name, group in self.groups.items())
+        return f"{'resumed' if self.resumed else 'joined'} #{self.incarnation} {clocks}"
+
+    @classmethod
+    def read(cls, value: object) -> Joined:
+        fields = Fields(value, "joined")
+        groups = fields.mapping("groups", limits.MAX_GROUPS)
+        barriers = fields.mapping("barriers", limits.MAX_BARRIERS)
+        return cls(
+            epoch=fields.integer("epoch"),
+            incarnation=fields.integer("incarnation", 1),
+            resumed=fields.flag("resumed"),
+            lease_seconds=fields.number("lease_seconds"),
+            index=fields.integer("index"),
+            count=fields.integer("count", 1),
+            groups={name: GroupState.read(group) for name, group in groups.items()},
+            barriers={name: Fields(barriers, "barriers").integer(name) for name in barriers},
+            until=fields.integer("until", 1) if "until" in fields else None,
+        )
+
+    def to_fields(self) -> dict[str, Any]:
+        return {
+            "epoch": self.epoch,
+            "incarnation": self.incarnation,
+            "resumed": self.resumed,
+            "lease_seconds": self.lease_seconds,
+            "index": self.index,
+            "count": self.count,
+            "groups": {name: group.to_fields() for name, group in self.groups.items()},
+            "barriers": dict(self.barriers),
+            "until": self.until,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """A pull is answered with this version. For a worker: the pull of iteration `clock`, of `round` under sync.
+
+    `lag` is the clock minus the min clock at the grant.
+    """
+
+    version: Version
+    reason: Reason
+    clock: int | None = None
+    round: int | None = None
+    lag: int = 0
+    index: int = 0
+    count: int = 0
+    unchanged: bool = False
+
+    def __str__(self) -> str:
+        of_round = f" round {self.round}" if self.round is not None else ""
+        same = " unchanged" if self.unchanged else ""
+        return f"ok v{self.version.number}{of_round} lag={self.lag}{same}"
+
+    @classmethod
+    def read(cls, value: object) -> Granted:
+        fields = Fields(value, "granted")
+        return cls(
+            version=Version.parse(fields.text("version", 40)),
+            reason=Reason(fields.choice("reason", tuple(Reason))),
+            clock=fields.integer("clock") if "clock" in fields else None,
+            round=fields.integer("round") if "round" in fields else None,
+            lag=fields.integer("lag"),
+            index=fields.integer("index"),
+            count=fields.integer("count"),
+            unchanged=fields.flag("unchanged"),
+        )
+
+    def to_fields(self) -> dict[str, Any]:
+        return {
+            "version": str(self.version),
+            "reason": str(self.reason),
+            "clock": self.clock,
+            "round": self.round,
+            "lag": self.lag,
+            "index": self.index,
+            "count": self.count,
+            "unchanged": self.unchanged,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class NotYet:
+    """The condition is not met: why, and for whom. Ask again."""
+
+    reason: Reason
+    detail: str
+    waiting_for: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"not yet: {self.detail}"
+
+    @classmethod
+    def read(cls, value: object) -> NotYet:
+        fields = Fields(value, "not-yet")
+        return cls(
+            reason=Reason(fields.choice("reason", tuple(Reason))),
+            detail=fields.text("detail"),
+            waiting_for=tuple(str(rank) for rank in fields.listing("waiting_for", limits.MAX_NAMED_WAITERS)),
+        )
+
+    def to_fields(self) -> dict[str, Any]:
+        return {
+            "reason": str(self.reason),
+            "detail": self.detail,
+            "waiting_for": list(self.waiting_for[: limits.MAX_NAMED_WAITERS]),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """What became of a push. `version` is the one it produced (applied on arrival), with its `staleness`."""
+
+    clock: int
+    disposition: Disposition
+    reason: Reason
+    version: int | None = None
+    staleness: int | None = None
+
+    def __str__(self) -> str:
+        made = f" -> v{self.version} staleness={self.staleness}" if self.version is not None else ""
+        again = " (repeated)" if self.reason is Reason.REPEATED else ""
+        return f"{self.disposition} @{self.clock}{made}{again}"
+
+    @classmethod
+    def read(cls, value: object) -> Pushed:
+        fields = Fields(value, "pushed")
+        return cls(
+            clock=fields.integer("clock"),
+            disposition=Disposition(fields.choice("disposition", tuple(Disposition))),
+            reason=Reason(fields.choice("reason", tuple(Reason))),
+            version=fields.integer("version") if "version" in fields else None,
+            staleness=fields.integer("staleness") if "staleness" in fields else None,
+        )
+
+    def to_fields(self) -> dict[str, Any]:
+        return {
+            "clock": self.clock,
+            "disposition": str(self.disposition),
+            "reason": str(self.reason),
+            "version": self.version,
+            "staleness": self.staleness,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A part has come; these are missing. Staged is not acknowledged."""
+
+    clock: int
+    missing: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"staged @{self.clock} missing {','.join(str(part + 1) for part in self.missing)}"
+
+    @classmethod
+    def read(cls, value: object) -> Staged:
+        fields = Fields(value, "staged")
+        return cls(fields.integer("clock"), fields.integers("missing", limits.MAX_PARTS, limits.MAX_PARTS))
+
+    def to_fields(self) -> dict[str, Any]:
+        return {"clock": self.clock, "missing": list(self.missing)}
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """No. The error says why and what to do; nothing was changed."""
+
+    error: WireError
+
+    def __str__(self) -> str:
+        return str(self.error)
+
+
+@dataclass(frozen=True, slots=True)
+class PushPulled:
+    """Both in one reply: the push's result is never lost in the pull's."""
+
+    pushed: Pushed
+    pulled: Granted | NotYet | Refused
+
+    def __str__(self) -> str:
+        return f"{self.pushed}; {self.pulled}"
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """Key by key: stored now (or, after the question: `wanted`), or kept as it was."""
+
+    stored: tuple[str, ...]
+    kept: tuple[str, ...]
+    wanted: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return " ".join(
+            f"{verb}={','.join(names)}"
+            for verb, names in (("stored", self.stored), ("kept", self.kept), ("wanted", self.wanted))
+            if names
+        )
+
+    @classmethod
+    def read(cls, value: object) -> Offered:
+        fields = Fields(value, "offered")
+        lists = [
+            tuple(str(name) for name in fields.listing(key, limits.MAX_TENSORS)) for key in ("stored", "kept", "wanted")
+        ]
+        return cls(*lists)
+
+    def to_fields(self) -> dict[str, Any]:
+        return {"stored": list(self.stored), "kept": list(self.kept), "wanted": list(self.wanted)}
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """The barrier's generation is passed; the next is `generation` + 1."""
+
+    name: str
+    generation: int
+
+    def __str__(self) -> str:
+        return f"passed {self.name}/{self.generation}"
+
+    @classmethod
+    def read(cls, value: object) -> Passed:
+        fields = Fields(value, "passed")
+        return cls(fields.rank("name"), fields.integer("generation"))
+
+    def to_fields(self) -> dict[str, Any]:
+        return {"name": self.name, "generation": self.generation}
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """The lease runs for so long again."""
+
+    lease_seconds: float
+
+    def __str__(self) -> str:
+        return "renewed"
+
+    def to_fields(self) -> dict[str, Any]:
+        return {"lease_seconds": self.lease_seconds}
+
+
+@dataclass(frozen=True, slots=True)
+class Departed:
+    """The life has ended in good order."""
+
+    rank: str
+
+    def __str__(self) -> str:
+        return f"{self.rank} has left"
+
+    def to_fields(self) -> dict[str, Any]:
+        return {"rank": self.rank}
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyState:
+    """The policy of a group; `switching_at`: on the way to sync, the clock at which round one opens."""
+
+    group: str
+    mode: str
+    staleness: int | None
+    switching_at: int | None = None
+
+    def __str__(self) -> str:
+        bound = "" if self.staleness is None else f"({self.staleness})"
+        at = f" from clock {self.switching_at}" if self.switching_at is not None else ""
+        return f"policy {self.mode}{bound}{at}"
+
+    def to_fields(self) -> dict[str, Any]:
+        return {
+            "group": self.group,
+            "mode": self.mode,
+            "staleness": self.staleness,
+            "switching_at": self.switching_at,
+        }
+
+
+Reply = (
+    Joined
+    | Departed
+    | Renewed
+    | Offered
+    | Granted
+    | NotYet
+    | Pushed
+    | Staged
+    | PushPulled
+    | Passed
+    | PolicyState
+    | Refused
+)
+
+
+def refuse(code: Code, detail: str, **facts: Any) -> Refused:
+    """A refusal with its code, words for people, and facts for the client."""
+    return Refused(WireError(code, detail, **facts))
+
+
+def last_pushes(value: object) -> dict[str, LastPush]:
+    """Read the `last` fact of a refusal: the last disposition of an ended incarnation in each group."""
+    if not isinstance(value, dict):
+        raise MalformedRequest("'last' must be an object")
+    return {str(group): LastPush.read(last) for group, last in value.items() if last is not None}

@@ -1,0 +1,312 @@
+"""What a worker asks: frozen messages, the same objects on the wire, in the pure core and in the simulation.
+
+The one rule: a request names everything it depends on (epoch, incarnation, clock), so that it can be judged
+whenever its last byte comes in, however often it is sent. No tensor is in a message; frames carry those.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Self
+
+from protocol import limits
+from protocol.errors import MalformedRequest
+from protocol.fields import MAX_INTEGER, Fields
+from protocol.versions import Version
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from protocol.tensors import TensorSpec
+
+DEFAULT_GROUP = "default"
+
+
+class UpdateKind(StrEnum):
+    """`delta` is pulled minus local, which the server subtracts: a pseudo-gradient for every optimizer."""
+
+    GRADIENT = "gradient"
+    DELTA = "delta"
+    SKIP = "skip"
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """One life of a rank, as every request of a worker names it."""
+
+    rank: str
+    epoch: int
+    incarnation: int
+
+    def __str__(self) -> str:
+        return f"{self.rank}#{self.incarnation}"
+
+    @classmethod
+    def read(cls, fields: Fields) -> Life:
+        return cls(fields.rank("rank"), fields.integer("epoch"), fields.integer("incarnation", minimum=1))
+
+    def to_fields(self) -> dict[str, Any]:
+        return {"rank": self.rank, "epoch": self.epoch, "incarnation": self.incarnation}
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Begin a life, or take up again the one of this session. `groups` None means all."""
+
+    rank: str
+    session: str
+    groups: tuple[str, ...] | None = None
+
+    def __str__(self) -> str:
+        return f"join {self.rank} session={self.session}"
+
+    @classmethod
+    def read(cls, fields: Fields) -> Join:
+        groups = None
+        if "groups" in fields:
+            groups = tuple(fields.listing("groups", limits.MAX_GROUPS))
+            if not groups or not all(isinstance(group, str) for group in groups):
+                raise MalformedRequest("join: 'groups' must be a list of one or more names, or absent for all")
+        return cls(fields.rank("rank"), fields.text("session", limits.MAX_SESSION_LENGTH), groups)
+
+    def to_fields(self) -> dict[str, Any]:
+        fields: dict[str, Any] = {"rank": self.rank, "session": self.session}
+        if self.groups is not None:
+            fields["groups"] = list(self.groups)
+        return fields
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """End a life in good order. Accepted pushes stay, staged parts are dropped."""
+
+    life: Life
+
+    def __str__(self) -> str:
+        return f"leave {self.life}"
+
+    @classmethod
+    def read(cls, fields: Fields) -> Leave:
+        return cls(Life.read(fields))
+
+    def to_fields(self) -> dict[str, Any]:
+        return self.life.to_fields()
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """Renew the lease while a long step computes or a pull is parked."""
+
+    life: Life
+
+    def __str__(self) -> str:
+        return f"heartbeat {self.life}"
+
+    @classmethod
+    def read(cls, fields: Fields) -> Heartbeat:
+        return cls(Life.read(fields))
+
+    def to_fields(self) -> dict[str, Any]:
+        return self.life.to_fields()
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Initial values, judged key by key. `ask` is the question before: which of these are wanted at all?"""
+
+    specs: tuple[TensorSpec, ...]
+    ask: bool = False
+
+    def __str__(self) -> str:
+        return f"{'ask' if self.ask else 'offer'} {','.join(spec.name for spec in self.specs)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Pull:
+    """Read a group. With a life it is the pull of iteration `clock`; without one, a reader's.
+
+    `wait_seconds` None: an unmet condition answers at once with `NotYet`; a number parks the request so long.
+    `since`: the version the asker already holds.
+    """
+
+    group: str = DEFAULT_GROUP
+    life: Life | None = None
+    clock: int = 0
+    min_version: int = 0
+    since: Version | None = None
+    wait_seconds: float | None = None
+
+    def __str__(self) -> str:
+        who = f"{self.life}@{self.clock}" if self.life else "reader"
+        least = f" min_version={self.min_version}" if self.min_version else ""
+        return f"pull {who}{least}"
+
+    @classmethod
+    def read(cls, fields: Fields, wait_seconds: float | None) -> Pull:
+        life = Life.read(fields) if "rank" in fields else None
+        return cls(
+            group=fields.rank("group") if "group" in fields else DEFAULT_GROUP,
+            life=life,
+            clock=fields.integer("clock") if life else 0,
+            min_version=fields.integer("min_version") if "min_version" in fields else 0,
+            since=Version.parse(fields.text("since")) if "since" in fields else None,
+            wait_seconds=wait_seconds,
+        )
+
+    def to_fields(self) -> dict[str, Any]:
+        fields: dict[str, Any] = {"group": self.group}
+        if self.life:
+            fields |= self.life.to_fields() | {"clock": self.clock}
+        if self.min_version:
+            fields["min_version"] = self.min_version
+        if self.since:
+            fields["since"] = str(self.since)
+        return fields
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """An update of iteration `clock`, or part `part` of `parts` of it.
+
+    Named by (group, rank, incarnation, clock, part of parts): applied at most once, whatever is re-sent.
+    `version`: the number it was computed from; `round`: under sync, the round likewise. `samples`: its weight.
+    `keys`: the names of the tensors in the frame. `pull`: the next parameters are wanted in the same reply, if they
+    are not those of `since`.
+    """
+
+    life: Life
+    clock: int
+    version: int
+    kind: UpdateKind
+    samples: int = 0
+    group: str = DEFAULT_GROUP
+    round: int | None = None
+    part: int = 0
+    parts: int = 1
+    keys: tuple[str, ...] = ()
+    pull: bool = False
+    since: Version | None = None
+    wait_seconds: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict, compare=False)
+
+    def __str__(self) -> str:
+        part = f" part {self.part + 1}/{self.parts}" if self.parts > 1 else ""
+        verb = "pushpull" if self.pull else "push"
+        return f"{verb} {self.life}@{self.clock} {self.kind} v{self.version}{part}"
+
+    def __post_init__(self) -> None:
+        if self.part >= self.parts:
+            raise MalformedRequest(f"push: 'part' is {self.part}, it must be below 'parts' = {self.parts}")
+        if self.kind is UpdateKind.SKIP and (self.keys or self.samples or self.parts > 1):
+            raise MalformedRequest("push: a skip carries no tensors, no samples and comes in one part")
+        if self.kind is not UpdateKind.SKIP and not self.samples:
+            raise MalformedRequest(
+                "push: 'samples' is 0, it must be at least 1; an iteration without samples is a skip"
+            )
+
+    @classmethod
+    def read(
+        cls,
+        fields: Fields,
+        keys: tuple[str, ...],
+        *,
+        pull: bool = False,
+        since: Version | None = None,
+        wait_seconds: float | None = None,
+    ) -> Self:
+        parts = fields.integer("parts", 1, limits.MAX_PARTS) if "parts" in fields else 1
+        metrics = fields.mapping("metrics", limits.MAX_REPORTED_METRICS) if "metrics" in fields else {}
+        for name, value in metrics.items():
+            # NaN may be reported: a loss that has diverged is news. bool is no number here.
+            if type(value) is not float and (type(value) is not int or abs(value) > MAX_INTEGER):
+                raise MalformedRequest(f"push: metric {name[:80]!r} must be a number")
+        return cls(
+            life=Life.read(fields),
+            clock=fields.integer("clock"),
+            version=fields.integer("version"),
+            kind=UpdateKind(fields.choice("kind", tuple(UpdateKind))),
+            samples=fields.integer("samples") if "samples" in fields else 0,
+            group=fields.rank("group") if "group" in fields else DEFAULT_GROUP,
+            round=fields.integer("round") if "round" in fields else None,
+            part=fields.integer("part", 0, limits.MAX_PARTS - 1) if "part" in fields else 0,
+            parts=parts,
+            keys=keys,
+            pull=pull,
+            since=since,
+            wait_seconds=wait_seconds,
+            metrics={name: float(value) for name, value in metrics.items()},
+        )
+
+    def to_fields(self) -> dict[str, Any]:
+        """What the frame's metadata says. `pull` and the wait are the request's, not the update's: a re-sent
+        body is byte-identical whether or not it asks for parameters."""
+        fields = self.life.to_fields() | {
+            "group": self.group,
+            "clock": self.clock,
+            "version": self.version,
+            "kind": str(self.kind),
+            "samples": self.samples,
+            "part": self.part,
+            "parts": self.parts,
+        }
+        if self.round is not None:
+            fields["round"] = self.round
+        if self.metrics:
+            fields["metrics"] = dict(self.metrics)
+        return fields
+
+
+@dataclass(frozen=True, slots=True)
+class Barrier:
+    """Arrive at generation `generation` of a named barrier. `parties`: not to pass with fewer arrived than this."""
+
+    life: Life
+    name: str
+    generation: int
+    parties: int = 1
+    wait_seconds: float | None = None
+
+    def __str__(self) -> str:
+        return f"barrier {self.name}/{self.generation} {self.life}"
+
+    @classmethod
+    def read(cls, fields: Fields, name: str, wait_seconds: float | None) -> Barrier:
+        return cls(
+            life=Life.read(fields),
+            name=Fields({"name": name}, "barrier").rank("name"),
+            generation=fields.integer("generation"),
+            parties=fields.integer("parties", 1, limits.MAX_RANKS) if "parties" in fields else 1,
+            wait_seconds=wait_seconds,
+        )
+
+    def to_fields(self) -> dict[str, Any]:
+        return self.life.to_fields() | {"generation": self.generation, "parties": self.parties}
+
+
+@dataclass(frozen=True, slots=True)
+class SetPolicy:
+    """Change the policy of a live group. `staleness` belongs to ssp alone."""
+
+    mode: str
+    staleness: int | None = None
+    group: str = DEFAULT_GROUP
+
+    def __str__(self) -> str:
+        bound = "" if self.staleness is None else f"({self.staleness})"
+        return f"policy {self.mode}{bound}"
+
+    @classmethod
+    def read(cls, fields: Fields, group: str) -> SetPolicy:
+        staleness = fields.integer("staleness", 0, limits.MAX_STALENESS) if "staleness" in fields else None
+        return cls(fields.text("mode", 32), staleness, group)
+
+    def to_fields(self) -> dict[str, Any]:
+        fields: dict[str, Any] = {"mode": self.mode}
+        if self.staleness is not None:
+            fields["staleness"] = self.staleness
+        return fields
+
+
+WorkerRequest = Leave | Heartbeat | Pull | Push | Barrier
+Request = Join | Offer | SetPolicy | WorkerRequest

@@ -1,0 +1,29 @@
+"""Where things are: the paths and header names of the HTTP surface, once for both sides."""
+
+from __future__ import annotations
+
+from typing import Final
+
+WORKERS: Final = "/v1/workers"
+WORKER: Final = "/v1/workers/{rank}"
+LEASE: Final = "/v1/workers/{rank}/lease"
+PARAMS: Final = "/v1/params"
+UPDATES: Final = "/v1/updates"
+BARRIER: Final = "/v1/barriers/{name}"
+POLICY: Final = "/v1/policy"
+OPTIMIZER: Final = "/v1/optimizer"
+STATUS: Final = "/v1/status"
+CHECKPOINTS: Final = "/v1/checkpoints"
+METRICS: Final = "/metrics"
+LIVE: Final = "/livez"
+READY: Final = "/readyz"
+OPENAPI: Final = "/openapi.yaml"
+
+FRAME: Final = "application/vnd.leeway.frame"
+SAFETENSORS: Final = "application/vnd.safetensors"
+NPY: Final = "application/x-npy"
+PROBLEM: Final = "application/problem+json"
+
+# Facts about an answer that has no body of its own (204, 304), as compact JSON.
+GRANT_HEADER: Final = "Leeway-Grant"
+REASON_HEADER: Final = "Leeway-Reason"
