@@ -1,0 +1,40 @@
+"""Clipping by the norm of the whole gradient (Pascanu et al. 2013, arXiv 1211.5063), once per step.
+
+The one rule: the same numbers as `torch.nn.utils.clip_grad_norm_` gives for the same tensors in the same
+order, bit by bit, without writing to anybody's update.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from ps.arithmetic.runs import Run
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ps.arithmetic.aggregation.rule import Scratch
+
+
+def clip(gradient: Sequence[Run], max_norm: float, scratch: Scratch) -> tuple[list[Run], float]:
+    """The gradient times min(1, max_norm / (norm + 1e-6)), and its Euclidean norm before.
+
+    The gradient itself comes back when it is short enough.
+    """
+    norm = torch.nn.utils.get_total_norm([values for run in gradient for _, values in run.tensors()])
+    factor = max_norm / (norm + 1e-6)
+    if factor >= 1.0:
+        return list(gradient), norm.item()
+    return scale(gradient, factor, scratch), norm.item()
+
+
+def scale(gradient: Sequence[Run], factor: float | torch.Tensor, scratch: Scratch) -> list[Run]:
+    """The gradient times a factor, in the scratch body; it may already lie there."""
+    scaled = []
+    for run in gradient:
+        target = run.within(scratch())
+        torch.mul(run.values, factor, out=target)
+        scaled.append(Run(run.span, run.first, run.stop, target))
+    return scaled

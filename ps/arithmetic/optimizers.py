@@ -1,0 +1,233 @@
+"""Steps from one version's body into the next one's.
+
+The one rule: an old body is never written to, and the numbers are those of a plain `torch.optim` loop over
+the same gradients. A parameter without a gradient is left alone: value, momentum, decay and its own count
+of steps.
+
+torch.optim works in place, so the old values are copied and stepped in the new body. Plain SGD keeps no
+state and goes straight from old to new in one pass, whole runs at a time (100 MiB: 7 ms instead of 10).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from protocol.tensors import Kind
+from ps.arithmetic.settings import OptimizerKind, OptimizerSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from protocol.spans import Layout, Place, Span
+    from ps.arithmetic.bodies import Body
+    from ps.arithmetic.runs import Run
+
+# Half precision is stepped tensor by tensor with torch's default implementation: the fused SGD of torch
+# 2.13 on the CPU leaves most elements of such parameters as they were, and its `add` rounds an array's last
+# few elements differently, so that a flat run would not have the bits of its tensors.
+FULL_PRECISION = ("float32", "float64")
+
+_CLASSES: Mapping[OptimizerKind, Any] = {
+    OptimizerKind.MOMENTUM: torch.optim.SGD,
+    OptimizerKind.NESTEROV: torch.optim.SGD,
+    OptimizerKind.ADAM: torch.optim.Adam,
+    OptimizerKind.ADAMW: torch.optim.AdamW,
+    OptimizerKind.ADAGRAD: torch.optim.Adagrad,
+}
+
+# What torch keeps per parameter, under its names. Those called `step` are scalars, the others of the
+# parameter's shape.
+_STATE_NAMES: Mapping[OptimizerKind, tuple[str, ...]] = {
+    OptimizerKind.SGD: (),
+    OptimizerKind.MOMENTUM: ("momentum_buffer",),
+    OptimizerKind.NESTEROV: ("momentum_buffer",),
+    OptimizerKind.ADAM: ("step", "exp_avg", "exp_avg_sq"),
+    OptimizerKind.ADAMW: ("step", "exp_avg", "exp_avg_sq"),
+    OptimizerKind.ADAGRAD: ("step", "sum"),
+}
+
+State = dict[str, torch.Tensor]
+
+
+class Optimizer:
+    """The optimizer of one group. Belongs to its applier thread."""
+
+    def __init__(self, settings: OptimizerSettings, layout: Layout, values: Body) -> None:
+        self._settings = settings
+        self._steps = 0
+        self._lay_out(layout, values, {})
+
+    @property
+    def settings(self) -> OptimizerSettings:
+        return self._settings
+
+    @property
+    def steps(self) -> int:
+        """Steps made so far: the index of the next one, for the schedule."""
+        return self._steps
+
+    def step(self, old: Body, new: Body, gradient: Sequence[Run]) -> float:
+        """Fill all of `new` with the values of `old` after one step, and return the learning rate used.
+
+        `gradient` holds trainable tensors, in the order of the layout, without overlap. Buffers are copied.
+        """
+        rate = self._settings.learning_rate(self._steps)
+        if self._settings.kind is OptimizerKind.SGD:
+            self._descend(old, new, gradient, rate)
+        else:
+            new.copy(old, 0, new.nbytes)
+            self._step_torch(new, gradient, rate)
+        self._steps += 1
+        return rate
+
+    def configure(self, settings: OptimizerSettings) -> None:
+        """Go on with other settings from the next step; the state is kept. Raises `ValueError` for another
+        kind.
+        """
+        if settings.kind is not self._settings.kind:
+            raise ValueError(
+                f"kind is {settings.kind}; a running optimizer stays {self._settings.kind}, for its state is of no"
+                " use to another. Restart the server to change it"
+            )
+        states = self._states()
+        self._settings = settings
+        self._build(states)
+
+    def extend(self, layout: Layout, values: Body) -> None:
+        """Go on with a larger layout; what was known keeps its state."""
+        self._lay_out(layout, values, self._states())
+
+    def save(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """The state as copies, named `<state>/<key>`, and as plain data what is no tensor."""
+        tensors = {
+            f"{state_name}/{name}": value.clone()
+            for name, state in self._states().items()
+            for state_name, value in state.items()
+        }
+        return tensors, {"steps": self._steps, "settings": self._settings.to_fields()}
+
+    def load(self, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> None:
+        """Take over a saved state. Raises `ValueError` when it is not of this kind and layout."""
+        saved = metadata.get("settings", {}).get("kind")
+        if saved != self._settings.kind:
+            raise ValueError(
+                f"the saved state is of optimizer {saved!r}, the server runs {str(self._settings.kind)!r}; start"
+                f" with --optimizer {saved}, or without the saved state"
+            )
+        places = {place.spec.name: place for place in self._places()}
+        states: dict[str, State] = {}
+        for tensor_name, tensor in tensors.items():
+            state_name, _, name = tensor_name.partition("/")
+            place = places.get(name)
+            if place is None or state_name not in _STATE_NAMES[self._settings.kind]:
+                raise ValueError(f"the saved state {tensor_name!r} belongs to no parameter of this model")
+            expected = () if state_name == "step" else place.spec.shape
+            if tuple(tensor.shape) != expected:
+                raise ValueError(
+                    f"the saved state {tensor_name!r} has shape {tuple(tensor.shape)}, it must be {expected}"
+                )
+            states.setdefault(name, {})[state_name] = tensor.clone()
+        for name, state in states.items():
+            missing = set(_STATE_NAMES[self._settings.kind]) - state.keys()
+            if missing:
+                raise ValueError(f"the saved state of {name!r} lacks {', '.join(sorted(missing))}")
+        self._steps = int(metadata.get("steps", 0))
+        self._build(states)
+
+    def _decay(self, span: Span) -> float:
+        return self._settings.weight_decay if span.decayed or self._settings.decay_vectors else 0.0
+
+    def _descend(self, old: Body, new: Body, gradient: Sequence[Run], rate: float) -> None:
+        """Plain SGD, out of place."""
+        copied_bytes = 0
+        for run in gradient:
+            new.copy(old, copied_bytes, run.start_bytes - copied_bytes)
+            copied_bytes = run.end_bytes
+            decay = self._decay(run.span)
+            if run.span.dtype in FULL_PRECISION:
+                _descend(run.within(old), run.within(new), run.values, rate, decay)
+                continue
+            new.copy(old, run.start_bytes, run.end_bytes - run.start_bytes)
+            for place, slope in run.tensors():
+                _descend(old.tensor(place), new.tensor(place), slope, rate, decay)
+        new.copy(old, copied_bytes, new.nbytes - copied_bytes)
+
+    def _step_torch(self, new: Body, gradient: Sequence[Run], rate: float) -> None:
+        if self._torch is None:
+            assert not gradient, "a gradient for a group without parameters"
+            return
+        for place, parameter in zip(self._places(), self._parameters.values(), strict=True):
+            parameter.data = new.tensor(place)
+        momentum = self._settings.kind in (OptimizerKind.MOMENTUM, OptimizerKind.NESTEROV)
+        stepped = []
+        for run in gradient:
+            for place, values in run.tensors():
+                parameter = self._parameters[place.spec.name]
+                parameter.grad = values
+                stepped.append(parameter)
+                if momentum and not self._torch.state[parameter]:
+                    # torch's fused SGD takes first steps only of all parameters at once. From zero it is
+                    # the same.
+                    self._torch.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        for group in self._torch.param_groups:
+            group["lr"] = rate
+        self._torch.step()
+        # What was sent is nobody's any more: its memory can go to the next update.
+        for parameter in stepped:
+            parameter.grad = None
+
+    def _places(self) -> Iterator[Place]:
+        return (place for span in self._spans for place in span.places)
+
+    def _lay_out(self, layout: Layout, values: Body, states: Mapping[str, State]) -> None:
+        self._spans = [span for span in layout.spans if span.kind is Kind.TRAINABLE]
+        # Plain SGD has no use for them, and they would pin this body: only a torch step moves them on.
+        self._parameters = {
+            place.spec.name: torch.nn.Parameter(values.tensor(place))
+            for place in self._places()
+            if self._settings.kind is not OptimizerKind.SGD
+        }
+        self._build(states)
+
+    def _build(self, states: Mapping[str, State]) -> None:
+        """Make torch's optimizer anew, one parameter group a span, with these states."""
+        self._torch: torch.optim.Optimizer | None = None
+        if not self._parameters:
+            return
+        groups = [
+            {
+                "params": [self._parameters[place.spec.name] for place in span.places],
+                "weight_decay": self._decay(span),
+                "fused": span.dtype in FULL_PRECISION,
+            }
+            for span in self._spans
+        ]
+        self._torch = _CLASSES[self._settings.kind](groups, **_arguments(self._settings))
+        for name, state in states.items():
+            self._torch.state[self._parameters[name]] = dict(state)
+
+    def _states(self) -> dict[str, State]:
+        if self._torch is None:
+            return {}
+        states = {name: self._torch.state.get(parameter) for name, parameter in self._parameters.items()}
+        return {name: dict(state) for name, state in states.items() if state}
+
+
+def _descend(old: torch.Tensor, new: torch.Tensor, gradient: torch.Tensor, rate: float, decay: float) -> None:
+    """torch.optim.SGD's own operations: g += decay * p; p -= rate * g."""
+    if decay:
+        gradient = torch.add(gradient, old, alpha=decay, out=new)
+    torch.add(old, gradient, alpha=-rate, out=new)
+
+
+def _arguments(settings: OptimizerSettings) -> dict[str, Any]:
+    """torch's names for what belongs to the kind; rate, decay and fusing are said per step and per group."""
+    kind = settings.kind
+    if kind in (OptimizerKind.MOMENTUM, OptimizerKind.NESTEROV):
+        return {"momentum": settings.momentum, "nesterov": kind is OptimizerKind.NESTEROV}
+    arguments: dict[str, Any] = {} if settings.eps is None else {"eps": settings.eps}
+    if kind in (OptimizerKind.ADAM, OptimizerKind.ADAMW):
+        arguments["betas"] = settings.betas
+    return arguments

@@ -1,0 +1,217 @@
+"""The values of one group: its versions, its optimizer, and the steps from one version to the next.
+
+The one rule: values are only ever written to a body that nobody has seen yet. `offer`, `step`, `configure`,
+`save` and `restore` belong to the group's one applier thread; they compute and return a version, and whoever
+decides about the order of things publishes it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from protocol.requests import UpdateKind
+from protocol.spans import Layout
+from ps.arithmetic import buffers
+from ps.arithmetic.aggregation.registry import DEFAULT_RULE, rule
+from ps.arithmetic.aggregation.rule import Contribution
+from ps.arithmetic.bodies import Body
+from ps.arithmetic.clipping import clip, scale
+from ps.arithmetic.optimizers import Optimizer
+from ps.arithmetic.runs import Chart
+from ps.arithmetic.versions import Snapshot, VersionStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping, Sequence
+
+    import torch
+
+    from protocol.frames import Frame
+    from ps.arithmetic.aggregation.rule import Scratch
+    from ps.arithmetic.memory import Pool
+    from ps.arithmetic.runs import Run
+    from ps.arithmetic.settings import OptimizerSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """One worker's update of one iteration, in one frame or several parts without a tensor in common.
+
+    Its frames are finite where that matters, and checked against the current layout.
+    """
+
+    kind: UpdateKind
+    samples: int
+    frames: tuple[Frame, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A computed version, not yet published. `gradient_norm` is that before clipping; None without
+    `clip_norm`.
+    """
+
+    snapshot: Snapshot
+    learning_rate: float
+    gradient_norm: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """All of a group's values between two steps: what a checkpoint holds of it.
+
+    `optimizer_tensors` are named `<state>/<key>`; `optimizer` is what of its state is plain data.
+    """
+
+    number: int
+    layout: Layout
+    body: memoryview
+    optimizer_tensors: Mapping[str, torch.Tensor]
+    optimizer: Mapping[str, Any]
+
+
+class Parameters:
+    """One group's values. `workers` is the configured number, for the scale of deltas that come one by one.
+
+    `on_released` is the version store's. Raises `ValueError` for an unknown aggregation rule.
+    """
+
+    def __init__(
+        self,
+        settings: OptimizerSettings,
+        pool: Pool,
+        *,
+        workers: int = 1,
+        aggregation: str = DEFAULT_RULE,
+        on_released: Callable[[], None] | None = None,
+    ) -> None:
+        self.versions = VersionStore(pool, on_released)
+        self._pool = pool
+        self._workers = workers
+        self._aggregate = rule(aggregation)
+        self._latest = self.versions.current
+        self._values = Body(memoryview(b""))
+        self._chart = Chart(self._latest.layout)
+        self._optimizer = Optimizer(settings, self._latest.layout, self._values)
+
+    @property
+    def settings(self) -> OptimizerSettings:
+        return self._optimizer.settings
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps made so far, over all restarts from saved state."""
+        return self._optimizer.steps
+
+    def configure(self, settings: OptimizerSettings) -> None:
+        """Other settings from the next step on. Raises `ValueError` when the kind is another."""
+        self._optimizer.configure(settings)
+
+    def offer(self, number: int, frame: Frame, names: Collection[str]) -> Snapshot:
+        """Version `number`: those tensors of the frame that are named are added, all others stay as they are.
+
+        None of the names is known yet. The versions have `room`.
+        """
+        added = [spec for spec in frame.specs if spec.name in names]
+        known = self._latest.layout
+        assert added, "a version without a new tensor"
+        layout = Layout.of([*(place.spec for place in known.places.values()), *added])
+        memory = self.versions.fresh(number, layout.nbytes)
+        new, offered = Body(memory), Body(frame.body)
+        new.clear()
+        for name, place in known.places.items():
+            new.tensor(layout.places[name]).copy_(self._values.tensor(place))
+        for place in frame.places:
+            if place.spec.name in names:
+                new.tensor(layout.places[place.spec.name]).copy_(offered.tensor(place))
+        self._optimizer.extend(layout, new)
+        return self._use(Snapshot(number, layout, memory.toreadonly()), new)
+
+    def step(self, number: int, updates: Sequence[Update], *, aggregated: bool, live_workers: int = 1) -> Step:
+        """Version `number`: one optimizer step from the latest version computed.
+
+        `aggregated`: the updates are a round's, in natural rank order, and their weights do not sum to zero.
+        Otherwise there is one, which takes effect on arrival; `live_workers` is how many share the buffers.
+        The versions have `room`.
+        """
+        assert aggregated or len(updates) == 1, "on arrival, each update is a step of its own"
+        contributions = [Contribution(update.samples, self._chart.runs(update.frames)) for update in updates]
+        scratch = self._scratch()
+        gradient = self._gradient(updates, contributions, aggregated, scratch)
+        gradient_norm = None
+        if self.settings.clip_norm is not None:
+            gradient, gradient_norm = clip(gradient, self.settings.clip_norm, scratch)
+
+        layout = self._latest.layout
+        memory = self.versions.fresh(number, layout.nbytes)
+        new = Body(memory)
+        rate = self._optimizer.step(self._values, new, gradient)
+        if aggregated:
+            buffers.aggregate([_only(contribution, trainable=False) for contribution in contributions], new)
+        else:
+            buffers.arrive(_only(contributions[0], trainable=False).runs, live_workers, new)
+        snapshot = self._use(Snapshot(number, layout, memory.toreadonly()), new)
+        return Step(snapshot, rate, gradient_norm)
+
+    def save(self) -> Saved:
+        """All values, as they are between two steps.
+
+        The body is the version itself: immutable, so not copied, but it counts as live until it is let go.
+        The optimizer's state, which the next step changes in place, is copied.
+        """
+        tensors, metadata = self._optimizer.save()
+        return Saved(self._latest.number, self._latest.layout, self._latest.body, tensors, metadata)
+
+    def restore(self, saved: Saved) -> Snapshot:
+        """Take over saved values, as the version of their number. Only before anything else was offered.
+
+        Raises `ValueError` when the optimizer is of another kind than the saved one.
+        """
+        assert self._latest.number == 0, "saved values are restored into an empty group"
+        if saved.number == 0:
+            return self._latest
+        memory = self.versions.fresh(saved.number, saved.layout.nbytes)
+        memory[:] = saved.body
+        new = Body(memory)
+        self._optimizer.extend(saved.layout, new)
+        self._optimizer.load(saved.optimizer_tensors, saved.optimizer)
+        return self._use(Snapshot(saved.number, saved.layout, memory.toreadonly()), new)
+
+    def _use(self, snapshot: Snapshot, values: Body) -> Snapshot:
+        if snapshot.layout is not self._latest.layout:
+            self._chart = Chart(snapshot.layout)
+        self._latest, self._values = snapshot, values
+        return snapshot
+
+    def _scratch(self) -> Scratch:
+        """A body to compute in, taken when first asked for, and free again after the step."""
+        taken: list[Body] = []
+
+        def scratch() -> Body:
+            if not taken:
+                taken.append(Body(self._pool.take(self._latest.layout.nbytes)))
+            return taken[0]
+
+        return scratch
+
+    def _gradient(
+        self,
+        updates: Sequence[Update],
+        contributions: Sequence[Contribution],
+        aggregated: bool,
+        scratch: Scratch,
+    ) -> list[Run]:
+        trainable = [_only(contribution, trainable=True) for contribution in contributions]
+        if aggregated:
+            return self._aggregate(trainable, scratch)
+        gradient = list(trainable[0].runs)
+        if updates[0].kind is UpdateKind.DELTA:
+            factor = self.settings.delta_scale or 1.0 / self._workers
+            if factor != 1.0:
+                gradient = scale(gradient, factor, scratch)
+        return gradient
+
+
+def _only(contribution: Contribution, *, trainable: bool) -> Contribution:
+    runs = [run for run in contribution.runs if run.trainable is trainable]
+    return Contribution(contribution.samples, runs)

@@ -1,0 +1,169 @@
+"""What an optimizer is told: kind, rates, schedule. No torch: reading a configuration stays quick.
+
+The one rule: settings that exist are valid; whatever a user wrote wrong is a `ValueError` that names the
+field, the value and the limit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Self
+
+from ps.arithmetic.schedules import Schedule, cosine, staircase, warmup
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# A rate above this is a slip of the pen: the first step would overflow float32 for gradients of 1e32.
+MAX_RATE = 1e6
+
+# Fits any counter on the wire and in a file.
+MAX_STEPS = 2**53 - 1
+
+
+class OptimizerKind(StrEnum):
+    SGD = "sgd"
+    MOMENTUM = "momentum"
+    NESTEROV = "nesterov"
+    ADAM = "adam"
+    ADAMW = "adamw"
+    ADAGRAD = "adagrad"
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizerSettings:
+    """Names and defaults are those of `torch.optim`, except that weight decay is off until asked for.
+
+    `betas` belongs to adam and adamw, `momentum` to momentum and nesterov, `eps` (None: torch's default) to
+    adam, adamw and adagrad. `decay_vectors`: weight decay acts on biases and norms too (tensors of fewer
+    than two dimensions). `clip_norm`: the largest norm of a step's whole gradient. `schedule_steps` belongs
+    to the cosine, `step_every` and `gamma` to the step schedule; both begin behind the warm-up.
+    `delta_scale`: what a delta that takes effect on arrival is multiplied with (None: 1 / the number of
+    workers, which the server knows).
+    """
+
+    kind: OptimizerKind = OptimizerKind.SGD
+    lr: float = 0.01
+    momentum: float = 0.9
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float | None = None
+    weight_decay: float = 0.0
+    decay_vectors: bool = False
+    clip_norm: float | None = None
+    lr_schedule: Schedule = Schedule.CONSTANT
+    warmup_steps: int = 0
+    schedule_steps: int | None = None
+    step_every: int | None = None
+    gamma: float = 0.1
+    delta_scale: float | None = None
+
+    def __post_init__(self) -> None:
+        _number("lr", self.lr, 0.0, MAX_RATE)
+        _number("momentum", self.momentum, 0.0, 1.0, open_below=True, open_above=True)
+        for beta in self.betas:
+            _number("betas", beta, 0.0, 1.0, open_above=True)
+        if self.eps is not None:
+            _number("eps", self.eps, 0.0, 1.0)
+        _number("weight_decay", self.weight_decay, 0.0, 1.0)
+        if self.clip_norm is not None:
+            _number("clip_norm", self.clip_norm, 0.0, math.inf, open_below=True, open_above=True)
+        _count("warmup_steps", self.warmup_steps, 0)
+        _number("gamma", self.gamma, 0.0, 1.0, open_below=True)
+        if self.delta_scale is not None:
+            _number("delta_scale", self.delta_scale, 0.0, MAX_RATE, open_below=True)
+        if self.schedule_steps is not None:
+            _count("schedule_steps", self.schedule_steps, 1)
+        if self.step_every is not None:
+            _count("step_every", self.step_every, 1)
+        if self.lr_schedule is Schedule.COSINE and (
+            self.schedule_steps is None or self.schedule_steps <= self.warmup_steps
+        ):
+            raise ValueError(
+                f"schedule_steps is {self.schedule_steps}; the cosine schedule needs the number of steps after"
+                f" which the rate is 0, more than warmup_steps = {self.warmup_steps}"
+            )
+        if self.lr_schedule is Schedule.STEP and self.step_every is None:
+            raise ValueError(
+                "step_every is missing; the step schedule multiplies the rate by gamma every so many steps"
+            )
+
+    @classmethod
+    def read(cls, fields: Mapping[str, Any]) -> Self:
+        """From plain data, as `to_fields` gives it; what is absent is the default. Raises `ValueError`."""
+        return cls().changed(fields)
+
+    def changed(self, fields: Mapping[str, Any]) -> Self:
+        """These settings with some fields changed, from plain data. Raises `ValueError`."""
+        known = {field.name: field for field in dataclasses.fields(self)}
+        values: dict[str, Any] = {}
+        for name, value in fields.items():
+            if name not in known:
+                raise ValueError(f"an optimizer has no setting {name!r}; known are {', '.join(known)}")
+            values[name] = _read(name, value)
+        return dataclasses.replace(self, **values)
+
+    def to_fields(self) -> dict[str, Any]:
+        """As plain data for JSON."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return fields | {
+            "kind": str(self.kind),
+            "lr_schedule": str(self.lr_schedule),
+            "betas": list(self.betas),
+        }
+
+    def learning_rate(self, step: int) -> float:
+        """The rate of the step with this index, from 0: the warm-up, then the schedule."""
+        if step < self.warmup_steps:
+            return self.lr * warmup(step, self.warmup_steps)
+        step -= self.warmup_steps
+        if self.lr_schedule is Schedule.COSINE:
+            assert self.schedule_steps is not None
+            return self.lr * cosine(step, self.schedule_steps - self.warmup_steps)
+        if self.lr_schedule is Schedule.STEP:
+            assert self.step_every is not None
+            return self.lr * staircase(step, self.step_every, self.gamma)
+        return self.lr
+
+    def __str__(self) -> str:
+        changed = [
+            f"{field.name}={getattr(self, field.name)}"
+            for field in dataclasses.fields(self)
+            if field.name not in ("kind", "lr") and getattr(self, field.name) != field.default
+        ]
+        return " ".join([f"{self.kind} lr={self.lr:g}", *changed])
+
+
+def _number(
+    name: str, value: float, least: float, most: float, *, open_below: bool = False, open_above: bool = False
+) -> None:
+    plain = isinstance(value, int | float) and not isinstance(value, bool)
+    low = plain and (least < value if open_below else least <= value)
+    if low and (value < most if open_above else value <= most):
+        return
+    above = f"above {least:g}" if open_below else f"at least {least:g}"
+    below = f" and {'below' if open_above else 'at most'} {most:g}" if most < math.inf else " and finite"
+    raise ValueError(f"{name} is {value!r}; it must be a number {above}{below}")
+
+
+def _count(name: str, value: int, least: int) -> None:
+    if type(value) is not int or not least <= value <= MAX_STEPS:
+        raise ValueError(f"{name} is {value!r}; it must be an integer from {least} to {MAX_STEPS}")
+
+
+def _read(name: str, value: Any) -> Any:
+    """A field of plain data in its own type; what `__post_init__` judges is passed on as it is."""
+    if name in ("kind", "lr_schedule"):
+        choices = OptimizerKind if name == "kind" else Schedule
+        if value not in tuple(choices):
+            raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(choices)}")
+        return choices(value)
+    if name == "betas":
+        if not isinstance(value, list | tuple) or len(value) != 2:
+            raise ValueError(f"betas is {value!r}; it must be two numbers, as in [0.9, 0.999]")
+        return tuple(value)
+    if name == "decay_vectors" and not isinstance(value, bool):
+        raise ValueError(f"decay_vectors is {value!r}; it must be true or false")
+    return value

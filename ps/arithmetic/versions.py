@@ -1,0 +1,104 @@
+"""The published versions of one group: immutable bodies that readers hold on to for as long as they need.
+
+The one rule: a body that anybody may still read is never written to. There is no count of readers to get
+wrong: a version is in use while any reference to its body, or to a slice of it, exists anywhere.
+"""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from protocol.spans import Layout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ps.arithmetic.memory import Pool
+
+# The current one, one that is being written, and two for readers who are not done: with fewer the applier
+# waits for every slow reader, with more a slow reader costs memory without bound.
+MAX_LIVE_VERSIONS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One published state. `body` is read-only and lies as `layout` says; slices of it keep the version
+    alive.
+
+    Number 0 is the empty state before the group has any parameter.
+    """
+
+    number: int
+    layout: Layout
+    body: memoryview
+
+    def __str__(self) -> str:
+        return f"v{self.number}: {self.layout}"
+
+
+class VersionStore:
+    """Memory and order of a group's versions. At most `limit` bodies exist at a time, one in writing
+    included.
+
+    `fresh` belongs to the applier thread; everything else may be asked from any thread. `on_released` is
+    called, without arguments, each time a body's memory has become free, from whichever thread dropped the
+    last reference: it must be quick, must not raise, and best only schedules something.
+    """
+
+    def __init__(
+        self, pool: Pool, on_released: Callable[[], None] | None = None, limit: int = MAX_LIVE_VERSIONS
+    ) -> None:
+        assert limit >= 2, "a version is written while another is current"
+        self._pool = pool
+        self.on_released = on_released
+        self._limit = limit
+        # Bodies that exist, by a token of their own: a step that failed may leave its number to another.
+        self._live: dict[int, int] = {}
+        self._tokens = itertools.count()
+        self._current = Snapshot(0, Layout.of(()), memoryview(b""))
+
+    @property
+    def current(self) -> Snapshot:
+        """The newest published version. Whoever keeps it, its body or a slice of it pins its memory."""
+        return self._current
+
+    @property
+    def live(self) -> int:
+        """How many bodies exist: being written, current, or still referred to."""
+        return len(self._live)
+
+    @property
+    def room(self) -> bool:
+        """Whether another version can be written now. If not, slow readers have pinned all: see `pinned`."""
+        return len(self._live) < self._limit
+
+    def pinned(self) -> tuple[int, ...]:
+        """The numbers of superseded versions that somebody still reads, the oldest first."""
+        current = self._current.number
+        return tuple(sorted(number for number in list(self._live.values()) if number < current))
+
+    def fresh(self, number: int, nbytes: int) -> memoryview:
+        """A writable body for the version `number`, with undefined contents. There must be `room`.
+
+        Dropped without `publish`, it is free again.
+        """
+        assert self.room, "every version is pinned; ask `room` first"
+        body = self._pool.take(nbytes)
+        token = next(self._tokens)
+        self._live[token] = number
+        weakref.finalize(body.obj, self._release, token).atexit = False
+        return body
+
+    def publish(self, snapshot: Snapshot) -> None:
+        """Make a version the current one. Numbers only grow."""
+        assert snapshot.number > self._current.number, "versions go forward"
+        assert snapshot.body.readonly, "what is published is never written to again"
+        self._current = snapshot
+
+    def _release(self, token: int) -> None:
+        del self._live[token]
+        if self.on_released is not None:
+            self.on_released()

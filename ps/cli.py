@@ -1,0 +1,152 @@
+"""The command `ps-serve`: reads its settings, then hands over to `ps.server.lifecycle`.
+
+The one rule: `--help`, `--version` and `config show` import nothing heavy, and a user's mistake is one line on
+stderr and exit code 2, never a traceback.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from ps.options import CONFIG_FILE, GROUP_SETTINGS, SECTIONS, SETTINGS, config_option, server_config
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ps.config import ServerConfig
+
+_BAD_USAGE = 2
+_INTERRUPTED = 130
+
+_HELP = """Serve a model's parameters to the workers that train it.
+
+The first line printed is the address. A setting is taken from its flag, else from its environment variable
+(PS_ and the flag's name: PS_LR_SCHEDULE), else from the file given with --config, else it has its default.
+`ps-serve config show` tells which."""
+
+_EXAMPLES = """\b
+Examples:
+  ps-serve --mode ssp --staleness 3 --workers 4 --lr 0.05
+  ps-serve --port 0 --optimizer adamw --lr 0.001 --lr-schedule cosine --until 5000
+  ps-serve --state-dir state --checkpoint-every 500 --resume
+  PS_LR=0.2 ps-serve --config leeway.toml"""
+
+
+class _Command(click.Command):
+    """A command whose settings stand under headings."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        others = [param for param in self.get_params(ctx) if param not in SETTINGS]
+        for heading, options in {**SECTIONS, "Other": others}.items():
+            with formatter.section(heading):
+                formatter.write_dl([row for option in options if (row := option.get_help_record(ctx))])
+
+
+class _Group(_Command, click.Group):
+    """The same with commands below it, which are listed last."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_options(ctx, formatter)
+        self.format_commands(ctx, formatter)
+
+
+@click.group(
+    "ps-serve",
+    cls=_Group,
+    params=[*SETTINGS, config_option()],
+    help=_HELP,
+    epilog=_EXAMPLES,
+    invoke_without_command=True,
+    subcommand_metavar="[config show]",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(package_name="leeway", prog_name="ps-serve")
+@click.pass_context
+def command(ctx: click.Context, /, **settings: Any) -> int:
+    if ctx.invoked_subcommand is None:
+        return _serve(server_config(ctx))
+    for setting in SETTINGS:
+        if setting.origin(ctx) == "flag":
+            raise click.UsageError(
+                f"put {setting.opts[0]} behind the command: ps-serve config show {setting.opts[0]} ..."
+            )
+    return 0
+
+
+@command.group("config", no_args_is_help=False)
+def config_group() -> None:
+    """Look at the settings."""
+
+
+@config_group.command("show", cls=_Command, params=[*SETTINGS, config_option()])
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def show(ctx: click.Context, /, as_json: bool, **settings: Any) -> int:
+    """Print every effective setting and where it comes from. Takes all options of ps-serve."""
+    rows = _rows(ctx, server_config(ctx))
+    if as_json:
+        values = {key: {"value": value, "origin": origin} for key, value, origin in rows}
+        click.echo(json.dumps(values, indent=2, default=str))
+    elif sys.stdout.isatty():
+        _print_table(rows)
+    else:
+        widths = [max(len(_text(row[column])) for row in rows) for column in (0, 1)]
+        for key, value, origin in rows:
+            click.echo(f"{key:{widths[0]}}  {_text(value):{widths[1]}}  {origin}")
+    return 0
+
+
+def _rows(ctx: click.Context, config: ServerConfig) -> list[tuple[str, Any, str]]:
+    """(key, value, origin) of every setting, then of what the group tables say."""
+    rows = [(setting.key, getattr(config, setting.name or ""), setting.origin(ctx)) for setting in SETTINGS]
+    for group in config.named_groups:
+        file = ctx.meta[CONFIG_FILE]
+        origin = f"file {file.path}"
+        rows.append((f"group.{group.name}.keys", list(group.keys), origin))
+        rows += [
+            (f"group.{group.name}.{key}", getattr(group, GROUP_SETTINGS[key].name or ""), origin)
+            for key in file.group_settings[group.name]
+        ]
+    return rows
+
+
+def _text(value: object) -> str:
+    return "-" if value is None else str(value)
+
+
+def _print_table(rows: list[tuple[str, Any, str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("setting", "value", "from", box=None, pad_edge=False)
+    for key, value, origin in rows:
+        style = "dim" if origin == "default" else None
+        table.add_row(key, _text(value), origin, style=style)
+    Console().print(table)
+
+
+def _serve(config: ServerConfig) -> int:
+    from ps.server.lifecycle import serve
+
+    return serve(config)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run `ps-serve` and end the process: 0 done, 2 a mistake in the settings, 130 Ctrl-C."""
+    try:
+        code = command.main(arguments, prog_name="ps-serve", standalone_mode=False)
+    except click.Abort:
+        code = _INTERRUPTED
+    except (click.ClickException, ValueError, OSError) as error:
+        said = error.format_message() if isinstance(error, click.ClickException) else str(error)
+        print(f"ps-serve: {' '.join(said.split())}", file=sys.stderr)
+        code = _BAD_USAGE
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""Named barriers, beside the policies. A barrier is (name, generation).
+
+A generation is passed when all that were live at its first arrival, and still are, have arrived, and at least
+`parties` have. Repeats of a request return at once. The dead are not waited for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from protocol import limits
+from protocol.errors import Code
+from protocol.ranks import natural
+from protocol.reasons import Reason
+from protocol.replies import NotYet, Passed, Refused, refuse
+from ps.core.decisions import in_words
+from ps.core.effects import Answered, Parked
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from protocol.requests import Barrier
+    from ps.core.effects import Effect
+    from ps.core.membership import Incarnation
+
+
+@dataclass(slots=True)
+class _Named:
+    generation: int = 0
+    parties: int = 1
+    expected: set[Incarnation] = field(default_factory=set)
+    arrived: set[Incarnation] = field(default_factory=set)
+    waiting: dict[int, tuple[Incarnation, float]] = field(default_factory=dict)
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        return tuple(sorted((one.rank for one in self.expected - self.arrived), key=natural))
+
+    @property
+    def complete(self) -> bool:
+        return bool(self.arrived) and self.expected <= self.arrived and len(self.arrived) >= self.parties
+
+
+class Barriers:
+    def __init__(self, emit: Callable[[Effect], None]) -> None:
+        self._emit = emit
+        self._named: dict[str, _Named] = {}
+
+    def generations(self) -> dict[str, int]:
+        """The open generation of each barrier: what a joiner must name."""
+        return {name: barrier.generation for name, barrier in self._named.items()}
+
+    def restore(self, generations: dict[str, int]) -> None:
+        self._named = {name: _Named(generation) for name, generation in generations.items()}
+
+    def arrive(
+        self, request: int, asked: Barrier, member: Incarnation, live: Iterable[Incarnation], now: float
+    ) -> None:
+        if asked.name not in self._named and len(self._named) >= limits.MAX_BARRIERS:
+            self._refuse(request, Code.BUSY, f"there are {limits.MAX_BARRIERS} barriers already; reuse a name")
+            return
+        barrier = self._named.get(asked.name, _Named())
+        if asked.generation < barrier.generation:
+            self._emit(Answered(request, Passed(asked.name, asked.generation)))
+            return
+        if asked.generation > barrier.generation:
+            self._refuse(
+                request,
+                Code.INVALID_VALUE,
+                f"barrier {asked.name!r} is at generation {barrier.generation}, {asked.generation} was asked for",
+                generation=barrier.generation,
+            )
+            return
+        self._named[asked.name] = barrier
+        if not barrier.arrived:
+            barrier.expected = set(live)
+            barrier.parties = 1
+        barrier.arrived.add(member)
+        barrier.parties = max(barrier.parties, asked.parties)
+        barrier.waiting[request] = (member, now + (asked.wait_seconds or 0.0))
+        self._pass_if_complete(asked.name, barrier)
+        if request in barrier.waiting:
+            if asked.wait_seconds is None:
+                self._give_up(asked.name, barrier, request)
+            else:
+                self._emit(Parked(request, str(member), Reason.BARRIER, self._why(asked.name, barrier)))
+
+    def depart(self, member: Incarnation, told: Refused) -> None:
+        """The life has ended: nobody waits for it any more, and its own requests are told so."""
+        for name, barrier in self._named.items():
+            barrier.expected.discard(member)
+            barrier.arrived.discard(member)
+            for request in [request for request, (who, _) in barrier.waiting.items() if who is member]:
+                del barrier.waiting[request]
+                self._emit(Answered(request, told))
+            self._pass_if_complete(name, barrier)
+
+    def expire(self, now: float) -> None:
+        for name, barrier in self._named.items():
+            for request in [request for request, (_, until) in barrier.waiting.items() if until <= now]:
+                self._give_up(name, barrier, request)
+
+    def gone(self, request: int) -> None:
+        """The asker's connection is gone; that it had arrived stays true."""
+        for barrier in self._named.values():
+            barrier.waiting.pop(request, None)
+
+    def stop(self, told: Refused) -> None:
+        for barrier in self._named.values():
+            for request in barrier.waiting:
+                self._emit(Answered(request, told))
+            barrier.waiting.clear()
+
+    def _pass_if_complete(self, name: str, barrier: _Named) -> None:
+        if not barrier.complete:
+            return
+        passed = Passed(name, barrier.generation)
+        waiting = list(barrier.waiting)
+        barrier.generation += 1
+        barrier.expected, barrier.arrived, barrier.waiting = set(), set(), {}
+        for request in waiting:
+            self._emit(Answered(request, passed))
+
+    def _give_up(self, name: str, barrier: _Named, request: int) -> None:
+        del barrier.waiting[request]
+        self._emit(Answered(request, NotYet(Reason.BARRIER, self._why(name, barrier), barrier.missing)))
+
+    def _why(self, name: str, barrier: _Named) -> str:
+        if barrier.missing:
+            return f"barrier {name}/{barrier.generation} waits for {in_words(barrier.missing)}"
+        more = barrier.parties - len(barrier.arrived)
+        return f"barrier {name}/{barrier.generation} waits for {more} more of {barrier.parties}"
+
+    def _refuse(self, request: int, code: Code, detail: str, **facts: int) -> None:
+        self._emit(Answered(request, refuse(code, detail, **facts)))

@@ -1,0 +1,166 @@
+"""Judges a push by its name, so that it is applied at most once, whatever is re-sent or reconnects.
+
+The one rule: what is remembered per incarnation and group is the *last* accepted push and no more. That is enough,
+because the push of iteration c + 1 needs the pull of c + 1, which needs the answer to c. So the memory is bounded by
+the number of workers, not by time.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from protocol.errors import Code
+from protocol.replies import Pushed, Refused, refuse
+from protocol.requests import UpdateKind
+
+if TYPE_CHECKING:
+    from protocol.reasons import Reason
+    from protocol.replies import Disposition
+    from protocol.requests import Push
+    from ps.core.membership import Incarnation
+
+# How many different answers to the pull of one iteration may be on their way at once: a client asks again after a
+# lost reply, and each answer may hold another version. Older ones can no longer be pushed from.
+REMEMBERED_GRANTS = 16
+
+
+@dataclass(slots=True, eq=False)
+class Record:
+    """The last accepted push. `disposition` None: still being applied; `waiters` are told when it falls."""
+
+    clock: int
+    parts: int
+    reason: Reason
+    disposition: Disposition | None = None
+    version: int | None = None
+    staleness: int | None = None
+    waiters: list[tuple[int, Push]] = field(default_factory=list)
+
+    def to_reply(self, reason: Reason | None = None) -> Pushed:
+        assert self.disposition is not None
+        return Pushed(self.clock, self.disposition, reason or self.reason, self.version, self.staleness)
+
+
+@dataclass(slots=True, eq=False)
+class Progress:
+    """How far an incarnation is in one group.
+
+    `clock`: the index of its next iteration. `grants`: the (version, round) pairs its pull of that iteration was
+    answered with; empty = not granted. `owed`: the newest version that contains an effective push of its own; no
+    pull is answered with less (read my writes). `staged`: parts of the push under way, part -> (request, push).
+    """
+
+    clock: int
+    grants: deque[tuple[int, int | None]] = field(default_factory=lambda: deque(maxlen=REMEMBERED_GRANTS))
+    granted_at: float = 0.0
+    owed: int = 0
+    record: Record | None = None
+    staged: dict[int, tuple[int, Push]] = field(default_factory=dict)
+
+    def advance(self) -> None:
+        self.clock += 1
+        self.grants.clear()
+
+    def missing(self, parts: int) -> tuple[int, ...]:
+        return tuple(part for part in range(parts) if part not in self.staged)
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """Not seen before, and in its place: it may be taken."""
+
+    member: Incarnation
+    progress: Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """The incarnation's last push again: it gets the same disposition, when it has fallen."""
+
+    member: Incarnation
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class StagedAgain:
+    """A part that is staged already."""
+
+    progress: Progress
+
+
+Verdict = Fresh | Repeat | StagedAgain | Refused
+
+
+def judge(member: Incarnation, push: Push) -> Verdict:
+    """Judge a push of the right epoch of a known incarnation, in the order of `semantics.md`, *Pairing*."""
+    progress = member.groups.get(push.group)
+    if progress is None:
+        return not_joined(member, push.group)
+    record = progress.record
+    if record and push.clock == record.clock and push.parts == record.parts:
+        return Repeat(member, record)
+    if push.clock < progress.clock or (record and push.clock == record.clock):
+        return refuse(
+            Code.SUPERSEDED,
+            f"iteration {push.clock} of {member} was pushed already, its clock is {progress.clock}; go on from there",
+            clock=progress.clock,
+        )
+    if member.ended:
+        return member.refusal()
+    if push.clock != progress.clock:
+        return refuse(
+            Code.WRONG_CLOCK,
+            f"{member} pushed iteration {push.clock}, its clock is {progress.clock}; pull that iteration first",
+            clock=progress.clock,
+        )
+    if not progress.grants:
+        return refuse(
+            Code.NOT_GRANTED,
+            f"iteration {push.clock} of {member} was not granted; a push follows an answered pull of its iteration",
+            clock=progress.clock,
+        )
+    if (push.version, push.round) not in progress.grants:
+        return refuse(
+            Code.NOT_GRANTED,
+            f"iteration {push.clock} of {member} was granted with {_in_words(*progress.grants[-1])}, "
+            f"not {_in_words(push.version, push.round)}",
+            clock=progress.clock,
+        )
+    # A skip gives up the iteration, staged parts and all.
+    return Fresh(member, progress) if push.kind is UpdateKind.SKIP else _judge_part(member, progress, push)
+
+
+def _judge_part(member: Incarnation, progress: Progress, push: Push) -> Verdict:
+    for _, other in progress.staged.values():
+        if (push.parts, push.version, push.round, push.kind, push.samples) != (
+            other.parts,
+            other.version,
+            other.round,
+            other.kind,
+            other.samples,
+        ):
+            return refuse(
+                Code.INCONSISTENT_PARTS,
+                f"part {push.part + 1} of {push.parts} does not agree with part {other.part + 1} of {other.parts} "
+                "on the number of parts, version, round, kind or samples",
+            )
+    if push.part in progress.staged:
+        return StagedAgain(progress)
+    keys = frozenset(push.keys)
+    for _, other in progress.staged.values():
+        if shared := keys.intersection(other.keys):
+            return refuse(
+                Code.INCONSISTENT_PARTS,
+                f"parts {other.part + 1} and {push.part + 1} both carry tensor {min(shared)!r}",
+            )
+    return Fresh(member, progress)
+
+
+def not_joined(member: Incarnation, group: str) -> Refused:
+    return refuse(Code.UNKNOWN_GROUP, f"{member} has not joined group {group!r}, only {', '.join(member.groups)}")
+
+
+def _in_words(version: int, round_number: int | None) -> str:
+    return f"version {version}" if round_number is None else f"version {version} in round {round_number}"

@@ -1,0 +1,86 @@
+"""The machine's state in words and as JSON: what `GET /v1/status` and the golden scenarios show.
+
+The one rule: it answers "why am I waiting, and for whom?" from the same decisions the machine made.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from protocol.ranks import natural
+from ps.core.rounds import RoundState
+
+if TYPE_CHECKING:
+    from ps.core.groups import Group
+    from ps.core.machine import Machine
+    from ps.core.membership import Incarnation
+
+
+def status(machine: Machine, now: float) -> dict[str, Any]:
+    """Everything about the run that a person may ask, JSON-ready. Clocks in iterations, times in seconds."""
+    return {
+        "epoch": machine.epoch,
+        "until": machine.settings.until,
+        "stopping": machine.stopping,
+        "finished": machine.finished,
+        "groups": {name: _group(group) for name, group in machine.groups.items()},
+        "workers": [_worker(machine, member, now) for member in machine.membership.live()],
+        "barriers": machine.barriers.generations(),
+    }
+
+
+def _group(group: Group) -> dict[str, Any]:
+    return {
+        "policy": group.policy_state().to_fields(),
+        "version": group.published,
+        "min_clock": group.min_clock,
+        "tensors": len(group.specs),
+        "round": {
+            "number": group.rounds.number,
+            "state": str(group.rounds.state),
+            "waits_for": sorted(group.rounds.missing, key=natural),
+        },
+        "readers_waiting": len(group.waiting) - sum(1 for one in group.roster if group.waiting.of(one)),
+    }
+
+
+def _worker(machine: Machine, member: Incarnation, now: float) -> dict[str, Any]:
+    return {
+        "rank": member.rank,
+        "incarnation": member.number,
+        "lease_left_seconds": round(member.lease_until - now, 3),
+        "groups": {name: _progress(machine.groups[name], member) for name in member.groups},
+    }
+
+
+def _progress(group: Group, member: Incarnation) -> dict[str, Any]:
+    progress = member.groups[group.name]
+    waiting = group.waiting.of(member)
+    told: dict[str, Any] = {
+        "clock": progress.clock,
+        "lag": progress.clock - group.min_clock,
+        "state": "waiting" if waiting else "computing" if progress.grants else "idle",
+    }
+    if waiting:
+        told["why"] = group.why(waiting).to_reply().to_fields()
+    return told
+
+
+def line(machine: Machine) -> str:
+    """One line per group, as it stands in golden files: `w0@3* w1@2 min=2 v5`; `*` = the pull is answered."""
+    return " | ".join(_line(group) for group in machine.groups.values())
+
+
+def _line(group: Group) -> str:
+    workers = [
+        f"{one.rank}@{group.clock_of(one.rank)}{'*' if one.groups[group.name].grants else ''}"
+        f"{' (waits)' if group.waiting.of(one) else ''}"
+        for one in group.roster
+    ]
+    version = f"v{group.published}" + (f"..{group.decided}" if group.decided > group.published else "")
+    rounds = ""
+    if group.policy.gathers:
+        missing = ",".join(sorted(group.rounds.missing, key=natural))
+        is_open = group.rounds.state is RoundState.OPEN
+        rounds = f" round {group.rounds.number} {f'waits for {missing}' if is_open else group.rounds.state}"
+    return f"{' '.join(workers) or 'nobody'}  min={group.min_clock} {version}{rounds}"

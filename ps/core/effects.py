@@ -1,0 +1,169 @@
+"""What the machine wants done. The runtime carries effects out in order and decides nothing.
+
+Bodies are named by the number of the request that brought them. Every body of a push ends in exactly one
+`Apply` or one `Drop`: none is lost, none is used twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from protocol.reasons import Reason
+    from protocol.replies import Reply
+    from protocol.requests import UpdateKind
+    from protocol.tensors import TensorSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """Send this reply; the request is done."""
+
+    request: int
+    reply: Reply
+
+    def __str__(self) -> str:
+        return str(self.reply)
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """The request waits. For logs, histories and golden files; there is nothing to be carried out."""
+
+    request: int
+    who: str
+    reason: Reason
+    detail: str
+
+    def __str__(self) -> str:
+        return f"park {self.who}: {self.detail}"
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """One worker's update: its weight and its bodies, in the order of its parts."""
+
+    rank: str
+    samples: int
+    bodies: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.rank}x{self.samples}"
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """Make version `number` from the one before it and these updates, in natural rank order.
+
+    `aggregated`: one step from their sample-weighted mean; else one update on arrival, with its `staleness`.
+    `live`: live workers of the group, for buffers that are blended in on arrival.
+    """
+
+    group: str
+    number: int
+    kind: UpdateKind
+    contributions: tuple[Contribution, ...]
+    aggregated: bool
+    live: int
+    staleness: int = 0
+
+    def __str__(self) -> str:
+        how = "mean of" if self.aggregated else "apply"
+        updates = " ".join(str(contribution) for contribution in self.contributions)
+        return f"{how} {updates} -> {self.group} v{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class Initialize:
+    """Make version `number` by adding these tensors of an offered body to the group."""
+
+    group: str
+    number: int
+    body: int
+    specs: tuple[TensorSpec, ...]
+
+    def __str__(self) -> str:
+        return f"initialize {self.group} v{self.number} {','.join(spec.name for spec in self.specs)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """These bodies are wanted by nobody."""
+
+    bodies: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"drop {','.join(str(body) for body in self.bodies)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """A new life of a rank."""
+
+    rank: str
+    incarnation: int
+
+    def __str__(self) -> str:
+        return f"began {self.rank}#{self.incarnation}"
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A life has ended."""
+
+    rank: str
+    incarnation: int
+    reason: Reason
+    detail: str
+
+    def __str__(self) -> str:
+        return f"ended {self.rank}#{self.incarnation}: {self.detail}"
+
+
+@dataclass(frozen=True, slots=True)
+class RoundOpened:
+    group: str
+    number: int
+    members: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"round {self.number} opens: {','.join(self.members)}"
+
+
+@dataclass(frozen=True, slots=True)
+class RoundClosed:
+    """`samples` 0: nothing is published."""
+
+    group: str
+    number: int
+    contributors: tuple[str, ...]
+    samples: int
+
+    def __str__(self) -> str:
+        return f"round {self.number} closes: {','.join(self.contributors) or 'nobody'} ({self.samples} samples)"
+
+
+@dataclass(frozen=True, slots=True)
+class Switched:
+    """The policy in force has changed; `switch_point` is the newest version decided under the old one."""
+
+    group: str
+    mode: str
+    staleness: int | None
+    switch_point: int
+
+    def __str__(self) -> str:
+        bound = "" if self.staleness is None else f"({self.staleness})"
+        return f"switched {self.group} to {self.mode}{bound} after v{self.switch_point}"
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Every group has reached the clock `--until` and all is applied: save and stop."""
+
+    def __str__(self) -> str:
+        return "finished"
+
+
+Effect = Answered | Parked | Apply | Initialize | Drop | Began | Ended | RoundOpened | RoundClosed | Switched | Finished

@@ -1,0 +1,471 @@
+"""One group: its keys, clocks, grants, rounds, versions and policy, and the requests that wait in it.
+
+The one rule: every change of state happens in a method here and ends in `settle`, which answers whatever can now be
+answered. A version's number is given when the decision falls (`decided`); readers see it when the arithmetic is done
+(`published`). Invariant: published <= decided, and `in_flight` holds exactly the numbers between them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from protocol.errors import Code
+from protocol.reasons import Reason
+from protocol.replies import (
+    Disposition,
+    Granted,
+    GroupState,
+    LastPush,
+    NotYet,
+    Offered,
+    PolicyState,
+    PushPulled,
+    Staged,
+    refuse,
+)
+from protocol.requests import Pull, UpdateKind
+from protocol.versions import Version
+from ps.core import policies
+from ps.core.decisions import Answer, Park
+from ps.core.deduplication import Record
+from ps.core.effects import (
+    Answered,
+    Apply,
+    Contribution,
+    Drop,
+    Initialize,
+    RoundClosed,
+    RoundOpened,
+    Switched,
+)
+from ps.core.roster import Roster
+from ps.core.rounds import Held, Rounds, RoundState
+from ps.core.waiting import Waiting, WaitingRoom
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from protocol.replies import Pushed, Refused
+    from protocol.requests import Push
+    from protocol.tensors import TensorSpec
+    from ps.core.decisions import Decision
+    from ps.core.deduplication import Progress
+    from ps.core.effects import Effect
+    from ps.core.membership import Incarnation
+    from ps.core.policies.policy import Policy
+
+
+@dataclass(slots=True)
+class Offering:
+    """An offer that is being stored in `groups_left` groups; it is answered when the last has published it."""
+
+    request: int
+    reply: Offered
+    groups_left: int
+
+
+@dataclass(slots=True)
+class Accepted:
+    """A push on arrival that is being applied."""
+
+    member: Incarnation
+    record: Record
+
+
+@dataclass(slots=True)
+class RoundStep:
+    """The aggregated step of a round; its members were told `held` already."""
+
+
+InFlight = Offering | Accepted | RoundStep
+
+
+class Group:
+    def __init__(
+        self,
+        name: str,
+        policy: Policy,
+        *,
+        epoch: int,
+        workers: int,
+        until: int | None,
+        emit: Callable[[Effect], None],
+    ) -> None:
+        self.name = name
+        self.policy = policy
+        self.epoch = epoch
+        self.workers = workers
+        self.until = until
+        self.emit = emit
+        self.rounds = Rounds()
+        self.specs: dict[str, TensorSpec] = {}
+        self.schema_closed = False
+        self.started = False
+        self.decided = 0
+        self.published = 0
+        self.in_flight: dict[int, InFlight] = {}
+        # On the way to sync (`semantics.md`, *Switching*): all runs as `async` below this clock, and parks at it.
+        self.switching_at: int | None = None
+        self.roster = Roster(name)
+        self.waiting = WaitingRoom(name, emit)
+        self._settled: object = None
+
+    # What a policy may see (policies.policy.View).
+
+    @property
+    def min_clock(self) -> int:
+        return self.roster.clocks.minimum
+
+    @property
+    def live_workers(self) -> int:
+        return len(self.roster)
+
+    @property
+    def workers_to_start(self) -> int:
+        return 1 if self.started else self.workers
+
+    def clock_of(self, rank: str) -> int:
+        return self.roster.progress(rank).clock
+
+    def slowest(self) -> list[str]:
+        return self.roster.behind(self.min_clock + 1)
+
+    # Members come and go.
+
+    def enter(self, member: Incarnation) -> None:
+        """A new life. Its clock: the next round's number under sync, else the min clock."""
+        if self.switching_at is not None:
+            clock = self.switching_at
+        elif self.policy.gathers:
+            clock = self.rounds.next_number
+        else:
+            clock = self.min_clock
+        self.roster.enter(member, clock)
+
+    def exit(self, member: Incarnation, told: Refused) -> None:
+        """The life has ended, whatever the way. Accepted pushes stay; staged parts and parked pulls do not."""
+        self.roster.exit(member)
+        if self.rounds.state is RoundState.OPEN:
+            self.rounds.remove(member.rank)
+        self._drop_staged(member.groups[self.name])
+        self.waiting.release(member, told)
+
+    def state_for(self, member: Incarnation) -> GroupState:
+        progress = member.groups[self.name]
+        record = progress.record
+        return GroupState(
+            clock=progress.clock,
+            policy=self.policy.mode,
+            last=LastPush(record.clock, record.disposition) if record else None,
+            specs=tuple(self.specs.values()),
+        )
+
+    # Pulls.
+
+    def pull(
+        self, request: int, pull: Pull, member: Incarnation | None, now: float, pushed: Pushed | None = None
+    ) -> None:
+        if member:
+            progress = member.groups[self.name]
+            if pull.clock != progress.clock:
+                self.waiting.say(request, pushed, _wrong_clock(member, pull.clock, progress.clock))
+                return
+            newer = NotYet(Reason.REPLACED, f"a newer pull of {member} was asked in place of this one")
+            self.waiting.release(member, newer)
+            if self.until is not None and pull.clock >= self.until:
+                told = refuse(Code.FINISHED, f"the run ends at clock {self.until}", clock=pull.clock)
+                self.waiting.say(request, pushed, told)
+                return
+        decision = self._judge(pull, member)
+        if isinstance(decision, Answer):
+            self.waiting.say(request, pushed, self._grant(pull, member, decision, now))
+        elif pull.wait_seconds is None:
+            self.waiting.say(request, pushed, decision.to_reply())
+        else:
+            until = now + pull.wait_seconds
+            self.waiting.park(Waiting(request, pull, member, until, pushed), decision)
+
+    def _judge(self, pull: Pull, member: Incarnation | None) -> Decision:
+        if not self.specs or not self.published:
+            return Park(Reason.NO_PARAMETERS, f"group {self.name} has no parameters yet; nobody has offered any")
+        if self.published < pull.min_version:
+            return Park(Reason.MIN_VERSION, f"version {pull.min_version} is not out, the newest is {self.published}")
+        if member is None:
+            return Answer(Reason.READER)
+        progress = member.groups[self.name]
+        if self.published < progress.owed:
+            return Park(Reason.OWN_UPDATE, f"version {progress.owed} with {member}'s own update is being made")
+        if self.switching_at is not None and progress.clock >= self.switching_at:
+            behind = tuple(self.roster.behind(self.switching_at))
+            return Park(
+                Reason.SWITCHING,
+                f"round {self.switching_at}, the first under sync, opens when all are there",
+                waiting_for=behind,
+            )
+        return self.policy.pull(self, member.rank)
+
+    def _grant(self, pull: Pull, member: Incarnation | None, decision: Answer, now: float) -> Granted:
+        version = Version(self.epoch, self.published)
+        unchanged = pull.since == version
+        if member is None:
+            return Granted(version, decision.reason, count=self.live_workers, unchanged=unchanged)
+        progress = member.groups[self.name]
+        round_number = self.rounds.number if self.policy.gathers else None
+        if not progress.grants:
+            progress.granted_at = now
+        if (self.published, round_number) not in progress.grants:
+            progress.grants.append((self.published, round_number))
+        self.started = True
+        return Granted(
+            version,
+            decision.reason,
+            clock=progress.clock,
+            round=round_number,
+            lag=progress.clock - self.min_clock,
+            index=self.roster.index_of(member.rank),
+            count=self.live_workers,
+            unchanged=unchanged,
+        )
+
+    # Pushes. They come here judged: `Fresh` or `Repeat` (deduplication.judge).
+
+    def push(self, request: int, push: Push, member: Incarnation, now: float) -> None:
+        progress = member.groups[self.name]
+        if self.policy.gathers and push.kind is not UpdateKind.SKIP:
+            gathered = self.rounds.kind
+            if gathered is not None and gathered is not push.kind:
+                self.emit(Drop((request,)))
+                detail = f"round {self.rounds.number} gathers updates of kind {gathered}, not {push.kind}"
+                self.emit(Answered(request, refuse(Code.INVALID_VALUE, detail)))
+                return
+        if push.kind is UpdateKind.SKIP:
+            self._drop_staged(progress)
+            self.emit(Drop((request,)))
+            bodies: tuple[int, ...] = ()
+        else:
+            progress.staged[push.part] = (request, push)
+            if missing := progress.missing(push.parts):
+                self.emit(Answered(request, Staged(push.clock, missing)))
+                return
+            bodies = tuple(progress.staged[part][0] for part in range(push.parts))
+            progress.staged.clear()
+            self.schema_closed = True
+        self._accept(request, push, member, bodies, now)
+
+    def _accept(self, request: int, push: Push, member: Incarnation, bodies: tuple[int, ...], now: float) -> None:
+        progress = member.groups[self.name]
+        record = Record(push.clock, push.parts, Reason.SKIPPED)
+        progress.record = record
+        if self.policy.gathers:
+            self.rounds.contribute(member.rank, Held(push.kind, push.samples, bodies))
+        if not bodies:
+            record.disposition = Disposition.SKIPPED
+        elif self.policy.gathers:
+            record.disposition, record.reason = Disposition.HELD, Reason.IN_ROUND
+        else:
+            record.reason = Reason.ON_ARRIVAL
+            self.decided += 1
+            record.version = progress.owed = self.decided
+            record.staleness = self.decided - push.version - 1
+            record.waiters.append((request, push))
+            self.in_flight[self.decided] = Accepted(member, record)
+            update = Contribution(member.rank, push.samples, bodies)
+            self.emit(
+                Apply(
+                    self.name,
+                    self.decided,
+                    push.kind,
+                    (update,),
+                    aggregated=False,
+                    live=self.live_workers,
+                    staleness=record.staleness,
+                )
+            )
+            return
+        self._advance(member)
+        self.tell(request, push, member, record, now)
+
+    def _advance(self, member: Incarnation) -> None:
+        """The iteration is over; a pull of it that still waits came too late, and is not the pull of the next one."""
+        progress = member.groups[self.name]
+        if member.ended:
+            progress.advance()
+            return
+        self.roster.advance(member)
+        self.waiting.release(member, _wrong_clock(member, progress.clock - 1, progress.clock))
+
+    def tell(
+        self,
+        request: int,
+        push: Push,
+        member: Incarnation,
+        record: Record,
+        now: float,
+        reason: Reason | None = None,
+    ) -> None:
+        """Tell the disposition, and go on to the pull of the next iteration when it was asked for."""
+        pushed = record.to_reply(reason)
+        if not push.pull:
+            self.emit(Answered(request, pushed))
+        elif member.ended:
+            self.emit(Answered(request, PushPulled(pushed, member.refusal())))
+        else:
+            # The push may have closed its round: the pull is judged by what is true after it.
+            self.settle(now)
+            pull = Pull(self.name, push.life, push.clock + 1, since=push.since, wait_seconds=push.wait_seconds)
+            self.pull(request, pull, member, now, pushed)
+
+    def published_is(self, number: int, now: float) -> None:
+        """The arithmetic for this version is done."""
+        assert number == self.published + 1, f"v{number} came out after v{self.published}"
+        self.published = number
+        made = self.in_flight.pop(number)
+        if isinstance(made, Offering):
+            made.groups_left -= 1
+            if not made.groups_left:
+                self.emit(Drop((made.request,)))
+                self.emit(Answered(made.request, made.reply))
+        elif isinstance(made, Accepted):
+            made.record.disposition = Disposition.APPLIED
+            self._advance(made.member)
+            waiters, made.record.waiters = made.record.waiters, []
+            for place, (request, push) in enumerate(waiters):
+                self.tell(request, push, made.member, made.record, now, Reason.REPEATED if place else None)
+        elif self.rounds.state is RoundState.APPLYING:
+            self.rounds.finish()
+
+    def offer(self, specs: tuple[TensorSpec, ...], offering: Offering) -> None:
+        """Add keys, none of them known, from the body of the offer: they make the next version."""
+        self.specs |= {spec.name: spec for spec in specs}
+        self.decided += 1
+        self.in_flight[self.decided] = offering
+        self.emit(Initialize(self.name, self.decided, offering.request, specs))
+
+    # The policy.
+
+    def set_policy(self, mode: str, staleness: int | None) -> PolicyState:
+        """Switch (`semantics.md`, *Switching*). Raises `ValueError` for settings that make no policy."""
+        wanted = policies.make(mode, staleness)
+        in_force = policies.Sync() if self.switching_at is not None else self.policy
+        if wanted == in_force:
+            return self.policy_state()
+        if wanted.gathers:
+            granted = [one.groups[self.name] for one in self.roster]
+            self.switching_at = max((one.clock + bool(one.grants) for one in granted), default=self.min_clock)
+            self.policy = policies.Asynchronous()
+            self.rounds = Rounds(self.switching_at)
+        else:
+            if self.rounds.state is RoundState.OPEN:
+                self._close_round()
+            self.switching_at = None
+            self.policy = wanted
+            self.rounds = Rounds(self.rounds.next_number)
+            self.emit(Switched(self.name, wanted.mode, wanted.staleness, self.decided))
+        return self.policy_state()
+
+    def policy_state(self) -> PolicyState:
+        if self.switching_at is not None:
+            return PolicyState(self.name, "sync", None, self.switching_at)
+        return PolicyState(self.name, self.policy.mode, self.policy.staleness)
+
+    # Settling: whatever can be answered is answered.
+
+    def settle(self, now: float) -> None:
+        """Close and open rounds, wake whoever can go on. Called after every event.
+
+        Costs O(1) when nothing a waiter depends on has changed, O(waiting) when something has.
+        """
+        if self.rounds.complete:
+            self._close_round()
+        if self._round_may_open():
+            self._open_round()
+        seen = (
+            self.min_clock,
+            self.published,
+            self.policy,
+            self.switching_at,
+            self.rounds.state,
+            self.rounds.number,
+            bool(self.specs),
+        )
+        if seen == self._settled:
+            return
+        self._settled = seen
+        for waiting in self.waiting:
+            decision = self._judge(waiting.pull, waiting.member)
+            if isinstance(decision, Answer):
+                self.waiting.answer(waiting, self._grant(waiting.pull, waiting.member, decision, now))
+
+    def expire(self, now: float) -> None:
+        """Tell those whose wait has run out, after those who can go on."""
+        self.settle(now)
+        for waiting in self.waiting.expired(now):
+            self.waiting.answer(waiting, self.why(waiting).to_reply())
+
+    def gone(self, request: int) -> None:
+        """The asker is no longer there: it waits neither for a pull nor for a disposition that is still to fall."""
+        self.waiting.gone(request)
+        for made in self.in_flight.values():
+            if isinstance(made, Accepted):
+                made.record.waiters = [asker for asker in made.record.waiters if asker[0] != request]
+
+    def why(self, waiting: Waiting) -> Park:
+        """Why this pull waits, and for whom, as things stand now."""
+        decision = self._judge(waiting.pull, waiting.member)
+        assert isinstance(decision, Park), "once settled, nobody waits who can go on"
+        return decision
+
+    def _round_may_open(self) -> bool:
+        gathering = self.policy.gathers or self.switching_at is not None
+        return (
+            gathering
+            and self.rounds.state is RoundState.WAITING
+            and not self.in_flight
+            and self.live_workers >= self.workers_to_start
+            and self.min_clock == self.rounds.number == self.roster.clocks.maximum
+            and self.live_workers > 0
+            and (self.until is None or self.rounds.number < self.until)
+        )
+
+    def _open_round(self) -> None:
+        if self.switching_at is not None:
+            self.switching_at = None
+            self.policy = policies.Sync()
+            self.emit(Switched(self.name, self.policy.mode, None, self.decided))
+        self.started = True
+        self.rounds.open(self.roster.ranks())
+        self.emit(RoundOpened(self.name, self.rounds.number, tuple(self.rounds.members)))
+
+    def _close_round(self) -> None:
+        number, kind = self.rounds.number, self.rounds.kind
+        updates = self.rounds.close()
+        contributors = tuple(update.rank for update in updates)
+        self.emit(RoundClosed(self.name, number, contributors, sum(update.samples for update in updates)))
+        if not updates:
+            return
+        assert kind is not None
+        self.decided += 1
+        self.in_flight[self.decided] = RoundStep()
+        for rank in contributors:
+            # A contributor may have ended, and a new life of its rank owes nothing to the old one's update.
+            member = self.roster.of_rank(rank)
+            if member and member.groups[self.name].clock == number + 1 and member.groups[self.name].record:
+                member.groups[self.name].owed = self.decided
+        self.emit(Apply(self.name, self.decided, kind, updates, aggregated=True, live=self.live_workers))
+
+    @property
+    def done(self) -> bool:
+        """Everybody has reached the end of the run, and all of it is applied."""
+        return self.until is not None and self.min_clock >= self.until and not self.in_flight and not self.rounds.held
+
+    def _drop_staged(self, progress: Progress) -> None:
+        if progress.staged:
+            self.emit(Drop(tuple(request for request, _ in progress.staged.values())))
+            progress.staged.clear()
+
+
+def _wrong_clock(member: Incarnation, asked: int, clock: int) -> Refused:
+    return refuse(
+        Code.WRONG_CLOCK, f"{member} pulls iteration {asked}, its clock is {clock}; pull that one", clock=clock
+    )

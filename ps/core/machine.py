@@ -1,0 +1,350 @@
+"""The state machine of a server: `step(event, now) -> effects`. Everything that affects a decision lives below here.
+
+A request is judged when its last byte is in, always in this order: is the server stopping; is the epoch the present
+one; is the incarnation known and live; does it fit the group's state. A refusal changes nothing. After every event
+each group settles: rounds close and open, whoever can go on is answered.
+
+Time comes in as `now`, in seconds of any steady clock; nothing happens at a time of its own accord, only in the next
+event. Ticks bring the expiry of leases and of waits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, assert_never
+
+from protocol.errors import Code
+from protocol.reasons import Reason
+from protocol.replies import Departed, Joined, Offered, Refused, Renewed, Staged, refuse
+from protocol.requests import (
+    DEFAULT_GROUP,
+    Barrier,
+    Heartbeat,
+    Join,
+    Leave,
+    Offer,
+    Pull,
+    Push,
+    SetPolicy,
+)
+from ps.core import policies
+from ps.core.barriers import Barriers
+from ps.core.deduplication import Fresh, StagedAgain, judge, not_joined
+from ps.core.effects import Answered, Began, Drop, Ended, Finished
+from ps.core.events import Asked, Gone, Heard, Published, Stop, Tick
+from ps.core.groups import Group, Offering
+from ps.core.membership import Incarnation, Membership
+
+if TYPE_CHECKING:
+    from protocol.requests import Life, Request, WorkerRequest
+    from protocol.tensors import TensorSpec
+    from ps.core.deduplication import Verdict
+    from ps.core.effects import Effect
+    from ps.core.events import Event
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSettings:
+    """`keys`: shell patterns of the keys that this group holds; the first group that matches has the key."""
+
+    mode: str = "sync"
+    staleness: int | None = None
+    name: str = DEFAULT_GROUP
+    keys: tuple[str, ...] = ("*",)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`workers`: how many must be live before round 0 opens. `until`: the clock at which the run ends."""
+
+    groups: tuple[GroupSettings, ...] = (GroupSettings(),)
+    workers: int = 1
+    lease_seconds: float = 10.0
+    max_iteration_seconds: float | None = None
+    until: int | None = None
+
+
+class Machine:
+    def __init__(self, settings: Settings, epoch: int) -> None:
+        self.settings = settings
+        self.epoch = epoch
+        self.membership = Membership(settings.lease_seconds)
+        self._effects: list[Effect] = []
+        self.barriers = Barriers(self._emit)
+        self.groups = {
+            group.name: Group(
+                group.name,
+                policies.make(group.mode, group.staleness),
+                epoch=epoch,
+                workers=settings.workers,
+                until=settings.until,
+                emit=self._emit,
+            )
+            for group in settings.groups
+        }
+        self.stopping = False
+        self.finished = False
+
+    def _emit(self, effect: Effect) -> None:
+        self._effects.append(effect)
+
+    def step(self, event: Event, now: float) -> list[Effect]:
+        """Take one event, return what is to be done about it, in order."""
+        self._effects = []
+        self._take(event, now)
+        for group in self.groups.values():
+            group.settle(now)
+        if not self.finished and all(group.done for group in self.groups.values()):
+            self.finished = True
+            self._emit(Finished())
+        return self._effects
+
+    def _take(self, event: Event, now: float) -> None:
+        match event:
+            case Asked(request, message):
+                self._asked(request, message, now)
+            case Heard(life):
+                self._renew(life, now)
+            case Gone(request):
+                self.barriers.gone(request)
+                for group in self.groups.values():
+                    group.gone(request)
+            case Published(name, number):
+                self.groups[name].published_is(number, now)
+            case Tick():
+                self._tick(now)
+            case Stop():
+                self.stopping = True
+                told = self._stopping()
+                self.barriers.stop(told)
+                for group in self.groups.values():
+                    group.waiting.stop(told)
+            case _:
+                assert_never(event)
+
+    def _asked(self, request: int, message: Request, now: float) -> None:
+        if self.stopping:
+            if isinstance(message, (Push, Offer)):
+                self._emit(Drop((request,)))
+            self._emit(Answered(request, self._stopping()))
+            return
+        match message:
+            case Join():
+                self._join(request, message, now)
+            case Offer():
+                self._offer(request, message)
+            case SetPolicy():
+                self._set_policy(request, message)
+            case Pull(life=None):
+                group = self.groups.get(message.group)
+                if group:
+                    group.pull(request, message, None, now)
+                else:
+                    self._emit(Answered(request, self._unknown_group(message.group)))
+            case Push():
+                self._push(request, message, now)
+            case Leave() | Heartbeat() | Pull() | Barrier():
+                self._asked_by_worker(request, message, now)
+            case _:
+                assert_never(message)
+
+    # Workers.
+
+    def _member(self, life: Life) -> Incarnation | Refused:
+        """The incarnation that this request names, live or ended; a refusal when there is none such."""
+        if life.epoch != self.epoch:
+            return refuse(
+                Code.OLD_EPOCH,
+                f"epoch {life.epoch} is over, this is {self.epoch}; join again",
+                epoch=self.epoch,
+            )
+        member = self.membership.find(life)
+        if member:
+            return member
+        if self.membership.forgotten(life):
+            return refuse(Code.FENCED, f"{life} ended long ago, newer lives of {life.rank} have been since", last={})
+        return refuse(Code.NOT_JOINED, f"{life} has not joined; join first")
+
+    def _renew(self, life: Life, now: float) -> None:
+        member = self._member(life)
+        if isinstance(member, Incarnation) and not member.ended:
+            self.membership.renew(member, now)
+
+    def _asked_by_worker(self, request: int, message: WorkerRequest, now: float) -> None:
+        member = self._member(message.life) if message.life else None
+        assert member is not None, "a reader's pull does not come here"
+        if isinstance(member, Refused):
+            self._emit(Answered(request, member))
+        elif member.ended:
+            already = isinstance(message, Leave) and member.ended is Reason.LEFT
+            self._emit(Answered(request, Departed(member.rank) if already else member.refusal()))
+        else:
+            self.membership.renew(member, now)
+            self._asked_by_member(request, message, member, now)
+
+    def _asked_by_member(self, request: int, message: WorkerRequest, member: Incarnation, now: float) -> None:
+        match message:
+            case Heartbeat():
+                self._emit(Answered(request, Renewed(self.settings.lease_seconds)))
+            case Leave():
+                self._end(member, Reason.LEFT, f"{member} left")
+                self._emit(Answered(request, Departed(member.rank)))
+            case Barrier():
+                self.barriers.arrive(request, message, member, self.membership.live(), now)
+            case Pull():
+                if message.group in member.groups:
+                    self.groups[message.group].pull(request, message, member, now)
+                elif message.group in self.groups:
+                    self._emit(Answered(request, not_joined(member, message.group)))
+                else:
+                    self._emit(Answered(request, self._unknown_group(message.group)))
+
+    def _join(self, request: int, join: Join, now: float) -> None:
+        for name in join.groups or ():
+            if name not in self.groups:
+                self._emit(Answered(request, self._unknown_group(name)))
+                return
+        member = self.membership.of_session(join.rank, join.session)
+        if member and member.ended:
+            self._emit(Answered(request, member.refusal()))
+            return
+        resumed = member is not None
+        if not member:
+            old = self.membership.of_rank(join.rank)
+            if old:
+                self._end(old, Reason.NEW_SESSION, f"{old} was replaced by a new process of rank {old.rank}")
+            member = self.membership.begin(join.rank, join.session, now)
+            if not member:
+                self._emit(Answered(request, refuse(Code.BUSY, "too many ranks have joined this server")))
+                return
+            for name, group in self.groups.items():
+                if join.groups is None or name in join.groups:
+                    group.enter(member)
+            self._emit(Began(member.rank, member.number))
+        self.membership.renew(member, now)
+        live = self.membership.live()
+        reply = Joined(
+            epoch=self.epoch,
+            incarnation=member.number,
+            resumed=resumed,
+            lease_seconds=self.settings.lease_seconds,
+            index=live.index(member),
+            count=len(live),
+            groups={name: self.groups[name].state_for(member) for name in member.groups},
+            barriers=self.barriers.generations(),
+            until=self.settings.until,
+        )
+        self._emit(Answered(request, reply))
+
+    def _end(self, member: Incarnation, reason: Reason, detail: str) -> None:
+        self.membership.end(member, reason, detail)
+        self._emit(Ended(member.rank, member.number, reason, detail))
+        told = member.refusal()
+        for name in member.groups:
+            self.groups[name].exit(member, told)
+        self.barriers.depart(member, told)
+
+    def _tick(self, now: float) -> None:
+        for member in self.membership.expired(now):
+            silent = f"{member} was silent for longer than its lease of {self.settings.lease_seconds:g} s"
+            self._end(member, Reason.LEASE_EXPIRED, silent)
+        limit = self.settings.max_iteration_seconds
+        if limit is not None:
+            for member in list(self.membership.live()):
+                if any(one.grants and one.granted_at + limit <= now for one in member.groups.values()):
+                    hung = f"{member} has been in one iteration for longer than {limit:g} s"
+                    self._end(member, Reason.ITERATION_TOO_LONG, hung)
+        self.barriers.expire(now)
+        for group in self.groups.values():
+            group.expire(now)
+
+    # Pushes.
+
+    def judge(self, push: Push) -> Verdict:
+        """What would become of this push, without taking it: asked before its tensors are looked at."""
+        member = self._member(push.life)
+        if isinstance(member, Refused):
+            return member
+        if push.group not in self.groups:
+            return self._unknown_group(push.group)
+        return judge(member, push)
+
+    def _push(self, request: int, push: Push, now: float) -> None:
+        self._renew(push.life, now)
+        verdict = self.judge(push)
+        if isinstance(verdict, Fresh):
+            self.groups[push.group].push(request, push, verdict.member, now)
+            return
+        self._emit(Drop((request,)))
+        if isinstance(verdict, Refused):
+            self._emit(Answered(request, verdict))
+        elif isinstance(verdict, StagedAgain):
+            self._emit(Answered(request, Staged(push.clock, verdict.progress.missing(push.parts))))
+        elif verdict.record.disposition is None:
+            verdict.record.waiters.append((request, push))
+        else:
+            group = self.groups[push.group]
+            group.tell(request, push, verdict.member, verdict.record, now, Reason.REPEATED)
+
+    # Keys.
+
+    def group_of(self, key: str) -> str | None:
+        """The group that holds this key, known or not yet."""
+        for group in self.settings.groups:
+            if any(fnmatchcase(key, pattern) for pattern in group.keys):
+                return group.name
+        return None
+
+    def _offer(self, request: int, offer: Offer) -> None:
+        new: dict[str, list[TensorSpec]] = {}
+        kept: list[str] = []
+        refusal: Refused | None = None
+        for spec in offer.specs:
+            name = self.group_of(spec.name)
+            if name is None:
+                refusal = refuse(Code.UNKNOWN_TENSOR, f"no group holds a tensor named {spec.name!r}")
+                break
+            known = self.groups[name].specs.get(spec.name)
+            if known is None and self.groups[name].schema_closed:
+                refusal = refuse(
+                    Code.SCHEMA_CLOSED,
+                    f"tensor {spec.name!r} is new, but group {name} has had its first update; its keys are fixed",
+                )
+                break
+            if known is not None and known != spec:
+                refusal = refuse(Code.SCHEMA_CONFLICT, f"{spec} ({spec.kind}) is known as {known} ({known.kind})")
+                break
+            if known is None:
+                new.setdefault(name, []).append(spec)
+            else:
+                kept.append(spec.name)
+        if offer.ask or refusal or not new:
+            self._emit(Drop((request,)))
+            wanted = tuple(spec.name for specs in new.values() for spec in specs)
+            self._emit(Answered(request, refusal or Offered((), tuple(kept), wanted)))
+            return
+        stored = tuple(spec.name for specs in new.values() for spec in specs)
+        offering = Offering(request, Offered(stored, tuple(kept)), groups_left=len(new))
+        for name, specs in new.items():
+            self.groups[name].offer(tuple(specs), offering)
+
+    # Policies.
+
+    def _set_policy(self, request: int, wanted: SetPolicy) -> None:
+        group = self.groups.get(wanted.group)
+        if not group:
+            self._emit(Answered(request, self._unknown_group(wanted.group)))
+            return
+        try:
+            state = group.set_policy(wanted.mode, wanted.staleness)
+        except ValueError as error:
+            self._emit(Answered(request, refuse(Code.INVALID_VALUE, str(error))))
+            return
+        self._emit(Answered(request, state))
+
+    def _stopping(self) -> Refused:
+        return refuse(Code.STOPPING, "the server is stopping; its state is saved, ask again when it is back")
+
+    def _unknown_group(self, name: str) -> Refused:
+        return refuse(Code.UNKNOWN_GROUP, f"there is no group {name!r}; this server has {', '.join(self.groups)}")

@@ -1,0 +1,150 @@
+"""Who is live: ranks, their lives (incarnations), sessions and leases.
+
+Invariants: at most one incarnation of a rank is live; the incarnation number only grows; an ended session is never
+taken for a new one while it is remembered (the last `REMEMBERED_LIVES` of a rank). Memory is bounded by
+`limits.MAX_RANKS` x that.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from protocol import limits
+from protocol.errors import Code
+from protocol.ranks import natural
+from protocol.reasons import Reason
+from protocol.replies import LastPush, Refused, refuse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from protocol.requests import Life
+    from ps.core.deduplication import Progress
+
+# A process that comes back after more lives of its rank than this is taken for a new one. Sixteen restarts in a
+# row within one lost message's lifetime do not happen.
+REMEMBERED_LIVES = 16
+
+_ENDED_CODE = {
+    Reason.LEFT: Code.LEFT,
+    Reason.NEW_SESSION: Code.FENCED,
+    Reason.LEASE_EXPIRED: Code.EVICTED,
+    Reason.ITERATION_TOO_LONG: Code.EVICTED,
+}
+
+
+@dataclass(slots=True, eq=False)
+class Incarnation:
+    """One life of a rank. `groups`: its progress in each group it joined; kept after the end, for late repeats."""
+
+    rank: str
+    number: int
+    session: str
+    lease_until: float
+    groups: dict[str, Progress] = field(default_factory=dict)
+    ended: Reason | None = None
+    ended_detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.rank}#{self.number}"
+
+    def last_pushes(self) -> dict[str, LastPush]:
+        return {
+            group: LastPush(progress.record.clock, progress.record.disposition)
+            for group, progress in self.groups.items()
+            if progress.record
+        }
+
+    def refusal(self) -> Refused:
+        """What an ended incarnation is told, with its last disposition, so that a lost reply is resolved."""
+        assert self.ended is not None
+        last = {group: push.to_fields() for group, push in self.last_pushes().items()}
+        return refuse(_ENDED_CODE[self.ended], self.ended_detail, last=last)
+
+
+@dataclass(slots=True)
+class _Rank:
+    incarnations: int = 0
+    live: Incarnation | None = None
+    ended: deque[Incarnation] = field(default_factory=lambda: deque(maxlen=REMEMBERED_LIVES))
+
+
+class Membership:
+    def __init__(self, lease_seconds: float) -> None:
+        self.lease_seconds = lease_seconds
+        self._ranks: dict[str, _Rank] = {}
+        self._order: list[Incarnation] | None = None
+
+    def live(self) -> list[Incarnation]:
+        """The live incarnations in natural rank order."""
+        if self._order is None:
+            living = [rank.live for rank in self._ranks.values() if rank.live]
+            self._order = sorted(living, key=lambda incarnation: natural(incarnation.rank))
+        return self._order
+
+    def of_rank(self, rank: str) -> Incarnation | None:
+        known = self._ranks.get(rank)
+        return known.live if known else None
+
+    def of_session(self, rank: str, session: str) -> Incarnation | None:
+        """The live or remembered incarnation that this session began."""
+        return next((one for one in self._lives(rank) if one.session == session), None)
+
+    def find(self, life: Life) -> Incarnation | None:
+        """The live or remembered incarnation of this number."""
+        return next((one for one in self._lives(life.rank) if one.number == life.incarnation), None)
+
+    def forgotten(self, life: Life) -> bool:
+        """Whether such an incarnation has been, too long ago to be remembered."""
+        known = self._ranks.get(life.rank)
+        return known is not None and life.incarnation <= known.incarnations and self.find(life) is None
+
+    def _lives(self, rank: str) -> Iterator[Incarnation]:
+        known = self._ranks.get(rank)
+        if known:
+            if known.live:
+                yield known.live
+            yield from reversed(known.ended)
+
+    def begin(self, rank: str, session: str, now: float) -> Incarnation | None:
+        """A new life of this rank, which must have none; None when there are too many ranks."""
+        if rank not in self._ranks and len(self._ranks) >= limits.MAX_RANKS:
+            return None
+        known = self._ranks.setdefault(rank, _Rank())
+        assert known.live is None, f"{known.live} must end before the next life begins"
+        known.incarnations += 1
+        known.live = Incarnation(rank, known.incarnations, session, now + self.lease_seconds)
+        self._order = None
+        return known.live
+
+    def end(self, incarnation: Incarnation, reason: Reason, detail: str) -> None:
+        known = self._ranks[incarnation.rank]
+        assert known.live is incarnation
+        known.live = None
+        known.ended.append(incarnation)
+        incarnation.ended, incarnation.ended_detail = reason, detail
+        self._order = None
+
+    def renew(self, incarnation: Incarnation, now: float) -> None:
+        incarnation.lease_until = max(incarnation.lease_until, now + self.lease_seconds)
+
+    def expired(self, now: float) -> list[Incarnation]:
+        return [one for one in self.live() if one.lease_until <= now]
+
+    def remembered(self) -> dict[str, tuple[int, list[Incarnation]]]:
+        """For saving: per rank the incarnation counter and the lives, oldest first, the live one last."""
+        return {
+            rank: (known.incarnations, [*known.ended, *([known.live] if known.live else [])])
+            for rank, known in self._ranks.items()
+        }
+
+    def remember(self, rank: str, incarnations: int, lives: list[Incarnation]) -> None:
+        """Put back what `remembered` gave."""
+        living = [one for one in lives if one.ended is None]
+        assert len(living) <= 1
+        known = _Rank(incarnations, living[0] if living else None)
+        known.ended.extend(one for one in lives if one.ended is not None)
+        self._ranks[rank] = known
+        self._order = None

@@ -1,0 +1,33 @@
+"""`ssp`: bounded staleness (Ho et al., NeurIPS 2013, section 2).
+
+A worker at clock c may read when min clock >= c - s, that is when its lag is at most the bound s; it then sees every
+update of clock <= c - s - 1, and its own. A push is effective on arrival. Bound 0 is a barrier before every pull,
+without the aggregation of `sync`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from protocol.reasons import Reason
+from ps.core.decisions import Answer, Park, in_words
+
+if TYPE_CHECKING:
+    from ps.core.decisions import Decision
+    from ps.core.policies.policy import View
+
+
+@dataclass(frozen=True, slots=True)
+class Ssp:
+    mode: ClassVar[str] = "ssp"
+    gathers: ClassVar[bool] = False
+
+    staleness: int
+
+    def pull(self, view: View, rank: str) -> Decision:
+        lag = view.clock_of(rank) - view.min_clock
+        if lag <= self.staleness:
+            return Answer(Reason.GRANTED)
+        slowest = tuple(view.slowest())
+        return Park(Reason.LAG, f"{rank} leads {in_words(slowest)} by {lag} > {self.staleness}", waiting_for=slowest)

@@ -1,0 +1,46 @@
+"""`sync` (BSP, Valiant 1990): rounds. Everybody reads the same version, one aggregated step per round.
+
+A pull is answered to a member that has not contributed to the open round, once the round before is closed and its
+step, if any, is published.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from protocol.ranks import natural
+from protocol.reasons import Reason
+from ps.core.decisions import Answer, Park, in_words
+from ps.core.rounds import RoundState
+
+if TYPE_CHECKING:
+    from ps.core.decisions import Decision
+    from ps.core.policies.policy import View
+
+
+@dataclass(frozen=True, slots=True)
+class Sync:
+    mode: ClassVar[str] = "sync"
+    staleness: ClassVar[int | None] = None
+    gathers: ClassVar[bool] = True
+
+    def pull(self, view: View, rank: str) -> Decision:
+        rounds = view.rounds
+        if rounds.state is RoundState.WAITING:
+            return Park(
+                Reason.WAITING_FOR_WORKERS,
+                f"round {rounds.number} opens with {view.workers_to_start} workers, {view.live_workers} live",
+            )
+        if rounds.state is RoundState.APPLYING:
+            return Park(Reason.WAITING_FOR_STEP, f"the step of round {rounds.number} is being applied")
+        if rank in rounds.missing:
+            return Answer(Reason.GRANTED)
+        missing = tuple(sorted(rounds.missing, key=natural))
+        if rank in rounds.held and view.clock_of(rank) == rounds.number + 1:
+            return Park(Reason.WAITING_FOR_ROUND, f"round {rounds.number} waits for {in_words(missing)}", missing)
+        return Park(
+            Reason.NEXT_ROUND,
+            f"{rank} joins at round {rounds.number + 1}; round {rounds.number} waits for {in_words(missing)}",
+            missing,
+        )

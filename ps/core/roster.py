@@ -1,0 +1,75 @@
+"""The live workers of one group, in natural rank order, with their clocks.
+
+Invariant: `clocks` counts exactly the clocks of the workers listed here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from protocol.ranks import natural
+from ps.core.clocks import Clocks
+from ps.core.deduplication import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ps.core.membership import Incarnation
+
+
+class Roster:
+    def __init__(self, group: str, min_clock: int = 0) -> None:
+        self._group = group
+        self._members: dict[str, Incarnation] = {}
+        self._indices: dict[str, int] = {}
+        self.clocks = Clocks(min_clock)
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __iter__(self) -> Iterator[Incarnation]:
+        """In natural rank order."""
+        return iter(self._members.values())
+
+    def __contains__(self, member: Incarnation) -> bool:
+        return self._members.get(member.rank) is member
+
+    def ranks(self) -> list[str]:
+        return list(self._members)
+
+    def of_rank(self, rank: str) -> Incarnation | None:
+        return self._members.get(rank)
+
+    def progress(self, rank: str) -> Progress:
+        return self._members[rank].groups[self._group]
+
+    def index_of(self, rank: str) -> int:
+        """The place of this rank among the live ones: which share of the data is its own."""
+        return self._indices[rank]
+
+    def behind(self, clock: int) -> list[str]:
+        """The ranks below this clock."""
+        return [rank for rank in self._members if self.progress(rank).clock < clock]
+
+    def enter(self, member: Incarnation, clock: int) -> None:
+        self.put(member, Progress(clock))
+
+    def put(self, member: Incarnation, progress: Progress) -> None:
+        """Enter with a progress that was saved."""
+        member.groups[self._group] = progress
+        self._arrange({**self._members, member.rank: member})
+        self.clocks.add(progress.clock)
+
+    def exit(self, member: Incarnation) -> None:
+        """The life has ended; its progress stays with it, for late repeats."""
+        self._arrange({rank: one for rank, one in self._members.items() if one is not member})
+        self.clocks.remove(member.groups[self._group].clock)
+
+    def advance(self, member: Incarnation) -> None:
+        progress = member.groups[self._group]
+        self.clocks.advance(progress.clock)
+        progress.advance()
+
+    def _arrange(self, members: dict[str, Incarnation]) -> None:
+        self._members = {rank: members[rank] for rank in sorted(members, key=natural)}
+        self._indices = {rank: index for index, rank in enumerate(self._members)}

@@ -1,0 +1,109 @@
+"""The rounds of a gathering policy: who is in, who has contributed, when a round may close.
+
+A round is numbered by the clock that its members push. It goes
+
+    WAITING --open(members)--> OPEN --close()--> APPLYING --published--> WAITING (next number)
+                                       \\--(total weight 0)-----------------^
+
+Invariants: members are fixed when the round opens; one that leaves without having contributed is taken out, an
+accepted contribution stays; a round closes only when nobody is missing. A joiner never enters the open round.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from protocol.ranks import natural
+from ps.core.effects import Contribution
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from protocol.requests import UpdateKind
+
+
+class RoundState(StrEnum):
+    WAITING = "waiting"
+    OPEN = "open"
+    APPLYING = "applying"
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An accepted contribution: its kind, weight and bodies. A skip has weight 0 and no body."""
+
+    kind: UpdateKind
+    samples: int
+    bodies: tuple[int, ...]
+
+
+class Rounds:
+    """`number`: of the open or applying round, or of the next one to open."""
+
+    def __init__(self, number: int = 0) -> None:
+        self.number = number
+        self.state = RoundState.WAITING
+        self.missing: set[str] = set()
+        self.held: dict[str, Held] = {}
+
+    @property
+    def next_number(self) -> int:
+        """The round that a joiner enters."""
+        return self.number if self.state is RoundState.WAITING else self.number + 1
+
+    @property
+    def members(self) -> list[str]:
+        """Of the open round, in natural order: those who have contributed and those who are missing."""
+        return sorted(self.missing | self.held.keys(), key=natural)
+
+    @property
+    def complete(self) -> bool:
+        return self.state is RoundState.OPEN and not self.missing
+
+    @property
+    def kind(self) -> UpdateKind | None:
+        """What this round gathers: set by its first update."""
+        return next((held.kind for held in self.held.values() if held.samples), None)
+
+    def open(self, members: Iterable[str]) -> None:
+        assert self.state is RoundState.WAITING
+        self.state = RoundState.OPEN
+        self.missing = set(members)
+        assert self.missing, "a round without members would never close"
+
+    def reopen(self, missing: Iterable[str], held: dict[str, Held]) -> None:
+        """Go on with an open round that was saved."""
+        self.state = RoundState.OPEN
+        self.missing, self.held = set(missing), held
+
+    def contribute(self, rank: str, held: Held) -> None:
+        assert self.state is RoundState.OPEN
+        self.missing.remove(rank)
+        self.held[rank] = held
+
+    def remove(self, rank: str) -> None:
+        """The member is no longer live."""
+        self.missing.discard(rank)
+
+    def close(self) -> tuple[Contribution, ...]:
+        """The updates of the round in natural rank order, without the skips. APPLYING if there are any."""
+        assert self.state is RoundState.OPEN
+        updates = tuple(
+            Contribution(rank, self.held[rank].samples, self.held[rank].bodies)
+            for rank in sorted(self.held, key=natural)
+            if self.held[rank].samples
+        )
+        self.missing.clear()
+        self.held.clear()
+        self.state = RoundState.APPLYING
+        if not updates:
+            self.finish()
+        return updates
+
+    def finish(self) -> None:
+        """The step of the round, if any, is published."""
+        assert self.state is RoundState.APPLYING
+        self.state = RoundState.WAITING
+        self.number += 1

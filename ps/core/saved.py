@@ -1,0 +1,177 @@
+"""The machine's state as plain data, for checkpoints, and back.
+
+The one rule: what is saved is the state *as if everything in flight were published*, because the arithmetic of the
+same checkpoint is taken after exactly that. Parked requests, staged parts and leases are not saved: clients ask again.
+Bodies of held contributions are referred to by their place in the list that `save` returns.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from protocol.reasons import Reason
+from protocol.replies import Disposition
+from protocol.requests import UpdateKind
+from protocol.tensors import TensorSpec
+from ps.core import policies
+from ps.core.deduplication import Progress, Record
+from ps.core.groups import Accepted
+from ps.core.machine import Machine
+from ps.core.membership import Incarnation
+from ps.core.roster import Roster
+from ps.core.rounds import Held, Rounds, RoundState
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ps.core.groups import Group
+    from ps.core.machine import Settings
+
+FORMAT = 1
+
+
+def save(machine: Machine) -> tuple[dict[str, Any], list[int]]:
+    """The state as JSON-ready data, and the bodies it refers to, by their requests' numbers."""
+    bodies: list[int] = []
+    state = {
+        "format": FORMAT,
+        "epoch": machine.epoch,
+        "finished": machine.finished,
+        "barriers": machine.barriers.generations(),
+        "groups": {name: _save_group(group, bodies) for name, group in machine.groups.items()},
+        "ranks": {
+            rank: {"incarnations": count, "lives": [_save_life(machine, life) for life in lives]}
+            for rank, (count, lives) in machine.membership.remembered().items()
+        },
+    }
+    return state, bodies
+
+
+def _save_group(group: Group, bodies: list[int]) -> dict[str, Any]:
+    held = {}
+    for rank, contribution in group.rounds.held.items():
+        places = [len(bodies) + place for place in range(len(contribution.bodies))]
+        bodies.extend(contribution.bodies)
+        held[rank] = {"kind": str(contribution.kind), "samples": contribution.samples, "bodies": places}
+    policy = group.policy_state()
+    rounds = group.rounds
+    is_open = rounds.state is RoundState.OPEN
+    return {
+        "version": group.decided,
+        "min_clock": _min_clock_when_published(group),
+        "mode": policy.mode,
+        "staleness": policy.staleness,
+        "switching_at": group.switching_at,
+        "started": group.started,
+        "schema_closed": group.schema_closed,
+        "specs": [spec.to_row() for spec in group.specs.values()],
+        "round": rounds.number if is_open else rounds.next_number,
+        "missing": sorted(rounds.missing) if is_open else None,
+        "held": held,
+    }
+
+
+def _clock_when_published(group: Group, life: Incarnation) -> int:
+    pending = any(isinstance(one, Accepted) and one.member is life for one in group.in_flight.values())
+    return life.groups[group.name].clock + pending
+
+
+def _min_clock_when_published(group: Group) -> int:
+    clocks = [_clock_when_published(group, life) for life in group.roster]
+    return min(clocks, default=group.min_clock)
+
+
+def _save_life(machine: Machine, life: Incarnation) -> dict[str, Any]:
+    groups = {}
+    for name, progress in life.groups.items():
+        group = machine.groups[name]
+        record = progress.record
+        clock = _clock_when_published(group, life)
+        groups[name] = {
+            "clock": clock,
+            "grants": [list(grant) for grant in progress.grants] if clock == progress.clock else [],
+            "owed": progress.owed,
+            "record": record
+            and {
+                "clock": record.clock,
+                "parts": record.parts,
+                "reason": str(record.reason),
+                "disposition": str(record.disposition or Disposition.APPLIED),
+                "version": record.version,
+                "staleness": record.staleness,
+            },
+        }
+    return {
+        "number": life.number,
+        "session": life.session,
+        "ended": life.ended and str(life.ended),
+        "ended_detail": life.ended_detail,
+        "groups": groups,
+    }
+
+
+def restore(settings: Settings, state: dict[str, Any], bodies: Sequence[int], epoch: int, now: float) -> Machine:
+    """A machine that goes on from `state`: saved workers are live again with fresh leases.
+
+    `bodies`: the numbers under which the bodies of `save`'s list are known now. `epoch` is the saved one after a
+    clean stop, else a new one. The policies are the saved ones, which may have been switched on the live run.
+    Raises `ValueError` when the state does not fit the settings.
+    """
+    if state.get("format") != FORMAT:
+        raise ValueError(f"saved state has format {state.get('format')!r}, this version reads {FORMAT}")
+    if set(state["groups"]) != {group.name for group in settings.groups}:
+        saved, given = ", ".join(state["groups"]), ", ".join(group.name for group in settings.groups)
+        raise ValueError(f"the saved groups are {saved}, the configured ones {given}; start with the same groups")
+    machine = Machine(settings, epoch)
+    machine.barriers.restore(state["barriers"])
+    for name, saved_group in state["groups"].items():
+        _restore_group(machine.groups[name], saved_group, bodies)
+    for rank, saved_rank in state["ranks"].items():
+        lives = [_restore_life(rank, saved, now + settings.lease_seconds) for saved in saved_rank["lives"]]
+        machine.membership.remember(rank, saved_rank["incarnations"], lives)
+    for name, group in machine.groups.items():
+        # The slowest first: whoever enters alone is the minimum, which never goes back.
+        members = [(life.groups[name], life) for life in machine.membership.live() if name in life.groups]
+        for progress, life in sorted(members, key=lambda member: member[0].clock):
+            progress.granted_at = now
+            group.roster.put(life, progress)
+    return machine
+
+
+def _restore_group(group: Group, saved: dict[str, Any], bodies: Sequence[int]) -> None:
+    specs = [TensorSpec.read(row) for row in saved["specs"]]
+    group.specs = {spec.name: spec for spec in specs}
+    group.decided = group.published = saved["version"]
+    group.started, group.schema_closed = saved["started"], saved["schema_closed"]
+    group.roster = Roster(group.name, saved["min_clock"])
+    group.switching_at = saved["switching_at"]
+    mode = "async" if group.switching_at is not None else saved["mode"]
+    group.policy = policies.make(mode, saved["staleness"])
+    group.rounds = Rounds(saved["round"])
+    if saved["missing"] is not None:
+        held = {
+            rank: Held(UpdateKind(one["kind"]), one["samples"], tuple(bodies[place] for place in one["bodies"]))
+            for rank, one in saved["held"].items()
+        }
+        group.rounds.reopen(saved["missing"], held)
+
+
+def _restore_life(rank: str, saved: dict[str, Any], lease_until: float) -> Incarnation:
+    life = Incarnation(rank, saved["number"], saved["session"], lease_until)
+    life.ended = Reason(saved["ended"]) if saved["ended"] else None
+    life.ended_detail = saved["ended_detail"]
+    for name, one in saved["groups"].items():
+        progress = Progress(one["clock"], owed=one["owed"])
+        progress.grants.extend((version, number) for version, number in one["grants"])
+        if one["record"]:
+            record = one["record"]
+            progress.record = Record(
+                record["clock"],
+                record["parts"],
+                Reason(record["reason"]),
+                Disposition(record["disposition"]),
+                record["version"],
+                record["staleness"],
+            )
+        life.groups[name] = progress
+    return life

@@ -1,0 +1,98 @@
+"""The parked pulls of one group.
+
+Invariants: a life waits with one pull at most (a newer one replaces it); every parked request is answered exactly
+once, unless its asker is gone. Whoever is parked is looked at again whenever something it depends on has changed,
+not only when the clock that it waits for is reached exactly: the minimum can jump.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from protocol import limits
+from protocol.errors import Code
+from protocol.replies import PushPulled, refuse
+from ps.core.effects import Answered, Parked
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from protocol.replies import Granted, NotYet, Pushed, Refused
+    from protocol.requests import Pull
+    from ps.core.decisions import Park
+    from ps.core.effects import Effect
+    from ps.core.membership import Incarnation
+
+
+@dataclass(slots=True, eq=False)
+class Waiting:
+    """A parked pull. `member` None: a reader's. `pushed`: the result of the push it came with."""
+
+    request: int
+    pull: Pull
+    member: Incarnation | None
+    until: float
+    pushed: Pushed | None
+
+
+class WaitingRoom:
+    def __init__(self, group: str, emit: Callable[[Effect], None]) -> None:
+        self._group = group
+        self._emit = emit
+        self._all: dict[int, Waiting] = {}
+        self._of_member: dict[Incarnation, Waiting] = {}
+        self._stopped: Refused | None = None
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __iter__(self) -> Iterator[Waiting]:
+        """In the order of arrival; may be answered while iterated."""
+        return iter(list(self._all.values()))
+
+    def of(self, member: Incarnation) -> Waiting | None:
+        return self._of_member.get(member)
+
+    def park(self, waiting: Waiting, why: Park) -> None:
+        if self._stopped:
+            self.say(waiting.request, waiting.pushed, self._stopped)
+            return
+        if waiting.member is None and len(self._all) - len(self._of_member) >= limits.MAX_PARKED_READERS:
+            told = refuse(Code.BUSY, f"{limits.MAX_PARKED_READERS} readers wait already; ask again later")
+            self.say(waiting.request, waiting.pushed, told)
+            return
+        self._all[waiting.request] = waiting
+        if waiting.member:
+            assert waiting.member not in self._of_member
+            self._of_member[waiting.member] = waiting
+        who = str(waiting.member or "reader")
+        self._emit(Parked(waiting.request, who, why.reason, why.detail))
+
+    def answer(self, waiting: Waiting, reply: Granted | NotYet | Refused) -> None:
+        self.gone(waiting.request)
+        self.say(waiting.request, waiting.pushed, reply)
+
+    def say(self, request: int, pushed: Pushed | None, pulled: Granted | NotYet | Refused) -> None:
+        """Answer a pull, together with the result of the push it came with."""
+        self._emit(Answered(request, PushPulled(pushed, pulled) if pushed else pulled))
+
+    def release(self, member: Incarnation, told: NotYet | Refused) -> None:
+        """Answer what this life waits with, if anything."""
+        waiting = self._of_member.get(member)
+        if waiting:
+            self.answer(waiting, told)
+
+    def gone(self, request: int) -> None:
+        waiting = self._all.pop(request, None)
+        if waiting and waiting.member:
+            del self._of_member[waiting.member]
+
+    def expired(self, now: float) -> list[Waiting]:
+        return [waiting for waiting in self if waiting.until <= now]
+
+    def stop(self, told: Refused) -> None:
+        """Nobody waits any more: not those who do now, nor the pull that comes with a push still being applied."""
+        self._stopped = told
+        for waiting in self:
+            self.answer(waiting, told)

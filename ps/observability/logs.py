@@ -1,0 +1,78 @@
+"""Structured log lines on stderr: for people on a terminal, JSON everywhere else.
+
+The one rule: every line goes through here, those of asyncio and aiohttp too, so that a collector never meets a
+line it cannot read.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections import OrderedDict
+from typing import TYPE_CHECKING, TextIO
+
+import structlog
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from structlog.typing import Processor
+
+
+def configure(level: str, log_format: str, stream: TextIO | None = None) -> None:
+    """Send the log lines of this process to `stream` (stderr).
+
+    `level`: debug, info, warning or error. `log_format`: json, console, or auto, which asks the stream.
+    """
+    stream = stream or sys.stderr
+    for_people = log_format == "console" or (log_format == "auto" and stream.isatty())
+    facts: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    rendering: list[Processor] = (
+        [structlog.dev.ConsoleRenderer(colors=stream.isatty())]
+        if for_people
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    )
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=facts,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
+        )
+    )
+    number = logging.getLevelNamesMapping()[level.upper()]
+    logging.basicConfig(level=number, handlers=[handler], force=True)
+    structlog.configure(
+        processors=[*facts, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+    )
+
+
+# Subjects are ranks and groups. Beyond this many, the one silent for longest is forgotten, and may be told twice.
+_REMEMBERED_SUBJECTS = 10_000
+
+
+class OnChange:
+    """Whether something new is to be said about a subject: `if changed("w0", reason): log.info(...)`."""
+
+    def __init__(self, remembered: int = _REMEMBERED_SUBJECTS) -> None:
+        self._remembered = remembered
+        self._said: OrderedDict[Hashable, Hashable] = OrderedDict()
+
+    def __call__(self, subject: Hashable, said: Hashable) -> bool:
+        """Return whether `said` differs from what was said of the subject last, and remember it."""
+        missing = object()
+        changed = self._said.get(subject, missing) != said
+        self._said[subject] = said
+        self._said.move_to_end(subject)
+        if len(self._said) > self._remembered:
+            self._said.popitem(last=False)
+        return changed
+
+    def forget(self, subject: Hashable) -> None:
+        """The subject is gone; whatever is said of it next is new."""
+        self._said.pop(subject, None)

@@ -1,0 +1,82 @@
+"""Takes requests in: headers, queries and bodies become messages and frames, within limits.
+
+The one rule: nothing is allocated or awaited for a request before its declared size has been compared with the limit,
+and what streams in is counted. Everything wrong is a `WireError` that names the field, the value and the limit.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import hdrs
+
+from protocol import limits, routes, streams
+from protocol.decoder import Decoder
+from protocol.errors import BodyTooLarge, Code, MalformedRequest, WireError
+from protocol.fields import Fields
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aiohttp import web
+
+    from protocol.frames import Frame
+
+# What a frame carries beside its body.
+_HEAD_BYTES = limits.MAX_METADATA_BYTES + 1024
+
+
+def _check_body(request: web.Request, limit_bytes: int) -> None:
+    encoding = request.headers.get(hdrs.CONTENT_ENCODING, "identity")
+    if encoding != "identity":
+        raise WireError(Code.UNSUPPORTED_MEDIA, f"Content-Encoding {encoding[:40]!r} is not taken; send it plain")
+    declared = request.content_length
+    if declared is not None and declared > limit_bytes:
+        raise BodyTooLarge(f"the body has {declared} bytes, the limit here is {limit_bytes}")
+
+
+async def json_body(request: web.Request) -> dict[str, Any]:
+    """A small JSON object."""
+    _check_body(request, limits.MAX_JSON_BYTES)
+    body = await streams.receive_bytes(request.content, limits.MAX_JSON_BYTES)
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise MalformedRequest(f"the body is no JSON object: {error}") from None
+    if not isinstance(value, dict):
+        raise MalformedRequest(f"the body must be a JSON object, not a {type(value).__name__}")
+    return value
+
+
+async def frame_body(request: web.Request, max_body_bytes: int, allocate: Callable[[int], memoryview]) -> Frame:
+    """A frame, its body received into a buffer from `allocate`."""
+    if request.content_type != routes.FRAME:
+        raise WireError(
+            Code.UNSUPPORTED_MEDIA,
+            f"Content-Type is {request.content_type[:80]!r}; tensors come in frames, {routes.FRAME}",
+        )
+    _check_body(request, max_body_bytes + _HEAD_BYTES)
+    return await streams.receive(request.content, Decoder(max_body_bytes, allocate))
+
+
+def query(request: web.Request) -> Fields:
+    """The query string's fields. A field given twice counts as it was given last."""
+    return Fields(dict(request.query), "query")
+
+
+def wait_seconds(request: web.Request) -> float | None:
+    """`Prefer: wait=SECONDS` (RFC 7240), at most `MAX_WAIT_SECONDS`; None when the asker does not want to wait."""
+    for preferences in request.headers.getall("Prefer", ()):
+        for preference in preferences.split(","):
+            name, _, value = preference.strip().partition("=")
+            if name.strip().lower() == "wait":
+                try:
+                    seconds = float(value.strip().strip('"'))
+                except ValueError:
+                    seconds = math.nan
+                if not seconds >= 0:
+                    raise MalformedRequest(f"Prefer: wait={value[:40]!r} must be a number of seconds, 0 or more")
+                return min(seconds, limits.MAX_WAIT_SECONDS)
+    return None

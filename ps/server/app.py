@@ -1,0 +1,100 @@
+"""The HTTP application: routes, errors as problem documents, and what is counted of every request.
+
+The one rule: whatever a request does, the connection gets an answer with a stable code and the server lives on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import structlog
+from aiohttp import web
+
+from protocol.errors import Code, WireError
+from ps.server import rendering
+from ps.server.handlers import Handlers
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from aiohttp.typedefs import Middleware
+
+    from ps.observability.metrics import ServerMetrics
+    from ps.server.runtime import Runtime
+    from ps.server.saving import Saving
+
+    Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+# Received bodies wait for the handler in pieces of this size; the default of 256 KiB pauses the socket more often.
+READ_BUFFER_BYTES = 1024 * 1024
+
+# A connection is kept this long between two requests: longer than a training step may take.
+KEEPALIVE_SECONDS = 3600.0
+
+# How long to read on from a client whose request was refused before its body was read, so that it sees the refusal.
+LINGERING_SECONDS = 1.0
+
+
+def application(runtime: Runtime, saving: Saving, max_body_bytes: int) -> web.Application:
+    app = web.Application(middlewares=[_observed(runtime.metrics)])
+    app.add_routes(Handlers(runtime, saving, max_body_bytes).table())
+    return app
+
+
+def runner(app: web.Application) -> web.AppRunner:
+    """Handlers are cancelled when their client goes away: a parked pull of nobody is forgotten."""
+    return web.AppRunner(
+        app,
+        access_log=None,
+        handler_cancellation=True,
+        auto_decompress=False,
+        keepalive_timeout=KEEPALIVE_SECONDS,
+        lingering_time=LINGERING_SECONDS,
+        read_bufsize=READ_BUFFER_BYTES,
+        shutdown_timeout=1.0,
+    )
+
+
+def _observed(metrics: ServerMetrics) -> Middleware:
+    log = structlog.get_logger("ps.http")
+
+    async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except WireError as error:
+            refusal = error
+        except web.HTTPException as error:
+            refusal = _known(error, request)
+        except (asyncio.CancelledError, ConnectionError, web.RequestPayloadError):
+            raise  # the client is gone, there is nobody to answer
+        except Exception:
+            log.exception("a handler failed", method=request.method, path=request.path)
+            refusal = WireError(Code.INTERNAL, "the server failed on this request; its log says why")
+        metrics.refused(refusal.code)
+        return rendering.problem(refusal)
+
+    @web.middleware
+    async def observed(request: web.Request, handler: Handler) -> web.StreamResponse:
+        response = await answer(request, handler)
+        resource = request.match_info.route.resource
+        route = resource.canonical if resource is not None else "unknown"
+        metrics.answered(route, request.method, response.status)
+        metrics.received(route, request.content.total_bytes)
+        metrics.sent(route, response.body_length)
+        return response
+
+    return observed
+
+
+def _known(error: web.HTTPException, request: web.Request) -> WireError:
+    if error.status == 404:
+        return WireError(Code.NOT_FOUND, f"there is nothing at {request.path[:120]!r}; /openapi.yaml lists what is")
+    if error.status == 405:
+        allowed = error.headers.get("Allow", "")
+        return WireError(
+            Code.METHOD_NOT_ALLOWED, f"{request.method} is not for {request.path[:120]!r}; it takes {allowed}"
+        )
+    if error.status == 413:
+        return WireError(Code.BODY_TOO_LARGE, error.reason)
+    return WireError(Code.MALFORMED_REQUEST, error.reason)

@@ -1,0 +1,227 @@
+"""One handler a route: read the request, ask the runtime, render the reply. Nothing is decided here.
+
+The one rule: a push is judged before its tensors are looked at, so that a client of an old epoch is told so instead of
+being told that its tensors are unknown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import hdrs, web
+from prometheus_client.aiohttp import make_aiohttp_handler
+
+from protocol import limits, routes
+from protocol.errors import Code, MalformedRequest, WireError
+from protocol.fields import Fields
+from protocol.replies import Granted
+from protocol.requests import (
+    DEFAULT_GROUP,
+    Barrier,
+    Heartbeat,
+    Join,
+    Leave,
+    Life,
+    Offer,
+    Pull,
+    Push,
+    SetPolicy,
+    UpdateKind,
+)
+from protocol.tensors import TensorSpec
+from protocol.versions import Version
+from ps.core.deduplication import Fresh
+from ps.server import admission, rendering
+from ps.storage import downloads
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from protocol.frames import Frame
+    from ps.server.runtime import Outcome, Runtime
+    from ps.server.saving import Saving
+
+    Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Handlers:
+    def __init__(self, runtime: Runtime, saving: Saving, max_body_bytes: int) -> None:
+        self._runtime = runtime
+        self._saving = saving
+        self._max_body_bytes = max_body_bytes
+        self._openapi = resources.files("ps.server").joinpath("openapi.yaml").read_bytes()
+
+    def table(self) -> list[web.RouteDef]:
+        return [
+            web.post(routes.WORKERS, self.join),
+            web.delete(routes.WORKER, self.leave),
+            web.put(routes.LEASE, self.heartbeat),
+            web.put(routes.PARAMS, self.offer),
+            web.get(routes.PARAMS, self.pull),
+            web.post(routes.UPDATES, self.push),
+            web.post(routes.BARRIER, self.barrier),
+            web.get(routes.POLICY, self.policy),
+            web.put(routes.POLICY, self.set_policy),
+            web.get(routes.OPTIMIZER, self.optimizer),
+            web.put(routes.OPTIMIZER, self.set_optimizer),
+            web.get(routes.STATUS, self.status),
+            web.post(routes.CHECKPOINTS, self.save),
+            web.get(routes.CHECKPOINTS, self.checkpoints),
+            web.get(routes.METRICS, make_aiohttp_handler(self._runtime.metrics.registry)),
+            web.get(routes.LIVE, self.live),
+            web.get(routes.READY, self.ready),
+            web.get(routes.OPENAPI, self.openapi),
+        ]
+
+    # Workers.
+
+    async def join(self, request: web.Request) -> web.StreamResponse:
+        fields = Fields(await admission.json_body(request), "join")
+        return rendering.small((await self._runtime.ask(Join.read(fields))).reply)
+
+    async def leave(self, request: web.Request) -> web.StreamResponse:
+        return rendering.small((await self._runtime.ask(Leave(_life(request)))).reply)
+
+    async def heartbeat(self, request: web.Request) -> web.StreamResponse:
+        return rendering.small((await self._runtime.ask(Heartbeat(_life(request)))).reply)
+
+    async def barrier(self, request: web.Request) -> web.StreamResponse:
+        fields = Fields(await admission.json_body(request), "barrier")
+        arrival = Barrier.read(fields, request.match_info["name"], admission.wait_seconds(request))
+        return rendering.small((await self._runtime.ask(arrival)).reply)
+
+    # Parameters.
+
+    async def offer(self, request: web.Request) -> web.StreamResponse:
+        if admission.query(request).flag("ask"):
+            fields = Fields(await admission.json_body(request), "offer")
+            specs = tuple(TensorSpec.read(row) for row in fields.listing("specs", limits.MAX_TENSORS))
+            return rendering.small((await self._runtime.ask(Offer(specs, ask=True))).reply)
+        frame = await self._frame(request)
+        if not frame.specs:
+            raise MalformedRequest("the offer carries no tensor")
+        return rendering.small((await self._runtime.ask(Offer(frame.specs), frame)).reply)
+
+    async def pull(self, request: web.Request) -> web.StreamResponse:
+        accept = request.headers.get(hdrs.ACCEPT, "*/*")
+        fields = admission.query(request)
+        pull = Pull.read(fields, admission.wait_seconds(request))
+        if hdrs.IF_NONE_MATCH in request.headers and pull.since is None:
+            pull = _since(pull, request.headers[hdrs.IF_NONE_MATCH])
+        if pull.life:
+            self._runtime.heard(pull.life)
+        if routes.FRAME not in accept:
+            return await self._download(request, pull, accept)
+        if "keys" in fields:
+            raise MalformedRequest("'keys' selects tensors of a safetensors or npy answer; a frame has the whole group")
+        outcome = await self._runtime.ask(pull)
+        return await rendering.pulled(request, outcome, self._lend(request, pull.group, outcome))
+
+    async def _download(self, request: web.Request, pull: Pull, accept: str) -> web.StreamResponse:
+        if not any(kind in accept for kind in (routes.SAFETENSORS, routes.NPY, "*/*", "application/*")):
+            raise rendering.not_acceptable(accept)
+        outcome = await self._runtime.ask(pull)
+        if not isinstance(outcome.reply, Granted) or outcome.version is None:
+            return await rendering.pulled(request, outcome, [])
+        fields = admission.query(request)
+        keys = fields.text("keys", limits.MAX_METADATA_BYTES).split(",") if "keys" in fields else None
+        layout = outcome.version.layout
+        for key in keys or ():
+            if key not in layout:
+                raise WireError(Code.UNKNOWN_TENSOR, f"there is no tensor {key[:120]!r} in group {pull.group}")
+        (body,) = self._lend(request, pull.group, outcome)
+        headers: dict[str, str] = {hdrs.ETAG: outcome.reply.version.etag}
+        if routes.NPY in accept:
+            if keys is None or len(keys) != 1:
+                raise MalformedRequest("application/x-npy holds one tensor: name it with 'keys'")
+            buffers = downloads.npy(layout.places[keys[0]], body)
+            return await rendering.stream(request, buffers, routes.NPY, headers=headers)
+        buffers = downloads.safetensors(layout, body, keys)
+        return await rendering.stream(request, buffers, routes.SAFETENSORS, headers=headers)
+
+    async def push(self, request: web.Request) -> web.StreamResponse:
+        fields = admission.query(request)
+        wait = admission.wait_seconds(request)
+        since = Version.parse(fields.text("since")) if "since" in fields else None
+        frame = await self._frame(request)
+        push = Push.read(
+            Fields(frame.message, "push"),
+            tuple(spec.name for spec in frame.specs),
+            pull=fields.flag("pull"),
+            since=since,
+            wait_seconds=wait,
+        )
+        if isinstance(self._runtime.judge(push), Fresh) and push.kind is not UpdateKind.SKIP:
+            await self._runtime.inspect(push, frame)
+        outcome = await self._runtime.ask(push, frame)
+        return await rendering.push_pulled(request, outcome, self._lend(request, push.group, outcome))
+
+    def _lend(self, request: web.Request, group: str, outcome: Outcome) -> list[memoryview]:
+        """The version's body for this reader, who is closed down if it pins the memory for too long."""
+        if outcome.version is None:
+            return []
+        return [self._runtime.readers.lend(group, outcome.version, request.transport)]
+
+    async def _frame(self, request: web.Request) -> Frame:
+        try:
+            return await admission.frame_body(request, self._max_body_bytes, self._runtime.allocate)
+        except (asyncio.CancelledError, ConnectionError, web.RequestPayloadError):
+            # The sender is gone: nothing was applied, and the buffer goes back with this frame of the stack.
+            self._runtime.metrics.body_aborted()
+            raise
+
+    # The run.
+
+    async def policy(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response(self._runtime.policy(_group(request)).to_fields())
+
+    async def set_policy(self, request: web.Request) -> web.StreamResponse:
+        fields = Fields(await admission.json_body(request), "policy")
+        return rendering.small((await self._runtime.ask(SetPolicy.read(fields, _group(request)))).reply)
+
+    async def optimizer(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response(self._runtime.optimizer(_group(request)))
+
+    async def set_optimizer(self, request: web.Request) -> web.StreamResponse:
+        changes = await admission.json_body(request)
+        return web.json_response(await self._runtime.set_optimizer(_group(request), changes))
+
+    async def status(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response(self._runtime.status())
+
+    async def save(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response(await self._saving.save("request"), status=201)
+
+    async def checkpoints(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response({"checkpoints": self._saving.listing()})
+
+    async def live(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response({"live": True})
+
+    async def ready(self, request: web.Request) -> web.StreamResponse:
+        """Ready: takes requests, and there is something to pull."""
+        waits_for = self._runtime.not_ready_because()
+        state: dict[str, Any] = {"ready": waits_for is None, "detail": waits_for or "ready"}
+        return web.json_response(state, status=503 if waits_for else 200)
+
+    async def openapi(self, request: web.Request) -> web.StreamResponse:
+        return web.Response(body=self._openapi, content_type="application/yaml")
+
+
+def _life(request: web.Request) -> Life:
+    fields = dict(request.query) | {"rank": request.match_info["rank"]}
+    return Life.read(Fields(fields, "query"))
+
+
+def _group(request: web.Request) -> str:
+    return request.query.get("group", DEFAULT_GROUP)
+
+
+def _since(pull: Pull, etag: str) -> Pull:
+    try:
+        return replace(pull, since=Version.parse(etag))
+    except MalformedRequest:
+        return pull  # somebody else's tag: it matches nothing

@@ -1,0 +1,64 @@
+"""The history of a run: every event and what was decided about it, as JSON lines.
+
+The one rule: what stands here is what the machine saw and said, in its order, so that a checker can judge the
+guarantees from this file alone. Ticks and renewals that changed nothing are left out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import IO, TYPE_CHECKING, Any
+
+from protocol.errors import WireError
+from protocol.versions import Version
+from ps.core.events import Heard, Tick
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from ps.core.effects import Effect
+    from ps.core.events import Event
+
+
+def plain(value: object) -> Any:
+    """A message, event or effect as JSON-ready data; `is` names its type."""
+    if isinstance(value, Version):
+        return str(value)
+    if isinstance(value, WireError):
+        return value.to_document()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {"is": type(value).__name__, **fields}
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value
+
+
+class History:
+    """Appends to `path`. Raises `OSError` when it cannot be written."""
+
+    def __init__(self, path: Path) -> None:
+        self._file: IO[str] = path.open("a", encoding="utf-8")
+
+    def begin(self, facts: Mapping[str, Any]) -> None:
+        """The first line of a start: epoch, settings, wall time."""
+        self._write({"is": "Started", **facts})
+
+    def record(self, seconds: float, event: Event, effects: Sequence[Effect]) -> None:
+        """`seconds` since the start."""
+        if effects or not isinstance(event, (Tick, Heard)):
+            effect_rows = [plain(effect) for effect in effects]
+            self._write({"t": round(seconds, 6), "event": plain(event), "effects": effect_rows})
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _write(self, row: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(row, separators=(",", ":")) + "\n")

@@ -1,0 +1,199 @@
+"""The life of a server process: from its settings to its exit code.
+
+The one rule: however it ends, every parked request is answered first; and when it ends in good order, the state is
+saved before the process is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import signal
+import time
+from typing import TYPE_CHECKING, Any, Literal
+
+import structlog
+from aiohttp import web
+
+from ps.arithmetic.guards import GuardMode
+from ps.arithmetic.memory import Pool
+from ps.arithmetic.parameters import Parameters
+from ps.arithmetic.settings import OptimizerSettings
+from ps.core.machine import GroupSettings, Settings
+from ps.observability import logs
+from ps.observability.metrics import ServerMetrics
+from ps.server.app import application, runner
+from ps.server.history import History
+from ps.server.runtime import TICK_SECONDS, Runtime
+from ps.server.saving import Saving, offer_initial
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from ps.config import GroupConfig, ServerConfig
+    from ps.observability.metrics import GroupView
+
+# After the last iteration workers ask once more, are told that the run is finished, and leave.
+GOODBYE_SECONDS = 5.0
+
+
+def serve(config: ServerConfig) -> int:
+    """Serve until SIGTERM, SIGINT or the end of the run. Returns the exit code: 0, or 1 after a failure of our own.
+
+    Prints the address as the first line on stdout. Raises `ValueError` for what the user can mend: a port in use, an
+    unreadable checkpoint, initial values that are none.
+    """
+    logs.configure(config.log_level, config.log_format)
+    with asyncio.Runner(loop_factory=_loop_factory()) as loop:
+        return loop.run(_Server(config).run())
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+def machine_settings(config: ServerConfig) -> Settings:
+    """What the pure core needs of the configuration."""
+    return Settings(
+        groups=tuple(
+            GroupSettings(group.mode, group.staleness if group.mode == "ssp" else None, group.name, group.keys)
+            for group in config.groups
+        ),
+        workers=config.workers,
+        lease_seconds=config.lease_seconds,
+        max_iteration_seconds=config.max_iteration_seconds,
+        until=config.until,
+    )
+
+
+def optimizer_settings(group: GroupConfig) -> OptimizerSettings:
+    """What the arithmetic needs of a group's configuration."""
+    step = group.lr_schedule == "step"
+    return OptimizerSettings.read(
+        {
+            "kind": group.optimizer,
+            "lr": group.lr,
+            "momentum": group.momentum,
+            "betas": [group.beta1, group.beta2],
+            "eps": group.eps,
+            "weight_decay": group.weight_decay,
+            "decay_vectors": group.decay_vectors,
+            "clip_norm": group.clip_norm,
+            "lr_schedule": group.lr_schedule,
+            "warmup_steps": group.warmup_steps,
+            "schedule_steps": None if step else group.schedule_steps,
+            "step_every": group.schedule_steps if step else None,
+            "delta_scale": group.delta_scale,
+        }
+    )
+
+
+class _Server:
+    def __init__(self, config: ServerConfig) -> None:
+        self._config = config
+        self._log = structlog.get_logger("ps")
+        self._runtime: Runtime | None = None
+
+    def _views(self) -> Iterable[GroupView]:
+        return self._runtime.views() if self._runtime else ()
+
+    async def run(self) -> int:
+        config = self._config
+        stopped = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+        with contextlib.ExitStack() as stack:
+            runtime, saving = self._build(stack)
+            if config.init is not None:
+                await offer_initial(runtime, config.init)
+            app = runner(application(runtime, saving, config.max_body_bytes))
+            await app.setup()
+            try:
+                print(await _listen(app, config.host, config.port), flush=True)
+                return await self._until_stopped(runtime, saving, stopped)
+            finally:
+                await app.cleanup()
+                for applier in runtime.appliers.values():
+                    applier.close()
+
+    def _build(self, stack: contextlib.ExitStack) -> tuple[Runtime, Saving]:
+        config = self._config
+        pool = Pool()
+        metrics = ServerMetrics(self._views)
+        parameters = {
+            group.name: Parameters(optimizer_settings(group), pool, workers=config.workers) for group in config.groups
+        }
+        settings = machine_settings(config)
+        saving = Saving(config)
+        machine, bodies = saving.begin(stack, settings, parameters, time.monotonic())
+        history = History(config.history) if config.history else None
+        if history:
+            stack.callback(history.close)
+            facts = {"epoch": machine.epoch, "time": time.time(), "workers": config.workers, "until": config.until}
+            history.begin(facts | {"groups": [str(group) for group in settings.groups]})
+        runtime = Runtime(
+            machine,
+            parameters,
+            pool=pool,
+            guard_mode=GuardMode(config.non_finite),
+            metrics=metrics,
+            history=history,
+            bodies=bodies,
+        )
+        self._runtime = runtime
+        saving.attach(runtime)
+        return runtime, saving
+
+    async def _until_stopped(self, runtime: Runtime, saving: Saving, stopped: asyncio.Event) -> int:
+        ticking = asyncio.create_task(_tick(runtime))
+        told = asyncio.create_task(stopped.wait())
+        finished = asyncio.create_task(runtime.finished.wait())
+        endings: list[asyncio.Future[Any]] = [told, finished, runtime.failed]
+        await asyncio.wait(endings, return_when=asyncio.FIRST_COMPLETED)
+        if finished.done() and not told.done() and not runtime.failed.done():
+            await _goodbyes(runtime, told)
+        runtime.stop()
+        for task in (ticking, told, finished):
+            task.cancel()
+        if runtime.failed.done():
+            return 1
+        saved = await saving.finish()
+        self._log.info("stopped", finished=runtime.machine.finished, saved=saved)
+        return 0 if saved else 1
+
+
+async def _listen(app: web.AppRunner, host: str, port: int) -> str:
+    """Listen, and return the address as a URL."""
+    try:
+        await web.TCPSite(app, host, port, backlog=1024).start()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise ValueError(
+                f"port {port} at {host} is in use; choose another with --port, or 0 for a free one"
+            ) from error
+        raise ValueError(f"cannot listen at {host} port {port}: {error.strerror or error}; see --host") from error
+    bound_host, bound_port = app.addresses[0][:2]
+    return f"http://[{bound_host}]:{bound_port}" if ":" in bound_host else f"http://{bound_host}:{bound_port}"
+
+
+async def _tick(runtime: Runtime) -> None:
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + TICK_SECONDS
+        await asyncio.sleep(TICK_SECONDS)
+        runtime.metrics.event_loop_lagged(max(0.0, loop.time() - due))
+        runtime.tick()
+
+
+async def _goodbyes(runtime: Runtime, told: asyncio.Task[Literal[True]]) -> None:
+    """The run is finished: give the workers time to be told so and to leave."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + GOODBYE_SECONDS
+    while runtime.machine.membership.live() and loop.time() < until and not told.done():
+        await asyncio.wait([told], timeout=TICK_SECONDS)

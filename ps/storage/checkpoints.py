@@ -1,0 +1,181 @@
+"""Checkpoints: everything the server knows, in one safetensors file that other tools can open too.
+
+The one rule: a checkpoint is a state between two versions, complete and durable before it has its name.
+What cannot be read as a whole is refused, never read in part and never passed over for an older one in
+silence.
+
+Tensors of a file: `model/<group>/<key>`, `optimizer/<group>/<state>/<key>`, and `held/<n>`, the body of the
+n-th held contribution as bytes. The metadata holds `leeway`, a JSON object with the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from protocol.decoder import allocate_aligned
+from protocol.frames import Frame
+from protocol.spans import Layout, Place
+from protocol.tensors import Kind, TensorSpec
+from ps.arithmetic.bodies import Body
+from ps.arithmetic.parameters import Saved
+from ps.storage.files import write_durably
+from ps.storage.initial import spec_of
+from ps.storage.safetensors_format import Entry, entries, write
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+FORMAT_VERSION = 1
+METADATA_KEY = "leeway"
+
+# Enough to go back once or twice; more would fill disks without being asked to.
+DEFAULT_RETAINED = 3
+
+_NAME = re.compile(r"checkpoint-(\d{12})\.safetensors")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read, in one line that says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What a checkpoint holds. `core` is plain data for JSON: what it means is for its owner to say.
+
+    `held`: frames of contributions that are accepted and not yet applied, in an order that `core` refers to.
+    """
+
+    core: Mapping[str, Any]
+    groups: Mapping[str, Saved]
+    held: Sequence[Frame] = field(default=())
+
+
+class Checkpoints:
+    """The checkpoints of one folder, of which only one server writes; the newest `retained` are kept."""
+
+    def __init__(self, folder: Path, retained: int = DEFAULT_RETAINED) -> None:
+        if retained < 1:
+            raise ValueError(f"the number of retained checkpoints is {retained}; it must be at least 1")
+        self._folder = folder
+        self._retained = retained
+
+    def paths(self) -> list[Path]:
+        """All checkpoints, the oldest first."""
+        return sorted(path for path in self._folder.iterdir() if _NAME.fullmatch(path.name))
+
+    def latest(self) -> Path | None:
+        """The newest checkpoint, readable or not; None where there is none."""
+        paths = self.paths()
+        return paths[-1] if paths else None
+
+    def write(self, checkpoint: Checkpoint, number: int) -> Path:
+        """Write a checkpoint, then remove those beyond the newest `retained`.
+
+        The file is named after `number`, or after the next free number above all that are there.
+        Raises `OSError` when it cannot be written; the older ones are then still there.
+        """
+        latest = self.latest()
+        if latest is not None:
+            number = max(number, _number(latest) + 1)
+        path = self._folder / f"checkpoint-{number:012d}.safetensors"
+        write_durably(path, write(_entries(checkpoint), {METADATA_KEY: json.dumps(_description(checkpoint))}))
+        for old in self.paths()[: -self._retained]:
+            old.unlink(missing_ok=True)
+        return path
+
+
+def read(path: Path) -> Checkpoint:
+    """Read a checkpoint. Raises `CheckpointError`."""
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            description = json.loads((file.metadata() or {})[METADATA_KEY])
+            if description["format"] != FORMAT_VERSION:
+                raise ValueError(f"it has format {description['format']}, this version reads {FORMAT_VERSION}")
+            # Views of the file, which is mapped: each is copied once, to where it belongs.
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return Checkpoint(
+                description["core"],
+                {name: _read_group(name, group, tensors) for name, group in description["groups"].items()},
+                [_read_held(index, held, tensors) for index, held in enumerate(description["held"])],
+            )
+    except KeyError as error:
+        raise CheckpointError(_words(path, f"{error} is missing")) from None
+    except (OSError, SafetensorError, ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(_words(path, str(error))) from None
+
+
+def _words(path: Path, why: str) -> str:
+    return f"unreadable checkpoint {path}: {' '.join(why.split())}; remove it or choose another"
+
+
+def _number(path: Path) -> int:
+    return int(path.stem.removeprefix("checkpoint-"))
+
+
+def _description(checkpoint: Checkpoint) -> dict[str, Any]:
+    return {
+        "format": FORMAT_VERSION,
+        "core": checkpoint.core,
+        "groups": {
+            name: {
+                "number": saved.number,
+                "kinds": {key: str(place.spec.kind) for key, place in saved.layout.places.items()},
+                "optimizer": saved.optimizer,
+                "states": list(saved.optimizer_tensors),
+            }
+            for name, saved in checkpoint.groups.items()
+        },
+        "held": [
+            {
+                "message": frame.message,
+                "places": [
+                    [place.spec.name, place.spec.dtype, place.spec.kind, place.spec.shape, place.offset_bytes]
+                    for place in frame.places
+                ],
+            }
+            for frame in checkpoint.held
+        ],
+    }
+
+
+def _entries(checkpoint: Checkpoint) -> list[Entry]:
+    found = []
+    for name, saved in checkpoint.groups.items():
+        found += entries(saved.layout, saved.body, f"model/{name}/")
+        for state, tensor in saved.optimizer_tensors.items():
+            dtype = str(tensor.dtype).removeprefix("torch.")
+            data = tensor.contiguous().view(-1).view(torch.uint8).numpy().data
+            found.append(Entry(f"optimizer/{name}/{state}", dtype, tuple(tensor.shape), data))
+    for index, frame in enumerate(checkpoint.held):
+        found.append(Entry(f"held/{index}", "uint8", (frame.body.nbytes,), frame.body))
+    return found
+
+
+def _read_group(name: str, group: dict[str, Any], tensors: Mapping[str, torch.Tensor]) -> Saved:
+    values = {key: tensors[f"model/{name}/{key}"] for key in group["kinds"]}
+    layout = Layout.of(spec_of(key, tensor, Kind(group["kinds"][key])) for key, tensor in values.items())
+    memory = allocate_aligned(layout.nbytes)
+    body = Body(memory)
+    body.clear()
+    for key, place in layout.places.items():
+        body.tensor(place).copy_(values[key])
+    states = {state: tensors[f"optimizer/{name}/{state}"] for state in group["states"]}
+    return Saved(group["number"], layout, memory, states, group["optimizer"])
+
+
+def _read_held(index: int, held: dict[str, Any], tensors: Mapping[str, torch.Tensor]) -> Frame:
+    body = tensors[f"held/{index}"]
+    memory = allocate_aligned(body.numel())
+    memory[:] = body.numpy().data
+    places = tuple(
+        Place(TensorSpec(name, tuple(shape), dtype, Kind(kind)), offset_bytes)
+        for name, dtype, kind, shape, offset_bytes in held["places"]
+    )
+    return Frame(held["message"], places, memory)

@@ -1,0 +1,127 @@
+"""The folder in which a server keeps its state, and the epochs of its lives.
+
+The one rule: an epoch is used again only by a server that goes on from exactly the state with which the
+last one stopped; every other start begins a new, larger one, so a version that some client remembers never
+means two things.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from ps.storage.checkpoints import DEFAULT_RETAINED, Checkpoints
+from ps.storage.files import remove_partial_files, write_durably
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+EPOCH_FILE = "epoch.json"
+LOCK_FILE = "lock"
+
+
+@dataclass(frozen=True, slots=True)
+class _LastLife:
+    epoch: int
+    clean: bool
+    checkpoint: str | None
+
+
+class StateDirectory:
+    """A folder that belongs to one server, from here until `close`. It is made where it does not exist.
+
+    Raises `ValueError` in one line when it cannot be used, above all when another server uses it.
+    """
+
+    def __init__(self, path: Path, retained: int = DEFAULT_RETAINED) -> None:
+        self.path = path
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(path / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise ValueError(f"cannot use the state directory {path}: {error.strerror}; choose another") from None
+        try:
+            self._take_lock()
+            remove_partial_files(path)
+            self.checkpoints = Checkpoints(path, retained)
+            self._epoch: int | None = None
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let another server have the folder. May be called twice."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def begin(self, now_ms: int, resumed: Path | None) -> int:
+        """Begin a life from the checkpoint that was read, or from nothing, and return its epoch.
+
+        It is the last one's where that stopped cleanly with this checkpoint; otherwise max(last + 1,
+        now_ms). From here on the folder counts as not cleanly stopped. Raises `ValueError` when
+        `epoch.json` is unreadable, `OSError` when it cannot be written.
+        """
+        last = self._read()
+        if last is None:
+            epoch = now_ms
+        elif last.clean and resumed is not None and resumed == self.path / str(last.checkpoint):
+            epoch = last.epoch
+        else:
+            epoch = max(last.epoch + 1, now_ms)
+        self._write(_LastLife(epoch, clean=False, checkpoint=resumed.name if resumed else None))
+        self._epoch = epoch
+        return epoch
+
+    def finish_clean(self, checkpoint: Path) -> None:
+        """The server stops, and nothing has happened since this checkpoint was taken."""
+        assert self._epoch is not None, "a life ends that has begun"
+        self._write(_LastLife(self._epoch, clean=True, checkpoint=checkpoint.name))
+
+    def _take_lock(self) -> None:
+        # Windows has no flock; there a second server on the same folder is the user's to avoid.
+        if sys.platform == "win32":
+            return
+        import fcntl
+
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.pread(self._lock, 32, 0).decode("ascii", "replace").strip()
+            who = f"process {holder}" if holder else "another server"
+            raise ValueError(
+                f"the state directory {self.path} is in use by {who}; stop it or choose another directory"
+            ) from None
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._lock, 0)
+            os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+
+    def _read(self) -> _LastLife | None:
+        path = self.path / EPOCH_FILE
+        try:
+            fields = json.loads(path.read_bytes())
+            epoch, clean, checkpoint = fields["epoch"], fields["clean"], fields["checkpoint"]
+            if type(epoch) is not int or epoch < 0 or type(clean) is not bool:
+                raise ValueError("its fields are of the wrong type")
+            return _LastLife(epoch, clean, checkpoint)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"unreadable {path}: {error}; remove it to begin a new epoch") from None
+
+    def _write(self, life: _LastLife) -> None:
+        fields = {"epoch": life.epoch, "clean": life.clean, "checkpoint": life.checkpoint}
+        write_durably(self.path / EPOCH_FILE, [json.dumps(fields).encode() + b"\n"])

@@ -1,0 +1,77 @@
+"""Writes the safetensors format without joining what is written: a head, and views of where the tensors lie.
+
+The one rule: a file written here is one that the safetensors library reads. It wants the tensors one after
+another without a hole; ours lie at multiples of 64 bytes, so each is a piece of its own.
+
+The format: the length of the JSON in 8 bytes, little-endian; the JSON, padded with spaces; the tensors. An
+entry of the JSON is `name: {dtype, shape, data_offsets: [begin, end]}`, counted from the end of the JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from protocol.frames import flat
+from protocol.tensors import DTYPES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from protocol.frames import Buffer
+    from protocol.spans import Layout
+
+# Both are the library's: it refuses longer headers, and pads to this so that the tensors are aligned.
+MAX_HEADER_BYTES = 100_000_000
+HEADER_ALIGNMENT_BYTES = 8
+
+METADATA_KEY = "__metadata__"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A tensor to be written: its bytes without padding."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    data: memoryview
+
+
+def entries(layout: Layout, body: memoryview, prefix: str = "") -> list[Entry]:
+    """The tensors of a body that lies as the layout says, under their names behind a prefix."""
+    return [
+        Entry(prefix + name, place.spec.dtype, place.spec.shape, body[place.offset_bytes : place.end_bytes])
+        for name, place in layout.places.items()
+    ]
+
+
+def write(tensors: Iterable[Entry], metadata: Mapping[str, str] | None = None) -> list[Buffer]:
+    """The file as a list of buffers: the head, then a view of each tensor that is not empty.
+
+    Raises `ValueError` for a name that the format reserves or that is there twice, or too large a header.
+    """
+    # As the library does it: the widest items first, so that every tensor is aligned to its own items.
+    ordered = sorted(tensors, key=lambda entry: -DTYPES[entry.dtype].itemsize)
+    header: dict[str, Any] = {METADATA_KEY: dict(metadata)} if metadata else {}
+    buffers: list[Buffer] = []
+    begin = 0
+    for entry in ordered:
+        if entry.name == METADATA_KEY or entry.name in header:
+            raise ValueError(f"a safetensors file cannot hold a tensor called {entry.name!r} here")
+        data = flat(entry.data)
+        end = begin + len(data)
+        header[entry.name] = {
+            "dtype": DTYPES[entry.dtype].safetensors_code,
+            "shape": list(entry.shape),
+            "data_offsets": [begin, end],
+        }
+        begin = end
+        if data:
+            buffers.append(data)
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % HEADER_ALIGNMENT_BYTES)
+    if len(text) > MAX_HEADER_BYTES:
+        raise ValueError(f"a header of {len(text)} bytes; safetensors allows {MAX_HEADER_BYTES}")
+    return [len(text).to_bytes(8, "little") + text, *buffers]

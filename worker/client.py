@@ -1,0 +1,386 @@
+"""The async client of a worker: `join offer pull push pushpull skip barrier leave`, over one HTTP session.
+
+The one rule: the session decides and the client carries out. It sends what `Session.ask` gives until what was
+called for has come true, keeps the bodies, waits out the back-off, and sends heartbeats beside all that.
+
+    async with Client("http://localhost:8080", "w0") as client:
+        await client.offer(specs, values)
+        pulled = await client.pull()
+        while pulled:
+            ...
+            outcome, pulled = await client.pushpull(UpdateKind.GRADIENT, samples, tensors)
+
+Every call may be cancelled. What was sent may have been heard then; an update that was being pushed is still in
+hand, and the next call first sees it to its end.
+
+One call at a time; others wait for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import structlog
+
+from protocol import routes
+from protocol.decoder import allocate_aligned
+from protocol.errors import WireError
+from protocol.limits import DEFAULT_MAX_BODY_BYTES, MAX_WAIT_SECONDS
+from protocol.ranks import is_rank
+from protocol.replies import Granted, NotYet, Passed, PushPulled, Refused
+from protocol.requests import DEFAULT_GROUP, Barrier, Offer, Push, UpdateKind
+from protocol.spans import Layout
+from worker.backoff import Backoff
+from worker.exchange import SILENCE_SECONDS, Exchange, Lost, Tensors, Traffic, server_url
+from worker.heartbeat import beat
+from worker.receiving import Pulled, Receiving
+from worker.refusals import REACTIONS, Reaction
+from worker.session import Ending, Outcome, Session, State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from types import TracebackType
+
+    from protocol.decoder import Allocate
+    from protocol.frames import Buffer
+    from protocol.replies import Reply
+    from protocol.tensors import TensorSpec
+    from worker.exchange import Answer, Sent
+
+    Values = Callable[[Layout], Sequence[Buffer]]
+
+log = structlog.get_logger("worker.client")
+
+# Long enough that a parked pull costs nothing, short enough that a dead path is noticed; proxies often give up
+# on a silent request after 60.
+WAIT_SECONDS = 20.0
+
+# How long a server may be away before the worker gives up: longer than a machine takes to boot.
+PATIENCE_SECONDS = 300.0
+
+# Longer than any step: an idle connection costs nothing, and a push must not begin with a handshake.
+KEEPALIVE_SECONDS = 3600.0
+
+# The goodbye at the end of a `with` block, all its attempts together.
+GOODBYE_SECONDS = 5.0
+
+
+class ServerLost(ConnectionError):
+    """The server has not been reached for longer than the client's patience."""
+
+
+class Client:
+    """One worker process at one server, in one group.
+
+    `rank`: this worker's stable name. `wait_seconds`: how long the server may park one request.
+    `patience_seconds`: how long it may be away. `silence_seconds`: how long a connection may be silent in the
+    middle of something. `max_body_bytes`: the largest body that is received.
+
+    Calls raise `ServerLost`; `WireError` for a refusal that is for the user to mend, and `fenced` when another
+    process has taken the rank; `ValueError` for a wrong address or certificate.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        rank: str,
+        *,
+        group: str = DEFAULT_GROUP,
+        wait_seconds: float = WAIT_SECONDS,
+        patience_seconds: float = PATIENCE_SECONDS,
+        silence_seconds: float = SILENCE_SECONDS,
+        max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
+    ) -> None:
+        if not is_rank(rank):
+            raise ValueError(f"rank {rank!r} must be 1 to 64 of the characters A-Z a-z 0-9 . _ -")
+        if not 0 < wait_seconds <= MAX_WAIT_SECONDS:
+            raise ValueError(f"wait_seconds is {wait_seconds}, it must be above 0 and at most {MAX_WAIT_SECONDS}")
+        self.url = server_url(url)
+        self.session = Session(
+            rank,
+            new_session=lambda: uuid.uuid4().hex,
+            random=random.Random(),
+            group=group,
+            wait_seconds=wait_seconds,
+        )
+        self.waiting: NotYet | None = None
+        """Why the last parked request was sent away; None when the last one was answered."""
+        self.traffic = Traffic()
+        """Of all calls so far; heartbeats are not counted."""
+
+        self._patience_seconds = patience_seconds
+        self._silence_seconds = silence_seconds
+        self._max_body_bytes = max_body_bytes
+        self._receiving = Receiving(allocate_aligned)
+        self._values: Values | None = None
+        # Invariant: what the update in hand is made of, untouched until that has had its end.
+        self._tensors: Tensors | None = None
+        self._away_since: float | None = None
+        self._http: aiohttp.ClientSession | None = None
+        self._exchange: Exchange | None = None
+        self._heartbeat: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
+
+    def receive_into(self, allocate: Allocate) -> None:
+        """Let `allocate(nbytes)` make the (at most two) buffers for received bodies, from now on."""
+        self._receiving.new = allocate
+
+    # Beginning and end.
+
+    async def __aenter__(self) -> Client:
+        await self.join()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def join(self) -> None:
+        """Begin a life, unless there is one. `session` then has the clock, the policy, index and count."""
+        async with self._turn:
+            await self._drive(self._has_joined)
+
+    async def leave(self) -> None:
+        """End the life in good order: at once, and for good."""
+        async with self._turn:
+            self.session.leave()
+            await self._drive(lambda: False)
+
+    async def close(self) -> None:
+        """Leave, in `GOODBYE_SECONDS` at most, and close the connections. Can be called again."""
+        try:
+            if self._http is not None and self.session.state is not State.ENDED:
+                with contextlib.suppress(TimeoutError, ServerLost, WireError):
+                    async with asyncio.timeout(GOODBYE_SECONDS):
+                        await self.leave()
+        finally:
+            heartbeat, self._heartbeat = self._heartbeat, None
+            if heartbeat is not None:
+                heartbeat.cancel()
+                await asyncio.wait([heartbeat])
+            http, self._http, self._exchange = self._http, None, None
+            if http is not None:
+                await http.close()
+
+    # The iterations.
+
+    async def offer(self, specs: Sequence[TensorSpec], values: Values) -> None:
+        """Offer initial values, where the server lacks any, now and after it has lost its state.
+
+        `values(layout)` returns the buffers of a body for some of `specs`; it is called for the wanted ones.
+        """
+        async with self._turn:
+            await self._settle()
+            self._values = values
+            self.session.offer(specs)
+            await self._drive(self._has_joined)
+
+    async def pull(self) -> Pulled | None:
+        """The parameters of this iteration, when the policy allows; None when the run is complete."""
+        async with self._turn:
+            await self._settle()
+            self.session.pull()
+            return await self._until_granted()
+
+    async def push(
+        self,
+        kind: UpdateKind,
+        samples: int,
+        tensors: Tensors,
+        metrics: Mapping[str, float] | None = None,
+    ) -> Outcome:
+        """Push the update of this iteration, and return what became of it.
+
+        `samples`: its weight. The tensors' buffers must not change before this, or after a cancellation a later
+        call, has returned.
+        """
+        async with self._turn:
+            await self._take(kind, samples, tensors, metrics, pull=False)
+            return await self._settled()
+
+    async def pushpull(
+        self,
+        kind: UpdateKind,
+        samples: int,
+        tensors: Tensors,
+        metrics: Mapping[str, float] | None = None,
+    ) -> tuple[Outcome, Pulled | None]:
+        """`push` and `pull` in one request, where the policy answers in time, and in several where it does not."""
+        async with self._turn:
+            await self._take(kind, samples, tensors, metrics, pull=True)
+            outcome = await self._settled()
+            return outcome, await self._until_granted()
+
+    async def skip(self) -> tuple[Outcome, Pulled | None]:
+        """The iteration has no update: on to the next."""
+        async with self._turn:
+            await self._take(UpdateKind.SKIP, 0, None, None, pull=True)
+            outcome = await self._settled()
+            return outcome, await self._until_granted()
+
+    async def settle(self) -> Outcome | None:
+        """See the update in hand to its end, where a cancelled call has left one; the buffers are free then."""
+        async with self._turn:
+            await self._settle()
+            return self.session.outcome
+
+    async def idle(self) -> None:
+        """Return when no call is under way, not even one that is being cancelled."""
+        async with self._turn:
+            pass
+
+    # Beside the iterations.
+
+    async def barrier(self, name: str, parties: int = 1) -> None:
+        """Wait until all that are live have come to this barrier as often, and at least `parties` have."""
+        async with self._turn:
+            await self._settle()
+            session = self.session
+            backoff = Backoff(random.Random())
+            while True:
+                await self._drive(self._has_joined)
+                if session.life is None:
+                    return
+                request = Barrier(session.life, name, session.barriers.get(name, 0), parties, session.wait_seconds)
+                await asyncio.sleep(backoff.delay_seconds)
+                answer = await self._attempt(request, backoff.failed)
+                match answer and answer.reply:
+                    case Passed():
+                        session.barriers[name] = request.generation + 1
+                        return
+                    case NotYet():
+                        backoff.succeeded()
+                    case Refused(error) if REACTIONS[error.code] is Reaction.AGAIN:
+                        assert answer is not None
+                        backoff.failed(answer.retry_after_seconds)
+                    case Refused(error):
+                        session.refused(request.life, error)
+
+    async def status(self) -> dict[str, Any]:
+        """The server's whole state: who waits, why, and for whom."""
+        async with asyncio.timeout(self._silence_seconds):
+            document: dict[str, Any] = await self._connected().read_json(routes.STATUS, {})
+            return document
+
+    # How it is done.
+
+    def _has_joined(self) -> bool:
+        return self.session.state not in (State.JOINING, State.OFFERING)
+
+    async def _take(
+        self,
+        kind: UpdateKind,
+        samples: int,
+        tensors: Tensors | None,
+        metrics: Mapping[str, float] | None,
+        *,
+        pull: bool,
+    ) -> None:
+        await self._settle()
+        keys = tuple(tensors.layout.places) if tensors else ()
+        self.session.computed(kind, samples, keys, metrics, pull=pull)
+        self._tensors = tensors
+
+    async def _settle(self) -> None:
+        await self._drive(lambda: not self.session.in_hand)
+        self._tensors = None
+
+    async def _settled(self) -> Outcome:
+        await self._settle()
+        outcome = self.session.outcome
+        assert outcome is not None
+        return outcome
+
+    async def _until_granted(self) -> Pulled | None:
+        session = self.session
+        await self._drive(lambda: session.state is State.COMPUTING)
+        if session.grant is None:
+            return None
+        assert self._receiving.frame is not None
+        return Pulled(session.grant, self._receiving.frame)
+
+    async def _drive(self, reached: Callable[[], bool]) -> None:
+        """Send what the session asks for until something has come true, or the session has ended."""
+        session = self.session
+        while not reached() and (request := session.ask()):
+            await self._sleep(session.delay_seconds)
+            tensors = None
+            if isinstance(request, Push) and request.kind is not UpdateKind.SKIP:
+                tensors = self._tensors
+            elif isinstance(request, Offer) and not request.ask:
+                layout = Layout.of(request.specs)
+                assert self._values is not None
+                tensors = Tensors(layout, self._values(layout))
+            answer = await self._attempt(request, session.lost, tensors)
+            if answer is not None:
+                self._keep(answer)
+                session.answered(request, answer.reply, answer.retry_after_seconds)
+                if self._heartbeat is None and session.life is not None:
+                    self._heartbeat = asyncio.create_task(beat(session, self._connected()))
+        if session.ending is Ending.FENCED and session.error is not None:
+            raise session.error
+
+    async def _attempt(self, request: Sent, lost: Callable[[], None], tensors: Tensors | None = None) -> Answer | None:
+        """One exchange; None when it was lost. Raises `ServerLost` when that has gone on for too long."""
+        try:
+            answer = await self._connected().send(request, tensors, allocate=self._receiving.allocate)
+        except Lost as error:
+            lost()
+            self._away(error)
+            return None
+        self.traffic.add(answer.traffic)
+        match answer.reply:
+            case Refused(refusal) if REACTIONS[refusal.code] is Reaction.AGAIN:
+                self._away(refusal)
+            case _ if self._away_since is not None:
+                self._away_since = None
+                log.info("server is back", server=self.url, rank=self.session.rank)
+        return answer
+
+    def _away(self, error: Exception) -> None:
+        now = time.monotonic()
+        if self._away_since is None:
+            self._away_since = now
+            log.warning("server is away", server=self.url, rank=self.session.rank, detail=str(error))
+        if now - self._away_since > self._patience_seconds:
+            raise ServerLost(f"{self.url} has been away for more than {self._patience_seconds:g} s: {error}") from error
+
+    def _keep(self, answer: Answer) -> None:
+        reply = answer.reply
+        pulled: Reply = reply.pulled if isinstance(reply, PushPulled) else reply
+        if isinstance(pulled, NotYet):
+            if self.waiting is None or self.waiting.reason is not pulled.reason:
+                log.debug("waiting", rank=self.session.rank, reason=pulled.reason, detail=pulled.detail)
+            self.waiting = pulled
+        elif isinstance(pulled, Granted):
+            self.waiting = None
+            if answer.frame is not None and not pulled.unchanged:
+                self._receiving.keep(answer.frame)
+
+    async def _sleep(self, seconds: float) -> None:
+        if seconds:
+            began = time.perf_counter()
+            await asyncio.sleep(seconds)
+            self.traffic.wait_seconds += time.perf_counter() - began
+
+    def _connected(self) -> Exchange:
+        if self._http is None or self._exchange is None:
+            # No limit of connections: a parked pull, a heartbeat and a status each have their own.
+            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_SECONDS)
+            self._http = aiohttp.ClientSession(
+                connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
+            )
+            self._exchange = Exchange(
+                self._http,
+                self.url,
+                max_body_bytes=self._max_body_bytes,
+                silence_seconds=self._silence_seconds,
+            )
+        return self._exchange

@@ -1,0 +1,108 @@
+"""What a worker is told to do: every setting, its default, and what is wrong with a bad one.
+
+The one rule: a `WorkerConfig` that exists is valid. Whoever makes one gets a `SettingError` in one sentence that
+names the flag, the value and the limit.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from protocol import limits
+from protocol.ranks import is_rank
+
+PARTITIONS = ("shuffle", "random")
+LOG_LEVELS = ("debug", "info", "warning", "error")
+LOG_FORMATS = ("auto", "json", "console")
+
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?", re.ASCII)
+
+
+class SettingError(ValueError):
+    """A setting is wrong. The message says which, and what to change."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerConfig:
+    """All settings of `ps-worker`. Raises `SettingError` when they make no sense.
+
+    `steps` is the clock to reach, None for as long as the server goes on. `local_steps` above 1 pushes the delta
+    of so many SGD steps with `local_lr`; else a push is one gradient, over `accumulate` batches. `weight` sizes
+    the data of `partition` "random". `start_together`: workers that must be there before the first step.
+    `metrics_port` 0 takes a free one, None serves no metrics.
+    """
+
+    task: str
+    server: str
+    rank: str
+    steps: int | None = None
+    batch_size: int = 64
+    seed: int = 0
+    data_dir: Path = Path("data")
+    model: str | None = None
+    device: str = "auto"
+    partition: str = "shuffle"
+    weight: float = 1.0
+    accumulate: int = 1
+    local_steps: int = 1
+    local_lr: float = 0.1
+    start_together: int = 1
+    slow_seconds: float = 0.0
+    slow_turns: int | None = None
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int | None = None
+    log_level: str = "info"
+    log_format: str = "auto"
+
+    def __post_init__(self) -> None:
+        ports = self.metrics_port is None or 0 <= self.metrics_port <= 65535
+        address = urlsplit(self.server)
+        for flag, value, met, must_be in (
+            ("TASK", self.task, bool(self.task), "the name of a task"),
+            (
+                "--server",
+                self.server,
+                address.scheme in {"http", "https"} and bool(address.netloc),
+                "a URL such as http://127.0.0.1:8080",
+            ),
+            ("--rank", self.rank, is_rank(self.rank), "1 to 64 of the characters A-Z a-z 0-9 . _ -"),
+            ("--steps", self.steps, self.steps is None or self.steps >= 1, "1 or more"),
+            ("--batch-size", self.batch_size, self.batch_size >= 1, "1 or more"),
+            ("--seed", self.seed, self.seed >= 0, "0 or more"),
+            ("--device", self.device, bool(_DEVICE.fullmatch(self.device)), "auto, cpu, cuda or cuda:N"),
+            ("--partition", self.partition, self.partition in PARTITIONS, f"one of {', '.join(PARTITIONS)}"),
+            ("--weight", self.weight, 0 < self.weight < math.inf, "above 0"),
+            ("--accumulate", self.accumulate, self.accumulate >= 1, "1 or more"),
+            ("--local-steps", self.local_steps, self.local_steps >= 1, "1 or more"),
+            ("--local-lr", self.local_lr, 0 < self.local_lr < math.inf, "above 0"),
+            (
+                "--start-together",
+                self.start_together,
+                1 <= self.start_together <= limits.MAX_RANKS,
+                f"1 to {limits.MAX_RANKS}",
+            ),
+            ("--slow", self.slow_seconds, 0 <= self.slow_seconds < math.inf, "0 or more"),
+            ("--slow-turns", self.slow_turns, self.slow_turns is None or self.slow_turns >= 1, "1 or more"),
+            ("--metrics-port", self.metrics_port, ports, "0 to 65535"),
+            ("--log-level", self.log_level, self.log_level in LOG_LEVELS, f"one of {', '.join(LOG_LEVELS)}"),
+            ("--log-format", self.log_format, self.log_format in LOG_FORMATS, f"one of {', '.join(LOG_FORMATS)}"),
+        ):
+            if not met:
+                raise SettingError(f"{flag} is {value!r}; it must be {must_be}")
+        if self.weight != 1 and self.partition != "random":
+            raise SettingError("--weight sizes the data of --partition random; --partition shuffle deals evenly")
+        if self.accumulate > 1 and self.local_steps > 1:
+            raise SettingError("--accumulate and --local-steps are two ways to push less often; choose one")
+
+    def sleep_seconds(self, clock: int, index: int, count: int) -> float:
+        """How long to sleep in iteration `clock`, as worker `index` of `count`: a straggler for demonstrations.
+
+        With `slow_turns` the workers take turns of so many iterations; else all iterations are slow.
+        """
+        if self.slow_turns is None or (clock // self.slow_turns) % count == index:
+            return self.slow_seconds
+        return 0.0

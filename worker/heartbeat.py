@@ -1,0 +1,33 @@
+"""Renews the lease while a step computes or a pull is parked.
+
+The one rule: a heartbeat decides nothing. What goes wrong here goes wrong for the next call too, which can do
+something about it; so nothing ends this task but its cancellation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+from protocol.requests import Heartbeat
+
+if TYPE_CHECKING:
+    from worker.exchange import Exchange
+    from worker.session import Session
+
+# So that a lost heartbeat, or two, do no harm.
+HEARTBEATS_PER_LEASE = 3
+
+# A lease shorter than three of these is a mistake, and must not become a busy loop.
+SHORTEST_PERIOD_SECONDS = 0.01
+
+
+async def beat(session: Session, exchange: Exchange) -> None:
+    """Send heartbeats for whatever life the session has, on a connection of their own, until cancelled."""
+    while True:
+        period_seconds = max(session.lease_seconds / HEARTBEATS_PER_LEASE, SHORTEST_PERIOD_SECONDS)
+        await asyncio.sleep(period_seconds)
+        if session.life is not None:
+            with contextlib.suppress(Exception):
+                await exchange.send(Heartbeat(session.life), limit_seconds=period_seconds)

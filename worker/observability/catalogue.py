@@ -1,0 +1,70 @@
+"""Every metric of a worker, as data.
+
+The one rule: a process has one rank, so it is a label of `leeway_worker_info` alone; join on it to get it elsewhere.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from protocol.metrics import Metric, MetricType
+
+# From linear regression to a large model's step, or a wait for a straggler.
+_SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+
+
+def _timer(name: str, help: str, *labels: str) -> Metric:
+    return Metric(f"leeway_worker_{name}_seconds", MetricType.HISTOGRAM, help, labels, _SECONDS)
+
+
+def _other(kind: MetricType, name: str, help: str, *labels: str) -> Metric:
+    return Metric(f"leeway_worker_{name}", kind, help, labels)
+
+
+INFO: Final = _other(MetricType.GAUGE, "info", "Always 1; the labels say who this is.", "rank", "task", "version")
+
+STEP_SECONDS: Final = _timer("step", "Time of one iteration: all of the following, and sleeping on purpose.")
+COMPUTE_SECONDS: Final = _timer("compute", "Time of forward and backward pass.")
+WAIT_SECONDS: Final = _timer("wait", "Time in which a pull had to wait, by the reason given.", "reason")
+PUSH_SECONDS: Final = _timer("push", "Time to hand in an update.")
+PULL_SECONDS: Final = _timer("pull", "Time to read parameters, less the wait.")
+
+LOSS: Final = _other(MetricType.GAUGE, "loss", "Training loss of the newest batch.")
+SAMPLES: Final = _other(MetricType.COUNTER, "samples_total", "Training samples whose update was accepted.")
+CLOCK: Final = _other(MetricType.GAUGE, "clock", "Index of the next iteration.")
+LAG: Final = _other(MetricType.GAUGE, "lag", "Iterations ahead of the slowest worker, at the newest grant.")
+
+PUSHES: Final = _other(MetricType.COUNTER, "pushes_total", "Updates that got their final disposition.", "disposition")
+SKIPS: Final = _other(
+    MetricType.COUNTER,
+    "skips_total",
+    "Iterations without an update: overflow (AMP), non-finite, no-data or asked.",
+    "cause",
+)
+DROPPED: Final = _other(
+    MetricType.COUNTER, "dropped_total", "Updates that the server refused for good, by code.", "code"
+)
+REJOINS: Final = _other(
+    MetricType.COUNTER, "rejoins_total", "Lives after the first one, by the code that ended it.", "code"
+)
+RECONNECTS: Final = _other(
+    MetricType.COUNTER, "reconnects_total", "Requests sent again after a lost connection or 503."
+)
+
+CATALOGUE: Final = (
+    INFO,
+    STEP_SECONDS,
+    COMPUTE_SECONDS,
+    WAIT_SECONDS,
+    PUSH_SECONDS,
+    PULL_SECONDS,
+    LOSS,
+    SAMPLES,
+    CLOCK,
+    LAG,
+    PUSHES,
+    SKIPS,
+    DROPPED,
+    REJOINS,
+    RECONNECTS,
+)

@@ -1,0 +1,132 @@
+"""What a worker tells Prometheus: one method for each thing that happens, and the small server for `/metrics`.
+
+The one rule: nothing here is in the way of training. Recording is memory alone; a reader is served by a thread.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+
+from protocol.metrics import MetricType
+from worker.config import SettingError
+from worker.observability import catalogue
+
+if TYPE_CHECKING:
+    from threading import Thread
+    from wsgiref.simple_server import WSGIServer
+
+    from protocol.errors import Code
+    from protocol.reasons import Reason
+    from protocol.replies import Disposition
+
+
+class SkipCause(StrEnum):
+    """Why an iteration has no update."""
+
+    OVERFLOW = "overflow"
+    NON_FINITE = "non-finite"
+    NO_DATA = "no-data"
+    ASKED = "asked"
+
+
+class WorkerMetrics:
+    """The metrics of one worker, in a registry of their own. All times are in seconds."""
+
+    def __init__(self, rank: str, task: str) -> None:
+        self.registry = registry = CollectorRegistry()
+        self._counters = {
+            metric: Counter(metric.name, metric.help, metric.labels, registry=registry)
+            for metric in catalogue.CATALOGUE
+            if metric.type is MetricType.COUNTER
+        }
+        self._gauges = {
+            metric: Gauge(metric.name, metric.help, metric.labels, registry=registry)
+            for metric in catalogue.CATALOGUE
+            if metric.type is MetricType.GAUGE
+        }
+        self._histograms = {
+            metric: Histogram(metric.name, metric.help, metric.labels, buckets=metric.buckets, registry=registry)
+            for metric in catalogue.CATALOGUE
+            if metric.type is MetricType.HISTOGRAM
+        }
+        self._gauges[catalogue.INFO].labels(rank, task, _program_version()).set(1)
+
+    def computed(self, seconds: float, loss: float) -> None:
+        """Forward and backward pass are done."""
+        self._histograms[catalogue.COMPUTE_SECONDS].observe(seconds)
+        self._gauges[catalogue.LOSS].set(loss)
+
+    def pushed(self, seconds: float, disposition: Disposition, samples: int) -> None:
+        """An update got its final disposition; `samples` is its weight."""
+        self._histograms[catalogue.PUSH_SECONDS].observe(seconds)
+        self._counters[catalogue.PUSHES].labels(disposition).inc()
+        self._counters[catalogue.SAMPLES].inc(samples)
+
+    def waited(self, seconds: float, reason: Reason) -> None:
+        """A pull had to wait."""
+        self._histograms[catalogue.WAIT_SECONDS].labels(reason).observe(seconds)
+
+    def pulled(self, seconds: float, clock: int, lag: int) -> None:
+        """A pull was granted; `seconds` without the wait."""
+        self._histograms[catalogue.PULL_SECONDS].observe(seconds)
+        self._gauges[catalogue.CLOCK].set(clock)
+        self._gauges[catalogue.LAG].set(lag)
+
+    def stepped(self, seconds: float) -> None:
+        """An iteration is over."""
+        self._histograms[catalogue.STEP_SECONDS].observe(seconds)
+
+    def skipped(self, cause: SkipCause) -> None:
+        self._counters[catalogue.SKIPS].labels(cause).inc()
+
+    def dropped(self, code: Code) -> None:
+        """An update is lost: refused, and not to be sent again."""
+        self._counters[catalogue.DROPPED].labels(code).inc()
+
+    def rejoined(self, code: Code) -> None:
+        """A new life; `code` ended the one before."""
+        self._counters[catalogue.REJOINS].labels(code).inc()
+
+    def reconnected(self) -> None:
+        self._counters[catalogue.RECONNECTS].inc()
+
+    def serve(self, host: str, port: int) -> MetricsServer:
+        """Answer `GET /metrics` until `close()`. Raises `SettingError` when the address cannot be had."""
+        try:
+            server, thread = start_http_server(port, host, self.registry)
+        except OSError as error:
+            raise SettingError(
+                f"--metrics-port {port} at {host} cannot be had: {error.strerror}; choose another, or 0 for a free one"
+            ) from error
+        return MetricsServer(server, thread)
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsServer:
+    """A running server of metrics."""
+
+    _server: WSGIServer
+    _thread: Thread
+
+    @property
+    def url(self) -> str:
+        host, port = self._server.server_address[:2]
+        name = f"[{host!s}]" if ":" in str(host) else str(host)
+        return f"http://{name}:{port}/metrics"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def _program_version() -> str:
+    try:
+        return version("leeway")
+    except PackageNotFoundError:
+        return "unknown"

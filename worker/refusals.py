@@ -1,0 +1,45 @@
+"""What a worker does about each refusal: a table, complete over `Code`.
+
+The one rule: a refusal is answered by code, never by its words; what is not the client's to mend is the user's
+to see.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from types import MappingProxyType
+
+from protocol.errors import Code
+
+
+class Reaction(StrEnum):
+    AGAIN = "the same request again, later"
+    REJOIN = "join again with the same session; the update in hand is told its end there"
+    DROP = "join again for the server's clock; under that name the update in hand was not accepted"
+    NEW_LIFE = "draw a new session and join again; the refusal tells the end of the update in hand"
+    STOP = "end: another process has the rank, or somebody has ended this life"
+    FINISH = "end: the run is complete"
+    SKIP = "push a skip in place of the update"
+    TELL = "raise it to the user, who may push something else"
+
+
+REACTIONS = MappingProxyType(
+    # Whatever a newer server may say is the user's to see.
+    dict.fromkeys(Code, Reaction.TELL)
+    | {
+        Code.STOPPING: Reaction.AGAIN,
+        Code.BUSY: Reaction.AGAIN,
+        # Also what a proxy's own 502 or 504 is read as.
+        Code.INTERNAL: Reaction.AGAIN,
+        Code.OLD_EPOCH: Reaction.REJOIN,
+        Code.NOT_JOINED: Reaction.REJOIN,
+        Code.SUPERSEDED: Reaction.DROP,
+        Code.NOT_GRANTED: Reaction.DROP,
+        Code.WRONG_CLOCK: Reaction.DROP,
+        Code.EVICTED: Reaction.NEW_LIFE,
+        Code.FENCED: Reaction.STOP,
+        Code.LEFT: Reaction.STOP,
+        Code.FINISHED: Reaction.FINISH,
+        Code.NON_FINITE: Reaction.SKIP,
+    }
+)

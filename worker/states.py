@@ -1,0 +1,56 @@
+"""Where a worker's session stands, why it ended, and what became of an update. Names and numbers only.
+
+The one rule: an update ends in exactly one `Outcome`, so that counting outcomes counts updates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from protocol.errors import Code
+    from protocol.reasons import Reason
+    from protocol.replies import Disposition
+
+
+class State(StrEnum):
+    """What a session does next; `worker.session` says when it goes from one to another."""
+
+    JOINING = "joining"
+    OFFERING = "offering"
+    PULLING = "pulling"
+    COMPUTING = "computing"
+    PUSHING = "pushing"
+    LEAVING = "leaving"
+    ENDED = "ended"
+
+
+class Ending(StrEnum):
+    """Why there is nothing more to do."""
+
+    FINISHED = "finished"  # the clock `--until` is reached
+    LEFT = "left"  # by our own wish, or somebody else ended this life in good order
+    FENCED = "fenced"  # another process has taken the rank: this one must stop
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The end of the update of iteration `clock`. `disposition` None: dropped, and `reason` says why.
+
+    `version` and `staleness` are told of an update that was applied on arrival, if its reply came through.
+    """
+
+    clock: int
+    disposition: Disposition | None
+    reason: Reason | Code
+    version: int | None = None
+    staleness: int | None = None
+
+    @property
+    def dropped(self) -> bool:
+        return self.disposition is None
+
+    def __str__(self) -> str:
+        return f"{self.disposition or 'dropped'} @{self.clock} ({self.reason})"

@@ -1,0 +1,182 @@
+"""`ps-worker`: trains a task as one worker, from joining to leaving.
+
+The one rule: an iteration is a pure function of (seed, rank's place, iteration) and of the pulled parameters; so a
+replayed iteration reads the same data, and `sync` runs are the same from run to run.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import structlog
+import torch
+
+import worker
+from protocol.errors import Code, WireError
+from protocol.reasons import Reason
+from worker.client import ServerLost
+from worker.config import SettingError
+from worker.data.partition import RandomSampling, ShuffleAndSplit
+from worker.observability.metrics import SkipCause, WorkerMetrics
+from worker.progress import progress
+from worker.tasks.task import resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from worker.config import WorkerConfig
+    from worker.data.partition import Partition
+    from worker.progress import Progress
+    from worker.tasks.task import Task
+    from worker.training import TrainingSession
+
+log = structlog.get_logger("worker")
+
+# The barrier of --start-together. A worker that comes back finds it passed and goes on at once.
+START_BARRIER = "start"
+
+
+def run(config: WorkerConfig) -> int:
+    """Train until the clock `config.steps` or the end of the run. Returns the exit code.
+
+    Raises `SettingError`, `TaskError` and `DataError` for what the user can mend.
+    """
+    device = choose_device(config.device)
+    task = resolve(config.task)(config.data_dir, config.model)
+    metrics = WorkerMetrics(config.rank, task.name)
+    with ExitStack() as stack:
+        if config.metrics_port is not None:
+            served = metrics.serve(config.metrics_host, config.metrics_port)
+            stack.callback(served.close)
+            print(served.url, flush=True)
+        try:
+            session = stack.enter_context(worker.connect(config.server, config.rank))
+            shown = stack.enter_context(progress(config.rank, config.steps))
+            _Trainer(config, task, device, session, metrics, shown).train()
+        except (ServerLost, WireError) as error:
+            log.error("training has to stop", detail=str(error))
+            return 1
+        log.info("done", clock=session.clock, ending=str(session.ending or "reached --steps"))
+    return 0
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` takes a GPU if there is one. Raises `SettingError` for one that is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name != "cpu" and not torch.cuda.is_available():
+        raise SettingError(f"--device is {name!r}, but this machine has no GPU that torch can use; choose cpu or auto")
+    return torch.device(name)
+
+
+class _Trainer:
+    def __init__(
+        self,
+        config: WorkerConfig,
+        task: Task,
+        device: torch.device,
+        session: TrainingSession,
+        metrics: WorkerMetrics,
+        shown: Progress,
+    ) -> None:
+        self._config = config
+        self._task = task
+        self._device = device
+        self._session = session
+        self._metrics = metrics
+        self._shown = shown
+        self._partition = _partition(config, task)
+        self._model = task.model(config.seed).to(device)
+        self._model.train()
+        self._lives = session.client.session.life
+
+    def train(self) -> None:
+        session, config = self._session, self._config
+        session.attach(self._model)
+        if config.start_together > 1 and START_BARRIER not in session.client.session.barriers:
+            session.barrier(START_BARRIER, config.start_together)
+        while not session.finished and (config.steps is None or session.clock < config.steps):
+            self._iterate()
+
+    def _iterate(self) -> None:
+        session, config = self._session, self._config
+        began, clock = time.perf_counter(), session.clock
+        indices = self._indices(clock)
+        samples = sum(len(one) for one in indices)
+        nap = config.sleep_seconds(clock, session.index, session.count)
+        if not samples:
+            self._metrics.skipped(SkipCause.NO_DATA)
+            time.sleep(nap)
+            session.skip()
+            return
+        local = config.local_steps > 1
+        loss = self._local_steps(indices) if local else self._gradient(indices, samples)
+        self._metrics.computed(time.perf_counter() - began, loss)
+        time.sleep(nap)
+        session.step(samples, {"loss": loss}, "delta" if local else "gradient")
+        self._record(samples, time.perf_counter() - began)
+        self._shown.stepped(session.clock, loss, session.lag)
+
+    def _indices(self, clock: int) -> list[NDArray[np.int64]]:
+        """The batches of this iteration: one, or as many as are accumulated or stepped through locally."""
+        config, session = self._config, self._session
+        batches = config.local_steps * config.accumulate
+        each = (self._partition.batch(clock * batches + one, session.index, session.count) for one in range(batches))
+        return [one for one in each if len(one)]
+
+    def _gradient(self, batches: list[NDArray[np.int64]], samples: int) -> float:
+        """Accumulate the gradient of the mean loss over all samples. Returns that loss."""
+        total = 0.0
+        for loss, share in self._losses(batches, samples):
+            (loss * share if share != 1.0 else loss).backward()  # type: ignore[no-untyped-call]
+            total += loss.item() * share
+        return total
+
+    def _local_steps(self, batches: list[NDArray[np.int64]]) -> float:
+        """Plain SGD steps on the model itself (Local SGD, Stich 2019). Returns the mean of their losses."""
+        optimizer = torch.optim.SGD(self._model.parameters(), lr=self._config.local_lr)
+        total = 0.0
+        for loss, _ in self._losses(batches, 1):
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            total += loss.item() / len(batches)
+        return total
+
+    def _losses(self, batches: list[NDArray[np.int64]], samples: int) -> Iterator[tuple[torch.Tensor, float]]:
+        """The loss of each batch, and its share of the samples."""
+        for indices in batches:
+            inputs, targets = self._task.batch(indices, self._device)
+            yield self._task.loss(self._model, inputs, targets), len(indices) / samples
+
+    def _record(self, samples: int, seconds: float) -> None:
+        session, metrics, times = self._session, self._metrics, self._session.times
+        outcome = session.outcome
+        assert outcome is not None
+        if outcome.disposition is not None:
+            metrics.pushed(times.push_seconds, outcome.disposition, samples)
+            if outcome.reason is Code.NON_FINITE:
+                metrics.skipped(SkipCause.NON_FINITE)
+                log.warning("non-finite update skipped", clock=outcome.clock)
+        elif isinstance(outcome.reason, Code):
+            metrics.dropped(outcome.reason)
+            log.warning("update dropped", clock=outcome.clock, reason=str(outcome.reason))
+        waiting = session.client.client.waiting
+        metrics.waited(times.wait_seconds, waiting.reason if waiting else Reason.GRANTED)
+        metrics.pulled(times.pull_seconds, session.clock, session.lag)
+        metrics.stepped(seconds)
+        life = session.client.session.life
+        if life != self._lives and isinstance(outcome.reason, Code):
+            metrics.rejoined(outcome.reason)
+        self._lives = life
+
+
+def _partition(config: WorkerConfig, task: Task) -> Partition:
+    if config.partition == "random":
+        return RandomSampling(task.train_samples(), config.batch_size, config.seed, config.rank, config.weight)
+    return ShuffleAndSplit(task.train_samples(), config.batch_size, config.seed)

@@ -1,0 +1,283 @@
+"""What `worker.connect` returns: a training loop's view of the server, for one torch module.
+
+The one rule: between calls the module holds exactly one pulled version, plus whatever the loop did to it since;
+the loop holds the interpreter, and nothing changes behind its back.
+
+    session.attach(model)                       parameters are those of the server now
+    while not session.finished:
+        loss(model(x), y).backward()
+        session.step(samples=len(x))            push the gradients, obey the policy, pull
+
+Local steps: let a local optimizer take some, then `session.step(samples=n, update="delta")`.
+Gradient accumulation: call `backward` several times and `step` once, with all the samples.
+Mixed precision: `scaler.unscale_(optimizer)` before `step`, and `skip()` in place of it when the scaler would have
+skipped; what is not finite all the same is refused by the server and becomes a skip by itself.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from protocol.requests import UpdateKind
+from worker.blocking import BlockingClient
+from worker.environment import default_rank
+from worker.torch_bridge import ModelBridge
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+
+    import torch
+
+    from protocol.replies import Granted
+    from worker.exchange import Traffic
+    from worker.receiving import Pulled
+    from worker.session import Ending, Outcome
+
+SERVER_VARIABLE = "PS_SERVER"
+
+
+@dataclass(frozen=True, slots=True)
+class StepTimes:
+    """Where the time of one step went, in seconds.
+
+    `compute`: from the grant until `step` was called; `push`: collecting and sending the update; `wait`: the
+    server's part, which is the policy's wait and the arithmetic, and back-off; `pull`: receiving, and copying into
+    the module.
+    """
+
+    compute_seconds: float = 0.0
+    push_seconds: float = 0.0
+    wait_seconds: float = 0.0
+    pull_seconds: float = 0.0
+
+
+class TrainingSession:
+    """One worker and its module. For one thread. Made by `worker.connect`; ends with its `with` block, `close`, or
+    the interpreter's exit.
+
+    Calls raise `ServerLost` when the server is away for longer than the client's patience, and `WireError` for a
+    refusal that is the user's to mend (another model, a tensor of the wrong shape), or when another process has
+    taken the rank.
+    """
+
+    def __init__(self, client: BlockingClient) -> None:
+        self.client = client
+        self.outcome: Outcome | None = None
+        """What became of the last update, or None before the first."""
+        self.times = StepTimes()
+        """Of the last `step` or `skip`."""
+        self._bridge: ModelBridge | None = None
+        # Invariant: the module holds what this grant pulled, unless a call has been interrupted.
+        self._grant: Granted | None = None
+        self._interrupted = False
+        self._granted_at = time.perf_counter()
+        self._traffic_before = self.traffic.copy()
+
+    # What there is to know.
+
+    @property
+    def rank(self) -> str:
+        return self.client.session.rank
+
+    @property
+    def clock(self) -> int:
+        """The index of the iteration under way."""
+        return self.client.session.clock
+
+    @property
+    def version(self) -> int:
+        """The number of the version that was pulled for it; 0 before the first pull."""
+        grant = self.client.session.grant
+        return grant.version.number if grant else 0
+
+    @property
+    def lag(self) -> int:
+        """Iterations ahead of the slowest live worker, at the last pull."""
+        grant = self.client.session.grant
+        return grant.lag if grant else 0
+
+    @property
+    def staleness(self) -> int | None:
+        """Versions that others made between the last update's pull and its application; None when not told."""
+        return self.outcome.staleness if self.outcome else None
+
+    @property
+    def index(self) -> int:
+        """This worker's place among the `count` live ones, from 0: for partitioning data."""
+        return self.client.session.index
+
+    @property
+    def count(self) -> int:
+        """How many workers were live at the last pull, at least 1."""
+        return self.client.session.count
+
+    @property
+    def policy(self) -> str:
+        """The group's policy at the last join."""
+        return self.client.session.policy
+
+    @property
+    def until(self) -> int | None:
+        """The clock at which the run is complete, where the server has one."""
+        return self.client.session.until
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run is complete for this worker: there is nothing more to compute."""
+        return self.client.session.ending is not None
+
+    @property
+    def ending(self) -> Ending | None:
+        """Why it is."""
+        return self.client.session.ending
+
+    @property
+    def traffic(self) -> Traffic:
+        """Seconds and bytes of all requests so far, heartbeats aside."""
+        return self.client.client.traffic
+
+    # What there is to do.
+
+    def attach(self, model: torch.nn.Module) -> None:
+        """Offer the module's values as the initial ones, then take the server's.
+
+        The first worker's become those of all. The module stays where it is (CPU or GPU); move it before. Once per
+        session. Raises `ValueError` for a module that cannot travel (see `ModelBridge`).
+        """
+        if self._bridge is not None:
+            raise ValueError("a model is attached already; a session trains one")
+        bridge = ModelBridge(model)
+        if bridge.on_gpu:
+            self.client.client.receive_into(bridge.allocate)
+        self.client.offer(bridge.specs, bridge.values)
+        self._bridge = bridge
+        self._take(self.client.pull())
+
+    def step(
+        self,
+        samples: int,
+        metrics: Mapping[str, float] | None = None,
+        update: Literal["gradient", "delta"] = "gradient",
+    ) -> Outcome:
+        """Push this iteration's update, wait as the policy says, pull; then every gradient is None.
+
+        `samples`: how many were in it, the update's weight under `sync`. `metrics`: numbers for the server's
+        status and dashboards (at most 32), for example the loss. `update`: "gradient" takes each parameter's
+        `grad`; "delta" is pulled minus local, for a loop that steps locally.
+        Returns what became of the update; it is in `outcome` too. After a step that was interrupted (Ctrl-C) the
+        next one completes that: gradients of parameters that are no longer the current ones are not pushed.
+
+        Raises `ValueError` when there is nothing to push, and when the run is complete.
+        """
+        bridge = self._attached()
+        if samples < 1:
+            raise ValueError(f"samples is {samples}, it must be at least 1; an iteration without any is a skip()")
+        kind = UpdateKind(update)
+        began = time.perf_counter()
+        if self._interrupted and (completed := self._complete(began)):
+            return completed
+        tensors = bridge.gradients() if kind is UpdateKind.GRADIENT else bridge.deltas()
+        numbers = {name: float(value) for name, value in (metrics or {}).items()}
+        collected = time.perf_counter()
+        self._interrupted = True
+        outcome, pulled = self.client.pushpull(kind, samples, tensors, numbers)
+        return self._stepped(began, collected, outcome, pulled)
+
+    def skip(self) -> Outcome:
+        """This iteration has no update (an overflowed mixed-precision step, nothing left to read); otherwise as
+        `step`."""
+        self._attached()
+        began = time.perf_counter()
+        if self._interrupted and (completed := self._complete(began)):
+            return completed
+        self._interrupted = True
+        outcome, pulled = self.client.skip()
+        return self._stepped(began, began, outcome, pulled)
+
+    def barrier(self, name: str, parties: int = 1) -> None:
+        """Wait until all live workers have come to this barrier as often, and at least `parties` of them."""
+        self.client.barrier(name, parties)
+
+    def close(self) -> None:
+        """Leave, and close the connections. Can be called again."""
+        self.client.close()
+
+    def __enter__(self) -> TrainingSession:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _attached(self) -> ModelBridge:
+        if self._bridge is None:
+            raise ValueError("no model is attached; call attach(model) first")
+        if self.finished:
+            raise ValueError(f"there is nothing more to push: {self.ending}; loop while not session.finished")
+        return self._bridge
+
+    def _complete(self, began: float) -> Outcome | None:
+        """See an interrupted step to its end. None: it had not begun for the server, this one can."""
+        outcome = self.client.settle()
+        if outcome is None or self.client.session.grant is self._grant:
+            return None
+        return self._stepped(began, time.perf_counter(), outcome, self.client.pull())
+
+    def _stepped(self, began: float, collected: float, outcome: Outcome, pulled: Pulled | None) -> Outcome:
+        before, after = self._traffic_before, self.traffic
+        received = time.perf_counter()
+        compute_seconds = began - self._granted_at
+        self._take(pulled)
+        assert self._bridge is not None
+        self._bridge.forget_gradients()
+        self.outcome = outcome
+        sending = after.send_seconds - before.send_seconds
+        receiving = after.receive_seconds - before.receive_seconds
+        self.times = StepTimes(
+            compute_seconds=compute_seconds,
+            push_seconds=collected - began + sending,
+            wait_seconds=max(0.0, received - collected - sending - receiving),
+            pull_seconds=receiving + self._granted_at - received,
+        )
+        return outcome
+
+    def _take(self, pulled: Pulled | None) -> None:
+        if pulled is not None:
+            assert self._bridge is not None
+            self._bridge.load(pulled.frame)
+            self._grant = pulled.grant
+        self._interrupted = False
+        self._granted_at = time.perf_counter()
+        self._traffic_before = self.traffic.copy()
+
+
+def connect(
+    url: str | None,
+    rank: str | None,
+    *,
+    group: str,
+    wait_seconds: float,
+    patience_seconds: float,
+) -> TrainingSession:
+    """See `worker.connect`."""
+    address = url or os.environ.get(SERVER_VARIABLE)
+    if not address:
+        raise ValueError(f"no server: give its address, or set {SERVER_VARIABLE}=http://HOST:PORT")
+    client = BlockingClient(
+        address,
+        rank if rank is not None else default_rank(),
+        group=group,
+        wait_seconds=wait_seconds,
+        patience_seconds=patience_seconds,
+    )
+    try:
+        client.join()
+    except BaseException:
+        client.close()
+        raise
+    return TrainingSession(client)
