@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from ps.config import StartError
 from ps.options import CONFIG_FILE, GROUP_SETTINGS, SECTIONS, SETTINGS, config_option, server_config
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         code = command.main(arguments, prog_name="ps-serve", standalone_mode=False)
     except click.Abort:
         code = _INTERRUPTED
-    except (click.ClickException, ValueError, OSError) as error:
+    except (click.ClickException, StartError) as error:
         said = error.format_message() if isinstance(error, click.ClickException) else str(error)
         print(f"ps-serve: {' '.join(said.split())}", file=sys.stderr)
         code = _BAD_USAGE

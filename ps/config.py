@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+
+class StartError(ValueError):
+    """The server cannot start as it was told to. The message says in one line what to change."""
+
+
 MODES = ("sync", "async", "ssp")
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam", "adamw", "adagrad")
 LR_SCHEDULES = ("constant", "cosine", "step")

@@ -13,7 +13,7 @@ import click
 from click.core import ParameterSource
 
 from ps import config
-from ps.config import ServerConfig, parse_bytes
+from ps.config import ServerConfig, StartError, parse_bytes
 from ps.config_file import ConfigFile
 
 _DEFAULTS: Final = ServerConfig()
@@ -190,7 +190,14 @@ def config_option() -> click.Option:
 
 
 def server_config(ctx: click.Context) -> ServerConfig:
-    """The effective settings of this invocation. Raises `ValueError` when they do not go together."""
+    """The effective settings of this invocation. Raises `StartError` when they do not go together."""
+    try:
+        return _server_config(ctx)
+    except ValueError as error:
+        raise StartError(str(error)) from error
+
+
+def _server_config(ctx: click.Context) -> ServerConfig:
     base = ServerConfig(**{setting.name: ctx.params[setting.name] for setting in SETTINGS if setting.name})
     file: ConfigFile | None = ctx.meta.get(CONFIG_FILE)
     if file is None:

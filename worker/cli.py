@@ -62,6 +62,13 @@ class SectionedCommand(click.Command):
         self._in_sections = [option for options in sections.values() for option in options]
         super().__init__(name, params=[*params, *self._in_sections], **settings)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        # Before click sees it, who would print an empty line after the terminal's ^C.
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            return _INTERRUPTED
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         rest = [
             param
@@ -172,7 +179,7 @@ def execute(program: click.Command, arguments: Sequence[str] | None) -> NoReturn
     try:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         code = program.main(arguments, prog_name=program.name, standalone_mode=False)
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt):  # while the command line was read
         code = _INTERRUPTED
     except (click.ClickException, SettingError, TaskError, DataError) as error:
         said = error.format_message() if isinstance(error, click.ClickException) else str(error)

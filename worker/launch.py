@@ -144,19 +144,26 @@ def run(
         if address is None:
             write("launch", f"server ended with exit code {children.worst_code} before it had an address", True)
             return children.worst_code or 1
-        for program in workers(address):
-            children.start(program)
-        for name, code in children.ends():
-            if code:
-                write("launch", f"{name} ended with exit code {code}", True)
-            if name == SERVER and not code:
-                # It has finished; the workers are told so and end by themselves.
-                children.wait(stop_seconds)
-            if name == SERVER or code == _BAD_USAGE:
-                break
-            if children.running == (SERVER,):
-                children.stop(SERVER)
+        try:
+            for program in workers(address):
+                children.start(program)
+            _follow(children, write, stop_seconds)
+        finally:
+            # The workers first: they leave in good order while there is a server to tell.
+            children.stop(*(name for name in children.running if name != SERVER))
     return children.worst_code
+
+
+def _follow(children: Children, write: Callable[[str, str, bool], None], stop_seconds: float) -> None:
+    """Follow server and workers until there is nothing more to wait for."""
+    for name, code in children.ends():
+        if code:
+            write("launch", f"{name} ended with exit code {code}", True)
+        if name == SERVER and not code:
+            # It has finished; the workers are told so and end by themselves.
+            children.wait(stop_seconds)
+        if name == SERVER or code == _BAD_USAGE or children.running == (SERVER,):
+            return
 
 
 def _given(ctx: click.Context) -> Iterator[tuple[str, click.Option]]:

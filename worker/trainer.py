@@ -98,7 +98,7 @@ class _Trainer:
     def train(self) -> None:
         session, config = self._session, self._config
         session.attach(self._model)
-        if config.start_together > 1 and START_BARRIER not in session.client.session.barriers:
+        if config.start_together > 1 and session.client.session.barriers.get(START_BARRIER, 0) == 0:
             session.barrier(START_BARRIER, config.start_together)
         while not session.finished and (config.steps is None or session.clock < config.steps):
             self._iterate()

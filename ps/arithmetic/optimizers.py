@@ -57,6 +57,10 @@ class Optimizer:
     def __init__(self, settings: OptimizerSettings, layout: Layout, values: Body) -> None:
         self._settings = settings
         self._steps = 0
+        if settings.kind is not OptimizerKind.SGD:
+            # With the first optimizer torch imports its compiler, which takes a second: at the start, not when
+            # the first parameters arrive and everybody is waiting.
+            torch.optim.SGD([torch.zeros(1)])
         self._lay_out(layout, values, {})
 
     @property

@@ -59,6 +59,11 @@ class Progress:
     record: Record | None = None
     staged: dict[int, tuple[int, Push]] = field(default_factory=dict)
 
+    @property
+    def computing(self) -> bool:
+        """The pull of this iteration is answered, and its push has not been accepted yet."""
+        return bool(self.grants) and (self.record is None or self.record.disposition is not None)
+
     def advance(self) -> None:
         self.clock += 1
         self.grants.clear()

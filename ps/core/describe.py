@@ -59,7 +59,7 @@ def _progress(group: Group, member: Incarnation) -> dict[str, Any]:
     told: dict[str, Any] = {
         "clock": progress.clock,
         "lag": progress.clock - group.min_clock,
-        "state": "waiting" if waiting else "computing" if progress.grants else "idle",
+        "state": "waiting" if waiting else "computing" if progress.computing else "idle",
     }
     if waiting:
         told["why"] = group.why(waiting).to_reply().to_fields()

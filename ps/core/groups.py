@@ -63,6 +63,7 @@ class Offering:
     request: int
     reply: Offered
     groups_left: int
+    gone: bool = False
 
 
 @dataclass(slots=True)
@@ -325,7 +326,8 @@ class Group:
             made.groups_left -= 1
             if not made.groups_left:
                 self.emit(Drop((made.request,)))
-                self.emit(Answered(made.request, made.reply))
+                if not made.gone:
+                    self.emit(Answered(made.request, made.reply))
         elif isinstance(made, Accepted):
             made.record.disposition = Disposition.APPLIED
             self._advance(made.member)
@@ -404,11 +406,13 @@ class Group:
             self.waiting.answer(waiting, self.why(waiting).to_reply())
 
     def gone(self, request: int) -> None:
-        """The asker is no longer there: it waits neither for a pull nor for a disposition that is still to fall."""
+        """The asker is no longer there: it waits neither for a pull nor for what is still being made."""
         self.waiting.gone(request)
         for made in self.in_flight.values():
             if isinstance(made, Accepted):
                 made.record.waiters = [asker for asker in made.record.waiters if asker[0] != request]
+            elif isinstance(made, Offering) and made.request == request:
+                made.gone = True
 
     def why(self, waiting: Waiting) -> Park:
         """Why this pull waits, and for whom, as things stand now."""

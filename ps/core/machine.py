@@ -37,7 +37,7 @@ from ps.core.groups import Group, Offering
 from ps.core.membership import Incarnation, Membership
 
 if TYPE_CHECKING:
-    from protocol.requests import Life, Request, WorkerRequest
+    from protocol.requests import Life, Request
     from protocol.tensors import TensorSpec
     from ps.core.deduplication import Verdict
     from ps.core.effects import Effect
@@ -171,7 +171,7 @@ class Machine:
         if isinstance(member, Incarnation) and not member.ended:
             self.membership.renew(member, now)
 
-    def _asked_by_worker(self, request: int, message: WorkerRequest, now: float) -> None:
+    def _asked_by_worker(self, request: int, message: Leave | Heartbeat | Pull | Barrier, now: float) -> None:
         member = self._member(message.life) if message.life else None
         assert member is not None, "a reader's pull does not come here"
         if isinstance(member, Refused):
@@ -183,7 +183,9 @@ class Machine:
             self.membership.renew(member, now)
             self._asked_by_member(request, message, member, now)
 
-    def _asked_by_member(self, request: int, message: WorkerRequest, member: Incarnation, now: float) -> None:
+    def _asked_by_member(
+        self, request: int, message: Leave | Heartbeat | Pull | Barrier, member: Incarnation, now: float
+    ) -> None:
         match message:
             case Heartbeat():
                 self._emit(Answered(request, Renewed(self.settings.lease_seconds)))
@@ -199,6 +201,8 @@ class Machine:
                     self._emit(Answered(request, not_joined(member, message.group)))
                 else:
                     self._emit(Answered(request, self._unknown_group(message.group)))
+            case _:
+                assert_never(message)
 
     def _join(self, request: int, join: Join, now: float) -> None:
         for name in join.groups or ():
@@ -252,7 +256,7 @@ class Machine:
         limit = self.settings.max_iteration_seconds
         if limit is not None:
             for member in list(self.membership.live()):
-                if any(one.grants and one.granted_at + limit <= now for one in member.groups.values()):
+                if any(one.computing and one.granted_at + limit <= now for one in member.groups.values()):
                     hung = f"{member} has been in one iteration for longer than {limit:g} s"
                     self._end(member, Reason.ITERATION_TOO_LONG, hung)
         self.barriers.expire(now)

@@ -10,11 +10,11 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
-from aiohttp import hdrs
+from aiohttp import HttpVersion11, hdrs
 
 from protocol import limits, routes, streams
 from protocol.decoder import Decoder
-from protocol.errors import BodyTooLarge, Code, MalformedRequest, WireError
+from protocol.errors import BodyTooLarge, Code, MalformedFrame, MalformedRequest, WireError
 from protocol.fields import Fields
 
 if TYPE_CHECKING:
@@ -28,18 +28,29 @@ if TYPE_CHECKING:
 _HEAD_BYTES = limits.MAX_METADATA_BYTES + 1024
 
 
-def _check_body(request: web.Request, limit_bytes: int) -> None:
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+async def expected(request: web.Request) -> None:
+    """`Expect: 100-continue`: nothing yet. The sender is told to go on when its headers have passed."""
+
+
+def _admit(request: web.Request, limit_bytes: int) -> None:
+    """Judge a body by its headers; whoever waits for that with the body is told to send it."""
     encoding = request.headers.get(hdrs.CONTENT_ENCODING, "identity")
     if encoding != "identity":
         raise WireError(Code.UNSUPPORTED_MEDIA, f"Content-Encoding {encoding[:40]!r} is not taken; send it plain")
     declared = request.content_length
     if declared is not None and declared > limit_bytes:
         raise BodyTooLarge(f"the body has {declared} bytes, the limit here is {limit_bytes}")
+    waits = request.headers.get(hdrs.EXPECT, "").lower() == "100-continue" and request.version == HttpVersion11
+    if waits and request.transport is not None:
+        request.transport.write(_CONTINUE)
 
 
 async def json_body(request: web.Request) -> dict[str, Any]:
     """A small JSON object."""
-    _check_body(request, limits.MAX_JSON_BYTES)
+    _admit(request, limits.MAX_JSON_BYTES)
     body = await streams.receive_bytes(request.content, limits.MAX_JSON_BYTES)
     try:
         value = json.loads(body)
@@ -57,12 +68,19 @@ async def frame_body(request: web.Request, max_body_bytes: int, allocate: Callab
             Code.UNSUPPORTED_MEDIA,
             f"Content-Type is {request.content_type[:80]!r}; tensors come in frames, {routes.FRAME}",
         )
-    _check_body(request, max_body_bytes + _HEAD_BYTES)
-    return await streams.receive(request.content, Decoder(max_body_bytes, allocate))
+    _admit(request, max_body_bytes + _HEAD_BYTES)
+    declared = request.content_length
+
+    def checked(nbytes: int) -> memoryview:
+        if declared is not None and nbytes > declared:
+            raise MalformedFrame(f"truncated: a body of {nbytes} bytes is declared in a frame of {declared}")
+        return allocate(nbytes)
+
+    return await streams.receive(request.content, Decoder(max_body_bytes, checked))
 
 
 def query(request: web.Request) -> Fields:
-    """The query string's fields. A field given twice counts as it was given last."""
+    """The query string's fields. A field given twice counts as it was given first."""
     return Fields(dict(request.query), "query")
 
 

@@ -9,7 +9,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import structlog
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from protocol.errors import Code, WireError
 from ps.server import rendering
@@ -60,19 +60,23 @@ def _observed(metrics: ServerMetrics) -> Middleware:
     log = structlog.get_logger("ps.http")
 
     async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+        headers: dict[str, str] = {}
         try:
             return await handler(request)
         except WireError as error:
-            refusal = error
+            # Without its traceback: the frames in there hold the refused body, and the error would hold them until
+            # the garbage collector comes by.
+            refusal = error.with_traceback(None)
         except web.HTTPException as error:
             refusal = _known(error, request)
+            headers = {name: value for name, value in error.headers.items() if name == hdrs.ALLOW}
         except (asyncio.CancelledError, ConnectionError, web.RequestPayloadError):
             raise  # the client is gone, there is nobody to answer
         except Exception:
             log.exception("a handler failed", method=request.method, path=request.path)
             refusal = WireError(Code.INTERNAL, "the server failed on this request; its log says why")
         metrics.refused(refusal.code)
-        return rendering.problem(refusal)
+        return rendering.problem(refusal, headers)
 
     @web.middleware
     async def observed(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -81,7 +85,8 @@ def _observed(metrics: ServerMetrics) -> Middleware:
         route = resource.canonical if resource is not None else "unknown"
         metrics.answered(route, request.method, response.status)
         metrics.received(route, request.content.total_bytes)
-        metrics.sent(route, response.body_length)
+        # Small responses are written after this; what they will be is known.
+        metrics.sent(route, 0 if request.method == hdrs.METH_HEAD else response.content_length or 0)
         return response
 
     return observed

@@ -56,17 +56,17 @@ class Handlers:
 
     def table(self) -> list[web.RouteDef]:
         return [
-            web.post(routes.WORKERS, self.join),
+            web.post(routes.WORKERS, self.join, expect_handler=admission.expected),
             web.delete(routes.WORKER, self.leave),
             web.put(routes.LEASE, self.heartbeat),
-            web.put(routes.PARAMS, self.offer),
+            web.put(routes.PARAMS, self.offer, expect_handler=admission.expected),
             web.get(routes.PARAMS, self.pull),
-            web.post(routes.UPDATES, self.push),
-            web.post(routes.BARRIER, self.barrier),
+            web.post(routes.UPDATES, self.push, expect_handler=admission.expected),
+            web.post(routes.BARRIER, self.barrier, expect_handler=admission.expected),
             web.get(routes.POLICY, self.policy),
-            web.put(routes.POLICY, self.set_policy),
+            web.put(routes.POLICY, self.set_policy, expect_handler=admission.expected),
             web.get(routes.OPTIMIZER, self.optimizer),
-            web.put(routes.OPTIMIZER, self.set_optimizer),
+            web.put(routes.OPTIMIZER, self.set_optimizer, expect_handler=admission.expected),
             web.get(routes.STATUS, self.status),
             web.post(routes.CHECKPOINTS, self.save),
             web.get(routes.CHECKPOINTS, self.checkpoints),
@@ -99,6 +99,11 @@ class Handlers:
         if admission.query(request).flag("ask"):
             fields = Fields(await admission.json_body(request), "offer")
             specs = tuple(TensorSpec.read(row) for row in fields.listing("specs", limits.MAX_TENSORS))
+            names = set[str]()
+            for spec in specs:
+                if spec.name in names:
+                    raise WireError(Code.DUPLICATE_TENSOR, f"tensor {spec.name!r} is there twice", tensor=spec.name)
+                names.add(spec.name)
             return rendering.small((await self._runtime.ask(Offer(specs, ask=True))).reply)
         frame = await self._frame(request)
         if not frame.specs:

@@ -20,6 +20,7 @@ from ps.arithmetic.guards import GuardMode
 from ps.arithmetic.memory import Pool
 from ps.arithmetic.parameters import Parameters
 from ps.arithmetic.settings import OptimizerSettings
+from ps.config import StartError
 from ps.core.machine import GroupSettings, Settings
 from ps.observability import logs
 from ps.observability.metrics import ServerMetrics
@@ -41,7 +42,7 @@ GOODBYE_SECONDS = 5.0
 def serve(config: ServerConfig) -> int:
     """Serve until SIGTERM, SIGINT or the end of the run. Returns the exit code: 0, or 1 after a failure of our own.
 
-    Prints the address as the first line on stdout. Raises `ValueError` for what the user can mend: a port in use, an
+    Prints the address as the first line on stdout. Raises `StartError` for what the user can mend: a port in use, an
     unreadable checkpoint, initial values that are none.
     """
     logs.configure(config.log_level, config.log_format)
@@ -101,28 +102,28 @@ class _Server:
         self._runtime: Runtime | None = None
 
     def _views(self) -> Iterable[GroupView]:
-        return self._runtime.views() if self._runtime else ()
+        return self._runtime.observer.views() if self._runtime else ()
 
     async def run(self) -> int:
         config = self._config
         stopped = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-        with contextlib.ExitStack() as stack:
-            runtime, saving = self._build(stack)
-            if config.init is not None:
-                await offer_initial(runtime, config.init)
-            app = runner(application(runtime, saving, config.max_body_bytes))
-            await app.setup()
+        async with contextlib.AsyncExitStack() as stack:
             try:
-                print(await _listen(app, config.host, config.port), flush=True)
-                return await self._until_stopped(runtime, saving, stopped)
-            finally:
-                await app.cleanup()
-                for applier in runtime.appliers.values():
-                    applier.close()
+                runtime, saving = self._build(stack)
+                if config.init is not None:
+                    await offer_initial(runtime, config.init)
+                app = runner(application(runtime, saving, config.max_body_bytes))
+                stack.push_async_callback(app.cleanup)
+                await app.setup()
+                address = await _listen(app, config.host, config.port)
+            except (ValueError, OSError) as error:
+                raise StartError(str(error)) from error
+            print(address, flush=True)
+            return await self._until_stopped(runtime, saving, stopped)
 
-    def _build(self, stack: contextlib.ExitStack) -> tuple[Runtime, Saving]:
+    def _build(self, stack: contextlib.AsyncExitStack) -> tuple[Runtime, Saving]:
         config = self._config
         pool = Pool()
         metrics = ServerMetrics(self._views)
@@ -147,6 +148,8 @@ class _Server:
             bodies=bodies,
         )
         self._runtime = runtime
+        for applier in runtime.appliers.values():
+            stack.callback(applier.close)
         saving.attach(runtime)
         return runtime, saving
 

@@ -44,10 +44,12 @@ def compact(value: Mapping[str, Any]) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
-def problem(error: WireError) -> web.Response:
+def problem(error: WireError, headers: Mapping[str, str] | None = None) -> web.Response:
     """A problem document (RFC 9457)."""
-    headers = {hdrs.RETRY_AFTER: str(RETRY_AFTER_SECONDS)} if error.status == 503 else {}
-    return web.json_response(error.to_document(), status=error.status, content_type=routes.PROBLEM, headers=headers)
+    told = dict(headers or {})
+    if error.status == 503:
+        told[hdrs.RETRY_AFTER] = str(RETRY_AFTER_SECONDS)
+    return web.json_response(error.to_document(), status=error.status, content_type=routes.PROBLEM, headers=told)
 
 
 def small(reply: Reply) -> web.Response:

@@ -18,29 +18,22 @@ import structlog
 
 from protocol.errors import Code, WireError
 from protocol.reasons import Reason
-from protocol.replies import Granted, NotYet, Pushed, PushPulled, Refused
+from protocol.replies import Granted, PushPulled
 from protocol.requests import Pull, Push
 from ps.arithmetic import admission
 from ps.arithmetic.guards import GuardMode, guard
 from ps.arithmetic.parameters import Update
-from ps.core import describe
 from ps.core.effects import (
     Answered,
     Apply,
-    Began,
     Drop,
-    Ended,
     Finished,
     Initialize,
     Parked,
-    RoundClosed,
-    RoundOpened,
-    Switched,
 )
 from ps.core.events import Asked, Gone, Heard, Published, Stop, Tick
-from ps.observability.logs import OnChange
-from ps.observability.metrics import GroupView, WorkerState, WorkerView
 from ps.server.applier import INLINE_BYTES, Applier, Job
+from ps.server.observer import Observer
 from ps.server.readers import Readers
 
 if TYPE_CHECKING:
@@ -97,7 +90,8 @@ class Runtime:
         self.machine = machine
         self.parameters = parameters
         self.metrics = metrics
-        self.readers = Readers(self._reader_closed)
+        self.observer = Observer(machine, parameters, metrics)
+        self.readers = Readers(self.observer.slow_reader_closed)
         self.finished = asyncio.Event()
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._pool = pool
@@ -111,9 +105,8 @@ class Runtime:
         self._asking: dict[int, _Asking] = {}
         self._events: deque[Event] = deque()
         self._stepping = False
-        self._reported: dict[str, dict[str, float]] = {}
+        self._unpublished: dict[tuple[str, int], Snapshot] = {}
         self._log = structlog.get_logger("ps")
-        self._why_changed = OnChange()
         self.on_published: Callable[[str, int], None] = lambda group, number: None
         self.appliers = {
             name: Applier(
@@ -170,6 +163,10 @@ class Runtime:
         try:
             while self._events:
                 event = self._events.popleft()
+                if isinstance(event, Published):
+                    # Here and not when it was made: replies decided before this event are about the version before.
+                    snapshot = self._unpublished.pop((event.group, event.number))
+                    self.parameters[event.group].versions.publish(snapshot)
                 effects = self.machine.step(event, self._clock())
                 if self._history:
                     self._history.record(self._clock() - self._started_at, event, effects)
@@ -192,12 +189,10 @@ class Runtime:
             else:
                 culprit = await self._loop.run_in_executor(None, guard, frame, self._guard_mode)
         except WireError as error:
-            self.metrics.non_finite(push.group)
-            self._log.warning("non-finite", rank=push.life.rank, clock=push.clock, tensor=error.facts.get("tensor"))
+            self.observer.non_finite(push, error.facts["tensor"], refused=True)
             raise
         if culprit is not None:
-            self.metrics.non_finite(push.group)
-            self._log.warning("non-finite applied", rank=push.life.rank, clock=push.clock, tensor=culprit)
+            self.observer.non_finite(push, culprit, refused=False)
 
     def allocate(self, nbytes: int) -> memoryview:
         """Memory for a body that is about to be received."""
@@ -219,36 +214,31 @@ class Runtime:
     async def set_optimizer(self, group: str, changes: Mapping[str, Any]) -> dict[str, Any]:
         """Other settings, from the next step decided after this on. Raises `WireError`."""
         one = self._known(group)
-        try:
-            settings = one.settings.changed(changes)
-        except ValueError as error:
-            raise WireError(Code.INVALID_VALUE, str(error)) from None
         changed: asyncio.Future[str | None] = self._loop.create_future()
 
         def configure() -> str | None:
+            # From the settings of that moment: another change may stand before this one in the queue.
             try:
-                one.configure(settings)
+                one.configure(one.settings.changed(changes))
             except ValueError as error:
                 return str(error)
             return None
 
-        self.appliers[group].submit(Job(configure, changed.set_result, nbytes=0, makes_version=False))
+        def configured(wrong: str | None) -> None:
+            if not changed.done():  # the asker may be gone
+                changed.set_result(wrong)
+
+        self.appliers[group].submit(Job(configure, configured, nbytes=0, makes_version=False))
         wrong = await changed
         if wrong:
             raise WireError(Code.INVALID_VALUE, wrong)
-        self._log.info("optimizer changed", group=group, **settings.to_fields())
+        self._log.info("optimizer changed", group=group, **one.settings.to_fields())
         return self.optimizer(group)
 
     def status(self) -> dict[str, Any]:
+        """The whole state, JSON-ready."""
         now = self._clock()
-        told = describe.status(self.machine, now)
-        told["uptime_seconds"] = round(now - self._started_at, 3)
-        for worker in told["workers"]:
-            worker["reported"] = self._reported.get(worker["rank"], {})
-        for name, group in told["groups"].items():
-            group["live_versions"] = self.parameters[name].versions.live
-            group["learning_rate"] = self.optimizer(name)["learning_rate"]
-        return told
+        return self.observer.status(now) | {"uptime_seconds": round(now - self._started_at, 3)}
 
     def not_ready_because(self) -> str | None:
         """None: the server takes requests and there is something to pull."""
@@ -256,27 +246,6 @@ class Runtime:
             return "the server is stopping"
         empty = [name for name, group in self.machine.groups.items() if not group.published]
         return f"no parameters yet in {', '.join(empty)}" if empty else None
-
-    def views(self) -> list[GroupView]:
-        """The state, for the metrics."""
-        return [
-            GroupView(
-                name,
-                group.published,
-                self.parameters[name].versions.live,
-                group.min_clock,
-                [
-                    WorkerView(
-                        one.rank,
-                        one.groups[name].clock,
-                        one.groups[name].clock - group.min_clock,
-                        WorkerState.WAITING if group.waiting.of(one) else WorkerState.COMPUTING,
-                    )
-                    for one in group.roster
-                ],
-            )
-            for name, group in self.machine.groups.items()
-        ]
 
     def _known(self, group: str) -> Parameters:
         if group not in self.parameters:
@@ -287,70 +256,43 @@ class Runtime:
     # Effects out.
 
     def _perform(self, effect: Effect) -> None:
+        self.observer.decided(effect)
         match effect:
             case Answered(request, reply):
                 self._answer(request, reply)
-            case Parked(request, who, reason, detail):
-                self._asking[request].waited_for = reason
-                if self._why_changed(who, reason):
-                    self._log.info("waits", who=who, reason=str(reason), detail=detail)
+            case Parked(request, _, reason, _):
+                if request in self._asking:
+                    self._asking[request].waited_for = reason
+                else:
+                    # The asker went away while its push was being applied; nobody waits for the pull behind it.
+                    self.happen(Gone(request))
             case Apply():
                 self._apply(effect)
             case Initialize(group, number, body, specs):
                 frame, names = self.bodies[body], frozenset(spec.name for spec in specs)
-                one = self.parameters[group]
-                self._submit(group, lambda: one.offer(number, frame, names), self._offered(group), frame.body.nbytes)
+                offer = partial(self.parameters[group].offer, number, frame, names)
+                self._submit(group, offer, partial(self._made, group), frame.body.nbytes)
             case Drop(bodies):
                 for body in bodies:
                     self.bodies.pop(body, None)
-            case Began(rank, incarnation):
-                self.metrics.joined()
-                self._log.info("joined", rank=rank, incarnation=incarnation)
-            case Ended(rank, incarnation, reason, detail):
-                self.metrics.departed(reason)
-                self._reported.pop(rank, None)
-                self._why_changed.forget(f"{rank}#{incarnation}")
-                log = self._log.info if reason is Reason.LEFT else self._log.warning
-                log("ended", rank=rank, incarnation=incarnation, reason=str(reason), detail=detail)
-            case RoundOpened(group, number, members):
-                self._log.debug("round opens", group=group, round=number, members=members)
-            case RoundClosed(group, number, contributors, samples):
-                self.metrics.round_closed(group)
-                self._log.debug("round closes", group=group, round=number, of=contributors, samples=samples)
-            case Switched(group, mode, staleness, switch_point):
-                self._log.info("switched", group=group, mode=mode, staleness=staleness, after=switch_point)
             case Finished():
-                self._log.info("finished", until=self.machine.settings.until)
                 self.finished.set()
+            case _:
+                pass  # told, and nothing to be carried out
 
     def _answer(self, request: int, reply: Reply) -> None:
         asking = self._asking.pop(request, None)
-        self._count(reply, asking)
-        if asking is None or asking.answer.done():
+        if asking is None:
             return
+        self.observer.answered(asking.message, reply, asking.waited_for, self._clock() - asking.since)
         granted = reply.pulled if isinstance(reply, PushPulled) else reply
         version = None
         if isinstance(granted, Granted) and not granted.unchanged:
             assert isinstance(asking.message, (Pull, Push)), "only these are granted anything"
             version = self.parameters[asking.message.group].versions.current
             assert version.number == granted.version.number, f"{granted} but {version}"
-        asking.answer.set_result(Outcome(reply, version))
-
-    def _count(self, reply: Reply, asking: _Asking | None) -> None:
-        pushed = reply.pushed if isinstance(reply, PushPulled) else reply
-        pulled = reply.pulled if isinstance(reply, PushPulled) else reply
-        if isinstance(pulled, Refused):
-            self.metrics.refused(pulled.error.code)
-        if asking is None:
-            return
-        push = asking.message
-        if isinstance(push, Push) and isinstance(pushed, Pushed) and pushed.reason is not Reason.REPEATED:
-            self.metrics.pushed(push.group, pushed.disposition, pushed.reason)
-            if push.metrics:
-                self._reported[push.life.rank] = dict(push.metrics)
-        if isinstance(pulled, (Granted, NotYet)) and isinstance(asking.message, Pull) and asking.message.life:
-            waited = self._clock() - asking.since
-            self.metrics.pull_answered(asking.message.group, asking.waited_for, waited)
+        if not asking.answer.done():
+            asking.answer.set_result(Outcome(reply, version))
 
     def _apply(self, apply: Apply) -> None:
         updates = [
@@ -369,22 +311,18 @@ class Runtime:
 
         def stepped(result: tuple[Step, float]) -> None:
             made, seconds = result
-            staleness = [apply.staleness] * len(apply.contributions)
-            self.metrics.stepped(apply.group, seconds, staleness, made.gradient_norm)
-            self._publish(apply.group, made.snapshot)
+            self.observer.stepped(apply, made, seconds)
+            self._made(apply.group, made.snapshot)
 
         self._submit(apply.group, step, stepped, nbytes)
-
-    def _offered(self, group: str) -> Callable[[Snapshot], None]:
-        return lambda snapshot: self._publish(group, snapshot)
 
     def _submit(self, group: str, work: Callable[[], Any], done: Callable[[Any], None], nbytes: int) -> None:
         # The step touches the whole model, however small the update.
         model_bytes = self.parameters[group].versions.current.layout.nbytes
         self.appliers[group].submit(Job(work, done, max(nbytes, model_bytes)))
 
-    def _publish(self, group: str, snapshot: Snapshot) -> None:
-        self.parameters[group].versions.publish(snapshot)
+    def _made(self, group: str, snapshot: Snapshot) -> None:
+        self._unpublished[group, snapshot.number] = snapshot
         self.happen(Published(group, snapshot.number))
         self.on_published(group, snapshot.number)
 
@@ -398,10 +336,6 @@ class Runtime:
 
     def _stalled(self, group: str) -> None:
         self.readers.press(group, self.parameters[group].versions.current.number, self._clock())
-
-    def _reader_closed(self) -> None:
-        self.metrics.slow_reader_closed()
-        self._log.warning("slow reader closed")
 
     def _fail(self, error: BaseException) -> None:
         self._log.error("a step failed; the server stops", exc_info=error)

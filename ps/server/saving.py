@@ -50,7 +50,7 @@ class Saving:
 
     def begin(
         self,
-        stack: contextlib.ExitStack,
+        stack: contextlib.AsyncExitStack,
         settings: Settings,
         parameters: Mapping[str, Parameters],
         now: float,

@@ -1,0 +1,238 @@
+from __future__ import annotations
+
+import json
+import math
+from contextlib import suppress
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from protocol import limits
+from protocol.errors import MalformedRequest
+from protocol.fields import MAX_INTEGER, Fields
+from protocol.requests import (
+    Barrier,
+    Heartbeat,
+    Join,
+    Leave,
+    Life,
+    Offer,
+    Pull,
+    Push,
+    SetPolicy,
+    UpdateKind,
+)
+from protocol.tensors import Kind, TensorSpec
+from protocol.versions import Version
+
+LIFE = Life("w0", 3, 2)
+PUSH = Push(LIFE, 5, 7, UpdateKind.GRADIENT, 4)
+
+ranks = st.text("aw.-_09", min_size=1, max_size=64)
+counts = st.integers(0, MAX_INTEGER)
+lives = st.builds(Life, ranks, counts, st.integers(1, MAX_INTEGER))
+versions = st.builds(Version, st.integers(0, 10**18 - 1), st.integers(0, 10**18 - 1))
+waits = st.none() | st.floats(0, limits.MAX_WAIT_SECONDS)
+
+
+@st.composite
+def pushes(draw):
+    common = {
+        "life": draw(lives),
+        "clock": draw(counts),
+        "version": draw(counts),
+        "group": draw(ranks),
+        "round": draw(st.none() | counts),
+        "pull": draw(st.booleans()),
+        "since": draw(st.none() | versions),
+        "wait_seconds": draw(waits),
+        "metrics": draw(st.dictionaries(st.text(), st.floats(allow_nan=False), max_size=3)),
+    }
+    if draw(st.booleans()):
+        return Push(kind=UpdateKind.SKIP, **common)
+    parts = draw(st.integers(1, limits.MAX_PARTS))
+    return Push(
+        kind=draw(st.sampled_from([UpdateKind.GRADIENT, UpdateKind.DELTA])),
+        samples=draw(st.integers(1, MAX_INTEGER)),
+        part=draw(st.integers(0, parts - 1)),
+        parts=parts,
+        keys=tuple(draw(st.lists(st.text(), max_size=3))),
+        **common,
+    )
+
+
+def wired(message) -> Fields:
+    """The fields after their way through JSON."""
+    return Fields(json.loads(json.dumps(message.to_fields())), "message")
+
+
+# There and back.
+
+
+@given(lives)
+def test_leave_heartbeat_and_life(life):
+    assert Life.read(wired(life)) == life
+    assert Leave.read(wired(Leave(life))) == Leave(life)
+    assert Heartbeat.read(wired(Heartbeat(life))) == Heartbeat(life)
+
+
+groups = st.none() | st.lists(st.text(), min_size=1, max_size=3).map(tuple)
+
+
+@given(st.builds(Join, ranks, st.text(min_size=1, max_size=limits.MAX_SESSION_LENGTH), groups))
+def test_join(join):
+    assert Join.read(wired(join)) == join
+
+
+@given(
+    st.builds(
+        Pull, group=ranks, life=lives, clock=counts, min_version=counts, since=st.none() | versions, wait_seconds=waits
+    )
+)
+def test_the_pull_of_a_worker(pull):
+    assert Pull.read(wired(pull), pull.wait_seconds) == pull
+
+
+@given(st.builds(Pull, group=ranks, min_version=counts, since=st.none() | versions))
+def test_the_pull_of_a_reader(pull):
+    assert Pull.read(wired(pull), None) == pull
+
+
+def test_a_pull_that_says_nothing_is_a_readers_of_the_default_group():
+    assert Pull.read(Fields({}, "pull"), None) == Pull()
+
+
+def test_a_query_string_carries_numbers_as_text():
+    query = {key: str(value) for key, value in Pull(life=LIFE, clock=4, min_version=2).to_fields().items()}
+    assert Pull.read(Fields(query, "pull"), 1.0) == Pull(life=LIFE, clock=4, min_version=2, wait_seconds=1.0)
+
+
+@given(pushes())
+def test_push(push):
+    read = Push.read(wired(push), push.keys, pull=push.pull, since=push.since, wait_seconds=push.wait_seconds)
+    assert read == push
+    assert read.metrics == push.metrics
+
+
+def test_a_push_re_sent_is_byte_identical_whether_or_not_it_asks_for_parameters():
+    asking = replace(PUSH, pull=True, since=Version(1, 2), wait_seconds=9.0)
+    assert asking.to_fields() == PUSH.to_fields()
+
+
+@given(st.builds(Barrier, lives, ranks, counts, st.integers(1, limits.MAX_RANKS), waits))
+def test_barrier(barrier):
+    assert Barrier.read(wired(barrier), barrier.name, barrier.wait_seconds) == barrier
+
+
+def test_a_barrier_without_parties_is_for_one():
+    fields = LIFE.to_fields() | {"generation": 0}
+    assert Barrier.read(Fields(fields, "barrier"), "b", None).parties == 1
+
+
+@given(st.builds(SetPolicy, st.text(min_size=1, max_size=32), st.none() | st.integers(0, limits.MAX_STALENESS), ranks))
+def test_set_policy(policy):
+    assert SetPolicy.read(wired(policy), policy.group) == policy
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"part": 2, "parts": 2}, "'part' is 2, it must be below 'parts' = 2"),
+        ({"samples": 0}, "an iteration without samples is a skip"),
+        ({"kind": UpdateKind.SKIP}, "a skip carries no tensors, no samples"),
+        ({"kind": UpdateKind.SKIP, "samples": 0, "keys": ("w",)}, "a skip carries no tensors, no samples"),
+        ({"kind": UpdateKind.SKIP, "samples": 0, "parts": 2}, "a skip carries no tensors, no samples"),
+    ],
+)
+def test_a_push_that_contradicts_itself(change, words):
+    with pytest.raises(MalformedRequest, match=words):
+        replace(PUSH, **change)
+
+
+@pytest.mark.parametrize("metric", [True, "0.5", None, [1], 10**400])
+def test_a_metric_is_a_number(metric):
+    with pytest.raises(MalformedRequest, match="metric 'loss' must be a number"):
+        Push.read(Fields(PUSH.to_fields() | {"metrics": {"loss": metric}}, "push"), ())
+
+
+def test_a_loss_that_has_diverged_may_be_reported():
+    read = Push.read(Fields(PUSH.to_fields() | {"metrics": {"loss": math.nan, "step": 3}}, "push"), ())
+    assert math.isnan(read.metrics["loss"])
+    assert read.metrics["step"] == 3.0
+
+
+@pytest.mark.parametrize("groups", [[], [1], ["a", None], "a", ["g"] * (limits.MAX_GROUPS + 1)])
+def test_the_groups_of_a_join(groups):
+    with pytest.raises(MalformedRequest, match="groups"):
+        Join.read(Fields({"rank": "w0", "session": "s", "groups": groups}, "join"))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("rank", "a b"), ("epoch", -1), ("incarnation", 0), ("clock", "x"), ("kind", "model"), ("parts", 1025)],
+)
+def test_a_refusal_names_the_field_and_the_value(field, value):
+    with pytest.raises(MalformedRequest, match=f"'{field}' is {value!r}, it must be"):
+        Push.read(Fields(PUSH.to_fields() | {field: value}, "push"), ())
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.just(10**400) | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=5,
+)
+readers = {
+    "life": (LIFE, Life.read),
+    "join": (Join("w0", "s", ("g",)), Join.read),
+    "leave": (Leave(LIFE), Leave.read),
+    "heartbeat": (Heartbeat(LIFE), Heartbeat.read),
+    "pull": (Pull(life=LIFE, min_version=2, since=Version(1, 2)), lambda fields: Pull.read(fields, None)),
+    "push": (replace(PUSH, round=1, metrics={"loss": 1.0}), lambda fields: Push.read(fields, ("w",))),
+    "barrier": (Barrier(LIFE, "b", 0), lambda fields: Barrier.read(fields, "b", None)),
+    "policy": (SetPolicy("ssp", 1), lambda fields: SetPolicy.read(fields, "default")),
+}
+
+
+@pytest.mark.parametrize("name", readers)
+@settings(max_examples=60)
+@given(data=st.data())
+def test_whatever_comes_is_a_message_or_a_wire_error(name, data):
+    message, read = readers[name]
+    known = message.to_fields()
+    changed = data.draw(st.dictionaries(st.sampled_from(sorted(known)), anything, max_size=3), label="changed")
+    mapping = data.draw(st.sampled_from([known | changed, changed]), label="mapping")
+    with suppress(MalformedRequest):
+        assert isinstance(read(Fields(mapping, name)), type(message))
+
+
+# How they read.
+
+
+W = TensorSpec("w", (3,), "float32", Kind.TRAINABLE)
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        (LIFE, "w0#2"),
+        (Join("w0", "s"), "join w0 session=s"),
+        (Leave(LIFE), "leave w0#2"),
+        (Heartbeat(LIFE), "heartbeat w0#2"),
+        (Offer((W,)), "offer w"),
+        (Offer((W, replace(W, name="b")), ask=True), "ask w,b"),
+        (Pull(), "pull reader"),
+        (Pull(life=LIFE, clock=4, min_version=9), "pull w0#2@4 min_version=9"),
+        (PUSH, "push w0#2@5 gradient v7"),
+        (replace(PUSH, pull=True, part=1, parts=3), "pushpull w0#2@5 gradient v7 part 2/3"),
+        (Barrier(LIFE, "b", 1), "barrier b/1 w0#2"),
+        (SetPolicy("sync"), "policy sync"),
+        (SetPolicy("ssp", 2), "policy ssp(2)"),
+    ],
+)
+def test_messages_read_well(message, words):
+    assert str(message) == words

@@ -1,0 +1,47 @@
+import pytest
+import torch
+
+from protocol.errors import Code, WireError
+from ps.arithmetic.guards import GuardMode, first_non_finite, guard
+
+FINE = {"a": torch.randn(50, 3), "b": torch.randn(7), "c.running_var": torch.ones(4), "n": torch.tensor(3)}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("name", ["a", "b", "c.running_var"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
+def test_one_bad_element_is_found_and_its_tensor_named(frame, value, name, dtype):
+    tensors = {n: t.to(getattr(torch, dtype)) if t.is_floating_point() else t for n, t in FINE.items()}
+    tensors[name] = tensors[name].clone()
+    tensors[name].view(-1)[-1] = value
+    bad = frame(tensors)
+    assert first_non_finite(bad) == guard(bad, GuardMode.WARN) == name
+    assert guard(bad, GuardMode.OFF) is None
+    with pytest.raises(WireError, match=f"tensor '{name}' has a NaN or an infinity") as raised:
+        guard(bad, GuardMode.REFUSE)
+    assert raised.value.code is Code.NON_FINITE
+    assert raised.value.status == 422
+    assert raised.value.facts == {"tensor": name}
+
+
+def test_finite_updates_pass(frame):
+    assert guard(frame(FINE), GuardMode.REFUSE) is None
+    assert guard(frame({}), GuardMode.REFUSE) is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+def test_a_sum_that_overflows_is_only_a_suspicion(frame, dtype):
+    largest = torch.full((8, 8), torch.finfo(dtype).max, dtype=dtype)
+    assert first_non_finite(frame({"a": largest, "b": largest})) is None
+    bad = largest.clone()
+    bad[3, 3] = float("nan")
+    assert first_non_finite(frame({"a": largest, "b": bad})) == "b"
+
+
+def test_infinities_that_cancel_are_found(frame):
+    assert first_non_finite(frame({"a": torch.tensor([float("inf"), float("-inf")])})) == "a"
+
+
+def test_the_first_in_the_order_of_the_body_is_named(frame):
+    nan = torch.full((2,), float("nan"))
+    assert first_non_finite(frame({"z": nan, "b": nan}, as_given=True)) == "z"

@@ -1,0 +1,257 @@
+import math
+
+import pytest
+import torch
+
+from protocol.decoder import allocate_aligned
+from protocol.spans import Layout
+from ps.arithmetic.bodies import Body
+from ps.arithmetic.optimizers import FULL_PRECISION, Optimizer
+from ps.arithmetic.runs import Chart
+from ps.arithmetic.settings import OptimizerKind, OptimizerSettings
+
+SHAPES = {"conv.weight": (4, 3, 3, 3), "fc.weight": (33, 7), "conv.bias": (4,), "norm.scale": (), "void": (0, 2)}
+KINDS = list(OptimizerKind)
+
+
+def model(dtype=torch.float32):
+    return {name: torch.randn(shape).to(dtype) for name, shape in SHAPES.items()}
+
+
+def plain(kind, parameters, settings, *, fused):
+    """The loop's optimizer, as a user writes it, with the server's two parameter groups."""
+    flat = settings.weight_decay if settings.decay_vectors else 0.0
+    groups = [
+        {"params": [p for p in parameters.values() if p.ndim >= 2], "weight_decay": settings.weight_decay},
+        {"params": [p for p in parameters.values() if p.ndim < 2], "weight_decay": flat},
+    ]
+    rate = {"lr": settings.lr, "fused": fused}
+    match kind:
+        case OptimizerKind.SGD:
+            return torch.optim.SGD(groups, **rate)
+        case OptimizerKind.MOMENTUM | OptimizerKind.NESTEROV:
+            nesterov = kind is OptimizerKind.NESTEROV
+            return torch.optim.SGD(groups, momentum=settings.momentum, nesterov=nesterov, **rate)
+        case OptimizerKind.ADAM:
+            return torch.optim.Adam(groups, **rate)
+        case OptimizerKind.ADAMW:
+            return torch.optim.AdamW(groups, **rate)
+        case OptimizerKind.ADAGRAD:
+            return torch.optim.Adagrad(groups, **rate)
+
+
+class Server:
+    """The optimizer with its bodies, as the server runs it."""
+
+    def __init__(self, frame, values, settings):
+        start = frame(values)
+        self.frame, self.layout = frame, Layout.of(start.specs)
+        self.chart, self.body = Chart(self.layout), Body(start.body)
+        self.optimizer = Optimizer(settings, self.layout, self.body)
+
+    def step(self, gradients):
+        memory = allocate_aligned(self.layout.nbytes)
+        memory[:] = b"\xff" * len(memory)
+        before = bytes(self.body._bytes.numpy())
+        new = Body(memory)
+        rate = self.optimizer.step(self.body, new, self.chart.runs([self.frame(gradients)]))
+        assert bytes(self.body._bytes.numpy()) == before, "the old body was written to"
+        self.body = new
+        return rate
+
+    @property
+    def values(self):
+        return {name: self.body.tensor(place).clone() for name, place in self.layout.places.items()}
+
+
+def assert_same(found, expected, **tolerance):
+    for name, tensor in expected.items():
+        if tolerance:
+            torch.testing.assert_close(found[name], tensor.detach(), **tolerance)
+        else:
+            assert torch.equal(found[name], tensor.detach()), name
+
+
+@pytest.mark.parametrize("decay_vectors", [False, True])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("kind", KINDS)
+def test_bits_are_those_of_a_plain_loop(frame, kind, dtype, weight_decay, decay_vectors):
+    settings = OptimizerSettings(kind, lr=0.05, weight_decay=weight_decay, decay_vectors=decay_vectors)
+    start = model(dtype)
+    parameters = {name: torch.nn.Parameter(tensor.clone()) for name, tensor in start.items()}
+    loop = plain(kind, parameters, settings, fused=str(dtype).removeprefix("torch.") in FULL_PRECISION)
+    server = Server(frame, start, settings)
+    for _ in range(5):
+        gradients = model(dtype)
+        for name, gradient in gradients.items():
+            parameters[name].grad = gradient.clone()
+        loop.step()
+        server.step(gradients)
+        assert_same(server.values, parameters)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_torchs_default_implementation_differs_by_rounding_at_most(frame, kind):
+    settings = OptimizerSettings(kind, lr=0.05, weight_decay=0.1)
+    start = model()
+    parameters = {name: torch.nn.Parameter(tensor.clone()) for name, tensor in start.items()}
+    loop, server = plain(kind, parameters, settings, fused=None), Server(frame, start, settings)
+    for _ in range(10):
+        gradients = model()
+        for name, gradient in gradients.items():
+            parameters[name].grad = gradient.clone()
+        loop.step()
+        server.step(gradients)
+    if kind is OptimizerKind.SGD:
+        assert_same(server.values, parameters)
+    else:
+        assert_same(server.values, parameters, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_has_no_gradient_is_left_alone_state_and_count_too(frame, kind):
+    settings = OptimizerSettings(kind, lr=0.05, weight_decay=0.1)
+    start = model() | {"bn.running_mean": torch.randn(3), "bn.count": torch.tensor(4)}
+    parameters = {name: torch.nn.Parameter(start[name].clone()) for name in SHAPES}
+    # torch's fused SGD raises on parameters that get their first gradient later than others.
+    fused = None if kind in (OptimizerKind.MOMENTUM, OptimizerKind.NESTEROV) else True
+    tolerance = {} if fused else {"rtol": 1e-6, "atol": 1e-7}
+    loop, server = plain(kind, parameters, settings, fused=fused), Server(frame, start, settings)
+    for sent in (["conv.bias"], SHAPES, ["fc.weight"], ["conv.bias", "conv.weight"], [], ["fc.weight", "norm.scale"]):
+        gradients = {name: torch.randn(SHAPES[name]) for name in sent}
+        for name, parameter in parameters.items():
+            parameter.grad = gradients[name].clone() if name in gradients else None
+        loop.step()
+        before = server.values
+        server.step(gradients)
+        assert_same(server.values, parameters, **tolerance)
+        assert_same(server.values, {name: before[name] for name in before if name not in gradients})
+    for name in ("bn.running_mean", "bn.count"):
+        assert torch.equal(server.values[name], start[name])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_padding_stays_zero(frame, kind):
+    server = Server(frame, model(), OptimizerSettings(kind, lr=0.05, weight_decay=0.1))
+    for _ in range(3):
+        server.step(model())
+    clean = frame(server.values)
+    assert bytes(server.body._bytes.numpy()) == bytes(clean.body)
+
+
+def test_the_schedule_counts_this_optimizers_steps(frame):
+    settings = OptimizerSettings.read({"lr": 1.0, "warmup_steps": 4})
+    server = Server(frame, model(), settings)
+    rates = [server.step(model()) for _ in range(2)]
+    server.optimizer.configure(settings.changed({"lr": 2.0}))
+    rates += [server.step({}) for _ in range(3)]
+    assert rates == [0.25, 0.5, 1.5, 2.0, 2.0]
+    assert server.optimizer.steps == 5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_saved_and_loaded_it_goes_on_bit_by_bit(frame, kind):
+    settings = OptimizerSettings(kind, lr=0.05, warmup_steps=3)
+    one = Server(frame, model(), settings)
+    one.step({name: tensor for name, tensor in model().items() if name != "conv.bias"})
+    one.step(model() if kind is OptimizerKind.SGD else {"fc.weight": torch.randn(33, 7)})
+    tensors, metadata = one.optimizer.save()
+    saved = {name: tensor.clone() for name, tensor in tensors.items()}
+    two = Server(frame, one.values, settings)
+    two.optimizer.load(tensors, metadata)
+    for _ in range(3):
+        gradients = model()
+        assert one.step(gradients) == two.step(gradients)
+        assert_same(two.values, one.values)
+    assert all(torch.equal(tensors[name], saved[name]) for name in saved), "what was saved has changed"
+
+
+def test_states_have_torchs_names(frame):
+    server = Server(frame, {"w": torch.ones(2, 2)}, OptimizerSettings(OptimizerKind.ADAM))
+    server.step({"w": torch.ones(2, 2)})
+    tensors, metadata = server.optimizer.save()
+    assert {name: tuple(tensor.shape) for name, tensor in tensors.items()} == {
+        "step/w": (),
+        "exp_avg/w": (2, 2),
+        "exp_avg_sq/w": (2, 2),
+    }
+    assert metadata["steps"] == 1
+    assert OptimizerSettings.read(metadata["settings"]) == server.optimizer.settings
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"kind": "adam"}, "saved state is of optimizer 'adam', the server runs 'momentum'"),
+        ({"exp_avg/w": torch.ones(2, 2)}, "'exp_avg/w' belongs to no parameter"),
+        ({"momentum_buffer/v": torch.ones(2, 2)}, "'momentum_buffer/v' belongs to no parameter"),
+        ({"momentum_buffer/w": torch.ones(2)}, "has shape (2,), it must be (2, 2)"),
+    ],
+)
+def test_a_state_that_does_not_fit_is_refused(frame, changes, words):
+    settings = OptimizerSettings(OptimizerKind.MOMENTUM)
+    server = Server(frame, {"w": torch.ones(2, 2)}, settings)
+    tensors, metadata = {}, {"steps": 1, "settings": {"kind": changes.pop("kind", "momentum")}}
+    with pytest.raises(ValueError) as raised:  # noqa: PT011
+        server.optimizer.load(tensors | changes, metadata)
+    assert words in str(raised.value)
+
+
+def test_an_incomplete_state_is_refused(frame):
+    server = Server(frame, {"w": torch.ones(2, 2)}, OptimizerSettings(OptimizerKind.ADAM))
+    with pytest.raises(ValueError, match="lacks exp_avg, exp_avg_sq"):
+        server.optimizer.load({"step/w": torch.tensor(1.0)}, {"settings": {"kind": "adam"}})
+
+
+def test_the_kind_of_a_running_optimizer_stays(frame):
+    server = Server(frame, model(), OptimizerSettings(OptimizerKind.ADAM))
+    with pytest.raises(ValueError, match="kind is sgd; a running optimizer stays adam"):
+        server.optimizer.configure(OptimizerSettings())
+
+
+def test_new_settings_keep_the_state(frame):
+    settings = OptimizerSettings(OptimizerKind.MOMENTUM, lr=0.1)
+    server = Server(frame, {"w": torch.zeros(1, 1)}, settings)
+    server.step({"w": torch.ones(1, 1)})
+    server.optimizer.configure(settings.changed({"lr": 1.0, "momentum": 0.5}))
+    server.step({"w": torch.zeros(1, 1)})
+    assert math.isclose(server.values["w"].item(), -0.1 - 0.5, rel_tol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_larger_layout_keeps_the_state_of_what_was_known(frame, kind):
+    settings = OptimizerSettings(kind, lr=0.05)
+    start = model()
+    parameters = {name: torch.nn.Parameter(tensor.clone()) for name, tensor in start.items()}
+    known = {name: tensor for name, tensor in start.items() if name != "fc.weight"}
+    server = Server(frame, known, settings)
+    fused = None if kind in (OptimizerKind.MOMENTUM, OptimizerKind.NESTEROV) else True
+    loop = plain(kind, parameters, settings, fused=fused)
+    for added in (False, True):
+        if added:
+            grown = frame(server.values | {"fc.weight": start["fc.weight"]})
+            server.layout, server.body = Layout.of(grown.specs), Body(grown.body)
+            server.chart = Chart(server.layout)
+            server.optimizer.extend(server.layout, server.body)
+        gradients = {name: torch.randn(shape) for name, shape in SHAPES.items() if added or name in known}
+        for name, gradient in gradients.items():
+            parameters[name].grad = gradient.clone()
+        loop.step()
+        server.step(gradients)
+    assert_same(server.values, parameters, **({} if fused else {"rtol": 1e-6, "atol": 1e-7}))
+
+
+def test_a_group_of_buffers_only(frame):
+    for kind in KINDS:
+        server = Server(frame, {"count": torch.tensor(3)}, OptimizerSettings(kind))
+        server.step({})
+        assert server.values["count"] == 3
+
+
+def test_gradients_are_let_go_after_the_step(frame):
+    for kind in KINDS:
+        server = Server(frame, {"w": torch.zeros(4, 4)}, OptimizerSettings(kind))
+        assert all(parameter.grad is None for parameter in server.optimizer._parameters.values())
+        server.step({"w": torch.ones(4, 4)})
+        assert all(parameter.grad is None for parameter in server.optimizer._parameters.values())

@@ -1,0 +1,250 @@
+import gc
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from protocol.requests import UpdateKind
+from ps.arithmetic.memory import Pool
+from ps.arithmetic.parameters import Parameters, Update
+from ps.arithmetic.settings import OptimizerKind, OptimizerSettings
+
+WIDTH = 260  # large enough for the pool to recycle a body
+
+
+def model():
+    return {
+        "fc.weight": torch.randn(WIDTH, WIDTH),
+        "fc.bias": torch.randn(WIDTH),
+        "bn.running_mean": torch.randn(3),
+        "bn.running_var": torch.rand(3),
+        "bn.num_batches_tracked": torch.tensor(0),
+    }
+
+
+def gradients():
+    return {name: torch.randn_like(tensor) for name, tensor in model().items() if name.startswith("fc")}
+
+
+@pytest.fixture(scope="session")
+def started(frame):
+    def start(config=None, values=None, **how):
+        parameters = Parameters(config or OptimizerSettings(lr=0.1), Pool(), **how)
+        offered = frame(values or model())
+        parameters.versions.publish(parameters.offer(1, offered, {spec.name for spec in offered.specs}))
+        return parameters
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def update(frame):
+    def build(*parts, samples=1, kind=UpdateKind.GRADIENT):
+        return Update(kind, samples, tuple(frame(part) for part in parts))
+
+    return build
+
+
+def arrive(parameters, update, live_workers=1):
+    number = parameters.versions.current.number + 1
+    step = parameters.step(number, [update], aggregated=False, live_workers=live_workers)
+    parameters.versions.publish(step.snapshot)
+    return step
+
+
+def test_a_group_begins_empty(started):
+    parameters = Parameters(OptimizerSettings(), Pool())
+    assert parameters.versions.current.number == 0
+    assert parameters.steps == 0
+
+
+def test_an_offer_stores_the_named_tensors_and_keeps_the_others(frame, values, started):
+    first = {"a": torch.randn(3, 3), "b": torch.randn(5)}
+    parameters = started(values=first)
+    arrive(parameters, Update(UpdateKind.GRADIENT, 1, (frame({"a": torch.ones(3, 3)}),)))
+    known = values(parameters.versions.current)
+    second = {"b": torch.zeros(5), "c": torch.randn(2, 2), "n": torch.tensor(7)}
+    snapshot = parameters.offer(3, frame(second), {"c", "n"})
+    assert parameters.versions.current.number == 2, "offering does not publish"
+    found = values(snapshot)
+    for name, tensor in (known | {"c": second["c"], "n": second["n"]}).items():
+        assert torch.equal(found[name], tensor)
+    assert bytes(snapshot.body) == bytes(frame(found).body), "the padding is zero"
+
+
+def test_a_step_on_arrival(started, update, values):
+    parameters = started()
+    before, sent = values(parameters.versions.current), gradients()
+    step = arrive(parameters, update(sent))
+    after = values(step.snapshot)
+    assert (step.snapshot.number, step.learning_rate, step.gradient_norm) == (2, 0.1, None)
+    for name, tensor in before.items():
+        expected = tensor.add(sent[name], alpha=-0.1) if name in sent else tensor
+        assert torch.equal(after[name], expected)
+
+
+def test_parts_are_one_update(started, update):
+    sent = gradients() | {"bn.running_mean": torch.ones(3)}
+    start = model()
+    whole, parts = started(values=start), started(values=start)
+    arrive(whole, update(sent))
+    arrive(parts, update({"fc.weight": sent["fc.weight"]}, {n: t for n, t in sent.items() if n != "fc.weight"}))
+    assert bytes(whole.versions.current.body) == bytes(parts.versions.current.body)
+
+
+@pytest.mark.parametrize("kind", list(OptimizerKind))
+def test_a_round_is_a_step_over_the_joined_batch(started, update, values, kind):
+    config = OptimizerSettings(kind, lr=0.01, weight_decay=0.01, clip_norm=5.0)
+    start = model()
+    one, many = started(config, start), started(config, start)
+    for number in (2, 3, 4):
+        sizes, sent = [3, 5, 8], [gradients() for _ in range(3)]
+        joined = {n: sum(g[n] * (k / 16) for k, g in zip(sizes, sent, strict=True)) for n in sent[0]}
+        arrive(one, update(joined))
+        round_ = [update(g, samples=k) for k, g in zip(sizes, sent, strict=True)]
+        step = many.step(number, round_, aggregated=True)
+        many.versions.publish(step.snapshot)
+        assert step.gradient_norm == pytest.approx(torch.cat([g.view(-1) for g in joined.values()]).norm().item())
+    expected = values(one.versions.current)
+    for name, tensor in values(many.versions.current).items():
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-4, atol=1e-5)
+
+
+def test_rounds_are_bit_identical_from_run_to_run(started, update):
+    start, sent = model(), [gradients() for _ in range(8)]
+    bodies = set()
+    for _ in range(2):
+        parameters = started(OptimizerSettings(OptimizerKind.ADAM, clip_norm=1.0), start)
+        for number in (2, 3):
+            round_ = [update(g, samples=k + 1) for k, g in enumerate(sent[4 * (number - 2) :][:4])]
+            parameters.versions.publish(parameters.step(number, round_, aggregated=True).snapshot)
+        bodies.add(bytes(parameters.versions.current.body))
+    assert len(bodies) == 1
+
+
+def test_clipping_acts_once_after_aggregation(started, update, values):
+    start = {"w": torch.zeros(1, 2)}
+    parameters = started(OptimizerSettings(lr=1.0, clip_norm=1.0), start)
+    round_ = [update({"w": torch.tensor([[30.0, 0.0]])}), update({"w": torch.tensor([[0.0, 40.0]])})]
+    step = parameters.step(2, round_, aggregated=True)
+    assert step.gradient_norm == 25.0
+    torch.testing.assert_close(values(step.snapshot)["w"], torch.tensor([[-0.6, -0.8]]))
+
+
+@pytest.mark.parametrize(("scale", "expected"), [(None, 0.25), (0.5, 0.5), (1.0, 1.0)])
+def test_a_delta_is_scaled_on_arrival_and_subtracted(started, update, values, scale, expected):
+    config = OptimizerSettings(lr=1.0, delta_scale=scale)
+    parameters = started(config, {"w": torch.zeros(2, 2), "bn.running_mean": torch.zeros(2)}, workers=4)
+    sent = update({"w": torch.ones(2, 2), "bn.running_mean": torch.ones(2)}, kind=UpdateKind.DELTA)
+    found = values(arrive(parameters, sent, live_workers=2).snapshot)
+    assert torch.equal(found["w"], torch.full((2, 2), -expected))
+    assert torch.equal(found["bn.running_mean"], torch.full((2,), 0.5)), "a buffer is a value, never scaled so"
+
+
+def test_an_aggregated_delta_is_federated_averaging(started, update, values):
+    parameters = started(OptimizerSettings(lr=1.0), {"w": torch.full((1, 1), 10.0)}, workers=4)
+    local = [(1, 7.0), (3, 11.0)]
+    round_ = [update({"w": torch.full((1, 1), 10.0 - w)}, samples=n, kind=UpdateKind.DELTA) for n, w in local]
+    found = values(parameters.step(2, round_, aggregated=True).snapshot)
+    assert found["w"].item() == (7.0 + 3 * 11.0) / 4
+
+
+def test_buffers_of_a_round(started, update, values):
+    parameters = started()
+    round_ = [
+        update({"bn.running_mean": torch.full((3,), mean), "bn.num_batches_tracked": torch.tensor(count)}, samples=n)
+        for n, mean, count in ((1, 0.0, 4), (3, 4.0, 9))
+    ]
+    before, found = values(parameters.versions.current), values(parameters.step(2, round_, aggregated=True).snapshot)
+    assert torch.equal(found["bn.running_mean"], torch.full((3,), 3.0))
+    assert found["bn.num_batches_tracked"] == 9
+    for name in ("fc.weight", "fc.bias", "bn.running_var"):
+        assert torch.equal(found[name], before[name])
+
+
+def test_updates_are_not_written_to(started, update):
+    parameters = started(OptimizerSettings(clip_norm=1e-3), workers=3)
+    for kind in (UpdateKind.GRADIENT, UpdateKind.DELTA):
+        sent = update(gradients(), kind=kind)
+        before = bytes(sent.frames[0].body)
+        arrive(parameters, sent)
+        parameters.versions.publish(
+            parameters.step(parameters.versions.current.number + 1, [sent, sent], aggregated=True).snapshot
+        )
+        assert bytes(sent.frames[0].body) == before
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.sampled_from(list(OptimizerKind)),
+    st.lists(st.sampled_from(["arrive", "round", "read", "forget", "save"]), max_size=25),
+)
+def test_what_readers_hold_never_changes_and_memory_is_bounded(started, update, kind, script):
+    pool = Pool()
+    parameters = Parameters(OptimizerSettings(kind, lr=0.1), pool)
+    start = update(model()).frames[0]
+    parameters.versions.publish(parameters.offer(1, start, {spec.name for spec in start.specs}))
+    held: list[tuple[memoryview, bytes]] = []
+    for action in script:
+        current = parameters.versions.current
+        if action in ("arrive", "round") and parameters.versions.room:
+            updates = [update(gradients()) for _ in range(1 if action == "arrive" else 2)]
+            step = parameters.step(current.number + 1, updates, aggregated=action == "round")
+            parameters.versions.publish(step.snapshot)
+            del step
+        elif action == "read":
+            held.append((current.body[:10_000], bytes(current.body[:10_000])))
+        elif action == "save":
+            saved = parameters.save()
+            held.append((saved.body, bytes(saved.body)))
+            del saved
+        elif held:
+            del held[0]
+        del current
+        assert all(bytes(view) == copy for view, copy in held)
+        assert parameters.versions.live <= 4
+    held.clear()
+    gc.collect()
+    assert parameters.versions.live == 1
+
+
+@pytest.mark.parametrize("kind", list(OptimizerKind))
+def test_a_step_leaves_only_the_current_version_behind(started, update, kind):
+    parameters = started(OptimizerSettings(kind))
+    for _ in range(4):
+        arrive(parameters, update(gradients()))
+        assert (parameters.versions.live, parameters.versions.pinned()) == (1, ())
+
+
+@pytest.mark.parametrize("kind", list(OptimizerKind))
+def test_saved_and_restored_it_goes_on_bit_by_bit(started, update, kind):
+    config = OptimizerSettings(kind, lr=0.1, warmup_steps=4)
+    one = started(config)
+    for _ in range(2):
+        arrive(one, update(gradients()))
+    saved = one.save()
+    later = update(gradients() | {"bn.running_mean": torch.ones(3)})
+    expected = arrive(one, later)
+    two = Parameters(config, Pool())
+    two.versions.publish(two.restore(saved))
+    assert (two.versions.current.number, two.steps) == (3, 2)
+    found = arrive(two, later)
+    assert bytes(found.snapshot.body) == bytes(expected.snapshot.body)
+    assert found.learning_rate == expected.learning_rate
+
+
+def test_nothing_saved_is_nothing_restored():
+    saved = Parameters(OptimizerSettings(), Pool()).save()
+    assert Parameters(OptimizerSettings(), Pool()).restore(saved).number == 0
+
+
+def test_settings_change_between_steps(started, update):
+    parameters = started()
+    parameters.configure(parameters.settings.changed({"lr": 0.5}))
+    assert arrive(parameters, update(gradients())).learning_rate == 0.5
+
+
+def test_an_unknown_rule_is_refused():
+    with pytest.raises(ValueError, match="no aggregation rule 'krum'"):
+        Parameters(OptimizerSettings(), Pool(), aggregation="krum")

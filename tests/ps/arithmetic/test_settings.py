@@ -1,0 +1,84 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ps
+from ps.arithmetic.schedules import Schedule
+from ps.arithmetic.settings import OptimizerKind, OptimizerSettings
+
+
+def test_plain_data_and_back():
+    settings = OptimizerSettings(
+        OptimizerKind.ADAMW,
+        lr=1e-3,
+        betas=(0.8, 0.99),
+        eps=1e-6,
+        weight_decay=0.1,
+        decay_vectors=True,
+        clip_norm=1.0,
+        lr_schedule=Schedule.COSINE,
+        warmup_steps=10,
+        schedule_steps=100,
+        delta_scale=0.25,
+    )
+    assert OptimizerSettings.read(json.loads(json.dumps(settings.to_fields()))) == settings
+    assert OptimizerSettings.read({}) == OptimizerSettings()
+
+
+def test_some_fields_are_changed():
+    settings = OptimizerSettings(lr=0.1, clip_norm=1.0)
+    assert settings.changed({"lr": 0.2, "clip_norm": None}) == OptimizerSettings(lr=0.2)
+
+
+def test_text_shows_what_is_not_the_default():
+    assert str(OptimizerSettings()) == "sgd lr=0.01"
+    assert str(OptimizerSettings.read({"kind": "adam", "clip_norm": 1.0})) == "adam lr=0.01 clip_norm=1.0"
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"kind": "lamb"}, "kind is 'lamb'; it must be one of sgd, momentum, nesterov, adam, adamw, adagrad"),
+        ({"rate": 0.1}, "no setting 'rate'; known are kind, lr, "),
+        ({"lr": -0.1}, "lr is -0.1; it must be a number at least 0 and at most 1e+06"),
+        ({"lr": "0.1"}, "lr is '0.1'; it must be a number"),
+        ({"lr": float("nan")}, "lr is nan"),
+        ({"lr": float("inf")}, "lr is inf"),
+        ({"lr": True}, "lr is True"),
+        ({"momentum": 1.0}, "momentum is 1.0; it must be a number above 0 and below 1"),
+        ({"momentum": 0}, "momentum is 0"),
+        ({"betas": [0.9]}, "betas is [0.9]; it must be two numbers"),
+        ({"betas": [0.9, 1.0]}, "betas is 1.0"),
+        ({"betas": 3}, "betas is 3"),
+        ({"eps": -1e-9}, "eps is -1e-09"),
+        ({"weight_decay": 1.5}, "weight_decay is 1.5"),
+        ({"decay_vectors": "no"}, "decay_vectors is 'no'; it must be true or false"),
+        ({"clip_norm": 0.0}, "clip_norm is 0.0; it must be a number above 0 and finite"),
+        ({"clip_norm": float("inf")}, "clip_norm is inf"),
+        ({"lr_schedule": "linear"}, "lr_schedule is 'linear'; it must be one of constant, cosine, step"),
+        ({"lr_schedule": "cosine"}, "schedule_steps is None; the cosine schedule needs"),
+        ({"lr_schedule": "cosine", "schedule_steps": 5, "warmup_steps": 5}, "more than warmup_steps = 5"),
+        ({"lr_schedule": "step"}, "step_every is missing"),
+        ({"warmup_steps": -1}, "warmup_steps is -1; it must be an integer from 0"),
+        ({"warmup_steps": 1.5}, "warmup_steps is 1.5"),
+        ({"step_every": 0}, "step_every is 0; it must be an integer from 1"),
+        ({"schedule_steps": 0}, "schedule_steps is 0"),
+        ({"gamma": 0.0}, "gamma is 0.0"),
+        ({"delta_scale": 0.0}, "delta_scale is 0.0"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_value_and_limit(fields, words):
+    with pytest.raises(ValueError) as raised:  # noqa: PT011
+        OptimizerSettings.read(fields)
+    assert words in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_settings_need_no_torch():
+    code = "import sys, ps.arithmetic.settings; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    environment = os.environ | {"PYTHONPATH": str(Path(ps.__file__).parents[1])}
+    assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0

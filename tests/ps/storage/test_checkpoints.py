@@ -1,0 +1,138 @@
+import json
+
+import pytest
+import safetensors.torch
+import torch
+
+from protocol.frames import Frame
+from protocol.spans import Layout
+from protocol.tensors import Kind, TensorSpec
+from ps.arithmetic.memory import Pool
+from ps.arithmetic.parameters import Parameters, Saved, Update
+from ps.arithmetic.settings import OptimizerKind, OptimizerSettings
+from ps.storage.checkpoints import Checkpoint, CheckpointError, Checkpoints, read
+from ps.storage.files import PARTIAL_SUFFIX
+
+EMPTY = Checkpoint({"clock": 3}, {})
+
+
+@pytest.fixture
+def frame(layout, body):
+    return Frame({"samples": 7, "metrics": {"loss": 0.25}}, tuple(layout.places.values()), body)
+
+
+@pytest.fixture
+def saved(layout, body):
+    return Saved(5, layout, body.toreadonly(), {}, {"steps": 4, "settings": {"kind": "sgd"}})
+
+
+def test_everything_comes_back(tmp_path, layout, body, frame, saved):
+    frozen = Layout.of([TensorSpec("odd.name/with slash", (2,), "float32", Kind.FLOAT_BUFFER)])
+    other = Saved(1, frozen, memoryview(bytearray(64)), {"step/w": torch.tensor(3.0)}, {"steps": 0})
+    core = {"epoch": 17, "workers": {"w0": [1, None, 2.5]}, "text": "é\n"}
+    path = Checkpoints(tmp_path).write(Checkpoint(core, {"default": saved, "b.2": other}, [frame]), 5)
+    assert path == tmp_path / "checkpoint-000000000005.safetensors"
+    found = read(path)
+    assert found.core == core
+    assert list(found.groups) == ["default", "b.2"]
+    group = found.groups["default"]
+    assert (group.number, group.layout, bytes(group.body)) == (5, layout, bytes(body))
+    assert group.optimizer == saved.optimizer
+    assert found.groups["b.2"].layout == frozen
+    assert found.groups["b.2"].optimizer_tensors == {"step/w": torch.tensor(3.0)}
+    (held,) = found.held
+    assert (held.message, held.places, bytes(held.body)) == (frame.message, frame.places, bytes(frame.body))
+    assert not held.body.readonly
+
+
+def test_an_empty_group_comes_back(tmp_path):
+    nothing = Saved(0, Layout.of(()), memoryview(b""), {}, {"steps": 0})
+    found = read(Checkpoints(tmp_path).write(Checkpoint({}, {"default": nothing}, [Frame({}, (), memoryview(b""))]), 0))
+    assert (found.groups["default"].number, len(found.groups["default"].layout)) == (0, 0)
+    assert found.held[0].places == ()
+
+
+def test_other_tools_open_it(tmp_path, tensors, saved, same):
+    path = Checkpoints(tmp_path).write(Checkpoint({}, {"default": saved}), 1)
+    same(safetensors.torch.load_file(path), {f"model/default/{name}": tensor for name, tensor in tensors.items()})
+
+
+@pytest.mark.parametrize("kind", list(OptimizerKind))
+def test_a_group_goes_on_from_the_file_bit_by_bit(tmp_path, frame, tensors, kind):
+    settings = OptimizerSettings(kind, lr=0.1)
+    one = Parameters(settings, Pool())
+    one.versions.publish(one.offer(1, frame, set(tensors)))
+    update = [Update("gradient", 1, (frame,))]
+    one.versions.publish(one.step(2, update, aggregated=False).snapshot)
+    path = Checkpoints(tmp_path).write(Checkpoint({}, {"default": one.save()}), 2)
+    two = Parameters(settings, Pool())
+    two.versions.publish(two.restore(read(path).groups["default"]))
+    path.unlink()
+    expected, found = one.step(3, update, aggregated=False), two.step(3, update, aggregated=False)
+    assert bytes(found.snapshot.body) == bytes(expected.snapshot.body)
+
+
+def test_the_newest_are_kept(tmp_path):
+    checkpoints = Checkpoints(tmp_path, retained=2)
+    assert (checkpoints.paths(), checkpoints.latest()) == ([], None)
+    (tmp_path / "notes.txt").touch()
+    paths = [checkpoints.write(EMPTY, number) for number in (1, 20, 300)]
+    assert checkpoints.paths() == paths[1:]
+    assert checkpoints.latest() == paths[-1]
+
+
+def test_numbers_only_grow_so_that_the_newest_is_the_last_written(tmp_path):
+    checkpoints = Checkpoints(tmp_path, retained=3)
+    names = [checkpoints.write(EMPTY, number).name for number in (7, 7, 3)]
+    assert names == [f"checkpoint-{number:012d}.safetensors" for number in (7, 8, 9)]
+
+
+def test_retaining_none_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="retained checkpoints is 0; it must be at least 1"):
+        Checkpoints(tmp_path, retained=0)
+
+
+def test_what_cannot_be_written_leaves_nothing(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    old = checkpoints.write(EMPTY, 1)
+    with pytest.raises(TypeError):
+        checkpoints.write(Checkpoint({"not": {"plain": object()}}, {}), 2)
+    assert checkpoints.paths() == [old]
+    assert list(tmp_path.glob("*" + PARTIAL_SUFFIX)) == []
+
+
+def broken_files():
+    whole = {"leeway": json.dumps({"format": 1, "core": {}, "groups": {}, "held": []})}
+    group = {"number": 1, "kinds": {"w": "trainable"}, "optimizer": {}, "states": []}
+    save = safetensors.torch.save
+    yield "empty", b"", "header"
+    yield "cut", save({"w": torch.zeros(100)}, whole)[:-1], "unreadable checkpoint"
+    yield "foreign", save({"w": torch.zeros(1)}), "'leeway' is missing"
+    yield "no json", save({}, {"leeway": "{"}), "unreadable checkpoint"
+    yield "no object", save({}, {"leeway": "[]"}), "unreadable checkpoint"
+    yield "newer", save({}, {"leeway": json.dumps({"format": 2})}), "it has format 2, this version reads 1"
+    yield "no core", save({}, {"leeway": json.dumps({"format": 1})}), "'core' is missing"
+    lost = {"format": 1, "core": {}, "groups": {"g": group}, "held": []}
+    yield "lost tensor", save({}, {"leeway": json.dumps(lost)}), "'model/g/w' is missing"
+    wrong = {"format": 1, "core": {}, "groups": {"g": group | {"kinds": {"w": "integer-buffer"}}}, "held": []}
+    yield "wrong kind", save({"model/g/w": torch.zeros(1)}, {"leeway": json.dumps(wrong)}), "needs an integer"
+    held = {"format": 1, "core": {}, "groups": {}, "held": [{"message": {}, "places": []}]}
+    yield "lost body", save({}, {"leeway": json.dumps(held)}), "'held/0' is missing"
+
+
+@pytest.mark.parametrize(("content", "words"), [pytest.param(c, w, id=name) for name, c, w in broken_files()])
+def test_what_cannot_be_read_says_so_in_one_line(tmp_path, content, words):
+    path = tmp_path / "checkpoint-000000000009.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError) as raised:
+        read(path)
+    text = str(raised.value)
+    assert text.startswith(f"unreadable checkpoint {path}: ")
+    assert text.endswith("; remove it or choose another")
+    assert words in text
+    assert "\n" not in text
+
+
+def test_a_missing_file_says_so(tmp_path):
+    with pytest.raises(CheckpointError, match="No such file"):
+        read(tmp_path / "checkpoint-000000000001.safetensors")

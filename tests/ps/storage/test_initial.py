@@ -1,0 +1,65 @@
+import pytest
+import safetensors.torch
+import torch
+
+from protocol.spans import Layout
+from protocol.tensors import Kind
+from ps.arithmetic.bodies import Body
+from ps.storage.initial import load_initial
+
+
+def test_a_file_becomes_a_frame_to_offer(tensors, same, tmp_path):
+    path = tmp_path / "init.safetensors"
+    safetensors.torch.save_file(tensors, path)
+    frame = load_initial(path)
+    assert frame.matches(Layout.of(frame.specs))
+    body = Body(frame.body)
+    same({place.spec.name: body.tensor(place) for place in frame.places}, tensors)
+
+
+def test_kinds_come_from_dtypes_and_names(tmp_path):
+    path = tmp_path / "init.safetensors"
+    tensors = {name: torch.zeros(2) for name in ("w", "bn.running_mean", "bn.running_var", "running_mean.weight")}
+    safetensors.torch.save_file(tensors | {"count": torch.tensor(0)}, path)
+    assert {spec.name: spec.kind for spec in load_initial(path).specs} == {
+        "w": Kind.TRAINABLE,
+        "running_mean.weight": Kind.TRAINABLE,
+        "bn.running_mean": Kind.FLOAT_BUFFER,
+        "bn.running_var": Kind.FLOAT_BUFFER,
+        "count": Kind.INTEGER_BUFFER,
+    }
+
+
+def test_a_batch_norm_model_of_pytorch(tmp_path):
+    path = tmp_path / "init.safetensors"
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
+    safetensors.torch.save_model(model, str(path))
+    kinds = {spec.name: spec.kind for spec in load_initial(path).specs}
+    assert {name for name, kind in kinds.items() if kind is Kind.TRAINABLE} == {
+        name for name, _ in model.named_parameters()
+    }
+    assert kinds.keys() == model.state_dict().keys()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "No such file"),
+        (b"", "header"),
+        (b"\x08\x00\x00\x00\x00\x00\x00\x00nonsense", "header"),
+        (safetensors.torch.save({"w": torch.zeros(8)})[:-1], "must be a safetensors file"),
+        (safetensors.torch.save({"c": torch.zeros(2, dtype=torch.complex64)}), "tensor 'c' is complex64; it must be"),
+        (safetensors.torch.save({"a\nb": torch.zeros(2)}), "printable"),
+        (safetensors.torch.save({}), "there is no tensor in it"),
+    ],
+)
+def test_what_cannot_be_read_is_one_line(tmp_path, content, words):
+    path = tmp_path / "init.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ValueError) as raised:  # noqa: PT011
+        load_initial(path)
+    text = str(raised.value)
+    assert str(path) in text
+    assert words in text
+    assert "\n" not in text

@@ -1,0 +1,217 @@
+"""`ps-serve`: where a value comes from, what `config show` says, and mistakes as one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import pytest
+from click.testing import CliRunner
+
+from ps.cli import command, main
+from ps.config import ServerConfig, StartError
+from ps.options import SETTINGS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HEAVY = ("torch", "aiohttp", "uvloop", "numpy", "safetensors", "structlog", "prometheus_client", "rich", "asyncio")
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("PS_")]:
+        monkeypatch.delenv(name)
+
+
+def show(*arguments: str) -> dict[str, tuple[object, str]]:
+    """What `config show --json` says: value and origin by key."""
+    result = CliRunner().invoke(command, ["config", "show", "--json", *arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return {key: (said["value"], said["origin"]) for key, said in json.loads(result.output).items()}
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line on stderr with which `ps-serve` refuses."""
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    said = capsys.readouterr()
+    assert ended.value.code == 2
+    assert said.out == ""
+    assert said.err.startswith("ps-serve: ")
+    assert said.err.count("\n") == 1
+    return said.err.removeprefix("ps-serve: ").rstrip("\n")
+
+
+def write(folder: Path, text: str) -> str:
+    path = folder / "leeway.toml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+class TestPrecedence:
+    def test_everything_has_its_default(self) -> None:
+        said = show()
+        assert said["port"] == (8080, "default")
+        assert {origin for _, origin in said.values()} == {"default"}
+        assert set(said) == {setting.key for setting in SETTINGS}
+
+    def test_flag_over_environment_over_file_over_default(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        file = write(tmp_path, "port = 1\nlr = 0.5\nstaleness = 7\n")
+        monkeypatch.setenv("PS_PORT", "2")
+        monkeypatch.setenv("PS_LR", "0.25")
+        said = show("--config", file, "--port", "3")
+        assert said["port"] == (3, "flag")
+        assert said["lr"] == (0.25, "environment PS_LR")
+        assert said["staleness"] == (7, f"file {file}")
+        assert said["mode"] == ("sync", "default")
+
+    def test_the_file_may_be_named_by_the_environment(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PS_CONFIG", write(tmp_path, 'max_body = "2MiB"\nlease = 4\n'))
+        said = show()
+        assert said["max_body"][0] == 2 * 1024**2
+        assert said["lease"][0] == 4.0
+
+    def test_a_switch_can_be_turned_off_again(self, tmp_path: Path) -> None:
+        file = write(tmp_path, 'resume = true\nstate_dir = "state"\n')
+        assert show("--config", file)["resume"] == (True, f"file {file}")
+        assert show("--config", file, "--no-resume")["resume"] == (False, "flag")
+
+    @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.key)
+    def test_flag_variable_key_and_field_are_one_setting(self, setting) -> None:
+        assert setting.opts[0] == "--" + setting.key.replace("_", "-")
+        assert setting.envvar == "PS_" + setting.key.upper()
+        assert setting.default == getattr(ServerConfig(), setting.name)
+
+    def test_every_field_has_its_setting(self) -> None:
+        fields = set(ServerConfig.__dataclass_fields__) - {"named_groups"}
+        assert {setting.name for setting in SETTINGS} == fields
+
+
+class TestConfigShow:
+    def test_plain_columns_when_not_on_a_terminal(self) -> None:
+        result = CliRunner().invoke(command, ["config", "show", "--mode", "ssp"])
+        rows = [line.split() for line in result.output.splitlines()]
+        assert ["mode", "ssp", "flag"] in rows
+        assert ["until", "-", "default"] in rows
+        assert len({line.index(row[-1]) for line, row in zip(result.output.splitlines(), rows, strict=True)}) == 1
+
+    def test_groups_show_what_their_tables_say(self, tmp_path: Path) -> None:
+        file = write(tmp_path, 'lr = 1\n[group.a]\nkeys = ["a.*"]\nlr = 0.5\nwarmup = 3\n')
+        said = show("--config", file)
+        assert said["lr"] == (1.0, f"file {file}")
+        assert said["group.a.keys"] == (["a.*"], f"file {file}")
+        assert said["group.a.lr"] == (0.5, f"file {file}")
+        assert said["group.a.warmup"] == (3, f"file {file}")
+        assert "group.a.mode" not in said
+
+    def test_options_before_the_command_are_not_silently_ignored(self, capsys: pytest.CaptureFixture[str]) -> None:
+        said = refused(capsys, "--port", "1", "config", "show")
+        assert said == "put --port behind the command: ps-serve config show --port ..."
+
+
+class TestMistakes:
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [
+            (["--mode", "bsp"], "Invalid value for --mode (flag): 'bsp' is not one of 'sync', 'async', 'ssp'."),
+            (["--staleness=-1"], "--staleness is -1; it must be 0 to 1000000"),
+            (["--resume"], "--resume needs --state-dir, the folder with the checkpoint to go on from"),
+            (["--stalenes", "1"], "No such option '--stalenes'. Did you mean '--staleness'?"),
+            (["--config", "none.toml"], "none.toml: No such file or directory"),
+            (["config"], "Missing command."),
+        ],
+    )
+    def test_one_line(self, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str) -> None:
+        assert refused(capsys, *arguments) == said
+
+    def test_a_variable_is_named(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PS_PORT", "tcp://10.0.0.1:80")
+        said = refused(capsys)
+        assert said.startswith("Invalid value for --port (environment PS_PORT): 'tcp://10.0.0.1:80' is not")
+
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            ("port = 80.5", "Invalid value for --port (file {file}): '80.5' is not a valid integer."),
+            ("lr = true", "Invalid value for --lr (file {file}): 'True' is not a valid float."),
+            (
+                'max_body = "2 apples"',
+                "Invalid value for --max-body (file {file}): '2 apples' is not a number of bytes,"
+                " such as 1048576, 512MiB or 4GB",
+            ),
+            ("stalenes = 3", "{file}: there is no setting 'stalenes'; the nearest is 'staleness'"),
+            (
+                '[group.a]\nkeys = ["*"]\nstaleness = "few"',
+                "{file}, [group.a]: staleness: 'few' is not a valid integer.",
+            ),
+            ('[group.a]\nkeys = ["*"]\nstaleness = -2', "[group.a]: --staleness is -2; it must be 0 to 1000000"),
+        ],
+    )
+    def test_the_file_is_named(self, capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str, said: str) -> None:
+        file = write(tmp_path, text)
+        assert refused(capsys, "--config", file) == said.format(file=file)
+
+
+class TestServing:
+    """The hand-over; the real server is started in the end-to-end tests."""
+
+    @staticmethod
+    def run(monkeypatch: pytest.MonkeyPatch, serve, *arguments: str) -> object:
+        monkeypatch.setitem(sys.modules, "ps.server.lifecycle", SimpleNamespace(serve=serve))
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        return ended.value.code
+
+    def test_the_settings_arrive_and_the_exit_code_returns(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        seen: list[ServerConfig] = []
+
+        def serve(config: ServerConfig) -> int:
+            seen.append(config)
+            return 3
+
+        assert self.run(monkeypatch, serve, "--port", "0", "--lease", "2.5", "--warmup", "4") == 3
+        assert seen == [ServerConfig(port=0, lease_seconds=2.5, warmup_steps=4)]
+
+    def test_our_own_bug_keeps_its_traceback(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def serve(config: ServerConfig) -> int:
+            raise ValueError("a bug")
+
+        with pytest.raises(ValueError, match="a bug"):
+            self.run(monkeypatch, serve)
+
+    def test_what_it_cannot_do_is_one_line(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def serve(config: ServerConfig) -> int:
+            raise StartError("port 80 is taken;\n choose another")
+
+        assert self.run(monkeypatch, serve) == 2
+        assert capsys.readouterr().err == "ps-serve: port 80 is taken; choose another\n"
+
+    def test_ctrl_c_ends_without_a_traceback(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def serve(config: ServerConfig) -> int:
+            raise KeyboardInterrupt
+
+        assert self.run(monkeypatch, serve) == 130
+        assert capsys.readouterr().err.strip() == ""
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["config", "show"]])
+def test_help_and_show_import_nothing_heavy(arguments: list[str]) -> None:
+    program = (
+        "import sys; from ps.cli import command;"
+        f"command.main({arguments!r}, standalone_mode=False);"
+        f"print(*(name for name in {HEAVY!r} if name in sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == ""
+    assert "staleness" in done.stdout

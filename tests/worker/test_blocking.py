@@ -1,0 +1,113 @@
+"""The blocking client: a thread, a real connection, Ctrl-C."""
+
+import os
+import signal
+import threading
+
+import pytest
+from aiohttp import web
+
+from protocol.errors import WireError
+from protocol.replies import Disposition
+from protocol.requests import UpdateKind
+from worker.blocking import BlockingClient
+
+GRADIENT = UpdateKind.GRADIENT
+
+
+def left():
+    return web.json_response({"rank": "w0"})
+
+
+def threads():
+    return [thread for thread in threading.enumerate() if thread.name == "leeway"]
+
+
+def test_every_call(far_server):
+    server = far_server
+    server.then(
+        server.joined(specs=()),
+        web.json_response({"stored": [], "kept": [], "wanted": ["weight"]}),
+        web.json_response({"stored": ["weight"], "kept": [], "wanted": []}),
+        server.granted(),
+        server.pushed(0),
+        server.granted(1),
+        server.pushpulled(1, 3, 3.0),
+        server.pushed(2, Disposition.SKIPPED),
+        server.granted(3),
+        web.json_response({"name": "eval", "generation": 0}),
+        web.json_response({"waiting": []}),
+        left(),
+    )
+    with BlockingClient(server.url, "w0") as client:
+        client.offer(server.specs, lambda layout: server.tensors(1.0).buffers)
+        client.pull()
+        assert client.push(GRADIENT, 1, server.tensors()).clock == 0
+        client.pull()
+        outcome, pulled = client.pushpull(GRADIENT, 1, server.tensors())
+        assert (outcome.clock, server.value_of(pulled.frame)) == (1, 3.0)
+        assert client.skip()[0].disposition is Disposition.SKIPPED
+        assert client.settle().clock == 2
+        client.barrier("eval")
+        assert client.status() == {"waiting": []}
+        assert client.session.clock == 3
+        client.leave()
+    assert threads() == []
+    with pytest.raises(ValueError, match="this client is closed"):
+        client.pull()
+    client.close()
+
+
+def test_what_is_raised_comes_through(far_server):
+    far_server.then(far_server.refused("unknown-group", "no such group"))
+    client = BlockingClient(far_server.url, "w0")
+    with pytest.raises(WireError, match="unknown-group"):
+        client.join()
+    client.close()
+
+
+def test_ctrl_c_gives_up_the_call_and_leaves_the_client_usable(far_server):
+    async def interrupt_and_wait(request):
+        os.kill(os.getpid(), signal.SIGINT)
+        # Until the client closes the connection: nothing else ends this.
+        while not request.transport.is_closing():
+            await tick()
+        return web.Response()
+
+    async def tick():
+        import asyncio
+
+        await asyncio.sleep(0.001)
+
+    server = far_server
+    server.then(server.joined(), server.granted(), interrupt_and_wait, server.pushpulled(0, 2, 2.0), left())
+    with BlockingClient(server.url, "w0") as client:
+        client.pull()
+        with pytest.raises(KeyboardInterrupt):
+            client.pushpull(GRADIENT, 1, server.tensors())
+        assert client.session.in_hand
+        assert client.settle().disposition is Disposition.APPLIED
+    first, second = [seen for seen in server.seen if seen.line == "POST /v1/updates"]
+    assert first.body == second.body
+
+
+def test_closing_without_a_server_takes_no_time(far_server):
+    far_server.then(far_server.joined())
+    client = BlockingClient(far_server.url, "w0")
+    client.join()
+    far_server.then(*[far_server.break_off] * 20)
+    client.close()
+    far_server.script.clear()
+    assert threads() == []
+
+
+def test_a_forked_child_does_not_end_its_parents_life(far_server, monkeypatch):
+    far_server.then(far_server.joined(), left())
+    client = BlockingClient(far_server.url, "w0")
+    client.join()
+    loop = client._loop
+    monkeypatch.setattr(client, "_process", -1)
+    client.close()
+    assert [seen.line for seen in far_server.seen] == ["POST /v1/workers"]
+    client._loop, client._process = loop, os.getpid()
+    client.close()
