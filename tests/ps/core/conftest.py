@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from protocol.replies import PushPulled, Reply
+from protocol.requests import Join, Life, Offer, Pull, Push, UpdateKind
+from protocol.tensors import Kind, TensorSpec
+from ps.core.effects import Answered, Apply, Effect, Initialize
+from ps.core.events import Asked, Event, Published, Tick
+from ps.core.machine import GroupSettings, Machine, Settings
+
+
+class Server:
+    """A machine whose versions come out at once, unless `holding`. Requests are numbered from 1."""
+
+    def __init__(self, settings: Settings, epoch: int = 1) -> None:
+        self.machine = Machine(settings, epoch)
+        self.now = 0.0
+        self.requests = 0
+        self.holding = False
+        self.coming: list[Published] = []
+        self.replies: dict[int, Reply] = {}
+
+    def step(self, event: Event) -> list[Effect]:
+        effects = self.machine.step(event, self.now)
+        for effect in effects:
+            if isinstance(effect, (Apply, Initialize)):
+                self.coming.append(Published(effect.group, effect.number))
+            elif isinstance(effect, Answered):
+                assert effect.request not in self.replies
+                self.replies[effect.request] = effect.reply
+        if not self.holding:
+            effects = effects + self.publish()
+        return effects
+
+    def publish(self) -> list[Effect]:
+        effects: list[Effect] = []
+        while self.coming:
+            effects += self.step(self.coming.pop(0))
+        return effects
+
+    def send(self, message: Any) -> int:
+        """Ask, and do not wait for the reply: the number of the request."""
+        self.requests += 1
+        self.step(Asked(self.requests, message))
+        return self.requests
+
+    def ask(self, message: Any) -> Any:
+        """The reply; None while it is parked."""
+        return self.replies.get(self.send(message))
+
+    def tick(self, seconds: float) -> list[Effect]:
+        self.now += seconds
+        return self.step(Tick())
+
+    # What is asked most often.
+
+    def join(self, rank: str, session: str | None = None, groups: tuple[str, ...] | None = None) -> Life:
+        joined = self.ask(Join(rank, session or f"{rank}-session", groups))
+        return Life(rank, joined.epoch, joined.incarnation)
+
+    def offer(self, *names: str) -> Any:
+        return self.ask(Offer(tuple(TensorSpec(name, (3,), "float32", Kind.TRAINABLE) for name in names or ("w",))))
+
+    def pull(self, life: Life, clock: int = 0, **more: Any) -> Any:
+        return self.ask(Pull(life=life, clock=clock, **({"wait_seconds": 100.0} | more)))
+
+    def push(self, life: Life, clock: int = 0, **more: Any) -> Any:
+        """From the last grant, unless a version is named."""
+        member = self.machine.membership.find(life)
+        grants = member.groups[more.get("group", "default")].grants if member else ()
+        version, round_number = grants[-1] if grants else (1, None)
+        kind = more.get("kind", UpdateKind.GRADIENT)
+        settled = {"version": version, "round": round_number, "kind": kind, "wait_seconds": 100.0}
+        return self.ask(Push(life, clock, **(settled | {"samples": 0 if kind is UpdateKind.SKIP else 4} | more)))
+
+    def walk(self, life: Life, clock: int = 0) -> Any:
+        """A granted pull and its push."""
+        self.pull(life, clock)
+        reply = self.push(life, clock)
+        return reply.pushed if isinstance(reply, PushPulled) else reply
+
+
+@pytest.fixture
+def serve():
+    def start(mode: str = "async", staleness: int | None = None, **settings: Any) -> Server:
+        groups = settings.pop("groups", (GroupSettings(mode, staleness),))
+        return Server(Settings(groups=groups, **settings))
+
+    return start

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from ps.core.rounds import Rounds
+
+
+@dataclass
+class Group:
+    """What a policy sees of a group, made up."""
+
+    clocks: dict[str, int]
+    rounds: Rounds = field(default_factory=lambda: Rounds(3))
+    workers_to_start: int = 2
+
+    @property
+    def min_clock(self) -> int:
+        return min(self.clocks.values())
+
+    @property
+    def live_workers(self) -> int:
+        return len(self.clocks)
+
+    def clock_of(self, rank: str) -> int:
+        return self.clocks[rank]
+
+    def slowest(self) -> list[str]:
+        return [rank for rank, clock in self.clocks.items() if clock == self.min_clock]
+
+
+@pytest.fixture
+def group_of():
+    return lambda **clocks: Group(clocks)

@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+import pytest
+
+from ps.core import policies
+from ps.core.policies.policy import Policy, View
+
+
+def members(protocol: type) -> set[str]:
+    return {name for name in vars(protocol) if not name.startswith("_")}
+
+
+@pytest.mark.parametrize("mode", policies.MODES)
+def test_every_policy_is_one(mode):
+    policy = policies.make(mode, 1 if mode == "ssp" else None)
+    assert members(Policy) == {"mode", "staleness", "gathers", "pull"}
+    assert all(hasattr(policy, name) for name in members(Policy))
+
+
+def test_a_group_shows_what_a_policy_may_see(serve):
+    group = serve().machine.groups["default"]
+    assert all(hasattr(group, name) for name in members(View))

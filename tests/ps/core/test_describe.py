@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import json
+
+from protocol.requests import Pull, SetPolicy
+from ps.core import describe
+from ps.core.machine import GroupSettings
+
+
+def of(status, rank):
+    (worker,) = [worker for worker in status["workers"] if worker["rank"] == rank]
+    return worker
+
+
+def test_status_answers_why_am_i_waiting_and_for_whom(serve):
+    server = serve("ssp", 0, workers=2, until=7)
+    server.offer()
+    w0, w1 = server.join("w0"), server.join("w1")
+    server.join("w2")
+    server.walk(w0)
+    server.send(Pull(life=w0, clock=1, wait_seconds=50))
+    server.send(Pull(min_version=9, wait_seconds=50))
+    server.pull(w1)
+    server.now = 4.0
+    status = describe.status(server.machine, 4.0)
+    assert json.loads(json.dumps(status)) == status
+    assert (status["epoch"], status["until"], status["stopping"], status["finished"]) == (1, 7, False, False)
+    assert status["barriers"] == {}
+    assert status["groups"]["default"] == {
+        "policy": {"group": "default", "mode": "ssp", "staleness": 0, "switching_at": None},
+        "version": 2,
+        "min_clock": 0,
+        "tensors": 1,
+        "round": {"number": 0, "state": "waiting", "waits_for": []},
+        "readers_waiting": 1,
+    }
+    assert of(status, "w0") == {
+        "rank": "w0",
+        "incarnation": 1,
+        "lease_left_seconds": 6.0,
+        "groups": {
+            "default": {
+                "clock": 1,
+                "lag": 1,
+                "state": "waiting",
+                "why": {"reason": "lag", "detail": "w0 leads w1,w2 by 1 > 0", "waiting_for": ["w1", "w2"]},
+            }
+        },
+    }
+    assert of(status, "w1")["groups"]["default"]["state"] == "computing"
+    assert of(status, "w2")["groups"]["default"]["state"] == "idle"
+
+
+def test_status_names_those_who_are_waited_for_now(serve):
+    server = serve("ssp", 0, workers=2)
+    server.offer()
+    w0, w1 = server.join("w0"), server.join("w1")
+    server.join("w2")
+    server.walk(w0)
+    server.send(Pull(life=w0, clock=1, wait_seconds=50))
+    server.walk(w1)
+    why = of(describe.status(server.machine, 0.0), "w0")["groups"]["default"]["why"]
+    assert why["waiting_for"] == ["w2"]
+
+
+def test_one_line_for_each_group(serve):
+    server = serve(groups=(GroupSettings("ssp", 0, "a", ("a",)), GroupSettings("sync", None, "b", ("b",))), workers=2)
+    assert describe.line(server.machine) == "nobody  min=0 v0 | nobody  min=0 v0 round 0 waiting"
+
+
+def test_the_line_shows_grants_waits_and_what_is_in_flight(serve):
+    server = serve("sync", workers=3)
+    server.offer()
+    lives = [server.join(rank) for rank in ("w10", "w2", "w1")]
+    for life in lives:
+        server.pull(life)
+    server.push(lives[2])
+    server.pull(lives[2], 1)
+    assert describe.line(server.machine) == "w1@1 (waits) w2@0* w10@0*  min=0 v1 round 0 waits for w2,w10"
+    status = describe.status(server.machine, 0.0)
+    assert status["groups"]["default"]["round"]["waits_for"] == ["w2", "w10"]
+    server.holding = True
+    server.push(lives[0])
+    server.push(lives[1])
+    assert describe.line(server.machine) == "w1@1 (waits) w2@1 w10@1  min=1 v1..2 round 0 applying"
+    server.ask(SetPolicy("async"))
+    assert describe.line(server.machine) == "w1@1 (waits) w2@1 w10@1  min=1 v1..2"

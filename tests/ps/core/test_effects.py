@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import pytest
+
+from protocol.reasons import Reason
+from protocol.replies import Departed
+from protocol.requests import UpdateKind
+from protocol.tensors import Kind, TensorSpec
+from ps.core.effects import (
+    Answered,
+    Apply,
+    Began,
+    Contribution,
+    Drop,
+    Ended,
+    Finished,
+    Initialize,
+    Parked,
+    RoundClosed,
+    RoundOpened,
+    Switched,
+)
+
+W0, W1 = Contribution("w0", 4, (1, 2)), Contribution("w1", 8, (3,))
+SPECS = tuple(TensorSpec(name, (3,), "float32", Kind.TRAINABLE) for name in ("w", "b"))
+
+
+@pytest.mark.parametrize(
+    ("effect", "words"),
+    [
+        (Answered(1, Departed("w0")), "w0 has left"),
+        (Parked(1, "w0#1", Reason.LAG, "w0 leads w1 by 2 > 1"), "park w0#1: w0 leads w1 by 2 > 1"),
+        (Apply("default", 3, UpdateKind.GRADIENT, (W0,), aggregated=False, live=2), "apply w0x4 -> default v3"),
+        (Apply("a", 3, UpdateKind.DELTA, (W0, W1), aggregated=True, live=2), "mean of w0x4 w1x8 -> a v3"),
+        (Initialize("default", 1, 2, SPECS), "initialize default v1 w,b"),
+        (Drop((3, 4)), "drop 3,4"),
+        (Began("w0", 2), "began w0#2"),
+        (Ended("w0", 2, Reason.LEFT, "w0#2 left"), "ended w0#2: w0#2 left"),
+        (RoundOpened("default", 4, ("w0", "w1")), "round 4 opens: w0,w1"),
+        (RoundClosed("default", 4, ("w0", "w1"), 12), "round 4 closes: w0,w1 (12 samples)"),
+        (RoundClosed("default", 4, (), 0), "round 4 closes: nobody (0 samples)"),
+        (Switched("default", "ssp", 3, 9), "switched default to ssp(3) after v9"),
+        (Switched("default", "sync", None, 9), "switched default to sync after v9"),
+        (Finished(), "finished"),
+    ],
+)
+def test_effects_read_well(effect, words):
+    assert str(effect) == words

@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import pytest
+
+from protocol.requests import Heartbeat, Life
+from ps.core.events import Asked, Gone, Heard, Published, Stop, Tick
+
+LIFE = Life("w0", 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("event", "words"),
+    [
+        (Asked(1, Heartbeat(LIFE)), "heartbeat w0#2"),
+        (Heard(LIFE), "heard w0#2"),
+        (Gone(7), "gone 7"),
+        (Published("default", 3), "published default v3"),
+        (Tick(), "tick"),
+        (Stop(), "stop"),
+    ],
+)
+def test_events_read_well(event, words):
+    assert str(event) == words

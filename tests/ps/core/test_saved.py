@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from protocol.errors import Code
+from protocol.reasons import Reason
+from protocol.replies import Passed
+from protocol.requests import Barrier, Heartbeat, Join, Leave, Pull, SetPolicy, UpdateKind
+from protocol.versions import Version
+from ps.core import describe
+from ps.core.effects import Apply, Contribution
+from ps.core.machine import GroupSettings, Settings
+from ps.core.rounds import Held
+from ps.core.saved import restore, save
+
+
+@pytest.fixture
+def restart():
+    """The server goes on from its own saved state, which has been through JSON. Bodies get 1000 added."""
+
+    def again(server, epoch=1, settings=None):
+        state, bodies = save(server.machine)
+        state = json.loads(json.dumps(state))
+        server.machine = restore(
+            settings or server.machine.settings, state, [body + 1000 for body in bodies], epoch, server.now
+        )
+        server.coming.clear()
+        return state
+
+    return again
+
+
+def two(server):
+    server.offer()
+    return server.join("w0"), server.join("w1")
+
+
+def test_an_idle_server(serve, restart):
+    server = serve()
+    restart(server)
+    assert describe.line(server.machine) == "nobody  min=0 v0"
+
+
+def test_what_is_saved_twice_is_the_same(serve, restart):
+    server = serve("sync", workers=2)
+    w0, w1 = two(server)
+    server.walk(w0)
+    server.join("w2")
+    server.ask(Leave(w1))
+    first = restart(server)
+    assert restart(server) == first
+
+
+def test_workers_are_live_again_with_fresh_leases_however_far_apart(serve, restart):
+    server = serve("ssp", 9, workers=2)
+    w0, w1 = two(server)
+    for clock in range(4):
+        server.walk(w0, clock)
+    server.walk(w1)
+    server.now = 9.0
+    restart(server)
+    server.tick(9.0)
+    assert describe.line(server.machine) == "w0@4 w1@1  min=1 v6"
+    assert server.machine.groups["default"].roster.index_of("w1") == 1
+    server.tick(1.0)
+    assert server.machine.membership.live() == []
+
+
+def test_grants_hold_after_a_clean_restart_and_the_time_in_them_begins_anew(serve, restart):
+    server = serve(max_iteration_seconds=5.0, lease_seconds=100.0)
+    w0, _ = two(server)
+    server.pull(w0)
+    server.now = 4.0
+    restart(server)
+    assert server.tick(4.0) == []
+    assert server.push(w0).version == 2
+
+
+def test_what_was_in_flight_counts_as_published(serve, restart):
+    server = serve("ssp", 3, workers=2)
+    w0, w1 = two(server)
+    server.pull(w0)
+    server.pull(w1)
+    server.holding = True
+    server.push(w0)
+    server.push(w1)
+    restart(server)
+    server.holding = False
+    group = server.machine.groups["default"]
+    assert (group.published, group.decided, group.in_flight, group.min_clock) == (3, 3, {}, 1)
+    told = server.push(w0, version=1)
+    assert (told.disposition, told.version, told.reason) == ("applied", 2, Reason.REPEATED)
+    assert server.pull(w0, 1).version == Version(1, 3)
+
+
+def test_the_step_of_a_round_that_was_in_flight_counts_as_published(serve, restart):
+    server = serve("sync", workers=2)
+    w0, w1 = two(server)
+    server.pull(w0)
+    server.pull(w1)
+    server.push(w0)
+    server.holding = True
+    server.push(w1)
+    restart(server)
+    assert describe.line(server.machine) == "w0@1 w1@1  min=1 v2 round 1 waiting"
+    assert server.pull(w0, 1).round == 1
+
+
+def test_held_contributions_are_applied_from_their_bodies(serve, restart):
+    server = serve("sync", workers=3)
+    w0, w1 = two(server)
+    w2 = server.join("w2")
+    for life in (w0, w1, w2):
+        server.pull(life)
+    server.push(w0, part=0, parts=2, keys=("a",))
+    server.push(w0, part=1, parts=2, keys=("b",))
+    bodies = (server.requests - 1, server.requests)
+    server.push(w2, kind=UpdateKind.SKIP)
+    restart(server)
+    rounds = server.machine.groups["default"].rounds
+    moved = tuple(body + 1000 for body in bodies)
+    assert rounds.held == {"w0": Held(UpdateKind.GRADIENT, 4, moved), "w2": Held(UpdateKind.SKIP, 0, ())}
+    effects = []
+    step = server.machine.step
+    server.machine.step = lambda event, now: effects.extend(found := step(event, now)) or found
+    server.push(w1)
+    (apply,) = [effect for effect in effects if isinstance(effect, Apply)]
+    assert apply.contributions == (Contribution("w0", 4, moved), Contribution("w1", 4, (server.requests,)))
+
+
+def test_the_ended_are_remembered_with_their_last_disposition(serve, restart):
+    server = serve()
+    w0, w1 = two(server)
+    server.walk(w0)
+    server.join("w0", "another")
+    server.ask(Leave(w1))
+    restart(server)
+    assert server.push(w0).version == 2
+    told = server.ask(Join("w0", "w0-session"))
+    assert told.error.code is Code.FENCED
+    assert told.error.facts["last"] == {"default": {"clock": 0, "disposition": "applied"}}
+    assert server.ask(Heartbeat(w1)).error.detail == "w1#1 left"
+    assert server.ask(Join("w0", "another")).incarnation == 2
+    assert server.join("w0", "third").incarnation == 3
+
+
+def test_staged_parts_and_waiting_requests_are_not_saved(serve, restart):
+    server = serve("ssp", 0, workers=2)
+    w0, w1 = two(server)
+    server.walk(w0)
+    waiting = server.send(Pull(life=w0, clock=1, wait_seconds=50))
+    server.pull(w1)
+    server.push(w1, part=0, parts=2)
+    restart(server)
+    assert server.push(w1, part=1, parts=2).missing == (0,)
+    server.tick(1.0)
+    assert waiting not in server.replies
+
+
+def test_the_policy_is_the_saved_one(serve, restart):
+    server = serve("async", workers=2)
+    w0, _ = two(server)
+    server.walk(w0)
+    server.ask(SetPolicy("ssp", 4))
+    restart(server)
+    assert server.machine.groups["default"].policy_state().staleness == 4
+    server.ask(SetPolicy("sync"))
+    restart(server)
+    assert server.machine.groups["default"].policy_state().switching_at == 1
+
+
+def test_keys_stay_fixed(serve, restart):
+    server = serve()
+    w0, _ = two(server)
+    server.walk(w0)
+    restart(server)
+    assert list(server.machine.groups["default"].specs) == ["w"]
+    assert server.offer("b").error.code is Code.SCHEMA_CLOSED
+
+
+def test_a_run_that_has_begun_does_not_wait_for_all_its_workers_again(serve, restart):
+    server = serve("sync", workers=2)
+    w0, w1 = two(server)
+    server.ask(Leave(w1))
+    server.walk(w0)
+    server.ask(Leave(w0))
+    restart(server)
+    assert server.pull(server.join("w5"), 2).round == 2
+
+
+def test_barriers_go_on_from_their_generation(serve, restart):
+    server = serve()
+    w0 = server.join("w0")
+    server.ask(Barrier(w0, "b", 0))
+    restart(server)
+    assert server.ask(Barrier(w0, "b", 0)) == Passed("b", 0)
+    assert server.ask(Barrier(w0, "b", 1)) == Passed("b", 1)
+
+
+def test_after_a_crash_the_epoch_is_a_new_one(serve, restart):
+    server = serve()
+    w0, _ = two(server)
+    server.walk(w0)
+    restart(server, epoch=2)
+    assert server.pull(w0, 1).error.code is Code.OLD_EPOCH
+    again = server.join("w0")
+    assert (again.epoch, again.incarnation) == (2, 1)
+    assert server.pull(again, 1).version == Version(2, 2)
+
+
+def test_several_groups(serve, restart):
+    groups = (GroupSettings("ssp", 1, "a", ("a*",)), GroupSettings("sync", None, "b", ("b*",)))
+    server = serve(groups=groups)
+    server.offer("a1", "b1")
+    w0 = server.join("w0")
+    server.join("w1", groups=("b",))
+    server.pull(w0, group="a")
+    server.push(w0, group="a")
+    before = describe.line(server.machine)
+    restart(server)
+    assert describe.line(server.machine) == before
+
+
+def test_a_finished_run_is_finished_again_unless_it_is_to_go_on(serve, restart):
+    server = serve(until=1)
+    w0 = server.join("w0")
+    server.offer()
+    server.walk(w0)
+    assert server.machine.finished
+    restart(server)
+    assert [str(effect) for effect in server.tick(0.0)] == ["finished"]
+    restart(server, settings=Settings((GroupSettings("async"),), until=2))
+    assert server.tick(0.0) == []
+    assert server.pull(w0, 1).clock == 1
+
+
+def test_state_that_does_not_fit_is_refused_with_words(serve):
+    server = serve()
+    state, _ = save(server.machine)
+    other = Settings((GroupSettings(name="x"), GroupSettings(name="y")))
+    with pytest.raises(ValueError, match="the saved groups are default, the configured ones x, y"):
+        restore(other, state, [], 1, 0.0)
+    with pytest.raises(ValueError, match="saved state has format 0, this version reads 1"):
+        restore(server.machine.settings, state | {"format": 0}, [], 1, 0.0)

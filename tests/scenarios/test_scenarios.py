@@ -1,0 +1,342 @@
+"""Golden scenarios: what the pure core does, to be read as text. `language.py` says how a file is written.
+
+`pytest tests/scenarios --rewrite` writes the results anew; read the difference before you keep it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+from language import Words, parse, policy, tensor
+
+from protocol.replies import Granted, Joined, Pushed, PushPulled
+from protocol.requests import (
+    Barrier,
+    Heartbeat,
+    Join,
+    Leave,
+    Life,
+    Offer,
+    Pull,
+    Push,
+    SetPolicy,
+    UpdateKind,
+)
+from protocol.versions import Version
+from ps.core import describe
+from ps.core.effects import Answered, Apply, Drop, Initialize
+from ps.core.events import Asked, Gone, Heard, Published, Stop, Tick
+from ps.core.machine import GroupSettings, Machine, Settings
+from ps.core.saved import restore, save
+
+SCENARIOS = sorted(Path(__file__).parent.glob("*.txt"))
+
+
+@dataclass(eq=False)
+class Client:
+    """A process as the scenario sees it: what it was told last, and what it has sent."""
+
+    rank: str
+    session: str
+    life: Life | None = None
+    clock: dict[str, int] = field(default_factory=dict)
+    grant: dict[str, tuple[int, int | None]] = field(default_factory=dict)
+    pushes: dict[tuple[int, int], Push] = field(default_factory=dict)
+
+
+class Scenario:
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.requests = 0
+        self.open: dict[int, tuple[Client | str, str]] = {}
+        self.body: dict[int, str] = {}
+        self.spent: set[int] = set()
+        self.clients: dict[str, Client] = {}
+        self.holding = False
+        self.coming: list[Published] = []
+        self.saved: tuple[str, list[int]] | None = None
+        self.out: list[str] = []
+
+    def run(self, commands: list[str]) -> list[str]:
+        self.out = []
+        for command in commands:
+            verb, words = parse(command)
+            getattr(self, "do_" + verb.replace("-", "_"))(words)
+        return [*self.out, describe.line(self.machine)]
+
+    # Events in, effects out.
+
+    def step(self, event, *, plainly: int | None = None) -> None:
+        """`plainly`: the answers to this request, and what is applied at once for it, need no line."""
+        for effect in self.machine.step(event, self.now):
+            plain = plainly is not None and self.is_plain(effect, plainly)
+            if isinstance(effect, Answered):
+                self.answered(effect, plain)
+            elif isinstance(effect, Drop):
+                self.spend(effect.bodies)
+                self.out.append("drop " + ",".join(self.body[body] for body in effect.bodies))
+            elif not plain:
+                self.out.append(str(effect))
+            if isinstance(effect, Apply):
+                self.spend(body for contribution in effect.contributions for body in contribution.bodies)
+            if isinstance(effect, (Apply, Initialize)):
+                self.coming.append(Published(effect.group, effect.number))
+        if not self.holding:
+            self.publish(plainly)
+
+    def is_plain(self, effect, request: int) -> bool:
+        if isinstance(effect, Answered):
+            return effect.request == request and isinstance(effect.reply, Granted)
+        return isinstance(effect, Apply) and not effect.aggregated
+
+    def publish(self, plainly: int | None = None) -> None:
+        while self.coming:
+            self.step(self.coming.pop(0), plainly=plainly)
+
+    def spend(self, bodies) -> None:
+        for body in bodies:
+            assert body not in self.spent, f"body {self.body[body]} is used twice"
+            self.spent.add(body)
+
+    def answered(self, effect: Answered, plain: bool) -> None:
+        client, group = self.open.pop(effect.request)
+        if not plain:
+            self.out.append(f"{self.name(client)}: {effect.reply}")
+        if isinstance(client, str):
+            return
+        both = effect.reply
+        for reply in (both.pushed, both.pulled) if isinstance(both, PushPulled) else (both,):
+            if isinstance(reply, Joined):
+                client.life = Life(client.rank, reply.epoch, reply.incarnation)
+                client.clock = {name: one.clock for name, one in reply.groups.items()}
+                self.clients[str(client.life)] = client
+            elif isinstance(reply, Granted):
+                client.clock[group] = reply.clock
+                client.grant[group] = (reply.version.number, reply.round)
+            elif isinstance(reply, Pushed):
+                client.clock[group] = reply.clock + 1
+
+    def name(self, client: Client | str) -> str:
+        if isinstance(client, str):
+            return client
+        return client.rank if self.clients[client.rank] is client else str(client.life)
+
+    def ask(self, who: str, message, *, plainly: bool = False) -> int:
+        self.requests += 1
+        self.open[self.requests] = (self.clients.get(who, who), getattr(message, "group", "default"))
+        clock = f"@{message.clock}" if isinstance(message, Push) else ""
+        part = f" part {message.part + 1}" if isinstance(message, Push) and message.parts > 1 else ""
+        self.body[self.requests] = f"{who}{clock}{part}"
+        self.step(Asked(self.requests, message), plainly=self.requests if plainly else None)
+        return self.requests
+
+    def life(self, name: str) -> Life:
+        life = self.clients[name].life
+        assert life, f"{name} has not joined"
+        return life
+
+    # Commands.
+
+    def do_start(self, words: Words) -> None:
+        mode, staleness = policy(words.options.get("policy", "async"))
+        groups = [text.split(":") for text in words.listed("groups")] or [["default", "*"]]
+        limit = words.number("max-iteration")
+        self.settings = Settings(
+            groups=tuple(GroupSettings(mode, staleness, name, (keys,)) for name, keys in groups),
+            workers=words.number("workers", 1),
+            lease_seconds=float(words.options.get("lease", 10)),
+            max_iteration_seconds=None if limit is None else float(limit),
+            until=words.number("until"),
+        )
+        self.machine = Machine(self.settings, epoch=1)
+
+    def do_offer(self, words: Words, ask: bool = False) -> None:
+        self.ask("offer", Offer(tuple(tensor(name) for name in words.names), ask))
+
+    def do_ask(self, words: Words) -> None:
+        self.do_offer(words, ask=True)
+
+    def do_join(self, words: Words) -> None:
+        for rank in words.names * words.times:
+            older = [name for name in self.clients if name.startswith(f"{rank}#")]
+            self.clients[rank] = Client(rank, f"session-{len(older) + 1}")
+            self.ask(rank, Join(rank, self.clients[rank].session, words.listed("groups") or None))
+
+    def do_rejoin(self, words: Words) -> None:
+        for name in words.names:
+            client = self.clients[name]
+            self.ask(name, Join(client.rank, client.session))
+
+    def do_pull(self, words: Words, plainly: bool = False) -> int:
+        (name,) = words.names
+        since = Version.parse(words.options["since"]) if "since" in words.options else None
+        pull = Pull(
+            group=words.options.get("group", "default"),
+            min_version=words.number("min-version", 0),
+            since=since,
+            wait_seconds=self.wait(words),
+        )
+        if name != "reader":
+            clock = self.clients[name].clock.get(pull.group, 0) if words.clock is None else words.clock
+            pull = replace(pull, life=self.life(name), clock=clock)
+        return self.ask(name, pull, plainly=plainly)
+
+    def do_push(self, words: Words, pull: bool = False, plainly: bool = False) -> None:
+        (name,) = words.names
+        client = self.clients[name]
+        group = words.options.get("group", "default")
+        version, in_round = client.grant.get(group, (self.machine.groups[group].published, None))
+        part, parts = map(int, words.options.get("part", "1/1").split("/"))
+        kind = next((UpdateKind(kind) for kind in ("delta", "skip") if kind in words.options), UpdateKind.GRADIENT)
+        push = Push(
+            self.life(name),
+            client.clock.get(group, 0) if words.clock is None else words.clock,
+            words.number("version", version),
+            kind,
+            samples=0 if kind is UpdateKind.SKIP else words.number("samples", 4),
+            group=group,
+            round=words.number("round", in_round),
+            part=part - 1,
+            parts=parts,
+            keys=words.listed("keys"),
+            pull=pull,
+            wait_seconds=self.wait(words),
+        )
+        client.pushes[push.clock, push.part] = push
+        self.ask(name, push, plainly=plainly)
+
+    def do_pushpull(self, words: Words) -> None:
+        self.do_push(words, pull=True)
+
+    def do_skip(self, words: Words) -> None:
+        words.options["skip"] = ""
+        self.do_push(words)
+
+    def do_step(self, words: Words) -> None:
+        for _ in range(words.times):
+            for name in words.names:
+                request = self.do_pull(Words([name], words.options), plainly=True)
+                if request in self.open:
+                    return
+                self.do_push(Words([name], words.options), plainly=True)
+
+    def do_resend(self, words: Words) -> None:
+        (name,) = words.names
+        pushes = self.clients[name].pushes
+        part = int(words.options.get("part", "1/1").split("/")[0]) - 1
+        clock = max(clock for clock, _ in pushes) if words.clock is None else words.clock
+        self.ask(name, pushes[clock, part])
+
+    def do_leave(self, words: Words) -> None:
+        for name in words.names:
+            self.ask(name, Leave(self.life(name)))
+
+    def do_heartbeat(self, words: Words) -> None:
+        for name in words.names:
+            self.ask(name, Heartbeat(self.life(name)))
+
+    def do_heard(self, words: Words) -> None:
+        for name in words.names:
+            self.step(Heard(self.life(name)))
+
+    def do_gone(self, words: Words) -> None:
+        for name in words.names:
+            request = max(request for request, (who, _) in self.open.items() if who == self.clients.get(name, name))
+            del self.open[request]
+            self.step(Gone(request))
+
+    def do_barrier(self, words: Words) -> None:
+        barrier, *names = words.names
+        generation, parties = words.number("generation", 0), words.number("parties", 1)
+        for name in names:
+            self.ask(name, Barrier(self.life(name), barrier, generation, parties, self.wait(words)))
+
+    def do_policy(self, words: Words) -> None:
+        mode, staleness = policy(words.names[0])
+        self.ask("policy", SetPolicy(mode, staleness, words.options.get("group", "default")))
+
+    def do_status(self, _: Words) -> None:
+        for worker in describe.status(self.machine, self.now)["workers"]:
+            for name, group in worker["groups"].items():
+                why = group.get("why")
+                told = (
+                    f"waits, {why['reason']}, for {','.join(why['waiting_for']) or 'nobody'}" if why else group["state"]
+                )
+                self.out.append(f"{worker['rank']} {told}" + (f" in {name}" if len(worker["groups"]) > 1 else ""))
+
+    def do_advance(self, words: Words) -> None:
+        self.now += float(words.names[0])
+        self.step(Tick())
+
+    def do_hold(self, _: Words) -> None:
+        self.holding = True
+
+    def do_publish(self, words: Words) -> None:
+        if words.names == ["all"]:
+            self.holding = False
+            self.publish()
+        else:
+            self.step(self.coming.pop(0))
+
+    def do_stop(self, _: Words) -> None:
+        self.step(Stop())
+
+    def do_save(self, _: Words) -> None:
+        state, bodies = save(self.machine)
+        self.saved = json.dumps(state), bodies
+
+    def do_restart(self, words: Words) -> None:
+        clean = words.names == ["clean"]
+        if clean:
+            self.do_save(words)
+        self.coming.clear()
+        self.open.clear()
+        epoch = self.machine.epoch + (0 if clean else 1)
+        if self.saved is None:
+            self.machine = Machine(self.settings, epoch)
+            return
+        text, bodies = self.saved
+        numbers = range(self.requests + 1, self.requests + 1 + len(bodies))
+        self.requests += len(bodies)
+        self.body |= {number: self.body[old] for number, old in zip(numbers, bodies, strict=True)}
+        self.machine = restore(self.settings, json.loads(text), list(numbers), epoch, self.now)
+
+    @staticmethod
+    def wait(words: Words) -> float | None:
+        return None if "no-wait" in words.options else float(words.options.get("wait", 100))
+
+
+def replay(text: str) -> str:
+    """The scenario with what comes of it today."""
+    scenario, lines, commands = Scenario(), [], []
+    given = iter(text.splitlines())
+    for line in given:
+        if line != "----":
+            lines.append(line)
+            if line and not line.startswith("#"):
+                commands.append(line)
+            continue
+        lines += ["----", *scenario.run(commands), ""]
+        commands = []
+        for _ in iter(lambda: next(given, ""), ""):
+            pass
+    assert not commands, f"these commands have no result below them: {commands}"
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+@pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
+def test_scenario(path: Path, rewrite: bool):
+    text = path.read_text()
+    result = replay(text)
+    if rewrite:
+        path.write_text(result)
+    else:
+        assert result == text
+
+
+@pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
+def test_a_scenario_says_first_which_rule_it_shows(path: Path):
+    assert path.read_text().startswith("# ")
