@@ -7,7 +7,6 @@ answered. A version's number is given when the decision falls (`decided`); reade
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from protocol.errors import Code
@@ -18,14 +17,12 @@ from protocol.replies import (
     GroupState,
     LastPush,
     NotYet,
-    Offered,
     PolicyState,
     PushPulled,
     Staged,
     refuse,
 )
 from protocol.requests import Pull, UpdateKind
-from protocol.versions import Version
 from ps.core import policies
 from ps.core.decisions import Answer, Park
 from ps.core.deduplication import Record
@@ -39,6 +36,8 @@ from ps.core.effects import (
     RoundOpened,
     Switched,
 )
+from ps.core.grants import grant, judge
+from ps.core.in_flight import Accepted, InFlight, Offering, RoundStep
 from ps.core.roster import Roster
 from ps.core.rounds import Held, Rounds, RoundState
 from ps.core.waiting import Waiting, WaitingRoom
@@ -54,32 +53,6 @@ if TYPE_CHECKING:
     from ps.core.effects import Effect
     from ps.core.membership import Incarnation
     from ps.core.policies.policy import Policy
-
-
-@dataclass(slots=True)
-class Offering:
-    """An offer that is being stored in `groups_left` groups; it is answered when the last has published it."""
-
-    request: int
-    reply: Offered
-    groups_left: int
-    gone: bool = False
-
-
-@dataclass(slots=True)
-class Accepted:
-    """A push on arrival that is being applied."""
-
-    member: Incarnation
-    record: Record
-
-
-@dataclass(slots=True)
-class RoundStep:
-    """The aggregated step of a round; its members were told `held` already."""
-
-
-InFlight = Offering | Accepted | RoundStep
 
 
 class Group:
@@ -188,46 +161,11 @@ class Group:
             self.waiting.park(Waiting(request, pull, member, until, pushed), decision)
 
     def _judge(self, pull: Pull, member: Incarnation | None) -> Decision:
-        if not self.specs or not self.published:
-            return Park(Reason.NO_PARAMETERS, f"group {self.name} has no parameters yet; nobody has offered any")
-        if self.published < pull.min_version:
-            return Park(Reason.MIN_VERSION, f"version {pull.min_version} is not out, the newest is {self.published}")
-        if member is None:
-            return Answer(Reason.READER)
-        progress = member.groups[self.name]
-        if self.published < progress.owed:
-            return Park(Reason.OWN_UPDATE, f"version {progress.owed} with {member}'s own update is being made")
-        if self.switching_at is not None and progress.clock >= self.switching_at:
-            behind = tuple(self.roster.behind(self.switching_at))
-            return Park(
-                Reason.SWITCHING,
-                f"round {self.switching_at}, the first under sync, opens when all are there",
-                waiting_for=behind,
-            )
-        return self.policy.pull(self, member.rank)
+        return judge(self, pull, member)
 
     def _grant(self, pull: Pull, member: Incarnation | None, decision: Answer, now: float) -> Granted:
-        version = Version(self.epoch, self.published)
-        unchanged = pull.since == version
-        if member is None:
-            return Granted(version, decision.reason, count=self.live_workers, unchanged=unchanged)
-        progress = member.groups[self.name]
-        round_number = self.rounds.number if self.policy.gathers else None
-        if not progress.grants:
-            progress.granted_at = now
-        if (self.published, round_number) not in progress.grants:
-            progress.grants.append((self.published, round_number))
-        self.started = True
-        return Granted(
-            version,
-            decision.reason,
-            clock=progress.clock,
-            round=round_number,
-            lag=progress.clock - self.min_clock,
-            index=self.roster.index_of(member.rank),
-            count=self.live_workers,
-            unchanged=unchanged,
-        )
+        self.started = self.started or member is not None
+        return grant(self, pull, member, decision, now)
 
     # Pushes. They come here judged: `Fresh` or `Repeat` (deduplication.judge).
 

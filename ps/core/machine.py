@@ -33,7 +33,8 @@ from ps.core.barriers import Barriers
 from ps.core.deduplication import Fresh, StagedAgain, judge, not_joined
 from ps.core.effects import Answered, Began, Drop, Ended, Finished
 from ps.core.events import Asked, Gone, Heard, Published, Stop, Tick
-from ps.core.groups import Group, Offering
+from ps.core.groups import Group
+from ps.core.in_flight import Offering
 from ps.core.membership import Incarnation, Membership
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from protocol.requests import UpdateKind
 from protocol.tensors import TensorSpec
 from ps.core import policies
 from ps.core.deduplication import Progress, Record
-from ps.core.groups import Accepted
+from ps.core.in_flight import Accepted
 from ps.core.machine import Machine
 from ps.core.membership import Incarnation
 from ps.core.roster import Roster

@@ -9,6 +9,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
+from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any
 
 from protocol.errors import WireError
@@ -41,14 +43,25 @@ def plain(value: object) -> Any:
     return value
 
 
+def _ends_in_half_a_line(path: Path) -> bool:
+    """Whether a server that was killed has written here: what is put behind its half line could not be read."""
+    with suppress(OSError), path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) != b"\n"
+    return False
+
+
 class History:
     """Appends to `path`. Raises `OSError` when it cannot be written."""
 
     def __init__(self, path: Path) -> None:
+        torn = _ends_in_half_a_line(path)
         self._file: IO[str] = path.open("a", encoding="utf-8")
+        if torn:
+            self._file.write("\n")
 
     def begin(self, facts: Mapping[str, Any]) -> None:
-        """The first line of a start: epoch, settings, wall time."""
+        """The first line of a start: epoch, wall time, settings, and the state that it goes on from."""
         self._write({"is": "Started", **facts})
 
     def record(self, seconds: float, event: Event, effects: Sequence[Effect]) -> None:

@@ -21,11 +21,12 @@ from ps.arithmetic.memory import Pool
 from ps.arithmetic.parameters import Parameters
 from ps.arithmetic.settings import OptimizerSettings
 from ps.config import StartError
+from ps.core import saved as core
 from ps.core.machine import GroupSettings, Settings
 from ps.observability import logs
 from ps.observability.metrics import ServerMetrics
 from ps.server.app import application, runner
-from ps.server.history import History
+from ps.server.history import History, plain
 from ps.server.runtime import TICK_SECONDS, Runtime
 from ps.server.saving import Saving, offer_initial
 
@@ -136,8 +137,8 @@ class _Server:
         history = History(config.history) if config.history else None
         if history:
             stack.callback(history.close)
-            facts = {"epoch": machine.epoch, "time": time.time(), "workers": config.workers, "until": config.until}
-            history.begin(facts | {"groups": [str(group) for group in settings.groups]})
+            state, _ = core.save(machine)
+            history.begin({"epoch": machine.epoch, "time": time.time(), "settings": plain(settings), "state": state})
         runtime = Runtime(
             machine,
             parameters,

@@ -1,0 +1,64 @@
+"""Whether a pull is answered, and with what.
+
+The one rule: what holds under every policy is judged here (there is something to read, it is new enough, it contains
+the worker's own updates), and only then is the policy asked.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from protocol.reasons import Reason
+from protocol.replies import Granted
+from protocol.versions import Version
+from ps.core.decisions import Answer, Park
+
+if TYPE_CHECKING:
+    from protocol.requests import Pull
+    from ps.core.decisions import Decision
+    from ps.core.groups import Group
+    from ps.core.membership import Incarnation
+
+
+def judge(group: Group, pull: Pull, member: Incarnation | None) -> Decision:
+    """May this pull be answered now? `member` None: a reader's."""
+    if not group.published:
+        return Park(Reason.NO_PARAMETERS, f"group {group.name} has no parameters yet; nobody has offered any")
+    if group.published < pull.min_version:
+        return Park(Reason.MIN_VERSION, f"version {pull.min_version} is not out, the newest is {group.published}")
+    if member is None:
+        return Answer(Reason.READER)
+    progress = member.groups[group.name]
+    if group.published < progress.owed:
+        return Park(Reason.OWN_UPDATE, f"version {progress.owed} with {member}'s own update is being made")
+    if group.switching_at is not None and progress.clock >= group.switching_at:
+        return Park(
+            Reason.SWITCHING,
+            f"round {group.switching_at}, the first under sync, opens when all are there",
+            waiting_for=tuple(group.roster.behind(group.switching_at)),
+        )
+    return group.policy.pull(group, member.rank)
+
+
+def grant(group: Group, pull: Pull, member: Incarnation | None, decision: Answer, now: float) -> Granted:
+    """Answer with the newest version, and remember for the push what it was answered with."""
+    version = Version(group.epoch, group.published)
+    unchanged = pull.since == version
+    if member is None:
+        return Granted(version, decision.reason, count=group.live_workers, unchanged=unchanged)
+    progress = member.groups[group.name]
+    round_number = group.rounds.number if group.policy.gathers else None
+    if not progress.grants:
+        progress.granted_at = now
+    if (group.published, round_number) not in progress.grants:
+        progress.grants.append((group.published, round_number))
+    return Granted(
+        version,
+        decision.reason,
+        clock=progress.clock,
+        round=round_number,
+        lag=progress.clock - group.min_clock,
+        index=group.roster.index_of(member.rank),
+        count=group.live_workers,
+        unchanged=unchanged,
+    )

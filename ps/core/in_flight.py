@@ -1,0 +1,40 @@
+"""Versions that are decided and not yet published, and who is to be told when they are.
+
+Invariant: a group's `in_flight` holds exactly the numbers above `published`, up to `decided`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from protocol.replies import Offered
+    from ps.core.deduplication import Record
+    from ps.core.membership import Incarnation
+
+
+@dataclass(slots=True)
+class Offering:
+    """An offer that is being stored in `groups_left` groups; it is answered when the last has published it."""
+
+    request: int
+    reply: Offered
+    groups_left: int
+    gone: bool = False
+
+
+@dataclass(slots=True)
+class Accepted:
+    """A push on arrival that is being applied."""
+
+    member: Incarnation
+    record: Record
+
+
+@dataclass(slots=True)
+class RoundStep:
+    """The aggregated step of a round; its members were told `held` already."""
+
+
+InFlight = Offering | Accepted | RoundStep
