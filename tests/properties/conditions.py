@@ -1,0 +1,132 @@
+"""The conditions of `semantics.md`, asked of the history: who may go on and why not, when a round opens, when it ends.
+
+The one rule: a condition looks and answers, it changes nothing.
+"""
+
+from typing import Any
+
+from facts import Life, Update
+from history import History
+
+from protocol.ranks import natural
+from protocol.reasons import Reason
+from protocol.requests import Life as Named
+from protocol.requests import Pull, Push, UpdateKind
+
+ENDED = {
+    Reason.LEFT: "left",
+    Reason.NEW_SESSION: "fenced",
+    Reason.LEASE_EXPIRED: "evicted",
+    Reason.ITERATION_TOO_LONG: "evicted",
+}
+
+Told = tuple[Any, ...]
+
+
+class Conditions(History):
+    def find(self, named: Named) -> Life | Told:
+        if named.epoch != self.epoch:
+            return ("refused", "old-epoch", {"epoch": self.epoch})
+        for life in self.remembered(named.rank):
+            if life.number == named.incarnation:
+                return life
+        if any(life.rank == named.rank and life.number == named.incarnation for life in self.lives):
+            return ("refused", "fenced", {"last": {}})
+        return ("refused", "not-joined", {})
+
+    def epitaph(self, life: Life) -> Told:
+        last = self.last(life)
+        facts = {"default": {"clock": last.clock, "disposition": self.disposition(last)}} if last else {}
+        return ("refused", ENDED[life.ended], {"last": facts})
+
+    def disposition(self, update: Update) -> str | None:
+        if not self.is_final(update):
+            return None
+        return "skipped" if update.skip else "held" if update.round else "applied"
+
+    def why_not(self, pull: Pull, life: Life | None) -> tuple[Reason, tuple[str, ...]] | None:
+        """Why this pull may not be answered, and for whom it waits; None when it may."""
+        if not self.published:
+            return Reason.NO_PARAMETERS, ()
+        if self.published < pull.min_version:
+            return Reason.MIN_VERSION, ()
+        if life is None:
+            return None
+        if self.owed(life) > self.published:
+            return Reason.OWN_UPDATE, ()
+        clock = self.clock(life)
+        if self.switching_at is not None:
+            return (Reason.SWITCHING, self.behind(self.switching_at)) if clock >= self.switching_at else None
+        if self.mode == "async":
+            return None
+        if self.mode == "ssp":
+            slowest = self.behind(self.min_clock() + 1)
+            return (Reason.LAG, slowest) if clock - self.min_clock() > self.bound else None
+        if self.open_round is None:
+            return (Reason.WAITING_FOR_STEP if self.step_in_flight() else Reason.WAITING_FOR_WORKERS), ()
+        missing = self.missing(self.open_round)
+        if life in missing:
+            return None
+        ranks = tuple(one.rank for one in sorted(missing, key=lambda one: natural(one.rank)))
+        # A new life of a rank whose old one had contributed waits for the same thing.
+        contributed = any(update.life.rank == life.rank for update in self.contributions(self.open_round))
+        return (Reason.WAITING_FOR_ROUND if contributed else Reason.NEXT_ROUND), ranks
+
+    def not_yet(self, pull: Pull, life: Life | None) -> Told:
+        why = self.why_not(pull, life)
+        assert why is not None, f"{pull} could have been answered"
+        return ("not-yet", *why)
+
+    def step_in_flight(self) -> bool:
+        """Whether the step of the last round is being made, under the policy that gathered it."""
+        return any(decision.round in self.rounds for decision in self.in_flight())
+
+    def round_may_open(self) -> bool:
+        number, live = self.next_round(), self.live()
+        begun = bool(self.grants or self.rounds or self.old_rounds)
+        return (
+            (self.mode == "sync" or self.switching_at is not None)
+            and self.open_round is None
+            and not self.in_flight()
+            and len(live) >= (1 if begun else self.workers)
+            and len(live) > 0
+            and all(self.clock(life) == number for life in live)
+            and (self.until is None or number < self.until)
+        )
+
+    def is_done(self) -> bool:
+        held = self.open_round and self.contributions(self.open_round)
+        return self.until is not None and self.min_clock() >= self.until and not self.in_flight() and not held
+
+    def policy(self) -> Told:
+        mode = "sync" if self.switching_at is not None else self.mode
+        return ("policy", mode, self.bound if mode == "ssp" else None, self.switching_at)
+
+    def refusal(self, push: Push, life: Life) -> Told | None:
+        """What a push is told that is not the life's last one again; None when it may be taken."""
+        last, clock = self.last(life), self.clock(life)
+        if push.clock < clock or (last and last.clock == push.clock):
+            return ("refused", "superseded", {"clock": clock})
+        if life.ended:
+            return self.epitaph(life)
+        if push.clock != clock:
+            return ("refused", "wrong-clock", {"clock": clock})
+        if not any((grant.version, grant.round) == (push.version, push.round) for grant in self.granted(life)):
+            return ("refused", "not-granted", {"clock": clock})
+        if push.kind is UpdateKind.SKIP:
+            return None
+        staged = [part.push for part in self.staged(life)]
+        for other in staged:
+            ours, theirs = ((one.parts, one.version, one.round, one.kind, one.samples) for one in (push, other))
+            if ours != theirs:
+                return ("refused", "inconsistent-parts", {})
+        there = {other.part for other in staged}
+        if push.part in there:
+            return ("staged", push.clock, tuple(place for place in range(push.parts) if place not in there))
+        if any(set(other.keys) & set(push.keys) for other in staged):
+            return ("refused", "inconsistent-parts", {})
+        if self.mode == "sync" and self.open_round:
+            kinds = {update.kind for update in self.contributions(self.open_round) if not update.skip}
+            if kinds - {push.kind}:
+                return ("refused", "invalid-value", {})
+        return None

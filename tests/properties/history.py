@@ -1,0 +1,100 @@
+"""The history of one group, and all that can be counted from it.
+
+The one rule: nothing is kept that can be counted. It is slow, and there is nothing in it to get out of step.
+"""
+
+from typing import Any
+
+from facts import Decision, Grant, Life, Part, Round, Update, Waiter
+
+from protocol.ranks import natural
+
+REMEMBERED = 16
+GRANTS = 16
+
+
+class History:
+    def __init__(self, mode, bound, *, workers, lease, until=None, longest=None) -> None:
+        self.mode, self.bound = mode, bound
+        self.switching_at: int | None = None
+        self.workers, self.lease, self.until, self.longest = workers, lease, until, longest
+        self.epoch = 1
+        self.lives: list[Life] = []
+        self.grants: list[Grant] = []
+        self.updates: list[Update] = []
+        self.parts: list[Part] = []
+        self.decisions: list[Decision] = []
+        self.published = 0
+        # Of the present stretch of sync, which began with `first_round`, and those of the stretches before.
+        self.rounds: list[Round] = []
+        self.first_round = 0
+        self.old_rounds: list[Round] = []
+        self.specs: dict[str, Any] = {}
+        self.waiters: list[Waiter] = []
+        self.kept_minimum = 0
+        self.finished = False
+        self.now = 0.0
+        self.stopping = False
+
+    # Counting from the facts.
+
+    def live(self) -> list[Life]:
+        return sorted((life for life in self.lives if life.ended is None), key=lambda life: natural(life.rank))
+
+    def is_final(self, update: Update) -> bool:
+        return update.number is None or update.number <= self.published
+
+    def last(self, life: Life) -> Update | None:
+        mine = [update for update in self.updates if update.life is life]
+        return mine[-1] if mine else None
+
+    def clock(self, life: Life) -> int:
+        return life.start + sum(update.life is life and self.is_final(update) for update in self.updates)
+
+    def min_clock(self) -> int:
+        self.kept_minimum = max([self.kept_minimum, *([min(map(self.clock, self.live()))] if self.live() else [])])
+        return self.kept_minimum
+
+    def behind(self, clock: int) -> tuple[str, ...]:
+        return tuple(life.rank for life in self.live() if self.clock(life) < clock)
+
+    def granted(self, life: Life) -> list[Grant]:
+        """Of the life's present iteration, each (version, round) once, the newest last."""
+        different: dict[tuple[int, int | None], Grant] = {}
+        for grant in self.grants:
+            if grant.life is life and grant.clock == self.clock(life):
+                different.setdefault((grant.version, grant.round), grant)
+        return list(different.values())[-GRANTS:]
+
+    def staged(self, life: Life) -> list[Part]:
+        return [part for part in self.parts if part.life is life]
+
+    @property
+    def open_round(self) -> Round | None:
+        return self.rounds[-1] if self.rounds and not self.rounds[-1].closed else None
+
+    def contributions(self, group_round: Round) -> list[Update]:
+        return [update for update in self.updates if update.round is group_round]
+
+    def missing(self, group_round: Round) -> list[Life]:
+        done = [update.life for update in self.contributions(group_round)]
+        return [life for life in group_round.members if life.ended is None and life not in done]
+
+    def in_flight(self) -> list[Decision]:
+        return [decision for decision in self.decisions if decision.number > self.published]
+
+    def next_round(self) -> int:
+        """The number of the round that a joiner enters."""
+        return max(self.first_round, self.rounds[-1].number + 1 if self.rounds else 0)
+
+    def owed(self, life: Life) -> int:
+        """The newest version with an update of this life in it."""
+        return max(
+            (one.number for one in self.decisions if any(update.life is life for update in one.updates)), default=0
+        )
+
+    def remembered(self, rank: str) -> list[Life]:
+        of_rank = [life for life in self.lives if life.rank == rank]
+        ended = [life for life in of_rank if life.ended is not None]
+        # Lives end in the order in which they began: a rank has one at a time.
+        return ended[-REMEMBERED:] + [life for life in of_rank if life.ended is None]

@@ -1,0 +1,399 @@
+"""A deliberately dumb server of one group: `semantics.md` written down once more, slowly.
+
+The one rule: it shares no line with `ps.core`, only the messages. What happened is in `history.py`, everything else is
+counted from that, each time anew. Replies are told as plain tuples, see `told.py`.
+"""
+
+from typing import Any
+
+from conditions import Conditions, Told
+from dumb_barriers import DumbBarriers
+from facts import Decision, Grant, Life, Part, Round, Update, Waiter
+
+from protocol.ranks import natural
+from protocol.reasons import Reason
+from protocol.requests import Barrier, Heartbeat, Join, Leave, Offer, Pull, Push, SetPolicy, UpdateKind
+from protocol.requests import Life as Named
+
+
+class Oracle(Conditions):
+    """One group. `ask`, `hear`, `tick`, `gone`, `publish`, `restart` and `stop` leave in `replies`, `applies`, `drops`
+    and `happened` what the event leads to."""
+
+    def __init__(self, mode, bound, **settings) -> None:
+        super().__init__(mode, bound, **settings)
+        self.barriers = DumbBarriers(self.live, self._say)
+        self._forget()
+
+    def _forget(self) -> None:
+        """What the present event leads to."""
+        self.replies: list[tuple[int, Told]] = []
+        self.applies: list[Told] = []
+        self.drops: list[int] = []
+        self.happened: list[Told] = []
+
+    # Events.
+
+    def ask(self, request: int, message: Any, now: float) -> None:
+        self._begin(now)
+        if self.stopping:
+            self.drops += [request] if isinstance(message, (Push, Offer)) else []
+            self._say(request, ("refused", "stopping", {}))
+            return
+        match message:
+            case Join():
+                self._join(request, message)
+            case Offer():
+                self._offer(request, message)
+            case SetPolicy():
+                self._switch(request, message)
+            case Push():
+                self._push(request, message)
+            case Pull(life=None):
+                self._pull(request, message, None, None)
+            case _:
+                self._asked_by_worker(request, message)
+        self._settle()
+
+    def hear(self, named: Named, now: float) -> None:
+        self._begin(now)
+        life = self.find(named)
+        if isinstance(life, Life) and life.ended is None:
+            life.heard = now
+        self._settle()
+
+    def tick(self, now: float) -> None:
+        self._begin(now)
+        for life in [life for life in self.live() if life.heard + self.lease <= now]:
+            self._end(life, Reason.LEASE_EXPIRED)
+        if self.longest is not None:
+            for life in self.live():
+                computing = self.granted(life) and all(map(self.is_final, filter(None, [self.last(life)])))
+                if computing and self.granted(life)[0].at + self.longest <= now:
+                    self._end(life, Reason.ITERATION_TOO_LONG)
+        self._settle()
+        self.barriers.tick(now)
+        for waiter in [waiter for waiter in self.waiters if waiter.until <= now]:
+            self._answer(waiter, self.not_yet(waiter.pull, waiter.life))
+        self._settle()
+
+    def gone(self, request: int, now: float) -> None:
+        self._begin(now)
+        self.waiters = [waiter for waiter in self.waiters if waiter.request != request]
+        for decision in self.decisions:
+            decision.asked = decision.asked and decision.offer != request
+        for update in self.updates:
+            update.askers = [asker for asker in update.askers if asker[0] != request]
+        self.barriers.gone(request)
+        self._settle()
+
+    def publish(self, now: float) -> None:
+        self._begin(now)
+        self.published += 1
+        self.min_clock()
+        decision = self.decisions[self.published - 1]
+        if decision.offer is not None:
+            self.drops.append(decision.offer)
+            if decision.asked:
+                self._say(decision.offer, ("offered", decision.stored, decision.kept, ()))
+        elif decision.round is None:
+            (update,) = decision.updates
+            self._advanced(update.life)
+            askers, update.askers = update.askers, []
+            for place, (request, push) in enumerate(askers):
+                self._tell(request, push, update, repeated=place > 0)
+        self._settle()
+
+    def stop(self, now: float) -> None:
+        self._begin(now)
+        self.stopping = True
+        self._settle()
+
+    def restart(self, now: float, epoch: int) -> None:
+        """A start from a state that was just saved: what was in flight counts as published."""
+        self._begin(now)
+        self.published = len(self.decisions)
+        self.min_clock()
+        self.epoch = epoch
+        self.waiters, self.barriers.attempts, self.parts, self.finished = [], {}, [], False
+        for update in self.updates:
+            update.askers = []
+        for life in self.live():
+            life.heard = now
+        for grant in self.grants:
+            grant.at = now
+
+    def _begin(self, now: float) -> None:
+        self._forget()
+        self.now = now
+
+    def _say(self, request: int, reply: Told) -> None:
+        self.replies.append((request, reply))
+
+    # Lives.
+
+    def _join(self, request: int, join: Join) -> None:
+        life = next((life for life in self.remembered(join.rank) if life.session == join.session), None)
+        if life and life.ended:
+            self._say(request, self.epitaph(life))
+            return
+        resumed = life is not None
+        if life is None:
+            for old in [life for life in self.live() if life.rank == join.rank]:
+                self._end(old, Reason.NEW_SESSION)
+            if self.switching_at is not None:
+                start = self.switching_at
+            else:
+                start = self.next_round() if self.mode == "sync" else self.min_clock()
+            number = 1 + sum(life.rank == join.rank for life in self.lives)
+            life = Life(join.rank, number, join.session, start, self.now)
+            self.lives.append(life)
+            self.min_clock()
+            self.happened.append(("began", life.rank, number))
+        life.heard = self.now
+        last = self.last(life)
+        told_last = last and (last.clock, self.disposition(last))
+        place = (self.live().index(life), len(self.live()))
+        self._say(
+            request,
+            (
+                "joined",
+                self.epoch,
+                life.number,
+                resumed,
+                *place,
+                self.clock(life),
+                told_last,
+                dict(self.barriers.generations),
+            ),
+        )
+
+    def _end(self, life: Life, reason: Reason) -> None:
+        self.min_clock()
+        life.ended = reason
+        self.min_clock()
+        self.happened.append(("ended", life.rank, life.number, reason))
+        self.drops += [part.request for part in self.staged(life)]
+        self.parts = [part for part in self.parts if part.life is not life]
+        for waiter in [waiter for waiter in self.waiters if waiter.life is life]:
+            self._answer(waiter, self.epitaph(life))
+        self.barriers.depart(life, self.epitaph(life))
+
+    def _asked_by_worker(self, request: int, message: Leave | Heartbeat | Pull | Barrier) -> None:
+        life = self.find(message.life)
+        if not isinstance(life, Life):
+            self._say(request, life)
+            return
+        if life.ended:
+            again = isinstance(message, Leave) and life.ended is Reason.LEFT
+            self._say(request, ("departed", life.rank) if again else self.epitaph(life))
+            return
+        life.heard = self.now
+        match message:
+            case Heartbeat():
+                self._say(request, ("renewed", self.lease))
+            case Leave():
+                self._end(life, Reason.LEFT)
+                self._say(request, ("departed", life.rank))
+            case Pull():
+                self._pull(request, message, life, None)
+            case Barrier():
+                self.barriers.arrive(request, message, life, now=self.now)
+
+    # Pulls.
+
+    def _pull(self, request: int, pull: Pull, life: Life | None, pushed: Told | None) -> None:
+        if life:
+            if pull.clock != self.clock(life):
+                self._bring(request, pushed, ("refused", "wrong-clock", {"clock": self.clock(life)}))
+                return
+            for older in [waiter for waiter in self.waiters if waiter.life is life]:
+                self._answer(older, ("not-yet", Reason.REPLACED, ()))
+            if self.until is not None and pull.clock >= self.until:
+                self._bring(request, pushed, ("refused", "finished", {"clock": pull.clock}))
+                return
+        if self.why_not(pull, life) is None:
+            self._bring(request, pushed, self._grant(pull, life))
+        elif pull.wait_seconds is None:
+            self._bring(request, pushed, self.not_yet(pull, life))
+        else:
+            self.waiters.append(Waiter(request, life, pull, self.now + pull.wait_seconds, pushed))
+
+    def _grant(self, pull: Pull, life: Life | None) -> Told:
+        unchanged = pull.since is not None and (pull.since.epoch, pull.since.number) == (self.epoch, self.published)
+        if life is None:
+            return ("granted", self.epoch, self.published, None, None, 0, 0, len(self.live()), unchanged)
+        number = self.open_round.number if self.open_round else None
+        clock = self.clock(life)
+        self.grants.append(Grant(life, clock, self.published, number, self.now))
+        place = (self.live().index(life), len(self.live()))
+        return ("granted", self.epoch, self.published, clock, number, clock - self.min_clock(), *place, unchanged)
+
+    def _answer(self, waiter: Waiter, reply: Told) -> None:
+        self.waiters.remove(waiter)
+        self._bring(waiter.request, waiter.pushed, reply)
+
+    def _bring(self, request: int, pushed: Told | None, pulled: Told) -> None:
+        self._say(request, ("push-pulled", pushed, pulled) if pushed else pulled)
+
+    def _advanced(self, life: Life) -> None:
+        """The iteration that an old pull still waits for is over."""
+        self.min_clock()
+        for waiter in [waiter for waiter in self.waiters if waiter.life is life]:
+            if waiter.pull.clock != self.clock(life):
+                self._answer(waiter, ("refused", "wrong-clock", {"clock": self.clock(life)}))
+
+    # Pushes.
+
+    def _push(self, request: int, push: Push) -> None:
+        life = self.find(push.life)
+        if isinstance(life, Life) and life.ended is None:
+            life.heard = self.now
+        verdict = self._judge(request, push, life) if isinstance(life, Life) else life
+        if verdict is not None:
+            self.drops.append(request)
+            if verdict:
+                self._say(request, verdict)
+            return
+        assert isinstance(life, Life)
+        if push.kind is UpdateKind.SKIP:
+            self.drops += [request, *(part.request for part in self.staged(life))]
+            bodies: tuple[int, ...] = ()
+        else:
+            self.parts.append(Part(life, push.clock, request, push))
+            by_place = {part.push.part: part.request for part in self.staged(life)}
+            if len(by_place) < push.parts:
+                missing = tuple(place for place in range(push.parts) if place not in by_place)
+                self._say(request, ("staged", push.clock, missing))
+                return
+            bodies = tuple(by_place[place] for place in range(push.parts))
+        self.parts = [part for part in self.parts if part.life is not life]
+        self._accept(request, push, life, bodies)
+
+    def _judge(self, request: int, push: Push, life: Life) -> Told | None:
+        """None: it may be taken. An empty tuple: nothing to say, or said already."""
+        last = self.last(life)
+        if last is None or (last.clock, last.parts) != (push.clock, push.parts):
+            return self.refusal(push, life)
+        if self.is_final(last):
+            self._tell(request, push, last, repeated=True)
+        else:
+            last.askers.append((request, push))
+        return ()
+
+    def _accept(self, request: int, push: Push, life: Life, bodies: tuple[int, ...]) -> None:
+        number = staleness = None
+        if bodies and self.mode != "sync":
+            number = len(self.decisions) + 1
+            staleness = number - push.version - 1
+        gathered = self.open_round if self.mode == "sync" else None
+        update = Update(life, push.clock, push.parts, push.kind, push.samples, bodies, gathered, number, staleness)
+        self.updates.append(update)
+        if number is not None:
+            update.askers.append((request, push))
+            self.decisions.append(Decision(number, updates=(update,)))
+            self._apply(self.decisions[-1], False, staleness)
+            return
+        self._advanced(life)
+        self._tell(request, push, update)
+
+    def _tell(self, request: int, push: Push, update: Update, *, repeated: bool = False) -> None:
+        reason = Reason.SKIPPED if update.skip else Reason.IN_ROUND if update.round else Reason.ON_ARRIVAL
+        shown = Reason.REPEATED if repeated else reason
+        pushed = ("pushed", update.clock, self.disposition(update), shown, update.number, update.staleness)
+        if not push.pull:
+            self._say(request, pushed)
+        elif update.life.ended:
+            self._say(request, ("push-pulled", pushed, self.epitaph(update.life)))
+        else:
+            self._settle()
+            pull = Pull("default", push.life, push.clock + 1, since=push.since, wait_seconds=push.wait_seconds)
+            self._pull(request, pull, update.life, pushed)
+
+    def _apply(self, decision: Decision, aggregated: bool, staleness: int) -> None:
+        who = tuple((update.life.rank, update.samples, update.bodies) for update in decision.updates)
+        kind = decision.updates[0].kind
+        self.applies.append((decision.number, kind, who, aggregated, len(self.live()), staleness))
+
+    # Rounds, and whoever may go on.
+
+    def _settle(self) -> None:
+        if self.open_round and not self.missing(self.open_round):
+            self._close(self.open_round)
+        if self.round_may_open():
+            self.mode, self.bound, was_switching = "sync", None, self.switching_at is not None
+            self.switching_at = None
+            if was_switching:
+                self.happened.append(("switched", "sync", None, len(self.decisions)))
+            self.rounds.append(Round(self.next_round(), tuple(self.live())))
+            ranks = tuple(life.rank for life in self.live())
+            self.happened.append(("round-opened", self.rounds[-1].number, ranks))
+        for waiter in list(self.waiters):
+            if self.why_not(waiter.pull, waiter.life) is None:
+                self._answer(waiter, self._grant(waiter.pull, waiter.life))
+        if self.stopping:
+            stopping = ("refused", "stopping", {})
+            self.barriers.send_away(stopping)
+            for waiter in list(self.waiters):
+                self._answer(waiter, stopping)
+        if not self.finished and self.is_done():
+            self.finished = True
+            self.happened.append(("finished",))
+
+    def _close(self, group_round: Round) -> None:
+        group_round.closed = True
+        updates = [update for update in self.contributions(group_round) if not update.skip]
+        updates.sort(key=lambda update: natural(update.life.rank))
+        ranks = tuple(update.life.rank for update in updates)
+        samples = sum(update.samples for update in updates)
+        self.happened.append(("round-closed", group_round.number, ranks, samples))
+        if updates:
+            number = len(self.decisions) + 1
+            self.decisions.append(Decision(number, updates=tuple(updates), round=group_round))
+            self._apply(self.decisions[-1], True, 0)
+
+    # Keys, policy.
+
+    def _offer(self, request: int, offer: Offer) -> None:
+        new: list[str] = []
+        kept: list[str] = []
+        refusal: Told | None = None
+        for spec in offer.specs:
+            if spec.name not in self.specs:
+                if any(update.bodies for update in self.updates):
+                    refusal = ("refused", "schema-closed", {})
+                    break
+                new.append(spec.name)
+            elif self.specs[spec.name] != spec:
+                refusal = ("refused", "schema-conflict", {})
+                break
+            else:
+                kept.append(spec.name)
+        if refusal or offer.ask or not new:
+            self.drops.append(request)
+            self._say(request, refusal or ("offered", (), tuple(kept), tuple(new)))
+            return
+        self.specs.update({spec.name: spec for spec in offer.specs})
+        self.decisions.append(Decision(len(self.decisions) + 1, request, tuple(new), tuple(kept)))
+        self.applies.append(("initialize", self.decisions[-1].number, request, tuple(new)))
+
+    def _switch(self, request: int, wanted: SetPolicy) -> None:
+        known = wanted.mode in ("sync", "async", "ssp")
+        if not known or (wanted.mode == "ssp") != (wanted.staleness is not None) or (wanted.staleness or 0) < 0:
+            self._say(request, ("refused", "invalid-value", {}))
+            return
+        if (wanted.mode, wanted.staleness) != self.policy()[1:3]:
+            if wanted.mode == "sync":
+                reached = [self.clock(life) + bool(self.granted(life)) for life in self.live()]
+                self.switching_at = max(reached, default=self.min_clock())
+                self.first_round = self.switching_at
+                self.old_rounds += self.rounds
+                self.rounds = []
+                self.mode, self.bound = "async", None
+            else:
+                if self.open_round:
+                    self._close(self.open_round)
+                self.switching_at = None
+                self.mode, self.bound = wanted.mode, wanted.staleness
+                self.happened.append(("switched", wanted.mode, wanted.staleness, len(self.decisions)))
+        self._say(request, self.policy())

@@ -1,0 +1,87 @@
+"""Each policy against the oracle, over generated schedules. A failure prints the shortest schedule that fails."""
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from schedule import Both, Move
+
+RANKS = 3
+
+
+def some(count):
+    """So many examples, the same ones every time."""
+    return settings(
+        max_examples=count,
+        derandomize=True,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        phases=(Phase.explicit, Phase.generate, Phase.shrink),
+    )
+
+
+def schedules(verbs, *, longest=70):
+    """Lists of moves; `verbs` says how often each is chosen. They shrink towards `rest`, which is nothing."""
+    chosen = st.sampled_from(["rest", *(verb for verb, times in verbs.items() for _ in range(times))])
+    moves = st.builds(Move, chosen, st.integers(0, RANKS - 1), st.integers(0, 7))
+    chosen_moves = st.lists(moves, min_size=longest // 3, max_size=longest)
+    return chosen_moves.map(lambda moves: [move for move in moves if move.verb != "rest"])
+
+
+TRAINING = {"step": 8, "pull": 5, "push": 6, "part": 4, "skip": 2, "publish": 3, "wait": 3, "offer": 1, "read": 1}
+COMING_AND_GOING = {"join": 2, "rejoin": 2, "leave": 1, "heartbeat": 2, "heard": 1}
+DISORDER = {"again": 4, "push_again": 3, "old_join": 1, "wrong": 2, "gone": 2, "restart": 1}
+ALL = TRAINING | COMING_AND_GOING | DISORDER
+
+runs = st.fixed_dictionaries(
+    {
+        "workers": st.integers(1, 3),
+        "until": st.none() | st.integers(1, 6),
+        "longest": st.none() | st.just(15.75),
+        "delayed": st.booleans(),
+    }
+)
+
+
+def play(mode, bound, run, moves, *, offered=True):
+    both = Both(mode, bound, **run)
+    both.play([Move("join", who) for who in range(RANKS)])
+    if offered:
+        both.play([Move("offer"), Move("publish")])
+    both.play(moves)
+    both.stop()
+
+
+@some(300)
+@given(run=runs, moves=schedules(ALL))
+def test_sync(run, moves):
+    play("sync", None, run, moves)
+
+
+@some(200)
+@given(run=runs, moves=schedules(ALL))
+def test_async(run, moves):
+    play("async", None, run, moves)
+
+
+@pytest.mark.parametrize("bound", range(6))
+@some(60)
+@given(run=runs, moves=schedules(ALL))
+def test_ssp(bound, run, moves):
+    play("ssp", bound, run, moves)
+
+
+@some(400)
+@given(
+    policy=st.sampled_from([("sync", None), ("async", None), ("ssp", 0), ("ssp", 2)]),
+    run=runs,
+    moves=schedules(ALL | {"policy": 6}, longest=90),
+    offered=st.booleans(),
+)
+def test_switching(policy, run, moves, offered):
+    play(*policy, run, moves, offered=offered)
+
+
+@some(150)
+@given(moves=schedules(COMING_AND_GOING | {"barrier": 10, "wait": 3, "gone": 1, "again": 2, "restart": 1}))
+def test_barriers(moves):
+    play("async", None, {}, moves)

@@ -1,0 +1,102 @@
+"""What the machine did, as the plain tuples in which the oracle tells it: replies, steps, drops, the rest."""
+
+from protocol.replies import (
+    Departed,
+    Granted,
+    Joined,
+    NotYet,
+    Offered,
+    Passed,
+    PolicyState,
+    Pushed,
+    PushPulled,
+    Refused,
+    Renewed,
+    Staged,
+)
+from ps.core.effects import (
+    Answered,
+    Apply,
+    Began,
+    Drop,
+    Ended,
+    Finished,
+    Initialize,
+    RoundClosed,
+    RoundOpened,
+    Switched,
+)
+
+
+def told(reply):
+    match reply:
+        case Granted(version):
+            place = (reply.lag, reply.index, reply.count)
+            return ("granted", version.epoch, version.number, reply.clock, reply.round, *place, reply.unchanged)
+        case NotYet():
+            return ("not-yet", reply.reason, reply.waiting_for)
+        case Pushed():
+            return ("pushed", reply.clock, reply.disposition, reply.reason, reply.version, reply.staleness)
+        case PushPulled(pushed, pulled):
+            return ("push-pulled", told(pushed), told(pulled))
+        case Staged(clock, missing):
+            return ("staged", clock, missing)
+        case Refused(error):
+            return ("refused", error.code, error.facts)
+        case Joined():
+            group = reply.groups["default"]
+            last = group.last and (group.last.clock, group.last.disposition)
+            place = (reply.index, reply.count)
+            barriers = dict(reply.barriers)
+            return ("joined", reply.epoch, reply.incarnation, reply.resumed, *place, group.clock, last, barriers)
+        case Offered():
+            return ("offered", reply.stored, reply.kept, reply.wanted)
+        case Passed():
+            return ("passed", reply.name, reply.generation)
+        case Departed():
+            return ("departed", reply.rank)
+        case Renewed():
+            return ("renewed", reply.lease_seconds)
+        case PolicyState():
+            return ("policy", reply.mode, reply.staleness, reply.switching_at)
+
+
+def replies(effects):
+    return [(effect.request, told(effect.reply)) for effect in effects if isinstance(effect, Answered)]
+
+
+def applies(effects):
+    found = []
+    for effect in effects:
+        match effect:
+            case Apply():
+                who = tuple((one.rank, one.samples, one.bodies) for one in effect.contributions)
+                assert effect.group == "default"
+                found.append((effect.number, effect.kind, who, effect.aggregated, effect.live, effect.staleness))
+            case Initialize():
+                names = tuple(spec.name for spec in effect.specs)
+                found.append(("initialize", effect.number, effect.body, names))
+    return found
+
+
+def drops(effects):
+    return [body for effect in effects if isinstance(effect, Drop) for body in effect.bodies]
+
+
+def happened(effects):
+    found = []
+    for effect in effects:
+        match effect:
+            case Began():
+                found.append(("began", effect.rank, effect.incarnation))
+            case Ended():
+                found.append(("ended", effect.rank, effect.incarnation, effect.reason))
+            case RoundOpened():
+                found.append(("round-opened", effect.number, effect.members))
+            case RoundClosed():
+                found.append(("round-closed", effect.number, effect.contributors, effect.samples))
+            case Switched():
+                found.append(("switched", effect.mode, effect.staleness, effect.switch_point))
+            case Finished():
+                found.append(("finished",))
+    return found

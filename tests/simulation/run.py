@@ -1,0 +1,20 @@
+"""Plays one schedule of the simulation and tells it as it goes: `python tests/simulation/run.py SEED`."""
+
+import sys
+from pathlib import Path
+
+
+def main() -> None:
+    # The folder of this file is on the path already, the repository has to be.
+    sys.path.append(str(Path(__file__).parents[2]))
+    from simulation import Simulation
+
+    simulation = Simulation(int(sys.argv[1]))
+    try:
+        simulation.run()
+    finally:
+        print(simulation)
+
+
+if __name__ == "__main__":
+    main()

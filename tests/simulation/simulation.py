@@ -1,0 +1,347 @@
+"""A whole run in virtual time: one server, some workers, a bad network, and things that go wrong.
+
+The one rule: everything follows from the seed, so a failing seed is the whole report; `run.py SEED` shows it again.
+"""
+
+import json
+from dataclasses import dataclass
+from functools import partial
+from random import Random
+
+from invariants import Facts, Invariants, Violation
+from network import Clock, Network, Weather
+from process import Process
+
+from protocol.requests import Heartbeat, Join, Push, SetPolicy
+from ps.core.effects import Answered, Apply, Initialize
+from ps.core.events import Asked, Gone, Heard, Published, Stop, Tick
+from ps.core.machine import GroupSettings, Machine, Settings
+from ps.core.saved import restore, save
+from worker.states import Ending
+
+TICK_SECONDS = 0.5
+# How long things go wrong, and how much later the run must be over, however unlucky it was.
+TROUBLE_SECONDS = 12.0
+PATIENCE_SECONDS = 400.0
+# Some twice, to come up twice as often.
+VERBS = ("crash", "crash", "hang", "replace", "cut off", "die", "leave", "stop", "kill", "save", "switch", "switch")
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Something that goes wrong, or is changed, at a time."""
+
+    at: float
+    verb: str
+    rank: str = ""
+    seconds: float = 0.0
+    policy: tuple[str, int | None] = ("async", None)
+
+    def __str__(self) -> str:
+        what = f" {self.policy}" if self.verb == "switch" else ""
+        return f"{self.verb} {self.rank}{what} {f'{self.seconds:.1f} s' if self.seconds else ''}".rstrip()
+
+
+class Unfinished(AssertionError):
+    """The trouble was over, and yet the run did not come to its end."""
+
+
+class Simulation:
+    """`policies`: among which the seed chooses; `troubles` None: as the seed has it."""
+
+    def __init__(self, seed: int, *, policies=None, troubles=None, until=None, apply_seconds=None) -> None:
+        self.seed = seed
+        self.random = random = Random(seed)
+        self.clock = Clock()
+        self.trace: list[tuple[float, str, object]] = []
+        count = random.choice((1, 2, 2, 3, 3, 4, 5))
+        self.ranks = [f"w{place}" for place in range(count)]
+        self.policies = policies or [("sync", None), ("async", None), *(("ssp", bound) for bound in range(4))]
+        self.troubles = self._troubles() if troubles is None else troubles
+        gone_for_good = {one.rank for one in self.troubles if one.verb in ("die", "leave")}
+        mode, bound = random.choice(self.policies)
+        self.settings = Settings(
+            (GroupSettings(mode, bound),),
+            workers=max(1, count - len(gone_for_good)),
+            lease_seconds=4.0,
+            until=until or random.choice((3, 5, 8, 12)),
+        )
+        self.apply_seconds = random.choice((0.0, 0.02, 0.4)) if apply_seconds is None else apply_seconds
+        self.network = Network(self.clock, random, self._weather())
+        self.invariants = Invariants(self.settings)
+        self.machine: Machine | None = Machine(self.settings, epoch=1)
+        self.saved: tuple[str, list[int], Facts, dict[int, Push]] | None = None
+        self.server_life = 0
+        self.helped = False
+        self.requests = self.updates = self.events = self.starting = 0
+        self.connections: dict[int, tuple[Process, object]] = {}
+        self.making: list[int] = []
+        self.lost_updates: set[int] = set()
+        self.processes: list[Process] = []
+
+    def __str__(self) -> str:
+        settings = self.settings
+        head = f"seed {self.seed}: {settings}, steps take {self.apply_seconds} s, {self.network.weather}"
+        troubles = "\n".join(f"  {one.at:8.3f} {one}" for one in self.troubles)
+        story = "\n".join(f"{at:10.3f} {who:<12} {what}" for at, who, what in self.trace)
+        return f"{head}\n{troubles}\n{story}\nrun it again: python tests/simulation/run.py {self.seed}"
+
+    def _weather(self) -> Weather:
+        random = self.random
+        if random.random() < 0.25:
+            return Weather()
+        lost, doubled, late = (random.choice((0.0, 0.05, 0.2)) for _ in range(3))
+        return Weather(lost, doubled, late, random.choice((0.01, 0.1, 0.3)))
+
+    def _troubles(self) -> list[Trouble]:
+        random = self.random
+        verbs = (
+            "crash",
+            "crash",
+            "hang",
+            "replace",
+            "cut off",
+            "die",
+            "leave",
+            "stop",
+            "kill",
+            "save",
+            "switch",
+            "switch",
+        )
+        chosen = [random.choice(verbs) for _ in range(random.choice((0, 1, 2, 3, 5, 7)))]
+        found = []
+        # Somebody has to be left, and a rank that is gone for good has no other troubles.
+        ranks = list(self.ranks)
+        for verb in sorted(chosen, key=lambda verb: verb not in ("die", "leave")):
+            if verb in ("die", "leave"):
+                if len(ranks) == 1:
+                    continue
+                rank = ranks.pop()
+            else:
+                rank = random.choice(ranks)
+            at, seconds = random.uniform(0.0, TROUBLE_SECONDS), random.uniform(0.2, 7.0)
+            found.append(Trouble(at, verb, rank, seconds, random.choice(self.policies)))
+        return sorted(found, key=lambda one: one.at)
+
+    # The run.
+
+    def run(self) -> None:
+        """Play it to the end. Raises `Violation`, `Unfinished`, or what the code under test raises."""
+        for rank in self.ranks:
+            self._start_after(self.random.uniform(0.0, 1.0), rank)
+        for trouble in self.troubles:
+            self.clock.after(trouble.at, partial(self._happen, trouble))
+        self.clock.after(TROUBLE_SECONDS, self._calm)
+        self.clock.after(TICK_SECONDS, self._tick)
+        while not (self._over() and self.invariants.finished):
+            if self._over() and not self.helped and not self.machine.membership.live():
+                # Whoever was left at the end has died there: somebody has to come and do the last iterations.
+                self.helped = True
+                self._start_after(0.0, self.ranks[0])
+            self.clock.step()
+            if self.clock.now > TROUBLE_SECONDS + PATIENCE_SECONDS:
+                states = ", ".join(f"{one.name}: {one.session}" for one in self.processes if one.alive)
+                raise Unfinished(f"not at the end after {self.clock.now:.0f} s: {states}")
+        self._check_the_end()
+
+    def _over(self) -> bool:
+        quiet = self.clock.now > TROUBLE_SECONDS and not self.starting and not self.making
+        return quiet and self.machine is not None and all(one.ended for one in self.processes)
+
+    def _check_the_end(self) -> None:
+        for rank in self.ranks:
+            ends = [one.session.ending for one in self.processes if one.rank == rank and one.alive]
+            if Ending.FINISHED not in ends and not any(one.rank == rank and one.gone for one in self.processes):
+                raise Unfinished(f"{rank} did not reach the end: {ends}")
+        facts = self.invariants.facts
+        lost = facts.acknowledged - facts.applied.keys()
+        if lost:
+            raise Violation(f"acknowledged means kept: updates {lost} were acknowledged and never applied")
+
+    def _tell(self, who: str, what: object) -> None:
+        self.trace.append((self.clock.now, who, what))
+
+    def _start_after(self, seconds: float, rank: str) -> None:
+        self.starting += 1
+        self.clock.after(seconds, partial(self._start, rank))
+
+    def _start(self, rank: str) -> None:
+        self.starting -= 1
+        name = f"{rank}.{sum(one.rank == rank for one in self.processes)}"
+        self._tell(name, "starts")
+        self.processes.append(Process(self, rank, name, self.random.choice((0.1, 0.3, 1.0))))
+
+    def _newest(self, rank: str) -> Process | None:
+        return next((one for one in reversed(self.processes) if one.rank == rank), None)
+
+    # What goes wrong.
+
+    def _calm(self) -> None:
+        self._tell("", "the trouble is over")
+        self.network.calm()
+
+    def _happen(self, trouble: Trouble) -> None:
+        self._tell("", trouble)
+        process = self._newest(trouble.rank)
+        match trouble.verb:
+            case "crash" if process and not process.ended:
+                process.kill()
+                self._start_after(trouble.seconds, trouble.rank)
+            case "hang" if process:
+                process.hang(trouble.seconds)
+            case "replace" if process and not process.ended:
+                process.hang(trouble.seconds * 2)
+                self._start_after(trouble.seconds, trouble.rank)
+            case "cut off":
+                self.network.cut_off[trouble.rank] = self.clock.now + trouble.seconds
+            case "die" if process:
+                process.gone = True
+                process.kill()
+            case "leave" if process:
+                process.gone = True
+                process.leave()
+            case "stop" if self.machine:
+                self._stop()
+                self.clock.after(trouble.seconds / 4, partial(self._restore, self.machine_epoch))
+            case "kill" if self.machine and self._may_lose_state():
+                self.machine = None
+                self._disconnect()
+                self.clock.after(trouble.seconds / 4, partial(self._restore, self.machine_epoch + 1))
+            case "save" if self.machine:
+                self._save()
+            case "switch" if self.machine:
+                self.requests += 1
+                self.step(Asked(self.requests, SetPolicy(*trouble.policy)))
+
+    def _may_lose_state(self) -> bool:
+        """Whoever has finished and gone does not come back: a start from before the beginning could wait for ever."""
+        finished = any(one.session.ending for one in self.processes)
+        return not finished or (self.saved is not None and self.saved[2].begun)
+
+    # The server.
+
+    def step(self, event) -> None:
+        assert self.machine is not None
+        self.events += 1
+        self._tell("server", event)
+        effects = self.machine.step(event, self.clock.now)
+        for effect in effects:
+            self._tell("", f"  {effect}")
+        self.invariants.event(event, effects, self.machine, self.clock.now)
+        for effect in effects:
+            self.perform(effect)
+
+    def perform(self, effect) -> None:
+        match effect:
+            case Answered(request, reply):
+                self._reply(request, reply)
+            case Apply() | Initialize():
+                self.making.append(effect.number)
+                if len(self.making) == 1:
+                    self._make_next()
+
+    def _make_next(self) -> None:
+        """The group's one applier: one version after the other."""
+        seconds = self.random.uniform(0.0, self.apply_seconds)
+        self.clock.after(seconds, partial(self._made, self.server_life))
+
+    def _made(self, server_life: int) -> None:
+        if self.machine and server_life == self.server_life:
+            self.step(Published("default", self.making.pop(0)))
+            if self.making:
+                self._make_next()
+
+    def _tick(self) -> None:
+        if self.machine:
+            self.step(Tick())
+        self.clock.after(TICK_SECONDS, self._tick)
+
+    def _save(self) -> None:
+        assert self.machine is not None
+        state, bodies = save(self.machine)
+        kept = {body: self.invariants.bodies[body] for body in bodies}
+        self.saved = (json.dumps(state), bodies, self.invariants.snapshot(), kept)
+
+    def _stop(self) -> None:
+        """SIGTERM: everybody is told, what is being made is made, the state is saved."""
+        self.step(Stop())
+        while self.making:
+            self.step(Published("default", self.making.pop(0)))
+        self._save()
+        self.machine = None
+        self._disconnect()
+
+    def _disconnect(self) -> None:
+        """The server's process is gone, with its connections and its applier."""
+        self.server_life += 1
+        self.making.clear()
+        for request in list(self.connections):
+            process, ask = self.connections.pop(request)
+            if not isinstance(ask, Heartbeat):
+                self.clock.after(self.random.uniform(0.0, 0.2), partial(self._break, process, ask))
+
+    def _break(self, process: Process, ask: object) -> None:
+        process.when_awake(partial(process.lost, ask))
+
+    @property
+    def machine_epoch(self) -> int:
+        return self.invariants.epoch
+
+    def _restore(self, epoch: int) -> None:
+        before = set(self.invariants.facts.applied) | set(self.invariants.facts.held.values())
+        if self.saved:
+            state, bodies, facts, kept = self.saved
+            self.machine = restore(self.settings, json.loads(state), bodies, epoch, self.clock.now)
+        else:
+            self.machine, facts, kept = Machine(self.settings, epoch), Facts(), {}
+        self.invariants.restarted(facts, self.machine, kept, self.clock.now)
+        self.lost_updates |= before - set(facts.applied) - set(facts.held.values())
+        self._tell("server", f"starts again, epoch {epoch}")
+
+    # Between them.
+
+    def new_update(self, process: Process) -> int:
+        self.updates += 1
+        self.invariants.began_update(process, self.updates)
+        return self.updates
+
+    def send(self, process: Process, ask: object) -> None:
+        self._tell(process.name, ask)
+        if self.machine is None:
+            if not isinstance(ask, Heartbeat):
+                self.clock.after(0.05, partial(self._break, process, ask))
+            return
+        self.network.carry(process.rank, partial(self._arrives, process, ask, self.server_life))
+
+    def _arrives(self, process: Process, ask: object, server_life: int) -> None:
+        # A connection ends with the server's process: what was on its way does not reach the next one.
+        if self.machine is None or server_life != self.server_life:
+            return
+        # A join that was never heard before cannot be told from a newer process's; the dead do not send any.
+        if isinstance(ask, Join) and not process.alive:
+            return
+        self.requests += 1
+        self.connections[self.requests] = (process, ask)
+        if isinstance(ask, Push) and self.random.random() < 0.2:
+            self.step(Heard(ask.life))
+        self.step(Asked(self.requests, ask))
+
+    def _reply(self, request: int, reply: object) -> None:
+        process, ask = self.connections.pop(request, (None, None))
+        if process:
+            self.network.carry(process.rank, partial(process.hears, ask, reply))
+
+    def hang_up(self, process: Process, ask: object) -> None:
+        """The client has given up. The server may notice, soon or never."""
+        for request, (who, asked) in list(self.connections.items()):
+            if who is process and asked is ask and self.random.random() < 0.7:
+                self.clock.after(self.random.uniform(0.0, 1.0), partial(self._gone, request))
+
+    def forget(self, process: Process) -> None:
+        for ask in {id(ask): ask for who, ask in self.connections.values() if who is process}.values():
+            self.hang_up(process, ask)
+
+    def _gone(self, request: int) -> None:
+        if self.machine and self.connections.pop(request, None):
+            self.step(Gone(request))

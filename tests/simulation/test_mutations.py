@@ -1,0 +1,194 @@
+"""The invariants can fail: each of these servers (and one worker) is broken in one way, and is found out."""
+
+import pytest
+from invariants import Violation
+from simulation import Simulation, Unfinished
+
+from protocol.reasons import Reason
+from protocol.replies import Disposition, Pushed
+from protocol.requests import Push
+from ps.core import machine, saved
+from ps.core.decisions import Answer, Park
+from ps.core.deduplication import Fresh, Record, Repeat, judge
+from ps.core.effects import Answered, Apply
+from ps.core.groups import Group
+from ps.core.machine import Machine
+from ps.core.membership import Membership
+from ps.core.policies import Ssp
+from ps.core.roster import Roster
+from ps.core.rounds import Rounds
+from ps.core.waiting import WaitingRoom
+from worker.session import Session
+
+SSP = [("ssp", bound) for bound in range(3)]
+EAGER = [("async", None), ("ssp", 2)]
+
+
+def found_out(guarantee, *, seeds=300, **chosen):
+    """Some seed breaks this guarantee, and none before it breaks another."""
+
+    def play():
+        for seed in range(seeds):
+            Simulation(seed, **chosen).run()
+
+    with pytest.raises((Violation, Unfinished), match=guarantee):
+        play()
+
+
+def test_waking_only_those_at_the_new_minimum(monkeypatch):
+    """The trap of Bosen: the minimum can jump past the clock that a waiter waits for."""
+    settling = []
+    settle, pull = Group.settle, Ssp.pull
+
+    def broken_settle(self, now):
+        settling.append(self)
+        settle(self, now)
+        settling.pop()
+
+    def broken_pull(self, view, rank):
+        decision = pull(self, view, rank)
+        exact = view.clock_of(rank) - view.min_clock == self.staleness
+        if settling and isinstance(decision, Answer) and not exact:
+            return Park(Reason.LAG, "missed")
+        return decision
+
+    monkeypatch.setattr(Group, "settle", broken_settle)
+    monkeypatch.setattr(Ssp, "pull", broken_pull)
+    found_out("no forgotten waiter", policies=SSP, seeds=2000)
+
+
+def test_no_deduplication(monkeypatch):
+    def broken(member, push):
+        verdict = judge(member, push)
+        if isinstance(verdict, Repeat) and not member.ended:
+            return Fresh(member, member.groups[push.group])
+        return verdict
+
+    monkeypatch.setattr(machine, "judge", broken)
+    found_out("applied at most once", policies=EAGER)
+
+
+def test_applying_twice(monkeypatch):
+    step = Machine.step
+
+    def broken(self, event, now):
+        effects = step(self, event, now)
+        for effect in effects:
+            if isinstance(effect, Apply):
+                object.__setattr__(effect, "contributions", effect.contributions * 2)
+        return effects
+
+    monkeypatch.setattr(Machine, "step", broken)
+    found_out("a body is used once")
+
+
+def test_a_bound_that_is_one_too_many(monkeypatch):
+    pull = Ssp.pull
+    monkeypatch.setattr(Ssp, "pull", lambda self, view, rank: pull(Ssp(self.staleness + 1), view, rank))
+    found_out("the bound, at a pull", policies=SSP)
+
+
+def test_a_contribution_that_goes_with_its_worker(monkeypatch):
+    remove = Rounds.remove
+
+    def broken(self, rank):
+        remove(self, rank)
+        self.held.pop(rank, None)
+
+    monkeypatch.setattr(Rounds, "remove", broken)
+    found_out("no body is forgotten, none is lost", policies=[("sync", None)], seeds=600)
+
+
+def test_nobody_is_evicted(monkeypatch):
+    monkeypatch.setattr(Membership, "expired", lambda self, now: [])
+    found_out("the dead are evicted")
+
+
+def test_the_dead_hold_the_minimum(monkeypatch):
+    def broken(self, member):
+        self._arrange({rank: one for rank, one in self._members.items() if one is not member})
+
+    monkeypatch.setattr(Roster, "exit", broken)
+    found_out("the min clock is the smallest clock of the living")
+
+
+def test_acknowledging_before_publishing(monkeypatch):
+    step = Machine.step
+
+    def broken(self, event, now):
+        effects = step(self, event, now)
+        early = [
+            Answered(
+                effect.contributions[0].bodies[-1],
+                Pushed(event.message.clock, Disposition.APPLIED, Reason.ON_ARRIVAL, effect.number, effect.staleness),
+            )
+            for effect in effects
+            if isinstance(effect, Apply) and not effect.aggregated
+        ]
+        return effects + early
+
+    monkeypatch.setattr(Machine, "step", broken)
+    found_out("acknowledged means published", policies=EAGER)
+
+
+def test_another_disposition_for_the_repeated_push(monkeypatch):
+    to_reply = Record.to_reply
+
+    def broken(self, reason=None):
+        reply = to_reply(self, reason)
+        return Pushed(reply.clock, Disposition.LATE, reply.reason) if reason is Reason.REPEATED else reply
+
+    monkeypatch.setattr(Record, "to_reply", broken)
+    found_out("a disposition is told once and for ever")
+
+
+def test_forgetting_own_writes(monkeypatch):
+    """Shows only where a step is still being made when the policy is switched away from sync."""
+    step = Machine.step
+
+    def broken(self, event, now):
+        for group in self.groups.values():
+            for member in group.roster:
+                member.groups[group.name].owed = 0
+        return step(self, event, now)
+
+    monkeypatch.setattr(Machine, "step", broken)
+    found_out("reads its own writes", policies=[("sync", None), ("async", None)], apply_seconds=2.0, seeds=2000)
+
+
+def test_forgetting_pushes_over_a_restart(monkeypatch):
+    save_life = saved._save_life
+
+    def broken(of, life):
+        state = save_life(of, life)
+        for group in state["groups"].values():
+            group["record"] = None
+        return state
+
+    monkeypatch.setattr(saved, "_save_life", broken)
+    found_out("a dropped update is not there", seeds=2000)
+
+
+def test_parking_after_the_stop(monkeypatch):
+    """A push that is still being applied then may bring a pull along."""
+
+    def broken(self, told):
+        for waiting in self:
+            self.answer(waiting, told)
+
+    monkeypatch.setattr(WaitingRoom, "stop", broken)
+    found_out("nobody waits for a server that stops", seeds=2000)
+
+
+def test_a_worker_that_takes_no_answer_for_success(monkeypatch):
+    lost = Session.lost
+
+    def broken(self):
+        ask = self.ask()
+        if isinstance(ask, Push):
+            self.answered(ask, Pushed(ask.clock, Disposition.APPLIED, Reason.ON_ARRIVAL))
+        else:
+            lost(self)
+
+    monkeypatch.setattr(Session, "lost", broken)
+    found_out("an accepted update is there")
