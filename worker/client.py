@@ -246,7 +246,7 @@ class Client:
             backoff = Backoff(random.Random())
             while True:
                 await self._drive(self._has_joined)
-                if session.life is None:
+                if session.ending is not None or session.life is None:
                     return
                 request = Barrier(session.life, name, session.barriers.get(name, 0), parties, session.wait_seconds)
                 await asyncio.sleep(backoff.delay_seconds)

@@ -28,6 +28,6 @@ async def beat(session: Session, exchange: Exchange) -> None:
     while True:
         period_seconds = max(session.lease_seconds / HEARTBEATS_PER_LEASE, SHORTEST_PERIOD_SECONDS)
         await asyncio.sleep(period_seconds)
-        if session.life is not None:
+        if session.life is not None and session.ending is None:
             with contextlib.suppress(Exception):
                 await exchange.send(Heartbeat(session.life), limit_seconds=period_seconds)

@@ -45,12 +45,13 @@ from protocol.requests import DEFAULT_GROUP, Join, Leave, Life, Offer, Pull, Pus
 from worker.backoff import BASE_SECONDS, Backoff
 from worker.refusals import REACTIONS, Reaction
 from worker.states import Ending, Outcome, State
+from worker.updates import Recall, UpdateInHand
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from random import Random
 
-    from protocol.replies import LastPush, Reply
+    from protocol.replies import GroupState, Reply
     from protocol.tensors import TensorSpec
     from protocol.versions import Version
 
@@ -84,8 +85,6 @@ class Session:
         self.ending: Ending | None = None
         # What the server said when it ended this session against our wish.
         self.error: WireError | None = None
-        # The end of the last update: None while it is in hand, and before the first.
-        self.outcome: Outcome | None = None
 
         # As told by the last join. `specs` is the group's schema.
         self.life: Life | None = None
@@ -106,9 +105,8 @@ class Session:
         self._backoff = Backoff(random)
         self._asked: Ask | None = None
         self._held: Version | None = None
-        # Invariant: the update in hand; None in every state but PUSHING and, on the way back to it, JOINING.
-        self._push: Push | None = None
-        self._refused_as: Code | None = None  # why the update in hand has become a skip
+        # Invariant: empty in every state but PUSHING and, on the way back to it, JOINING.
+        self._update = UpdateInHand()
         self._lapsed: Code | None = None  # why the grant is gone that was being computed from
         self._offers: tuple[TensorSpec, ...] = ()
         self._wanted: tuple[TensorSpec, ...] | None = None
@@ -124,7 +122,12 @@ class Session:
     @property
     def in_hand(self) -> bool:
         """Whether an update has been computed and its end is not known."""
-        return self._push is not None
+        return self._update.push is not None
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """The end of the last update: None while it is in hand, and before the first."""
+        return self._update.outcome
 
     def ask(self) -> Ask | None:
         """The request to send now; None when there is none, in COMPUTING and ENDED.
@@ -144,8 +147,8 @@ class Session:
             case State.PULLING:
                 return Pull(self.group, self.life, self.clock, since=self._held, wait_seconds=self.wait_seconds)
             case State.PUSHING:
-                assert self._push is not None
-                return dataclasses.replace(self._push)
+                assert self._update.push is not None
+                return dataclasses.replace(self._update.push)
             case State.LEAVING:
                 assert self.life is not None
                 return Leave(self.life)
@@ -181,14 +184,14 @@ class Session:
         Raises `ValueError` when this iteration's pull has not been answered.
         """
         if self._lapsed is not None:
-            self.outcome = Outcome(self.clock, None, self._lapsed)
+            self._update.outcome = Outcome(self.clock, None, self._lapsed)
             self._lapsed = None
             return
         if self.state is not State.COMPUTING:
             raise ValueError(f"a push follows an answered pull of its iteration; this session is {self.state}")
         assert self.life is not None
         assert self.grant is not None
-        self._push = Push(
+        push = Push(
             life=self.life,
             clock=self.clock,
             version=self.grant.version.number,
@@ -198,12 +201,11 @@ class Session:
             round=self.grant.round,
             keys=keys,
             pull=pull,
-            wait_seconds=self.wait_seconds if pull else None,
             since=self._held if pull else None,
+            wait_seconds=self.wait_seconds if pull else None,
             metrics=dict(metrics or {}),
         )
-        self._refused_as = None
-        self.outcome = None
+        self._update.take(push)
         self.state = State.PUSHING
 
     def skip(self, *, pull: bool = True) -> None:
@@ -213,7 +215,7 @@ class Session:
     def leave(self) -> None:
         """End the life in good order. An update in hand is dropped, though it may have been accepted."""
         if self.state not in (State.LEAVING, State.ENDED):
-            self._drop(Reason.LEFT)
+            self._update.drop(Reason.LEFT)
             self._leave(Ending.LEFT)
 
     # What came back.
@@ -274,22 +276,25 @@ class Session:
         self.index, self.count = joined.index, joined.count
         self.barriers = dict(joined.barriers)
         self.policy, self.specs = group.policy, group.specs
-        if self._push is not None:
-            self._resume(self._push, self.life, joined.resumed, group.clock, group.last)
-        if self._push is None:
+        if self._update.push is not None:
+            self._resume(self._update.push, joined.resumed, group)
+        if self._update.push is None:
             self.clock = group.clock
             self._offer_or_pull()
 
-    def _resume(self, push: Push, life: Life, resumed: bool, clock: int, last: LastPush | None) -> None:
-        """Find out what became of the update in hand, or push it again, or drop it."""
+    def _resume(self, push: Push, resumed: bool, group: GroupState) -> None:
+        """Find out what became of the update in hand; push it again or drop it."""
+        assert self.life is not None
         # An update's name is (rank, incarnation, clock): a restarted server may know it in its new epoch.
-        if resumed and push.life.incarnation == life.incarnation and self._recalled(last):
-            if self._push is not None:
-                self._push = dataclasses.replace(push, life=life)
-        elif resumed and push.life == life and push.clock == clock:
+        same_name = resumed and push.life.incarnation == self.life.incarnation
+        recall = self._update.recall(group.last if same_name else None)
+        if recall is Recall.PENDING:
+            self._update.move(self.life)
             self.state = State.PUSHING
-        else:
-            self._drop(Code.OLD_EPOCH if push.life.epoch != life.epoch else Code.NOT_JOINED)
+        elif recall is Recall.UNKNOWN and resumed and (push.life, push.clock) == (self.life, group.clock):
+            self.state = State.PUSHING
+        elif recall is Recall.UNKNOWN:
+            self._update.drop(Code.OLD_EPOCH if push.life.epoch != self.life.epoch else Code.NOT_JOINED)
 
     def _offer_or_pull(self) -> None:
         known = {spec.name: spec for spec in self.specs}
@@ -334,8 +339,8 @@ class Session:
 
     def _pushed(self, pushed: Pushed) -> None:
         self._backoff.succeeded()
-        reason = self._refused_as or pushed.reason
-        self._settle(Outcome(pushed.clock, pushed.disposition, reason, pushed.version, pushed.staleness))
+        self._update.settle(pushed)
+        self.clock = pushed.clock + 1
         self._to_pulling()
 
     def _refused(self, error: WireError, retry_after_seconds: float | None) -> None:
@@ -348,35 +353,35 @@ class Session:
             # Evicted, fenced, of an old epoch: the life that was to end is no more.
             self.state = State.ENDED
             return
+        if reaction in (Reaction.NEW_LIFE, Reaction.STOP) and self._recall_from(error) is Recall.PENDING:
+            # A life that has ended is told the disposition of its last push all the same.
+            self.state = State.PUSHING
+            self._failed(retry_after_seconds)
+            return
         match reaction:
             case Reaction.REJOIN:
                 self._rejoin(code)
             case Reaction.DROP:
-                self._drop(code)
+                self._update.drop(code)
                 self._rejoin(code)
             case Reaction.NEW_LIFE:
-                if self._recalled_in(error) and self._push is not None:
-                    self._failed(retry_after_seconds)
-                    return
-                self._drop(code)
+                self._update.drop(code)
                 self.life = None
                 self._session = self._new_session()
                 self._rejoin(code)
             case Reaction.STOP:
-                self._recalled_in(error)
-                self._drop(code)
+                self._update.drop(code)
                 self.error = error
                 self.life = None
                 self._leave(Ending.FENCED if code is Code.FENCED else Ending.LEFT)
             case Reaction.FINISH:
-                self._drop(code)
+                self._update.drop(code)
                 self._leave(Ending.FINISHED)
-            case Reaction.SKIP if self._push is not None:
-                self._refused_as = code
-                self._push = dataclasses.replace(self._push, kind=UpdateKind.SKIP, samples=0, keys=(), metrics={})
+            case Reaction.SKIP if self._update.push is not None:
+                self._update.become_skip(code)
             case _:
                 if self.state is State.PUSHING:
-                    self._drop(code)
+                    self._update.drop(code)
                     self.state = State.COMPUTING
                 raise error
 
@@ -400,29 +405,5 @@ class Session:
         if self.state is State.LEAVING and self._backoff.failures >= LEAVE_ATTEMPTS:
             self.state = State.ENDED
 
-    # The update in hand.
-
-    def _recalled_in(self, error: WireError) -> bool:
-        return self._recalled(last_pushes(error.facts.get("last") or {}).get(self.group))
-
-    def _recalled(self, last: LastPush | None) -> bool:
-        """Whether the server has accepted the update in hand: settled then, or, while it is being applied,
-        to be pushed again, which is answered when its disposition falls."""
-        if self._push is None or last is None or last.clock != self._push.clock:
-            return False
-        if last.disposition is None:
-            self.state = State.PUSHING
-        else:
-            self._settle(Outcome(last.clock, last.disposition, self._refused_as or Reason.REPEATED))
-        return True
-
-    def _settle(self, outcome: Outcome) -> None:
-        self.clock = outcome.clock + 1
-        self.outcome = outcome
-        self._push = None
-        self.grant = None
-
-    def _drop(self, reason: Code | Reason) -> None:
-        if self._push is not None:
-            self.outcome = Outcome(self._push.clock, None, reason)
-            self._push = None
+    def _recall_from(self, error: WireError) -> Recall:
+        return self._update.recall(last_pushes(error.facts.get("last") or {}).get(self.group))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class State(StrEnum):
-    """What a session does next; `worker.session` says when it goes from one to another."""
+    """What a session does next."""
 
     JOINING = "joining"
     OFFERING = "offering"

@@ -100,6 +100,8 @@ class _Trainer:
         session.attach(self._model)
         if config.start_together > 1 and session.client.session.barriers.get(START_BARRIER, 0) == 0:
             session.barrier(START_BARRIER, config.start_together)
+            # What was pulled before the others came says "worker 0 of 1": which share of the data is whose has changed.
+            session.pull()
         while not session.finished and (config.steps is None or session.clock < config.steps):
             self._iterate()
 

@@ -157,6 +157,11 @@ class TrainingSession:
         self._bridge = bridge
         self._take(self.client.pull())
 
+    def pull(self) -> None:
+        """Take the server's parameters once more for this iteration, and `index` and `count` as they are now."""
+        self._attached()
+        self._take(self.client.pull())
+
     def step(
         self,
         samples: int,

@@ -1,0 +1,64 @@
+# The two commands of the README are `make demo` and `make test`. They need git, make and Python 3.11 or newer; the
+# rest they install into .venv.
+#
+# PYTHON    the interpreter that .venv is made with: make demo PYTHON=python3.12
+# PIP_ARGS  more options for pip. On Linux the public index's torch brings CUDA, several gigabytes that a machine
+#           without a GPU has no use for. Name an index with CPU builds of torch, and the smaller one is taken:
+#           make demo PIP_ARGS="--extra-index-url URL"
+# ARGS      options for the demo and the benchmarks: make demo ARGS="--only ssp"
+
+PYTHON ?= python3
+PIP_ARGS ?=
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+# Touched when everything is installed; older than what it was installed from, the installation is done anew.
+READY := $(VENV)/.ready
+
+# protocol and ps.core are pure: their own tests alone have to reach every branch.
+PURE_TESTS := tests/protocol tests/ps/core
+
+.PHONY: help demo test lint bench format clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo    train digits with four workers under sync, ssp and async, and compare (under 90 s)"
+	@echo "make test    everything that must hold: format, types, layers, tests, coverage"
+	@echo "make lint    the part of it that runs no tests"
+	@echo "make bench   measure against raw sockets and DDP; writes a page under docs/benchmarks"
+	@echo "make format  put the sources in order"
+	@echo "make clean   remove what the other commands have made, except $(VENV)"
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, and $(PYTHON) is " + sys.version.split()[0] + ": make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt $(PIP_ARGS) -e '.[dev]'
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/python -P examples/demo $(ARGS)
+
+test: lint
+	$(BIN)/coverage run -m pytest $(PURE_TESTS)
+	$(BIN)/coverage report --fail-under=100
+	$(BIN)/python -m pytest tests $(PURE_TESTS:%=--ignore=%)
+
+lint: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	MYPYPATH=examples/demo $(BIN)/mypy examples/demo examples/*.py
+	$(BIN)/lint-imports
+
+bench: $(READY)
+	PYTHONPATH=. $(BIN)/python -P -m tests.bench $(ARGS)
+
+format: $(READY)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:
+	rm -rf out build dist *.egg-info .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache \
+		.ruff_cache
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
