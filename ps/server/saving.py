@@ -138,7 +138,7 @@ class Saving:
             for name, one in runtime.parameters.items():
                 jobs[name] = loop.create_future()
                 nbytes = one.versions.current.layout.nbytes
-                runtime.appliers[name].submit(Job(one.save, jobs[name].set_result, nbytes, makes_version=False))
+                runtime.appliers[name].submit(Job(one.save, partial(_tell, jobs[name]), nbytes, makes_version=False))
             groups = {name: await job for name, job in jobs.items()}
             number = max(group.number for group in groups.values())
             write = partial(self._directory.checkpoints.write, Checkpoint(state, groups, held), number)
@@ -152,6 +152,12 @@ class Saving:
         runtime.metrics.checkpoint_saved(seconds)
         self._log.info("checkpoint", why=why, file=path.name, seconds=round(seconds, 3))
         return path
+
+
+def _tell(waiting: asyncio.Future[Saved], saved: Saved) -> None:
+    # Whoever asked for the checkpoint may be gone.
+    if not waiting.done():
+        waiting.set_result(saved)
 
 
 async def offer_initial(runtime: Runtime, path: Path) -> None:

@@ -1,0 +1,99 @@
+"""Readers that are no workers: conditional requests, and versions as files that other tools open."""
+
+import asyncio
+import json
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from rawclient import FRAME, arrays
+from serving import MODEL
+
+SAFETENSORS, NPY = "application/vnd.safetensors", "application/x-npy"
+
+
+class TestReaders:
+    async def test_if_none_match(self, server):
+        first = await server.get("/v1/params", {"Accept": FRAME})
+        assert first.frame.message["reason"] == "reader"
+        etag = first.headers["etag"]
+        for accept in (FRAME, "*/*"):
+            reply = await server.get("/v1/params", {"Accept": accept, "If-None-Match": etag})
+            assert (reply.status, reply.headers["etag"]) == (304, etag)
+
+    @pytest.mark.parametrize("tag", ['"somebody-else"', '"1.1"', "*, nonsense"])
+    async def test_another_tag_gets_the_whole(self, server, tag):
+        reply = await server.get("/v1/params", {"Accept": FRAME, "If-None-Match": tag})
+        assert reply.status == 200
+
+    async def test_waits_for_a_version(self, server, worker, gradient):
+        assert json.loads((await server.get("/v1/params?min_version=2")).headers["leeway-reason"])["reason"] == (
+            "min-version"
+        )
+        parked = asyncio.create_task(server.get("/v1/params?min_version=2", {"Accept": FRAME, "Prefer": "wait=20"}))
+        group = server.runtime.machine.groups["default"]
+        await server.until(lambda: len(group.waiting))
+        assert (await server.get("/v1/status")).json["groups"]["default"]["readers_waiting"] == 1
+        await worker.push(gradient)
+        assert (await parked).headers["etag"] == f'"{worker.epoch}.2"'
+
+    async def test_head_has_the_headers_alone(self, server):
+        whole = await server.get("/v1/params", {"Accept": SAFETENSORS})
+        async with server.connect() as connection:
+            for _ in range(2):
+                head = await connection.request("HEAD", "/v1/params", headers={"Accept": SAFETENSORS})
+                assert head.status == 200
+                assert head.headers["etag"] == whole.headers["etag"]
+                assert head.headers["content-length"] == str(len(whole.body))
+
+    async def test_head_of_a_large_model(self, server):
+        await server.offer({"large": np.zeros(100_000, np.float32)})
+        async with server.connect() as connection:
+            head = await connection.request("HEAD", "/v1/params", headers={"Accept": FRAME})
+            assert int(head.headers["content-length"]) > 400_000
+            assert (await connection.request("GET", "/livez")).json == {"live": True}
+
+
+class TestDownloads:
+    async def test_safetensors(self, server):
+        for accept in (SAFETENSORS, "*/*", "application/*"):
+            reply = await server.get("/v1/params", {"Accept": accept})
+            assert reply.kind == SAFETENSORS
+            assert reply.headers["etag"]
+            tensors = safetensors.torch.load(reply.body)
+            assert sorted(tensors) == sorted(MODEL)
+            assert all(torch.equal(tensor, torch.from_numpy(MODEL[name])) for name, tensor in tensors.items())
+
+    async def test_some_keys(self, server):
+        reply = await server.get("/v1/params?keys=bias,seen", {"Accept": SAFETENSORS})
+        tensors = safetensors.torch.load(reply.body)
+        assert sorted(tensors) == ["bias", "seen"]
+
+    async def test_one_tensor_as_npy(self, server, tmp_path):
+        reply = await server.get("/v1/params?keys=weight", {"Accept": NPY})
+        assert reply.kind == NPY
+        (tmp_path / "weight.npy").write_bytes(reply.body)
+        assert np.array_equal(np.load(tmp_path / "weight.npy"), MODEL["weight"])
+
+    async def test_a_large_model(self, server):
+        """More than one piece, and more than a transport takes at once."""
+        large = np.random.default_rng(7).random((1500, 1000), np.float32)
+        await server.offer({"large": large})
+        reply = await server.get("/v1/params?keys=large", {"Accept": SAFETENSORS})
+        assert torch.equal(safetensors.torch.load(reply.body)["large"], torch.from_numpy(large))
+        assert np.array_equal(arrays(await server.get("/v1/params", {"Accept": FRAME}))["large"], large)
+
+    @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+    async def test_real_curl(self, server, worker, gradient, tmp_path):
+        await worker.push(gradient)
+        file = tmp_path / "model.safetensors"
+        command = ["curl", "--fail", "--silent", "--show-error", "--noproxy", "*", "-o", str(file)]
+        ended = await asyncio.to_thread(subprocess.run, [*command, server.url + "/v1/params"], check=False, timeout=20)
+        assert ended.returncode == 0
+        tensors = safetensors.torch.load_file(file)
+        values = await server.values()
+        assert sorted(tensors) == sorted(values)
+        assert all(np.array_equal(tensor.numpy(), values[name]) for name, tensor in tensors.items())

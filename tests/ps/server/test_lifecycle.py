@@ -1,0 +1,269 @@
+"""The server as a process: what it prints, what ends it, and with which exit code."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rawclient
+
+from ps.config import ServerConfig, StartError
+from ps.server import lifecycle
+from ps.server.lifecycle import machine_settings, optimizer_settings
+
+ROOT = Path(__file__).parents[3]
+PROGRAM = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from ps.cli import main; main(sys.argv[1:])"
+
+
+class Process:
+    """A `ps-serve` of its own, and requests to it."""
+
+    def __init__(self, process, host, port):
+        self.process, self.host, self.port = process, host, port
+
+    def connect(self):
+        return rawclient.connect(self.host, self.port)
+
+    async def request(self, method, target, body=None, headers=None):
+        async with self.connect() as connection:
+            return await connection.request(method, target, body, headers)
+
+    async def get(self, target, headers=None):
+        return await self.request("GET", target, headers=headers)
+
+    async def post(self, target, body=None, headers=None):
+        return await self.request("POST", target, body, headers)
+
+    async def push(self, body, *, query="", headers=None):
+        return await self.post("/v1/updates" + query, body, {"Content-Type": rawclient.FRAME} | (headers or {}))
+
+    async def offer(self, tensors):
+        reply = await self.request("PUT", "/v1/params", rawclient.frame({}, tensors), {"Content-Type": rawclient.FRAME})
+        assert reply.status == 200, reply
+
+    async def ended(self):
+        """(exit code, what stands on stderr)"""
+        async with asyncio.timeout(rawclient.PATIENCE_SECONDS):
+            _, said = await self.process.communicate()
+        return self.process.returncode, said.decode()
+
+
+def quiet_environment():
+    return {name: value for name, value in os.environ.items() if not name.startswith("PS_")} | {"OMP_NUM_THREADS": "1"}
+
+
+async def spawn(*arguments):
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-P",
+        "-c",
+        PROGRAM,
+        *map(str, arguments),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=quiet_environment(),
+    )
+
+
+@pytest.fixture
+async def run():
+    """Start processes; whatever is left of them goes with the test."""
+    started = []
+
+    async def run(*arguments):
+        process = await spawn("--port", "0", *arguments)
+        started.append(process)
+        async with asyncio.timeout(rawclient.PATIENCE_SECONDS):
+            address = (await process.stdout.readline()).decode().strip()
+        assert address.startswith("http://127.0.0.1:"), (address, await process.stderr.read())
+        host, _, port = address.removeprefix("http://").rpartition(":")
+        return Process(process, host, int(port))
+
+    yield run
+    for process in started:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.communicate()
+        process._transport.close()
+
+
+async def refused(*arguments):
+    """The one line with which a start is refused."""
+    process = await spawn(*arguments)
+    async with asyncio.timeout(rawclient.PATIENCE_SECONDS):
+        out, said = await process.communicate()
+    process._transport.close()
+    assert (process.returncode, out) == (2, b""), said
+    lines = said.decode().splitlines()
+    assert len(lines) == 1, said.decode()
+    assert lines[0].startswith("ps-serve: ")
+    assert "Traceback" not in lines[0]
+    return lines[0]
+
+
+class TestStop:
+    async def test_parked_requests_are_answered_the_state_is_saved_and_the_code_is_0(self, run, tmp_path):
+        server = await run("--mode", "ssp", "--staleness", "0", "--state-dir", tmp_path / "state")
+        await server.offer({"weight": np.ones(3, np.float32)})
+        worker, _ = await rawclient.Worker(server, "w0").join(), await rawclient.Worker(server, "w1").join()
+        await worker.step({"weight": np.ones(3, np.float32)})
+        reader = server.get("/v1/params?min_version=9", {"Prefer": "wait=60"})
+        parked = [asyncio.create_task(worker.pull(wait=60)), asyncio.create_task(reader)]
+        async with asyncio.timeout(rawclient.PATIENCE_SECONDS):
+            while True:
+                status = (await server.get("/v1/status")).json
+                states = [one["groups"]["default"]["state"] for one in status["workers"]]
+                if "waiting" in states and status["groups"]["default"]["readers_waiting"]:
+                    break
+        began = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        for reply in await asyncio.gather(*parked):
+            reply.refused(503, "stopping")
+            assert reply.headers["retry-after"] == "1"
+        code, said = await server.ended()
+        assert code == 0, said
+        assert time.monotonic() - began < 2.0
+        assert "Traceback" not in said
+
+        # The saved state is gone on from: the same epoch, the version of before.
+        again = await run("--mode", "ssp", "--staleness", "0", "--state-dir", tmp_path / "state", "--resume")
+        resumed = (await again.get("/v1/status")).json
+        assert (resumed["epoch"], resumed["groups"]["default"]["version"]) == (status["epoch"], 2)
+        values = rawclient.arrays(await again.get("/v1/params", {"Accept": rawclient.FRAME}))
+        assert np.allclose(values["weight"], 0.9)
+
+    async def test_idle_connections_do_not_hold_it_up_and_ctrl_c_is_the_same(self, run):
+        server = await run()
+        async with server.connect() as idle, server.connect() as half:
+            await idle.request("GET", "/livez")
+            await half.send(b"POST /v1/workers HTTP/1.1\r\nHost: test\r\nContent-Length: 100\r\n\r\n{")
+            server.process.send_signal(signal.SIGINT)
+            code, said = await server.ended()
+            assert code == 0, said
+
+    async def test_the_end_of_the_run_and_its_history(self, run, tmp_path):
+        server = await run("--mode", "async", "--until", "1", "--history", tmp_path / "history.jsonl")
+        await server.offer({"weight": np.ones(3, np.float32)})
+        worker = await rawclient.Worker(server, "w0").join()
+        await worker.step({"weight": np.ones(3, np.float32)})
+        (await worker.pull()).refused(410, "finished")
+        await worker.leave()
+        code, said = await server.ended()
+        assert code == 0, said
+        first, *rows = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
+        assert (first["is"], first["epoch"], first["settings"]["until"]) == ("Started", worker.epoch, 1)
+        events = [row["event"] for row in rows]
+        assert [event.get("message", event)["is"] for event in events][:8] == [
+            "Offer",
+            "Published",
+            "Join",
+            "Pull",
+            "Push",
+            "Published",
+            "Pull",
+            "Leave",
+        ]
+
+
+class TestKilled:
+    async def test_an_etag_of_the_old_epoch_gets_the_whole_body(self, run, tmp_path):
+        arguments = ("--mode", "async", "--state-dir", tmp_path / "state")
+        server = await run(*arguments)
+        await server.offer({"weight": np.ones(3, np.float32)})
+        assert (await server.post("/v1/checkpoints")).status == 201
+        etag = (await server.get("/v1/params")).headers["etag"]
+        assert (await server.get("/v1/params", {"If-None-Match": etag})).status == 304
+        server.process.kill()
+        await server.ended()
+        again = await run(*arguments, "--resume")
+        reply = await again.get("/v1/params", {"If-None-Match": etag})
+        assert (reply.status, reply.headers["etag"] != etag) == (200, True)
+
+
+class TestRefusedStarts:
+    async def test_port_in_use(self):
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            port = taken.getsockname()[1]
+            line = await refused("--port", port)
+        assert f"port {port} at 127.0.0.1 is in use" in line
+        assert "--port" in line
+
+    async def test_unreadable_checkpoint(self, start, tmp_path):
+        server = await start(mode="async", state_dir=tmp_path / "state")
+        await server.offer()
+        name = (await server.post("/v1/checkpoints")).json["checkpoint"]
+        (file,) = (tmp_path / "state").rglob(name)
+        copy = tmp_path / "copy" / file.relative_to(tmp_path / "state")
+        copy.parent.mkdir(parents=True)
+        copy.write_bytes(file.read_bytes()[:-1])
+        line = await refused("--port", "0", "--mode", "async", "--state-dir", tmp_path / "copy", "--resume")
+        assert name in line
+
+
+class TestRefusedSettings:
+    """What `serve` raises; `ps.cli` makes one line and exit code 2 of each (tests/ps/test_cli.py)."""
+
+    async def refused(self, **settings):
+        with pytest.raises(StartError) as error:
+            await lifecycle._Server(ServerConfig(port=0, **settings)).run()
+        return str(error.value)
+
+    async def test_host_that_is_none_of_ours(self):
+        said = await self.refused(host="203.0.113.1")
+        assert "cannot listen at 203.0.113.1" in said
+        assert "--host" in said
+
+    async def test_initial_values(self, tmp_path):
+        file = tmp_path / "init.safetensors"
+        assert "init.safetensors" in await self.refused(init=file)
+        file.write_bytes(b"\xff" * 100)
+        assert "init.safetensors" in await self.refused(init=file)
+
+    async def test_history_that_cannot_be_written(self, tmp_path):
+        assert "history.jsonl" in await self.refused(history=tmp_path / "nowhere" / "history.jsonl")
+
+    async def test_state_directory_in_use(self, start, tmp_path):
+        await start(state_dir=tmp_path)
+        assert str(tmp_path) in await self.refused(state_dir=tmp_path)
+
+    @pytest.mark.parametrize(
+        ("settings", "field"),
+        [
+            ({"optimizer": "momentum", "momentum": 0.0}, "momentum"),
+            ({"lr": 1e9}, "lr"),
+            ({"weight_decay": 2.0}, "decay"),
+        ],
+    )
+    async def test_that_only_the_arithmetic_refuses(self, settings, field):
+        assert field in await self.refused(**settings)
+
+
+class TestSettings:
+    def test_of_the_core(self):
+        config = ServerConfig(mode="ssp", staleness=2, workers=3, lease_seconds=4.0, until=9)
+        settings = machine_settings(config)
+        assert (settings.workers, settings.lease_seconds, settings.until) == (3, 4.0, 9)
+        assert [(group.mode, group.staleness) for group in settings.groups] == [("ssp", 2)]
+
+    def test_a_bound_is_for_ssp_alone(self):
+        assert machine_settings(ServerConfig(mode="sync", staleness=2)).groups[0].staleness is None
+
+    def test_of_the_optimizer(self):
+        (group,) = ServerConfig(optimizer="adamw", lr=0.5, beta1=0.8, clip_norm=2.0, warmup_steps=3).groups
+        told = optimizer_settings(group).to_fields()
+        assert (told["kind"], told["lr"], told["betas"], told["clip_norm"]) == ("adamw", 0.5, [0.8, 0.999], 2.0)
+        assert told["warmup_steps"] == 3
+
+    @pytest.mark.parametrize(("schedule", "field"), [("cosine", "schedule_steps"), ("step", "step_every")])
+    def test_schedule_steps_mean_what_the_schedule_takes(self, schedule, field):
+        (group,) = ServerConfig(lr_schedule=schedule, schedule_steps=100).groups
+        assert optimizer_settings(group).to_fields()[field] == 100

@@ -1,0 +1,372 @@
+"""Pushes over HTTP: what becomes of them, and what those that do not fit are told (semantics.md, *Pairing*)."""
+
+import asyncio
+
+import numpy as np
+import pytest
+from rawclient import FRAME, arrays
+
+
+def hold_the_applier(server):
+    """Pin versions until no other can be written: pushes are accepted and stay in the making. Returns the pins."""
+    versions = server.runtime.parameters["default"].versions
+    pins = []
+    while versions.room:
+        pins.append(versions.fresh(versions.current.number + 1, versions.current.layout.nbytes))
+    return pins
+
+
+class TestOnArrival:
+    async def test_is_applied(self, server, worker, gradient):
+        reply = await worker.push(gradient)
+        assert reply.status == 200
+        assert reply.json == {
+            "clock": 0,
+            "disposition": "applied",
+            "reason": "on-arrival",
+            "version": 2,
+            "staleness": 0,
+        }
+        assert np.allclose((await server.values())["bias"], 0.9)
+        assert server.metric("pushes_total", group="default", disposition="applied", reason="on-arrival") == 1
+
+    async def test_staleness_is_told(self, server, worker, gradient):
+        other = await server.join("w1")
+        await other.pull()
+        await worker.push(gradient)
+        assert (await other.push(gradient)).json["staleness"] == 1
+
+    async def test_a_delta_is_subtracted(self, start):
+        server = await start(mode="async", workers=2, lr=1.0)
+        await server.offer({"weight": np.zeros(3, np.float32)})
+        worker = await server.join("w0")
+        await worker.pull()
+        await worker.push({"weight": np.full(3, 4, np.float32)}, kind="delta")
+        # By 1 / workers, and the rate.
+        assert np.array_equal((await server.values())["weight"], [-2, -2, -2])
+
+    async def test_some_of_the_tensors(self, server, worker):
+        await worker.push({"bias": np.ones(3, np.float32)})
+        values = await server.values()
+        assert np.allclose(values["bias"], 0.9)
+        assert np.array_equal(values["weight"].ravel(), np.arange(12))
+
+    async def test_what_it_reports_is_shown(self, server, worker, gradient):
+        await worker.push(gradient, metrics={"loss": 0.5, "steps": 3, "bad": float("nan")})
+        (shown,) = (await server.get("/v1/status")).json["workers"]
+        # JSON has no NaN.
+        assert shown["reported"] == {"loss": 0.5, "steps": 3.0, "bad": None}
+
+
+class TestParts:
+    async def test_staged_until_the_last(self, server, worker):
+        weight, bias = {"weight": np.ones((4, 3), np.float32)}, {"bias": np.ones(3, np.float32)}
+        reply = await worker.push(bias, part=1, parts=2)
+        assert (reply.status, reply.json) == (202, {"clock": 0, "missing": [0]})
+        again = await worker.push(bias, part=1, parts=2)
+        assert (again.status, again.json) == (202, {"clock": 0, "missing": [0]})
+        reply = await worker.push(weight, part=0, parts=2)
+        assert (reply.status, reply.json["disposition"]) == (200, "applied")
+        values = await server.values()
+        assert np.allclose(values["bias"], 0.9)
+        assert np.allclose(values["weight"].ravel(), np.arange(12) - 0.1)
+
+    @pytest.mark.parametrize("changes", [{"samples": 9}, {"kind": "delta"}, {"parts": 3}])
+    async def test_that_do_not_agree(self, server, worker, changes):
+        await worker.push({"bias": np.ones(3, np.float32)}, part=0, parts=2)
+        async with server.untouched():
+            reply = await worker.push({"weight": np.ones((4, 3), np.float32)}, **({"part": 1, "parts": 2} | changes))
+            reply.refused(422, "inconsistent-parts", "does not agree")
+
+    async def test_that_share_a_tensor(self, server, worker, gradient):
+        await worker.push({"bias": np.ones(3, np.float32)}, part=0, parts=2)
+        async with server.untouched():
+            (await worker.push(gradient, part=1, parts=2)).refused(422, "inconsistent-parts", "'bias'")
+
+    async def test_leaving_drops_what_is_staged(self, server, worker):
+        await worker.push({"bias": np.ones(3, np.float32)}, part=0, parts=2)
+        assert len(server.runtime.bodies) == 1
+        await worker.leave()
+        assert server.runtime.bodies == {}
+
+
+class TestRepeated:
+    async def test_gets_the_same_disposition_and_is_applied_once(self, server, worker, gradient):
+        body = worker.push_body(gradient)
+        first = await server.push(body)
+        async with server.untouched():
+            again = await server.push(body)
+            assert again.status == first.status
+            assert again.json == first.json | {"reason": "repeated"}
+        assert server.metric("pushes_total") == 1
+
+    async def test_is_not_judged_by_its_tensors(self, server, worker, gradient):
+        """A repeat is told what became of the first, whatever it carries."""
+        await worker.push(gradient)
+        async with server.untouched():
+            reply = await worker.push({"nope": np.full(1, np.nan, np.float32)}, clock=0)
+            assert reply.json["reason"] == "repeated"
+
+    async def test_even_after_the_end_of_its_life(self, server, worker, gradient):
+        body = worker.push_body(gradient)
+        await server.push(body)
+        server.advance(60.0)
+        async with server.untouched():
+            assert (await server.push(body)).json["disposition"] == "applied"
+
+    async def test_while_the_first_is_being_applied_it_waits(self, server, worker, gradient):
+        pins = hold_the_applier(server)
+        body = worker.push_body(gradient)
+        first = asyncio.create_task(server.push(body))
+        await server.until(lambda: server.runtime.machine.groups["default"].in_flight)
+        again = asyncio.create_task(server.push(body))
+        record = server.runtime.machine.membership.of_rank("w0").groups["default"].record
+        await server.until(lambda: len(record.waiters) == 2)
+        assert not first.done()
+        pins.clear()
+        assert (await first).json["reason"] == "on-arrival"
+        assert (await again).json == (await first).json | {"reason": "repeated"}
+
+    async def test_held_in_a_round(self, start, gradient):
+        server = await start(mode="sync", workers=2)
+        await server.offer()
+        workers = [await server.join("w0"), await server.join("w1")]
+        for worker in workers:
+            await worker.pull()
+        body = workers[0].push_body(gradient)
+        first = await server.push(body)
+        assert (first.status, first.json["disposition"], first.json["reason"]) == (202, "held", "in-round")
+        async with server.untouched():
+            again = await server.push(body)
+            assert (again.status, again.json) == (202, first.json | {"reason": "repeated"})
+
+
+class TestThatDoNotFit:
+    async def test_superseded(self, server, worker, gradient):
+        old = worker.push_body(gradient)
+        await server.push(old)
+        worker.clock = 1
+        await worker.step(gradient)
+        async with server.untouched():
+            problem = (await server.push(old)).refused(409, "superseded", "iteration 0", "clock is 2")
+            assert problem["clock"] == 2
+
+    async def test_not_granted(self, server, gradient):
+        worker = await server.join("w0")
+        async with server.untouched():
+            reply = await worker.push(gradient, version=1)
+            assert reply.refused(409, "not-granted", "iteration 0 of w0#1")["clock"] == 0
+
+    async def test_computed_from_a_version_that_was_not_granted(self, server, worker, gradient):
+        async with server.untouched():
+            (await worker.push(gradient, version=7)).refused(409, "not-granted", "version 7", "version 1")
+
+    async def test_another_iteration(self, server, worker, gradient):
+        async with server.untouched():
+            assert (await worker.push(gradient, clock=3)).refused(409, "wrong-clock", "iteration 3")["clock"] == 0
+
+    async def test_old_epoch(self, server, worker, gradient):
+        epoch = server.runtime.machine.epoch
+        async with server.untouched():
+            problem = (await worker.push(gradient, epoch=7)).refused(409, "old-epoch", "epoch 7", str(epoch))
+            assert problem["epoch"] == epoch
+
+    async def test_old_epoch_is_told_before_the_tensors_are_looked_at(self, server, worker):
+        async with server.untouched():
+            (await worker.push({"nope": np.full(1, np.nan, np.float32)}, epoch=7)).refused(409, "old-epoch")
+        assert server.metric("non_finite_total") == 0
+
+    async def test_never_joined(self, server, worker, gradient):
+        async with server.untouched():
+            (await worker.push(gradient, rank="stranger")).refused(409, "not-joined", "stranger#1", "join first")
+            (await worker.push(gradient, incarnation=2)).refused(409, "not-joined", "w0#2")
+
+    async def test_unknown_group(self, server, worker, gradient):
+        async with server.untouched():
+            (await worker.push(gradient, group="nobody")).refused(422, "unknown-group", "'nobody'", "default")
+
+    @pytest.mark.parametrize(("end", "status", "code"), [("leave", 410, "left"), ("evict", 410, "evicted")])
+    async def test_ended_incarnation(self, server, worker, gradient, end, status, code):
+        await worker.step(gradient)
+        await worker.pull()
+        if end == "leave":
+            await worker.leave()
+        else:
+            server.advance(60.0)
+        async with server.untouched():
+            problem = (await worker.push(gradient)).refused(status, code, "w0#1")
+            assert problem["last"] == {"default": {"clock": 0, "disposition": "applied"}}
+
+    async def test_fenced_by_a_newer_session(self, server, worker, gradient):
+        newer = await server.join("w0")
+        assert newer.incarnation == 2
+        async with server.untouched():
+            reply = await worker.push(gradient)
+            assert reply.refused(409, "fenced", "w0#1", "replaced by a new process")["last"] == {}
+
+    async def test_another_kind_in_the_same_round(self, start, gradient):
+        server = await start(mode="sync", workers=2)
+        await server.offer()
+        workers = [await server.join("w0"), await server.join("w1")]
+        for worker in workers:
+            await worker.pull()
+        await workers[0].push(gradient)
+        async with server.untouched():
+            (await workers[1].push(gradient, kind="delta")).refused(422, "invalid-value", "gradient", "delta")
+        # The round is still open to the right kind.
+        assert (await workers[1].push(gradient)).status == 202
+
+    async def test_finished(self, start, gradient):
+        server = await start(mode="async", until=1)
+        await server.offer()
+        worker = await server.join("w0")
+        await worker.step(gradient)
+        assert (await worker.pull()).refused(410, "finished", "clock 1")["clock"] == 1
+        assert server.runtime.finished.is_set()
+
+    async def test_while_stopping(self, server, worker, gradient):
+        server.runtime.stop()
+        reply = await worker.push(gradient)
+        reply.refused(503, "stopping", "ask again")
+        assert reply.headers["retry-after"] == "1"
+        assert server.runtime.bodies == {}
+
+
+class TestPushpull:
+    async def test_both_results_in_one_frame(self, server, worker, gradient):
+        reply = await worker.push(gradient, query="?pull=1")
+        assert reply.status == 200
+        told = reply.frame.message
+        assert told["push"]["disposition"] == "applied"
+        assert told["pulled"] == "granted"
+        assert told["pull"]["clock"] == 1
+        assert told["pull"]["version"].endswith(".2")
+        assert np.allclose(arrays(reply)["bias"], 0.9)
+
+    async def test_what_is_held_already_is_not_sent_again(self, server, worker):
+        """A skip publishes nothing: the version of before is the next one too."""
+        held = f"{worker.epoch}.{worker.version}"
+        reply = await worker.push(None, query=f"?pull=1&since={held}", kind="skip", samples=0)
+        told = reply.frame.message
+        assert (told["pulled"], told["pull"]["unchanged"], reply.frame.specs) == ("granted", True, ())
+
+    async def test_not_yet(self, start, gradient):
+        server = await start(mode="ssp", staleness=0, workers=2)
+        await server.offer()
+        worker, _ = await server.join("w0"), await server.join("w1")
+        await worker.pull()
+        reply = await worker.push(gradient, query="?pull=1")
+        told = reply.frame.message
+        assert (reply.status, told["push"]["disposition"], told["pulled"]) == (200, "applied", "not-yet")
+        assert told["pull"] == {"reason": "lag", "detail": "w0 leads w1 by 1 > 0", "waiting_for": ["w1"]}
+        assert reply.frame.specs == ()
+
+    async def test_held_is_202_and_the_wait_runs_out(self, start, gradient):
+        server = await start(mode="sync", workers=2)
+        await server.offer()
+        worker, other = await server.join("w0"), await server.join("w1")
+        await worker.pull()
+        await other.pull()
+        asked = asyncio.create_task(worker.push(gradient, query="?pull=1", wait=5))
+        group = server.runtime.machine.groups["default"]
+        await server.until(lambda: len(group.waiting))
+        server.advance(5.1)
+        reply = await asked
+        told = reply.frame.message
+        assert (reply.status, told["push"]["disposition"], told["pulled"]) == (202, "held", "not-yet")
+        assert told["pull"]["waiting_for"] == ["w1"]
+
+    async def test_answered_when_the_round_is_done(self, start, gradient):
+        server = await start(mode="sync", workers=2)
+        await server.offer()
+        workers = [await server.join("w0"), await server.join("w1")]
+        for worker in workers:
+            await worker.pull()
+        replies = await asyncio.gather(*(worker.push(gradient, query="?pull=1", wait=20) for worker in workers))
+        for reply in replies:
+            told = reply.frame.message
+            assert (reply.status, told["push"]["disposition"], told["pulled"]) == (202, "held", "granted")
+            assert (told["pull"]["clock"], told["pull"]["round"]) == (1, 1)
+            assert np.allclose(arrays(reply)["bias"], 0.9)
+
+    async def test_the_push_is_not_lost_in_a_refused_pull(self, start, gradient):
+        server = await start(mode="async", until=1)
+        await server.offer()
+        worker = await server.join("w0")
+        await worker.pull()
+        told = (await worker.push(gradient, query="?pull=1")).frame.message
+        assert told["push"]["disposition"] == "applied"
+        assert told["pulled"] == "refused"
+        assert (told["pull"]["code"], told["pull"]["status"]) == ("finished", 410)
+        assert server.metric("refused_total", code="finished") == 1
+
+    async def test_whose_asker_goes_away_while_it_is_applied(self, start, gradient):
+        """The push stands, the pull that came with it is forgotten, and the worker can ask anew."""
+        server = await start(mode="ssp", staleness=0, workers=2)
+        await server.offer()
+        worker, other = await server.join("w0"), await server.join("w1")
+        await worker.pull()
+        pins = hold_the_applier(server)
+        body = worker.push_body(gradient)
+        async with server.connect() as connection:
+            headers = {"Content-Type": FRAME, "Content-Length": len(body), "Prefer": "wait=20"}
+            await connection.send_head("POST", "/v1/updates?pull=1", headers)
+            await connection.send(body)
+            await server.until(lambda: server.runtime.machine.groups["default"].in_flight)
+        await server.until(lambda: not server.runtime._asking)
+        pins.clear()
+        group = server.runtime.machine.groups["default"]
+        await server.until(lambda: group.published == 2)
+        assert len(group.waiting) == 0
+        again = await server.push(body)
+        assert (again.json["disposition"], again.json["reason"]) == ("applied", "repeated")
+        await other.step(gradient)
+        worker.clock = 1
+        assert (await worker.pull()).status == 200
+
+    async def test_repeated_it_can_ask_for_the_parameters_again(self, server, worker, gradient):
+        body = worker.push_body(gradient)
+        await server.push(body)
+        reply = await server.push(body, query="?pull=1")
+        told = reply.frame.message
+        assert (told["push"]["reason"], told["pulled"]) == ("repeated", "granted")
+
+
+class TestOptimizerOnALiveRun:
+    async def test_the_next_step_uses_the_new_rate(self, server, worker, gradient):
+        told = (await server.put("/v1/optimizer", {"lr": 0.5})).json
+        assert (told["lr"], told["learning_rate"], told["steps"]) == (0.5, 0.5, 0)
+        await worker.push(gradient)
+        assert np.allclose((await server.values())["bias"], 0.5)
+        assert (await server.get("/v1/optimizer")).json["steps"] == 1
+
+    async def test_two_changes_at_once_both_stand(self, server, worker):
+        pins = hold_the_applier(server)
+        waiting = asyncio.create_task(worker.push({"bias": np.ones(3, np.float32)}))
+        await server.until(lambda: not server.runtime.appliers["default"].idle)
+        changes = [asyncio.create_task(server.put("/v1/optimizer", body)) for body in ({"lr": 0.5}, {"clip_norm": 9.0})]
+        jobs = server.runtime.appliers["default"]._jobs
+        await server.until(lambda: len(jobs) == 3)
+        pins.clear()
+        assert [(await change).status for change in changes] == [200, 200]
+        await waiting
+        told = (await server.get("/v1/optimizer")).json
+        assert (told["lr"], told["clip_norm"]) == (0.5, 9.0)
+
+    async def test_whose_asker_goes_away_does_not_stop_the_steps(self, server, worker, gradient):
+        pins = hold_the_applier(server)
+        pushed = asyncio.create_task(worker.push(gradient))
+        applier = server.runtime.appliers["default"]
+        await server.until(lambda: not applier.idle)
+        async with server.connect() as connection:
+            await connection.send_head("PUT", "/v1/optimizer", {"Content-Length": 11})
+            await connection.send(b'{"lr": 0.5}')
+            await server.until(lambda: len(applier._jobs) == 2)
+        other = await server.join("w1")
+        await other.pull()
+        second = asyncio.create_task(other.push(gradient))
+        await server.until(lambda: len(applier._jobs) == 3)
+        pins.clear()
+        assert (await pushed).status == 200
+        assert (await second).status == 200
+        assert (await server.get("/v1/optimizer")).json["lr"] == 0.5
