@@ -12,8 +12,11 @@ _DIGITS = re.compile(r"(\d+)", re.ASCII)
 
 
 def is_rank(text: str) -> bool:
-    """Whether the text may name a worker, a group or a barrier: `[A-Za-z0-9._-]{1,64}`."""
-    return _RANK.fullmatch(text) is not None
+    """Whether the text may name a worker, a group or a barrier: `[A-Za-z0-9._-]{1,64}`, and not `.` or `..`.
+
+    Those two are taken out of a URL's path on the way (RFC 3986, section 5.2.4).
+    """
+    return _RANK.fullmatch(text) is not None and text not in {".", ".."}
 
 
 def natural(rank: str) -> tuple[tuple[int, int, str], ...]:

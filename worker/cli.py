@@ -108,7 +108,12 @@ SECTIONS: Final[Mapping[str, Sequence[click.Option]]] = {
             default=_default_rank,
             show_default="what torchrun, Slurm or Kubernetes say, else host-pid",
         ),
-        _option("--start-together", int, "N", "Wait until N workers are there before the first step."),
+        _option(
+            "--start-together",
+            int,
+            "N",
+            "Wait until N workers are there before the first step; ps-launch: all of them.",
+        ),
     ),
     "Training": (
         _option("--steps", int, "N", "Iteration to reach. Default: until the server has finished."),

@@ -114,6 +114,9 @@ def command(
         text for name, option in given if name not in _OWN | _COMMON for text in (option.opts[0], str(settings[name]))
     ]
     # The workers share the cores; without a limit each would start a thread for every core.
+    # A worker that starts first would be done before the last one has joined.
+    if ctx.get_parameter_source("start_together") is click.core.ParameterSource.DEFAULT:
+        shared += ["--start-together", str(workers)]
     threads = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(max(1, _cores() // workers))}
 
     def programs(address: str) -> Iterator[Program]:

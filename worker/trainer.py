@@ -55,13 +55,16 @@ def run(config: WorkerConfig) -> int:
             stack.callback(served.close)
             print(served.url, flush=True)
         try:
-            session = stack.enter_context(worker.connect(config.server, config.rank))
-            shown = stack.enter_context(progress(config.rank, config.steps))
-            _Trainer(config, task, device, session, metrics, shown).train()
+            with worker.connect(config.server, config.rank) as session, progress(config.rank, config.steps) as shown:
+                trainer = _Trainer(config, task, device, session, metrics, shown)
+                trainer.train()
         except (ServerLost, WireError) as error:
             log.error("training has to stop", detail=str(error))
             return 1
         log.info("done", clock=session.clock, ending=str(session.ending or "reached --steps"))
+        if session.index == 0:
+            # Once is enough for all, and after leaving, so that nobody waits for it.
+            trainer.evaluate()
     return 0
 
 
@@ -104,6 +107,12 @@ class _Trainer:
             session.pull()
         while not session.finished and (config.steps is None or session.clock < config.steps):
             self._iterate()
+
+    def evaluate(self) -> None:
+        """Log how good the parameters are that were pulled last, on the held-out data."""
+        figures = self._task.evaluate(self._model, self._device)
+        rounded = {name: round(figure, 4) for name, figure in figures.items()}
+        log.info("evaluated", version=self._session.version, **rounded)
 
     def _iterate(self) -> None:
         session, config = self._session, self._config

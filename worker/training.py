@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from worker.session import Ending, Outcome
 
 SERVER_VARIABLE = "PS_SERVER"
+RANK_VARIABLE = "PS_RANK"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,7 @@ class TrainingSession:
         self._grant: Granted | None = None
         self._interrupted = False
         self._granted_at = time.perf_counter()
+        self._version = 0
         self._traffic_before = self.traffic.copy()
 
     # What there is to know.
@@ -90,9 +92,8 @@ class TrainingSession:
 
     @property
     def version(self) -> int:
-        """The number of the version that was pulled for it; 0 before the first pull."""
-        grant = self.client.session.grant
-        return grant.version.number if grant else 0
+        """The number of the version that the module holds; 0 before the first pull."""
+        return self._version
 
     @property
     def lag(self) -> int:
@@ -255,6 +256,7 @@ class TrainingSession:
         if pulled is not None:
             assert self._bridge is not None
             self._bridge.load(pulled.frame)
+            self._version = pulled.grant.version.number
             self._grant = pulled.grant
         self._interrupted = False
         self._granted_at = time.perf_counter()
@@ -275,7 +277,7 @@ def connect(
         raise ValueError(f"no server: give its address, or set {SERVER_VARIABLE}=http://HOST:PORT")
     client = BlockingClient(
         address,
-        rank if rank is not None else default_rank(),
+        rank or os.environ.get(RANK_VARIABLE) or default_rank(),
         group=group,
         wait_seconds=wait_seconds,
         patience_seconds=patience_seconds,

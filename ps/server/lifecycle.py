@@ -121,8 +121,20 @@ class _Server:
                 address = await _listen(app, config.host, config.port)
             except (ValueError, OSError) as error:
                 raise StartError(str(error)) from error
+            self._warn()
             print(address, flush=True)
             return await self._until_stopped(runtime, saving, stopped)
+
+    def _warn(self) -> None:
+        for group in self._config.groups:
+            if group.mode != "sync" and group.optimizer in ("momentum", "nesterov"):
+                self._log.warning(
+                    "momentum on arrival",
+                    group=group.name,
+                    mode=group.mode,
+                    optimizer=group.optimizer,
+                    detail="stale updates act like momentum already; more may diverge: try sgd, or a smaller --lr",
+                )
 
     def _build(self, stack: contextlib.AsyncExitStack) -> tuple[Runtime, Saving]:
         config = self._config

@@ -80,6 +80,11 @@ class Saving:
         # Tried before the epoch is begun: a start that fails for its configuration leaves the folder as it was.
         restore(epoch=0)
         machine = restore(epoch=directory.begin(now_ms, path))
+        for group in settings.groups:
+            policy = machine.groups[group.name].policy_state()
+            if (policy.mode, policy.staleness) != (group.mode, group.staleness):
+                told = {"saved": str(policy), "configured": f"policy {group.mode}", "group": group.name}
+                self._log.warning("the saved policy goes on; PUT /v1/policy switches it", **told)
         self._log.info("resumed", checkpoint=path.name, epoch=machine.epoch)
         return machine, bodies
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import signal
 import threading
 
 import numpy as np
@@ -152,6 +154,14 @@ class ScriptedServer:
             return stream
 
         return handler
+
+    @staticmethod
+    async def interrupt(request):
+        """Send Ctrl-C to the test, and answer nothing until the client has gone."""
+        os.kill(os.getpid(), signal.SIGINT)
+        while not request.transport.is_closing():  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(0.001)
+        return web.Response()
 
     @staticmethod
     async def break_off(request):

@@ -1,7 +1,6 @@
 """The blocking client: a thread, a real connection, Ctrl-C."""
 
 import os
-import signal
 import threading
 
 import pytest
@@ -67,20 +66,8 @@ def test_what_is_raised_comes_through(far_server):
 
 
 def test_ctrl_c_gives_up_the_call_and_leaves_the_client_usable(far_server):
-    async def interrupt_and_wait(request):
-        os.kill(os.getpid(), signal.SIGINT)
-        # Until the client closes the connection: nothing else ends this.
-        while not request.transport.is_closing():
-            await tick()
-        return web.Response()
-
-    async def tick():
-        import asyncio
-
-        await asyncio.sleep(0.001)
-
     server = far_server
-    server.then(server.joined(), server.granted(), interrupt_and_wait, server.pushpulled(0, 2, 2.0), left())
+    server.then(server.joined(), server.granted(), server.interrupt, server.pushpulled(0, 2, 2.0), left())
     with BlockingClient(server.url, "w0") as client:
         client.pull()
         with pytest.raises(KeyboardInterrupt):

@@ -170,13 +170,20 @@ async def test_barrier(server, client):
     def passed(generation):
         return web.json_response({"name": "eval", "generation": generation})
 
-    server.then(server.not_yet(Reason.BARRIER), server.break_off, passed(0), passed(1))
+    server.then(server.not_yet(Reason.BARRIER), server.break_off, server.refused("busy"), passed(0), passed(1))
     await client.barrier("eval", parties=2)
     await client.barrier("eval")
     lines = [seen.line for seen in server.seen[1:]]
-    assert lines == ["POST /v1/barriers/eval"] * 4
-    assert [seen.json["generation"] for seen in server.seen[1:]] == [0, 0, 0, 1]
+    assert lines == ["POST /v1/barriers/eval"] * 5
+    assert [seen.json["generation"] for seen in server.seen[1:]] == [0, 0, 0, 0, 1]
     assert server.seen[1].json["parties"] == 2
+
+
+async def test_a_barrier_of_a_run_that_is_complete_is_none(server, client):
+    server.then(server.refused("finished"), web.json_response({"rank": "w0"}))
+    assert await client.pull() is None
+    await client.barrier("eval")
+    assert len(server.seen) == 3
 
 
 async def test_a_barrier_after_eviction_is_one_of_the_new_life(server, client):

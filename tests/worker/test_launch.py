@@ -143,9 +143,14 @@ class TestCommandLines:
             *("ps.cli", "--port", "0", "--workers", "2", "--mode", "ssp", "--staleness=3", "--lr", "0.5"),
         ]
         for rank, worker in zip(("w0", "w1"), workers, strict=True):
-            to = ["--server", "http://127.0.0.1:9", "--rank", rank]
+            to = ["--start-together", "2", "--server", "http://127.0.0.1:9", "--rank", rank]
             assert worker.name == rank
             assert worker.command == [*start, "worker.cli", "digits", "--batch-size", "8", *to]
+
+    def test_they_start_together_unless_told_otherwise(self, made) -> None:
+        _, workers = made("digits", "--workers", "2", "--start-together", "1")
+        assert all(worker.command.count("--start-together") == 1 for worker in workers)
+        assert all(worker.command[worker.command.index("--start-together") + 1] == "1" for worker in workers)
 
     def test_one_worker_can_be_told_more(self, made) -> None:
         _, (first, second) = made("digits", "--for", "w1", "--slow 0.2 --model 'a b'", "--for", "w1", "--seed 4")

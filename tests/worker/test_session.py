@@ -341,14 +341,22 @@ def test_eviction_begins_a_new_life_with_a_new_session(case):
     assert (it.life.incarnation, it.ask().clock) == (2, 9)
 
 
-def test_evicted_while_the_update_is_being_applied_asks_until_its_disposition_falls():
+@pytest.mark.parametrize(("code", "then"), [(Code.EVICTED, Join("w0", "s2", ("default",))), (Code.FENCED, None)])
+def test_a_life_that_ended_while_its_update_was_being_applied_asks_until_its_disposition_falls(code, then):
     it = at(State.PUSHING)
     push = it.ask()
-    tell(it, refuse(Code.EVICTED, "silent", last={"default": {"clock": 0, "disposition": None}}))
+    tell(it, refuse(Code.NOT_JOINED, "join"))
+    tell(it, refuse(code, "over", last={"default": {"clock": 0, "disposition": None}}))
     assert it.ask() == push
-    tell(it, PushPulled(pushed(0, reason=Reason.REPEATED), refuse(Code.EVICTED, "silent")))
+    tell(it, PushPulled(pushed(0, reason=Reason.REPEATED), refuse(code, "over")))
     assert it.outcome == Outcome(0, Disposition.APPLIED, Reason.REPEATED, 6, 0)
-    assert it.ask() == Join("w0", "s2", ("default",))
+    assert it.ask() == then
+
+
+def test_a_grant_that_does_not_count_the_workers_leaves_the_count():
+    it = at(State.PULLING)
+    tell(it, Granted(Version(7, 5), Reason.GRANTED, clock=0))
+    assert (it.index, it.count) == (1, 4)
 
 
 @pytest.mark.parametrize("state", [State.JOINING, State.PULLING])

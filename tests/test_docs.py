@@ -1,0 +1,366 @@
+"""The hand-written pages of `docs/`: what they link to is there, what they quote exists, and what can be run is run.
+
+What is made from the code (settings, metrics, `--help`) is `test_documented.py`'s.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib
+import io
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tokenize
+from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import click
+import prometheus_client
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import ps.cli
+import worker.cli
+import worker.launch
+from protocol import limits
+from protocol.errors import STATUS, Code
+from protocol.reasons import Reason
+from protocol.replies import Disposition, Granted, GroupState, Joined, LastPush, NotYet, PolicyState, Pushed, Staged
+from protocol.requests import Life, Push, UpdateKind
+from ps.arithmetic.settings import OptimizerSettings
+from ps.core import deduplication, membership
+from ps.options import SETTINGS
+from ps.server.handlers import Handlers
+from worker.refusals import REACTIONS, Reaction
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+TOP = [ROOT / f"{name}.md" for name in ("README", "ARCHITECTURE", "CONTRIBUTING", "SECURITY", "CHANGELOG")]
+PAGES = {str(page.relative_to(ROOT)): page for page in [*TOP, *sorted(DOCS.rglob("*.md"))] if page.exists()}
+TEXTS = {name: page.read_text(encoding="utf-8") for name, page in PAGES.items()}
+HTTP = TEXTS["docs/reference/http.md"]
+
+# Written by a program that has perhaps not been run yet.
+MADE_LATER = (DOCS / "benchmarks", DOCS / "images")
+
+# The address that examples use; a test's server has another.
+ADDRESS = "http://127.0.0.1:8080"
+
+
+class Block(NamedTuple):
+    """A fenced block: its language, and what stands in `<!-- run: ... -->` above it (None: it is not run)."""
+
+    page: str
+    number: int
+    language: str
+    text: str
+    run: str | None
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.number}"
+
+
+_BLOCK = re.compile(
+    r"^(?:<!-- run(?P<run>:[^>]*)? -->\n)?(?P<indent> *)```(?P<language>[a-z]*)\n(?P<text>.*?)^(?P=indent)```$",
+    re.DOTALL | re.MULTILINE,
+)
+
+
+def blocks() -> list[Block]:
+    found = []
+    for name, text in TEXTS.items():
+        for match in _BLOCK.finditer(text):
+            number = text.count("\n", 0, match.start()) + 1
+            lines = [line.removeprefix(match["indent"]) for line in match["text"].splitlines()]
+            marked = match[0].startswith("<!-- run")
+            run = (match["run"] or ":").removeprefix(":").strip() if marked else None
+            found.append(Block(name, number, match["language"], "\n".join(lines) + "\n", run))
+    return found
+
+
+BLOCKS = blocks()
+PYTHON = [block for block in BLOCKS if block.language == "python"]
+
+
+# Links.
+
+
+def anchors(text: str) -> set[str]:
+    """As GitHub makes them: lower case, punctuation gone, spaces to hyphens."""
+    prose = _BLOCK.sub("", text)
+    headings = re.findall(r"^#+ (.+)$", prose, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_lead_somewhere(name: str) -> None:
+    dead = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", _BLOCK.sub("", TEXTS[name])):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        page = (PAGES[name].parent / path).resolve() if path else PAGES[name]
+        if any(page.is_relative_to(folder) for folder in MADE_LATER):
+            continue
+        if not page.exists() or (anchor and anchor not in anchors(page.read_text(encoding="utf-8"))):
+            dead.append(target)
+    assert dead == []
+
+
+def test_every_page_is_on_the_map() -> None:
+    index = TEXTS["docs/index.md"]
+    pages = [name.removeprefix("docs/") for name in PAGES if name.startswith("docs/") and "benchmarks/" not in name]
+    assert [page for page in pages if page != "index.md" and f"({page})" not in index] == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_files_that_are_named_are_there(name: str) -> None:
+    named = re.findall(r"`((?:ps|worker|protocol|tests|examples)/[\w/]+\.\w+)(?:::\w+)?`", TEXTS[name])
+    assert [path for path in named if not (ROOT / path).is_file()] == []
+
+
+# Python.
+
+
+@pytest.mark.parametrize("block", PYTHON, ids=str)
+def test_python_compiles_and_imports_what_is_there(block: Block) -> None:
+    for node in ast.walk(ast.parse(block.text)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ("ps", "worker", "protocol"):
+            module = importlib.import_module(node.module or "")
+            assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("block", [block for block in PYTHON if block.run is not None], ids=str)
+def test_python_runs(block: Block, tmp_path: Path) -> None:
+    assert block.run is not None
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    script = [sys.executable, "-P", "script.py", "w0"]
+    if not block.run:
+        (tmp_path / "script.py").write_text(block.text, encoding="utf-8")
+        printed = subprocess.run(script, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+        assert (printed.returncode, printed.stdout) == (0, shown_below(block)), printed.stderr
+        return
+    initial = tmp_path / "initial.safetensors"
+    save_file({"weight": torch.zeros(2, 3)}, initial)
+    serve = [sys.executable, "-P", "-m", "ps.cli", "--port", "0", *shlex.split(block.run.format(init=initial))]
+    with subprocess.Popen(serve, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            address = server.stdout.readline().strip()
+            (tmp_path / "script.py").write_text(block.text.replace(ADDRESS, address), encoding="utf-8")
+            environment["PS_SERVER"] = address
+            ran = subprocess.run(script, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+            assert ran.returncode == 0, ran.stderr
+            if "--until" in block.run:
+                assert server.wait(30) == 0, "the run was not finished"
+        finally:
+            server.kill()
+
+
+def shown_below(block: Block) -> str:
+    """The output that the page shows: the next block."""
+    after = BLOCKS[BLOCKS.index(block) + 1]
+    assert after.page == block.page
+    assert after.language == ""
+    return after.text
+
+
+# Commands.
+
+COMMANDS: dict[str, tuple[click.Command, ...]] = {
+    "ps-serve": (ps.cli.command,),
+    "ps-worker": (worker.cli.command,),
+    "ps-launch": (worker.launch.command, ps.cli.command),
+}
+
+
+def quoted_commands() -> list[tuple[str, list[str]]]:
+    """Every call of our commands in blocks and in `code`, as words."""
+    found = []
+    for name, text in TEXTS.items():
+        prose = [line for line in _BLOCK.sub("", text).split("`")[1::2] if "\n" not in line]
+        shells = [block for block in BLOCKS if block.page == name and block.language in ("console", "bash", "sh")]
+        lines = [line for block in shells for line in block.text.splitlines()]
+        for line in [*prose, *lines]:
+            for piece in re.split(r"(?<!\S)(?:&&|&|\||;)(?!\S)", line):
+                try:
+                    words = shlex.split(piece, comments=True)
+                except ValueError:
+                    continue
+                for place, word in enumerate(words):
+                    if word in COMMANDS:
+                        found.append((name, words[place:]))
+                        break
+    return found
+
+
+QUOTED = quoted_commands()
+
+
+def test_commands_are_found() -> None:
+    assert len(QUOTED) > 20
+    assert {words[0] for _, words in QUOTED} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", QUOTED, ids=lambda command: f"{command[0]}: {' '.join(command[1])[:60]}")
+def test_flags_of_quoted_commands_exist(command: tuple[str, list[str]]) -> None:
+    _, (program, *words) = command
+    params = [param for one in COMMANDS[program] for param in one.params if isinstance(param, click.Option)]
+    options = {flag: param for param in params for flag in (*param.opts, *param.secondary_opts)}
+    options |= {"--help": None, "-h": None, "--version": None, "--json": None}
+    for place, word in enumerate(words):
+        flag = word.partition("=")[0]
+        if not flag.startswith("--"):
+            continue
+        assert flag in options, f"{program} has no {flag}"
+        param = options[flag]
+        following = words[place + 1] if place + 1 < len(words) else None
+        if isinstance(param, click.Option) and isinstance(param.type, click.Choice) and following not in (None, "..."):
+            assert set(following.split("|")) <= set(param.type.choices), f"{flag} {following}"
+
+
+def test_flags_in_prose_exist() -> None:
+    """`--flag` alone in code, wherever it stands in the pages for users."""
+    known = {flag for commands in COMMANDS.values() for one in commands for param in one.params for flag in param.opts}
+    known |= {flag for setting in SETTINGS for flag in setting.secondary_opts}
+    known |= {"--help", "--version", "--json", "--rewrite", "--only", "--full", "--quick", "--max-restarts"}
+    unknown = {}
+    for name in PAGES:
+        if name.startswith("docs/benchmarks"):
+            continue
+        prose = _BLOCK.sub("", TEXTS[name])
+        flags = set(re.findall(r"`(--[a-z][a-z-]*)[ `]", prose)) - known
+        if flags:
+            unknown[name] = flags
+    assert unknown == {}
+
+
+# The HTTP surface.
+
+
+def served_routes() -> set[str]:
+    runtime = SimpleNamespace(metrics=SimpleNamespace(registry=prometheus_client.CollectorRegistry()))
+    return {f"{route.method} {route.path}" for route in Handlers(runtime, None, 0).table()}
+
+
+def rows(heading: str) -> list[list[str]]:
+    """The table below a heading of the HTTP page, without its head."""
+    section = HTTP.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def test_the_routes_are_those_that_are_served() -> None:
+    documented = [re.match(r"`([A-Z]+ [^?\[`]*)", row[0]) for row in rows("Routes")]
+    assert {match[1] for match in documented if match} == served_routes()
+
+
+def test_the_reasons_are_all_reasons() -> None:
+    assert [row[0].strip("`") for row in rows("Reasons")] == [str(reason) for reason in Reason]
+
+
+def test_the_dispositions_are_all_dispositions() -> None:
+    documented = re.findall(r"`(\w+)`", " ".join(row[0] for row in rows("Push")))
+    assert sorted(documented) == sorted(str(one) for one in Disposition)
+
+
+_REACTIONS = {
+    Reaction.AGAIN: "the same again, later",
+    Reaction.REJOIN: "join again, same session",
+    Reaction.DROP: "join again for the clock",
+    Reaction.NEW_LIFE: "join again, new session",
+    Reaction.STOP: "end",
+    Reaction.FINISH: "end",
+    Reaction.SKIP: "push a skip instead",
+    Reaction.TELL: "tell the user",
+}
+
+
+def test_the_errors_are_all_codes_with_their_status_and_what_a_worker_does() -> None:
+    documented = {row[1].strip("`"): (int(row[0]), row[-1]) for row in rows("Errors")}
+    assert documented == {str(code): (STATUS[code], _REACTIONS[REACTIONS[code]]) for code in Code}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_paths_that_are_quoted_are_served(name: str) -> None:
+    paths = {route.partition(" ")[2] for route in served_routes()}
+    patterns = [re.compile(re.sub(r"\{\w+\}", "[^/]+", path)) for path in paths]
+    quoted = re.findall(r"(?:8080|[A-Z`]) ?(/(?:v1|livez|readyz|openapi|metrics)[\w/{}.-]*)", TEXTS[name])
+    unknown = {path.rstrip(".") for path in quoted if not any(one.fullmatch(path.rstrip(".")) for one in patterns)}
+    # What is said to come later.
+    assert unknown <= {"/v1/events"}
+
+
+@pytest.mark.parametrize("message", [Joined, GroupState, LastPush, Granted, NotYet, Pushed, Staged, PolicyState])
+def test_every_field_of_a_reply_is_told(message: type) -> None:
+    assert [field.name for field in dataclasses.fields(message) if f'"{field.name}"' not in HTTP] == []
+
+
+def test_every_field_of_a_push_is_told() -> None:
+    push = Push(Life("w0", 1, 1), 0, 1, UpdateKind.GRADIENT, 1, round=0, metrics={"loss": 1.0})
+    assert [name for name in push.to_fields() if f'"{name}"' not in HTTP] == []
+
+
+def test_what_can_be_changed_of_an_optimizer_is_told() -> None:
+    page = TEXTS["docs/how-to/switch-live.md"]
+    assert [field.name for field in dataclasses.fields(OptimizerSettings) if f"`{field.name}`" not in page] == []
+
+
+# Limits.
+
+
+def limits_table() -> str:
+    """Every constant of `protocol/limits.py` with its value and the reason above it."""
+    lines = ["| limit | value | reason |", "| --- | ---: | --- |"]
+    reason: list[str] = []
+    tokens = tokenize.generate_tokens(io.StringIO(Path(limits.__file__).read_text(encoding="utf-8")).readline)
+    for token in tokens:
+        if token.type == tokenize.COMMENT:
+            reason.append(token.string.lstrip("# "))
+        elif token.type == tokenize.NAME and token.string.isupper() and token.start[1] == 0:
+            value = getattr(limits, token.string)
+            shown = f"{value:,}" if value != 2**63 - 1 else "2^63 - 1"
+            lines.append(f"| `{token.string}` | {shown} | {' '.join(reason)} |")
+            reason = []
+    return "\n".join(lines)
+
+
+def test_limits_are_those_of_the_code(rewrite: bool) -> None:
+    page = DOCS / "topics" / "limits.md"
+    text = page.read_text(encoding="utf-8")
+    before, marker, rest = text.partition("<!-- limits -->\n")
+    fresh = f"{before}{marker}{limits_table()}\n<!-- end of limits -->{rest.partition('<!-- end of limits -->')[2]}"
+    if rewrite:
+        page.write_text(fresh, encoding="utf-8")
+    assert fresh == (fresh if rewrite else text), "run `python -m pytest tests/test_docs.py --rewrite`"
+
+
+def test_every_limit_has_a_reason() -> None:
+    named = [name for name in vars(limits) if name.isupper()]
+    made = limits_table()
+    assert [name for name in named if f"| `{name}` |" not in made] == []
+    assert [line for line in made.splitlines() if line.endswith("|  |")] == []
+
+
+def test_what_the_page_on_limits_says_beside_the_table() -> None:
+    assert membership.REMEMBERED_LIVES == 16
+    assert deduplication.REMEMBERED_GRANTS == 16
+
+
+# The papers at the top.
+
+
+@pytest.mark.parametrize("name", [str(page.relative_to(ROOT)) for page in TOP])
+def test_make_targets_that_are_quoted_exist(name: str) -> None:
+    if name not in TEXTS or not (ROOT / "Makefile").exists():
+        pytest.skip(f"there is no {name}, or no Makefile, yet")
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    quoted = set(re.findall(r"(?:^|`)make ([a-z]+)", TEXTS[name], re.MULTILINE))
+    assert quoted <= targets

@@ -1,0 +1,199 @@
+"""The worker's side against `ps-serve` itself, in a process of its own."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import worker
+from protocol.replies import Disposition
+from worker.client import Client
+from worker.torch_bridge import ModelBridge
+
+pytestmark = pytest.mark.e2e
+
+ROOT = Path(__file__).parents[2]
+
+
+@contextmanager
+def serving(*flags, port=0):
+    """A server, killed at the end if it has not ended itself; yields its process and address."""
+    command = [sys.executable, "-P", "-m", "ps.cli", "--port", str(port), "--workers", "1", *flags]
+    with subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process, process.stdout.readline().strip()
+        finally:
+            process.kill()
+
+
+def environment():
+    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def model():
+    torch.manual_seed(1)
+    net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2), nn.Linear(2, 2))
+    net[3].bias.requires_grad_(False)
+    net.unused = nn.Parameter(torch.ones(3))
+    return net
+
+
+def batches(count):
+    generator = torch.Generator().manual_seed(2)
+    return [torch.randn(8, 4, generator=generator) for _ in range(count)]
+
+
+def loss_of(net, batch):
+    # The unused parameter is no part of it.
+    out = batch
+    for layer in list(net.children())[:5]:
+        out = layer(out)
+    return out.square().mean()
+
+
+def state(net):
+    return {name: tensor.clone() for name, tensor in net.state_dict().items()}
+
+
+@pytest.mark.parametrize("mode", ["sync", "async", "ssp"])
+def test_one_worker_is_plain_sgd(mode):
+    flags = ["--mode", mode, "--optimizer", "sgd", "--lr", "0.1", "--until", "5"]
+    flags += ["--staleness", "2"] if mode == "ssp" else []
+    theirs, ours = model(), model()
+    with serving(*flags) as (process, url), worker.connect(url, "w0") as session:
+        session.attach(theirs)
+        for batch in batches(5):
+            loss_of(theirs, batch).backward()
+            session.step(samples=len(batch))
+            if session.finished:
+                break
+            optimizer = torch.optim.SGD([p for p in ours.parameters() if p.requires_grad], lr=0.1)
+            optimizer.zero_grad()
+            loss_of(ours, batch).backward()
+            optimizer.step()
+            for name, expected in state(ours).items():
+                assert torch.allclose(theirs.state_dict()[name], expected, rtol=1e-5, atol=1e-6), name
+        assert (session.clock, session.finished) == (5, True)
+        session.close()
+        assert process.wait(20) == 0
+
+
+def test_local_steps():
+    theirs = model()
+    with (
+        serving("--mode", "async", "--optimizer", "sgd", "--lr", "1.0") as (_, url),
+        worker.connect(url, "w0") as session,
+    ):
+        session.attach(theirs)
+        optimizer = torch.optim.SGD([p for p in theirs.parameters() if p.requires_grad], lr=0.1)
+        for batch in batches(3):
+            optimizer.zero_grad()
+            loss_of(theirs, batch).backward()
+            optimizer.step()
+        local = state(theirs)
+        assert session.step(samples=24, update="delta").disposition is Disposition.APPLIED
+        # One worker whose delta is taken as it is: the server has what the worker had.
+        for name in ("0.weight", "3.weight"):
+            assert torch.allclose(theirs.state_dict()[name], local[name], atol=1e-6), name
+
+
+def test_non_finite_is_skipped_and_the_model_goes_on():
+    theirs = model()
+    with (
+        serving("--mode", "async", "--optimizer", "sgd", "--lr", "0.1") as (_, url),
+        worker.connect(url, "w0") as session,
+    ):
+        session.attach(theirs)
+        before = state(theirs)
+        (loss_of(theirs, batches(1)[0]) * float("nan")).backward()
+        outcome = session.step(samples=8)
+        assert (outcome.disposition, str(outcome.reason)) == (Disposition.SKIPPED, "non-finite")
+        assert session.clock == 1
+        assert torch.equal(theirs[0].weight, before["0.weight"])
+
+
+def test_a_server_that_was_killed_and_has_forgotten_all_is_given_the_weights_again():
+    theirs = model()
+    flags = ["--mode", "async", "--optimizer", "sgd", "--lr", "0.1"]
+    first, second, third = batches(3)
+    with serving(*flags) as (process, url):
+        session = worker.connect(url, "w0")
+        session.attach(theirs)
+        loss_of(theirs, first).backward()
+        session.step(samples=8)
+        trained = state(theirs)
+        process.kill()
+        process.wait()
+    with serving(*flags, port=int(url.rpartition(":")[2])), session:
+        loss_of(theirs, second).backward()
+        outcome = session.step(samples=8)
+        assert (outcome.disposition, str(outcome.reason)) == (None, "old-epoch")
+        assert session.clock == 0
+        assert torch.equal(theirs[0].weight, trained["0.weight"])
+        loss_of(theirs, third).backward()
+        assert session.step(samples=8).disposition is Disposition.APPLIED
+
+
+async def test_a_rank_that_is_taken_over_is_told_and_the_other_goes_on():
+    bridge = ModelBridge(model())
+    with serving("--mode", "async") as (_, url):
+        async with Client(url, "w0") as old, Client(url, "w0") as new:
+            await new.offer(bridge.specs, bridge.values)
+            with pytest.raises(Exception, match="fenced"):
+                await old.pull()
+            assert await new.pull()
+
+
+async def state_of(client, rank):
+    (worker,) = [one for one in (await client.status())["workers"] if one["rank"] == rank]
+    return worker["groups"]["default"]["state"]
+
+
+async def test_workers_wait_for_one_another_at_a_barrier_and_in_ssp():
+    bridge = ModelBridge(model())
+    with serving("--mode", "ssp", "--staleness", "1") as (_, url):
+        async with Client(url, "w0") as fast, Client(url, "w1") as slow:
+            await fast.offer(bridge.specs, bridge.values)
+            await asyncio.gather(fast.barrier("begin", 2), slow.barrier("begin", 2))
+            await fast.pull()
+            await fast.skip()
+            ahead = asyncio.create_task(fast.skip())
+            await slow.pull()
+            while await state_of(slow, "w0") != "waiting":  # noqa: ASYNC110 - nothing tells of it
+                await asyncio.sleep(0.01)
+            assert not ahead.done()
+            await slow.skip()
+            _, pulled = await ahead
+            assert (pulled.grant.clock, pulled.grant.lag) == (2, 1)
+
+
+def test_the_own_script_of_the_examples():
+    # Under sync neither can be done before the other has begun.
+    flags = ["--mode", "sync", "--workers", "2", "--optimizer", "momentum", "--lr", "0.05", "--until", "200"]
+    script = [sys.executable, str(ROOT / "examples" / "own_script.py")]
+    with serving(*flags) as (server, url):
+        workers = [
+            subprocess.Popen([*script, url, rank], env=environment(), stdout=subprocess.PIPE, text=True)
+            for rank in ("w0", "w1")
+        ]
+        said = [process.communicate(timeout=120)[0] for process in workers]
+        assert [process.returncode for process in workers] == [0, 0]
+        assert server.wait(20) == 0
+    for line in said:
+        rank, words = line.split(": ")
+        assert words.startswith("200 iterations, test accuracy ")
+        assert float(words.split()[-1]) > 0.85, rank

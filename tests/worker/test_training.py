@@ -1,0 +1,235 @@
+"""What a user's training loop sees: `worker.connect` and its session, on a real connection."""
+
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+import torch
+from aiohttp import web
+from torch import nn
+
+import worker
+from protocol import routes
+from protocol.errors import Code, WireError
+from protocol.replies import Disposition
+from worker.client import ServerLost
+from worker.session import Ending, Outcome
+
+
+@pytest.fixture
+def model():
+    """The module that `server.specs` describes: one weight of (2, 3)."""
+    return nn.Linear(3, 2, bias=False)
+
+
+@pytest.fixture
+def session(far_server):
+    far_server.then(far_server.joined())
+    with worker.connect(far_server.url, "w0") as session:
+        yield session
+        if session.ending is None:
+            far_server.then(left())
+
+
+def left():
+    return web.json_response({"rank": "w0"})
+
+
+def backward(model):
+    model(torch.ones(4, 3)).sum().backward()
+
+
+def pushes(server):
+    return [seen.frame for seen in server.seen if seen.line == "POST /v1/updates"]
+
+
+def tensor_of(frame, name="weight"):
+    return np.frombuffer(frame.tensor(name), np.float32).reshape(2, 3).tolist()
+
+
+def test_the_three_lines(far_server, session, model):
+    far_server.then(far_server.granted(value=1.0), far_server.pushpulled(0, 2, 2.0))
+    session.attach(model)
+    assert (model.weight == 1.0).all()
+    assert (session.clock, session.version, session.finished) == (0, 1, False)
+    backward(model)
+    outcome = session.step(samples=4, metrics={"loss": torch.tensor(0.5)})
+    assert outcome is session.outcome
+    assert outcome.disposition is Disposition.APPLIED
+    assert (model.weight == 2.0).all()
+    assert model.weight.grad is None
+    (push,) = pushes(far_server)
+    assert tensor_of(push) == [[4.0] * 3] * 2
+    message = push.message
+    assert (message["kind"], message["samples"], message["version"]) == ("gradient", 4, 1)
+    assert message["metrics"] == {"loss": 0.5}
+    assert (session.rank, session.clock, session.version, session.lag) == ("w0", 1, 2, 0)
+    assert (session.index, session.count, session.staleness) == (0, 1, 0)
+    assert (session.policy, session.until) == ("ssp(3)", None)
+
+
+def test_where_the_time_goes(far_server, session, model):
+    far_server.then(far_server.granted(), far_server.pushpulled())
+    session.attach(model)
+    backward(model)
+    session.step(samples=1)
+    times = session.times
+    assert min(times.compute_seconds, times.push_seconds, times.wait_seconds, times.pull_seconds) > 0
+    assert session.traffic.sent_bytes > 64
+    assert session.traffic.received_bytes > 64
+
+
+def test_the_first_worker_offers_its_weights(far_server, model):
+    server = far_server
+    server.then(
+        server.joined(specs=()),
+        web.json_response({"stored": [], "kept": [], "wanted": ["weight"]}),
+        web.json_response({"stored": ["weight"], "kept": [], "wanted": []}),
+        server.granted(value=3.0),
+        left(),
+    )
+    before = model.weight.tolist()
+    with worker.connect(server.url, "w0") as session:
+        session.attach(model)
+    assert tensor_of(server.seen[2].frame) == before
+    assert (model.weight == 3.0).all()
+
+
+def test_local_steps_push_pulled_minus_local(far_server, session, model):
+    far_server.then(far_server.granted(value=1.0), far_server.pushpulled(0, 2, 2.0))
+    session.attach(model)
+    with torch.no_grad():
+        model.weight.sub_(0.25)
+    session.step(samples=8, update="delta")
+    (push,) = pushes(far_server)
+    assert push.message["kind"] == "delta"
+    assert tensor_of(push) == [[0.25] * 3] * 2
+
+
+def test_skip(far_server, session, model):
+    far_server.then(far_server.granted(), far_server.pushed(0, Disposition.SKIPPED), far_server.granted(1, 1, 1.0))
+    session.attach(model)
+    backward(model)
+    assert session.skip().disposition is Disposition.SKIPPED
+    assert model.weight.grad is None
+    assert session.staleness == 0
+
+
+def test_the_run_is_complete(far_server, session, model):
+    far_server.then(
+        far_server.granted(),
+        far_server.pushed_only(0, "refused", WireError(Code.FINISHED, "over").to_document()),
+        left(),
+    )
+    session.attach(model)
+    backward(model)
+    session.step(samples=1)
+    assert (session.finished, session.ending) == (True, Ending.FINISHED)
+    backward(model)
+    with pytest.raises(ValueError, match=r"nothing more to push: finished; loop while not session\.finished"):
+        session.step(samples=1)
+
+
+def test_a_run_that_was_complete_before(far_server, model):
+    far_server.then(far_server.joined(clock=5, until=5), left())
+    with worker.connect(far_server.url, "w0") as session:
+        session.attach(model)
+        assert session.finished
+        assert session.until == 5
+
+
+def test_barrier(far_server, session):
+    far_server.then(web.json_response({"name": "eval", "generation": 0}))
+    session.barrier("eval", parties=2)
+
+
+def test_mistakes_are_told(far_server, session, model):
+    with pytest.raises(ValueError, match=r"call attach\(model\) first"):
+        session.step(samples=1)
+    far_server.then(far_server.granted())
+    session.attach(model)
+    with pytest.raises(ValueError, match="attached already"):
+        session.attach(model)
+    with pytest.raises(ValueError, match="samples is 0"):
+        session.step(samples=0)
+    with pytest.raises(ValueError, match="no parameter has a gradient"):
+        session.step(samples=1)
+    with pytest.raises(ValueError, match="'model' is not a valid UpdateKind"):
+        session.step(samples=1, update="model")
+
+
+# What is interrupted.
+
+
+def test_a_step_that_was_interrupted_is_completed_by_the_next(far_server, session, model):
+    server = far_server
+    server.then(server.granted(value=1.0), server.interrupt, server.pushpulled(0, 2, 2.0), server.unchanged(1, 2))
+    session.attach(model)
+    backward(model)
+    with pytest.raises(KeyboardInterrupt):
+        session.step(samples=1)
+    # Gradients of the old parameters, which the server's next version is not.
+    backward(model)
+    outcome = session.step(samples=1)
+    assert outcome.clock == 0
+    assert (model.weight == 2.0).all()
+    assert model.weight.grad is None
+    first, second = pushes(server)
+    assert bytes(first.body) == bytes(second.body)
+    server.then(server.pushpulled(1, 3, 3.0))
+    backward(model)
+    assert session.step(samples=1).clock == 1
+
+
+def test_a_skip_that_was_interrupted(far_server, session, model):
+    server = far_server
+    server.then(
+        server.granted(value=1.0),
+        server.interrupt,
+        server.pushed(0, Disposition.SKIPPED),
+        server.granted(1, 1, 1.0),
+    )
+    session.attach(model)
+    with pytest.raises(KeyboardInterrupt):
+        session.skip()
+    assert session.skip() == Outcome(0, Disposition.SKIPPED, session.outcome.reason, 2, 0)
+    assert session.clock == 1
+
+
+# Connecting.
+
+
+def test_the_server_and_the_rank_come_from_the_environment(far_server, monkeypatch):
+    monkeypatch.setenv("PS_SERVER", far_server.url)
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    far_server.then(far_server.joined(), web.json_response({"rank": "w3"}))
+    with worker.connect() as session:
+        assert session.rank == "w3"
+
+
+def test_without_a_server_it_says_what_to_set(monkeypatch):
+    monkeypatch.delenv("PS_SERVER", raising=False)
+    with pytest.raises(ValueError, match="set PS_SERVER=http://HOST:PORT"):
+        worker.connect()
+
+
+def test_a_server_that_cannot_be_reached_leaves_no_thread():
+    with pytest.raises(ServerLost):
+        worker.connect("http://127.0.0.1:1", "w0", patience_seconds=0.0)
+    assert [thread for thread in threading.enumerate() if thread.name == "leeway"] == []
+
+
+def test_importing_the_package_is_cheap():
+    code = "import sys, worker; print({'torch', 'aiohttp', 'numpy'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_another_model_on_the_server_is_refused(far_server, session):
+    far_server.then(far_server.refused("schema-conflict", "weight float32[2,3] is known as weight float32[9]"))
+    with pytest.raises(WireError, match="schema-conflict"):
+        session.attach(nn.Linear(9, 2, bias=False))
+    assert far_server.seen[-1].line == f"PUT {routes.PARAMS}"
