@@ -30,10 +30,9 @@ def connect(
 ) -> TrainingSession:
     """Join the server at `url`, waiting for it if it is not there yet.
 
-    `url`: default the environment variable `PS_SERVER`. `rank`: this worker's stable name; by default
-    `PS_RANK`, else what torchrun, Slurm or Kubernetes says (`w0`, `w1`, ...), else host and process id. `group`: the keys
-    it
-    trains. `wait_seconds`: how long the server may park one request; `patience_seconds`: how long it may be away.
+    `url`: default the environment variable `PS_SERVER`. `rank`: this worker's stable name; by default `PS_RANK`, else
+    what torchrun, Slurm or Kubernetes says (`w0`, `w1`, ...), else host and process id. `group`: the keys it trains.
+    `wait_seconds`: how long the server may park one request; `patience_seconds`: how long it may be away.
 
     Raises `ValueError` for a wrong address, rank or environment, `worker.client.ServerLost` when the server has
     not been reached, `protocol.errors.WireError` when it refuses.

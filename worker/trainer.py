@@ -68,6 +68,13 @@ def run(config: WorkerConfig) -> int:
     return 0
 
 
+def _connect(config: WorkerConfig) -> TrainingSession:
+    try:
+        return worker.connect(config.server, config.rank)
+    except ValueError as error:  # an address that is none, a certificate that is not to be trusted
+        raise SettingError(f"--server: {error}") from error
+
+
 def choose_device(name: str) -> torch.device:
     """`auto` takes a GPU if there is one. Raises `SettingError` for one that is not there."""
     if name == "auto":

@@ -12,7 +12,15 @@ from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -25,6 +33,10 @@ if TYPE_CHECKING:
     from protocol.errors import Code
     from protocol.reasons import Reason
     from protocol.replies import Disposition
+
+
+# A second series for every counter that says when it was made: nobody asks for it, and it doubles what is scraped.
+disable_created_metrics()
 
 
 class WorkerState(StrEnum):
