@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 # A second series for every counter that says when it was made: nobody asks for it, and it doubles what is scraped.
-disable_created_metrics()
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class SkipCause(StrEnum):
