@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-# Received bodies wait for the handler in pieces of this size; the default of 256 KiB pauses the socket more often.
-READ_BUFFER_BYTES = 1024 * 1024
-
 # A connection is kept this long between two requests: longer than a training step may take.
 KEEPALIVE_SECONDS = 3600.0
 
@@ -51,7 +48,6 @@ def runner(app: web.Application) -> web.AppRunner:
         auto_decompress=False,
         keepalive_timeout=KEEPALIVE_SECONDS,
         lingering_time=LINGERING_SECONDS,
-        read_bufsize=READ_BUFFER_BYTES,
         shutdown_timeout=1.0,
     )
 
