@@ -5,13 +5,12 @@ The one rule: a condition looks and answers, it changes nothing.
 
 from typing import Any
 
-from facts import Life, Update
-from history import History
-
 from protocol.ranks import natural
 from protocol.reasons import Reason
 from protocol.requests import Life as Named
 from protocol.requests import Pull, Push, UpdateKind
+from tests.properties.facts import Life, Update
+from tests.properties.history import History
 
 ENDED = {
     Reason.LEFT: "left",

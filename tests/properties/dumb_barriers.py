@@ -4,10 +4,9 @@ are, have arrived.
 The one rule: when nobody who had arrived is left, the next arrival is the first again.
 """
 
-from facts import Attempt
-
 from protocol.ranks import natural
 from protocol.reasons import Reason
+from tests.properties.facts import Attempt
 
 
 class DumbBarriers:

@@ -5,9 +5,8 @@ The one rule: nothing is kept that can be counted. It is slow, and there is noth
 
 from typing import Any
 
-from facts import Decision, Grant, Life, Part, Round, Update, Waiter
-
 from protocol.ranks import natural
+from tests.properties.facts import Decision, Grant, Life, Part, Round, Update, Waiter
 
 REMEMBERED = 16
 GRANTS = 16

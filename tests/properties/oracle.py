@@ -6,14 +6,13 @@ counted from that, each time anew. Replies are told as plain tuples, see `told.p
 
 from typing import Any
 
-from conditions import Conditions, Told
-from dumb_barriers import DumbBarriers
-from facts import Decision, Grant, Life, Part, Round, Update, Waiter
-
 from protocol.ranks import natural
 from protocol.reasons import Reason
 from protocol.requests import Barrier, Heartbeat, Join, Leave, Offer, Pull, Push, SetPolicy, UpdateKind
 from protocol.requests import Life as Named
+from tests.properties.conditions import Conditions, Told
+from tests.properties.dumb_barriers import DumbBarriers
+from tests.properties.facts import Decision, Grant, Life, Part, Round, Update, Waiter
 
 
 class Oracle(Conditions):

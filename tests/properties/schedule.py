@@ -8,9 +8,6 @@ message that was ever sent can be sent again at any time: duplicates and reorder
 import json
 from dataclasses import dataclass
 
-import told
-from oracle import Oracle
-
 from protocol.requests import Barrier, Heartbeat, Join, Leave, Offer, Pull, Push, SetPolicy, UpdateKind
 from protocol.requests import Life as Named
 from protocol.tensors import Kind, TensorSpec
@@ -20,6 +17,8 @@ from ps.core.effects import Answered, Apply, Initialize
 from ps.core.events import Asked, Gone, Heard, Published, Stop, Tick
 from ps.core.machine import GroupSettings, Machine, Settings
 from ps.core.saved import restore, save
+from tests.properties import told
+from tests.properties.oracle import Oracle
 
 # No sum of these steps meets a lease, a wait or the limit of an iteration exactly.
 WAITS_SECONDS = (0, 1, 2, 3, 5, 8, 12, 20)

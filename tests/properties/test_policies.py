@@ -3,7 +3,8 @@
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from schedule import Both, Move
+
+from tests.properties.schedule import Both, Move
 
 RANKS = 3
 

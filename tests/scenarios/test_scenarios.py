@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from language import Words, parse, policy, tensor
 
 from protocol.replies import Granted, Joined, Pushed, PushPulled
 from protocol.requests import (
@@ -31,6 +30,7 @@ from ps.core.effects import Answered, Apply, Drop, Initialize
 from ps.core.events import Asked, Gone, Heard, Published, Stop, Tick
 from ps.core.machine import GroupSettings, Machine, Settings
 from ps.core.saved import restore, save
+from tests.scenarios.language import Words, parse, policy, tensor
 
 SCENARIOS = sorted(Path(__file__).parent.glob("*.txt"))
 

@@ -5,9 +5,8 @@ from pathlib import Path
 
 
 def main() -> None:
-    # The folder of this file is on the path already, the repository has to be.
     sys.path.append(str(Path(__file__).parents[2]))
-    from simulation import Simulation
+    from tests.simulation.simulation import Simulation
 
     simulation = Simulation(int(sys.argv[1]))
     try:

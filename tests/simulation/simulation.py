@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from functools import partial
 from random import Random
 
-from invariants import Facts, Invariants, Violation
-from network import Clock, Network, Weather
-from process import Process
-
 from protocol.requests import Heartbeat, Join, Push, SetPolicy
 from ps.core.effects import Answered, Apply, Initialize
 from ps.core.events import Asked, Gone, Heard, Published, Stop, Tick
 from ps.core.machine import GroupSettings, Machine, Settings
 from ps.core.saved import restore, save
+from tests.simulation.invariants import Facts, Invariants, Violation
+from tests.simulation.network import Clock, Network, Weather
+from tests.simulation.process import Process
 from worker.states import Ending
 
 TICK_SECONDS = 0.5

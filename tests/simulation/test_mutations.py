@@ -1,8 +1,6 @@
 """The invariants can fail: each of these servers (and one worker) is broken in one way, and is found out."""
 
 import pytest
-from invariants import Violation
-from simulation import Simulation, Unfinished
 
 from protocol.reasons import Reason
 from protocol.replies import Disposition, Pushed
@@ -18,6 +16,8 @@ from ps.core.policies import Ssp
 from ps.core.roster import Roster
 from ps.core.rounds import Rounds
 from ps.core.waiting import WaitingRoom
+from tests.simulation.invariants import Violation
+from tests.simulation.simulation import Simulation, Unfinished
 from worker.session import Session
 
 SSP = [("ssp", bound) for bound in range(3)]

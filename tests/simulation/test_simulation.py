@@ -6,10 +6,10 @@ A failure prints the whole schedule and how to play that seed again.
 from collections import Counter
 
 import pytest
-from simulation import Simulation, Trouble
 
 from protocol.replies import NotYet, Pushed, PushPulled
 from ps.core.effects import Answered, Ended, Parked, RoundOpened, Switched
+from tests.simulation.simulation import Simulation, Trouble
 from worker.states import Ending
 
 BLOCK = 500

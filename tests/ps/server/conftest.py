@@ -1,16 +1,12 @@
-"""Servers and workers for the tests of the HTTP layer; makes `rawclient` and `serving` importable by them."""
+"""Servers and workers for the tests of the HTTP layer."""
 
 import contextlib
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import structlog
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from serving import MODEL, serve
+from tests.ps.server.serving import MODEL, serve
 
 
 @pytest.fixture

@@ -5,13 +5,13 @@ import contextlib
 import time
 
 import numpy as np
-import rawclient
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from ps.config import ServerConfig
 from ps.server import lifecycle
 from ps.server.app import application, runner
+from tests.ps.server import rawclient
 
 MODEL = {
     "weight": np.arange(12, dtype=np.float32).reshape(4, 3),

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from rawclient import FRAME, frame
 
 from protocol import routes
 from ps.observability import catalogue
+from tests.ps.server.rawclient import FRAME, frame
 
 
 class TestUnknown:

@@ -1,9 +1,9 @@
 """Bad fields, in JSON, queries, headers and the message of a push: named, with the value and the limit."""
 
 import pytest
-from rawclient import FRAME
 
 from protocol import limits
+from tests.ps.server.rawclient import FRAME
 
 
 class TestJson:

@@ -6,9 +6,9 @@ import gzip
 
 import numpy as np
 import pytest
-from rawclient import FRAME, frame, raw_frame
 
 from protocol import limits
+from tests.ps.server.rawclient import FRAME, frame, raw_frame
 
 ROW = ["weight", "float32", "trainable", [4, 3], 0]
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from rawclient import FRAME, arrays
-from serving import MODEL
+
+from tests.ps.server.rawclient import FRAME, arrays
+from tests.ps.server.serving import MODEL
 
 SAFETENSORS, NPY = "application/vnd.safetensors", "application/x-npy"
 

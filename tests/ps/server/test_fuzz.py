@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from rawclient import FRAME, frame
-from serving import MODEL, serve
+
+from tests.ps.server.rawclient import FRAME, frame
+from tests.ps.server.serving import MODEL, serve
 
 ROUTES = ["POST /v1/updates", "POST /v1/updates?pull=1", "PUT /v1/params"]
 GRADIENT = {name: np.ones_like(array) for name, array in MODEL.items()}

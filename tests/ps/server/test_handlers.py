@@ -4,8 +4,9 @@ import asyncio
 import json
 
 import numpy as np
-from rawclient import FRAME, arrays, frame
-from serving import MODEL
+
+from tests.ps.server.rawclient import FRAME, arrays, frame
+from tests.ps.server.serving import MODEL
 
 
 def life_query(worker):

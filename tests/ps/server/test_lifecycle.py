@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import rawclient
 
 from ps.config import ServerConfig, StartError
 from ps.server import lifecycle
 from ps.server.lifecycle import machine_settings, optimizer_settings
+from tests.ps.server import rawclient
 
 ROOT = Path(__file__).parents[3]
 PROGRAM = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from ps.cli import main; main(sys.argv[1:])"

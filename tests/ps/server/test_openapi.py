@@ -10,8 +10,6 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator, ValidationError
 from openapi_spec_validator import validate
-from rawclient import FRAME, frame
-from serving import MODEL
 
 from protocol import fields, limits, routes
 from protocol.errors import STATUS, Code
@@ -23,6 +21,8 @@ from ps.arithmetic.schedules import Schedule
 from ps.arithmetic.settings import OptimizerKind, OptimizerSettings
 from ps.core.policies import MODES
 from ps.core.rounds import RoundState
+from tests.ps.server.rawclient import FRAME, frame
+from tests.ps.server.serving import MODEL
 
 METHODS = {"get", "put", "post", "delete", "patch", "options"}
 

@@ -4,7 +4,8 @@ import asyncio
 
 import numpy as np
 import pytest
-from rawclient import FRAME, arrays
+
+from tests.ps.server.rawclient import FRAME, arrays
 
 
 def hold_the_applier(server):

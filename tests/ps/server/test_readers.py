@@ -6,14 +6,14 @@ import contextlib
 import numpy as np
 import pytest
 import uvloop
-from rawclient import FRAME, arrays
-from serving import serve
 
 from protocol.spans import Layout
 from ps.arithmetic.memory import Pool
 from ps.arithmetic.versions import Snapshot
 from ps.server import rendering
 from ps.server.readers import DEADLINE_SECONDS, Readers
+from tests.ps.server.rawclient import FRAME, arrays
+from tests.ps.server.serving import serve
 
 LOOPS = [pytest.param(asyncio.new_event_loop, id="asyncio"), pytest.param(uvloop.new_event_loop, id="uvloop")]
 

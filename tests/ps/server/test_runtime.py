@@ -4,8 +4,6 @@ import asyncio
 
 import numpy as np
 import pytest
-import rawclient
-from serving import MODEL, Clock
 from structlog.testing import capture_logs
 
 from protocol.decoder import decode
@@ -20,6 +18,8 @@ from ps.arithmetic.settings import OptimizerSettings
 from ps.core.machine import GroupSettings, Machine, Settings
 from ps.observability.metrics import ServerMetrics
 from ps.server.runtime import Runtime
+from tests.ps.server import rawclient
+from tests.ps.server.serving import MODEL, Clock
 
 
 @pytest.fixture
