@@ -79,6 +79,7 @@ class Children:
         self._selector = selectors.DefaultSelector()
         self._running: list[_Child] = []
         self._ended: list[_Child] = []
+        self._told = 0
 
     def __enter__(self) -> Self:
         return self
@@ -96,6 +97,11 @@ class Children:
     def running(self) -> tuple[str, ...]:
         """The names of those that have not ended, in the order in which they were started."""
         return tuple(child.program.name for child in self._running)
+
+    @property
+    def all_told(self) -> bool:
+        """Whether `ends` has told of all that have ended so far."""
+        return self._told == len(self._ended)
 
     @property
     def worst_code(self) -> int:
@@ -129,11 +135,10 @@ class Children:
 
     def ends(self) -> Iterator[tuple[str, int]]:
         """Follow the output; yield name and exit code as children end, until none is left."""
-        seen = 0
-        while self._running or seen < len(self._ended):
-            while seen < len(self._ended):
-                child = self._ended[seen]
-                seen += 1
+        while self._running or not self.all_told:
+            while not self.all_told:
+                child = self._ended[self._told]
+                self._told += 1
                 yield child.program.name, child.code or 0
             if self._running:
                 self._look(_LOOK_SECONDS)

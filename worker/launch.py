@@ -159,13 +159,15 @@ def run(
 
 def _follow(children: Children, write: Callable[[str, str, bool], None], stop_seconds: float) -> None:
     """Follow server and workers until there is nothing more to wait for."""
+    over = False
     for name, code in children.ends():
         if code:
             write("launch", f"{name} ended with exit code {code}", True)
         if name == SERVER and not code:
             # It has finished; the workers are told so and end by themselves.
             children.wait(stop_seconds)
-        if name == SERVER or code == _BAD_USAGE or children.running == (SERVER,):
+        over = over or name == SERVER or code == _BAD_USAGE or children.running == (SERVER,)
+        if over and children.all_told:
             return
 
 

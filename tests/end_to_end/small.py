@@ -1,0 +1,43 @@
+"""Tasks of one's own, quick to start: which half of a space drawn points are in. No files, no scikit-learn."""
+
+import numpy as np
+import torch
+
+from worker.data.source import Labelled
+from worker.tasks.classification import Classification
+
+
+class Small(Classification):
+    """64 numbers to two classes by a perceptron of 8 units. The model "broken" fails at its third batch."""
+
+    name = "small"
+
+    def __init__(self, data_dir, model=None):
+        self._left = 3 if model == "broken" else None
+        points = np.random.default_rng(0).normal(size=(600, 64)).astype(np.float32)
+        labels = (points.sum(axis=1) > 0).astype(np.uint8)
+        super().__init__(Labelled(points[:500], labels[:500]), Labelled(points[500:], labels[500:]))
+
+    def build(self):
+        return torch.nn.Sequential(torch.nn.Linear(64, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+
+    def prepare(self, samples):
+        if self._left is not None:
+            self._left -= 1
+            if not self._left:
+                raise RuntimeError("this worker's own mistake")
+        return samples
+
+
+class Convolutional(Small):
+    """The same numbers as images of 8 x 8 pixels."""
+
+    def build(self):
+        return torch.nn.Sequential(
+            torch.nn.Unflatten(1, (1, 8, 8)),
+            torch.nn.Conv2d(1, 8, kernel_size=3),
+            torch.nn.ReLU(),
+            torch.nn.MaxPool2d(2),
+            torch.nn.Flatten(),
+            torch.nn.Linear(8 * 3 * 3, 2),
+        )
