@@ -14,7 +14,7 @@ def test_ranks(text):
     assert is_rank(text)
 
 
-@pytest.mark.parametrize("text", ["", "x" * 65, "a b", "a/b", "w0\n", "ä", "٣", "{rank}"])
+@pytest.mark.parametrize("text", ["", ".", "..", "x" * 65, "a b", "a/b", "w0\n", "ä", "٣", "{rank}"])
 def test_no_ranks(text):
     assert not is_rank(text)
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from protocol import limits
 from protocol.errors import Code, MalformedRequest, WireError
 from protocol.fields import MAX_INTEGER
+from protocol.ranks import is_rank
 from protocol.reasons import Reason
 from protocol.replies import (
     Departed,
@@ -43,7 +44,7 @@ JOINED = Joined(1, 2, False, 10.0, 0, 2, {"default": GROUP}, {"b": 1}, until=9)
 
 counts = st.integers(0, MAX_INTEGER)
 maybe_counts = st.none() | counts
-ranks = st.text("aw.-_09", min_size=1, max_size=64)
+ranks = st.text("aw.-_09", min_size=1, max_size=64).filter(is_rank)
 reasons = st.sampled_from(Reason)
 dispositions = st.sampled_from(Disposition)
 last = st.builds(LastPush, counts, st.none() | dispositions)

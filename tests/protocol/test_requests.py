@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from protocol import limits
 from protocol.errors import MalformedRequest
 from protocol.fields import MAX_INTEGER, Fields
+from protocol.ranks import is_rank
 from protocol.requests import (
     Barrier,
     Heartbeat,
@@ -30,7 +31,7 @@ from protocol.versions import Version
 LIFE = Life("w0", 3, 2)
 PUSH = Push(LIFE, 5, 7, UpdateKind.GRADIENT, 4)
 
-ranks = st.text("aw.-_09", min_size=1, max_size=64)
+ranks = st.text("aw.-_09", min_size=1, max_size=64).filter(is_rank)
 counts = st.integers(0, MAX_INTEGER)
 lives = st.builds(Life, ranks, counts, st.integers(1, MAX_INTEGER))
 versions = st.builds(Version, st.integers(0, 10**18 - 1), st.integers(0, 10**18 - 1))
