@@ -29,6 +29,7 @@ import aiohttp
 import structlog
 
 from protocol import routes
+from protocol.allocator import keep_freed_memory
 from protocol.decoder import allocate_aligned
 from protocol.errors import WireError
 from protocol.limits import DEFAULT_MAX_BODY_BYTES, MAX_WAIT_SECONDS
@@ -102,6 +103,7 @@ class Client:
         if not 0 < wait_seconds <= MAX_WAIT_SECONDS:
             raise ValueError(f"wait_seconds is {wait_seconds}, it must be above 0 and at most {MAX_WAIT_SECONDS}")
         self.url = server_url(url)
+        keep_freed_memory()
         self.session = Session(
             rank,
             new_session=lambda: uuid.uuid4().hex,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import structlog
 from aiohttp import web
 
+from protocol.allocator import keep_freed_memory
 from ps.arithmetic.guards import GuardMode
 from ps.arithmetic.memory import Pool
 from ps.arithmetic.parameters import Parameters
@@ -47,6 +48,7 @@ def serve(config: ServerConfig) -> int:
     unreadable checkpoint, initial values that are none.
     """
     logs.configure(config.log_level, config.log_format)
+    keep_freed_memory()
     with asyncio.Runner(loop_factory=_loop_factory()) as loop:
         return loop.run(_Server(config).run())
 
