@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
+
+T = TypeVar("T")
 
 # Below this a step takes less time than the hop into a thread and back (100 us, measured), so it runs on the loop.
 INLINE_BYTES = 64 * 1024
@@ -65,6 +67,17 @@ class Applier:
     def submit(self, job: Job) -> None:
         self._jobs.append(job)
         self.go_on()
+
+    def result_of(self, work: Callable[[], T], nbytes: int) -> asyncio.Future[T]:
+        """Submit work that makes no version. Its result is for whoever still waits for it: the asker may be gone."""
+        result: asyncio.Future[T] = self._loop.create_future()
+
+        def done(value: T) -> None:
+            if not result.done():
+                result.set_result(value)
+
+        self.submit(Job(work, done, nbytes, makes_version=False))
+        return result
 
     def go_on(self) -> None:
         """Start the next job if there is one and it can run: after a submit, a result, or memory set free."""

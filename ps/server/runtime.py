@@ -73,7 +73,7 @@ class _Asking:
 
 
 class Runtime:
-    """`parameters`: the arithmetic of each group. `workers` is their configured number."""
+    """`parameters`: the arithmetic of each group. `bodies`: those of held contributions that were resumed from."""
 
     def __init__(
         self,
@@ -214,7 +214,6 @@ class Runtime:
     async def set_optimizer(self, group: str, changes: Mapping[str, Any]) -> dict[str, Any]:
         """Other settings, from the next step decided after this on. Raises `WireError`."""
         one = self._known(group)
-        changed: asyncio.Future[str | None] = self._loop.create_future()
 
         def configure() -> str | None:
             # From the settings of that moment: another change may stand before this one in the queue.
@@ -224,12 +223,7 @@ class Runtime:
                 return str(error)
             return None
 
-        def configured(wrong: str | None) -> None:
-            if not changed.done():  # the asker may be gone
-                changed.set_result(wrong)
-
-        self.appliers[group].submit(Job(configure, configured, nbytes=0, makes_version=False))
-        wrong = await changed
+        wrong = await self.appliers[group].result_of(configure, nbytes=0)
         if wrong:
             raise WireError(Code.INVALID_VALUE, wrong)
         self._log.info("optimizer changed", group=group, **one.settings.to_fields())

@@ -20,7 +20,6 @@ from protocol.replies import Refused
 from protocol.requests import Offer
 from ps.core import saved as core
 from ps.core.machine import Machine
-from ps.server.applier import Job
 from ps.storage import checkpoints
 from ps.storage.checkpoints import Checkpoint
 from ps.storage.directory import StateDirectory
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from protocol.frames import Frame
-    from ps.arithmetic.parameters import Parameters, Saved
+    from ps.arithmetic.parameters import Parameters
     from ps.config import ServerConfig
     from ps.core.machine import Settings
     from ps.server.runtime import Runtime
@@ -139,11 +138,10 @@ class Saving:
             began = time.perf_counter()
             state, bodies = core.save(runtime.machine)
             held = [runtime.bodies[body] for body in bodies]
-            jobs: dict[str, asyncio.Future[Saved]] = {}
-            for name, one in runtime.parameters.items():
-                jobs[name] = loop.create_future()
-                nbytes = one.versions.current.layout.nbytes
-                runtime.appliers[name].submit(Job(one.save, partial(_tell, jobs[name]), nbytes, makes_version=False))
+            jobs = {
+                name: runtime.appliers[name].result_of(one.save, one.versions.current.layout.nbytes)
+                for name, one in runtime.parameters.items()
+            }
             groups = {name: await job for name, job in jobs.items()}
             number = max(group.number for group in groups.values())
             write = partial(self._directory.checkpoints.write, Checkpoint(state, groups, held), number)
@@ -157,12 +155,6 @@ class Saving:
         runtime.metrics.checkpoint_saved(seconds)
         self._log.info("checkpoint", why=why, file=path.name, seconds=round(seconds, 3))
         return path
-
-
-def _tell(waiting: asyncio.Future[Saved], saved: Saved) -> None:
-    # Whoever asked for the checkpoint may be gone.
-    if not waiting.done():
-        waiting.set_result(saved)
 
 
 async def offer_initial(runtime: Runtime, path: Path) -> None:
