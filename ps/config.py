@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, fields, replace
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from protocol import limits
@@ -91,10 +90,6 @@ class GroupConfig(GroupSettings):
         except ValueError as error:
             raise ValueError(f"[group.{self.name}]: {error}") from None
 
-    def holds(self, key: str) -> bool:
-        """Whether a pattern of this group matches the key."""
-        return any(fnmatchcase(key, pattern) for pattern in self.keys)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig(GroupSettings):
@@ -171,10 +166,6 @@ class ServerConfig(GroupSettings):
         shared = {field.name: getattr(self, field.name) for field in fields(GroupSettings)}
         default = GroupConfig(name=DEFAULT_GROUP, keys=("*",), **shared)
         return tuple(self._with_schedule(group) for group in (*self.named_groups, default))
-
-    def group_of(self, key: str) -> str:
-        """The name of the group that holds a key: the first whose patterns match."""
-        return next((group.name for group in self.named_groups if group.holds(key)), DEFAULT_GROUP)
 
     def with_groups(self, tables: Mapping[str, Mapping[str, Any]]) -> ServerConfig:
         """These settings, and named groups that differ from the default one as each table says.

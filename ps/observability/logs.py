@@ -72,7 +72,3 @@ class OnChange:
         if len(self._said) > self._remembered:
             self._said.popitem(last=False)
         return changed
-
-    def forget(self, subject: Hashable) -> None:
-        """The subject is gone; whatever is said of it next is new."""
-        self._said.pop(subject, None)

@@ -91,20 +91,6 @@ class TestNamedGroups:
         assert (embedding.mode, embedding.weight_decay) == ("ssp", 0.1)
         assert (default.name, default.lr) == ("default", 0.5)
 
-    def test_a_key_belongs_to_the_first_group_that_matches_else_to_the_default_one(self) -> None:
-        config = ServerConfig().with_groups({"head": {"keys": ["head.*", "*.last"]}, "bias": {"keys": ["*.bias"]}})
-        assert [config.group_of(key) for key in ("head.bias", "x.last", "body.bias", "body.weight")] == [
-            "head",
-            "head",
-            "bias",
-            "default",
-        ]
-
-    def test_patterns_care_about_case(self) -> None:
-        group = GroupConfig(name="g", keys=("Layer.?.weight",))
-        assert group.holds("Layer.0.weight")
-        assert not group.holds("layer.0.weight")
-
     @pytest.mark.parametrize(
         ("tables", "sentence"),
         [

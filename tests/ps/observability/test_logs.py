@@ -110,10 +110,3 @@ class TestOnChange:
         changed("w2", "lag")
         assert not changed("w0", "lag")
         assert changed("w1", "lag")
-
-    def test_what_is_forgotten_is_new(self) -> None:
-        changed = OnChange()
-        changed("w0", "lag")
-        changed.forget("w0")
-        changed.forget("never heard of")
-        assert changed("w0", "lag")
