@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from protocol.ranks import natural
 from ps.core.rounds import RoundState
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ def _group(group: Group) -> dict[str, Any]:
         "round": {
             "number": group.rounds.number,
             "state": str(group.rounds.state),
-            "waits_for": sorted(group.rounds.missing, key=natural),
+            "waits_for": list(group.rounds.missing),
         },
         "readers_waiting": len(group.waiting) - sum(1 for one in group.roster if group.waiting.of(one)),
     }
@@ -80,7 +79,7 @@ def _line(group: Group) -> str:
     version = f"v{group.published}" + (f"..{group.decided}" if group.decided > group.published else "")
     rounds = ""
     if group.policy.gathers:
-        missing = ",".join(sorted(group.rounds.missing, key=natural))
+        missing = ",".join(group.rounds.missing)
         is_open = group.rounds.state is RoundState.OPEN
         rounds = f" round {group.rounds.number} {f'waits for {missing}' if is_open else group.rounds.state}"
     return f"{' '.join(workers) or 'nobody'}  min={group.min_clock} {version}{rounds}"

@@ -102,8 +102,8 @@ class Group:
     def clock_of(self, rank: str) -> int:
         return self.roster.progress(rank).clock
 
-    def slowest(self) -> list[str]:
-        return self.roster.behind(self.min_clock + 1)
+    def slowest(self) -> tuple[str, ...]:
+        return self.roster.slowest()
 
     # Members come and go.
 

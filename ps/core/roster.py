@@ -22,6 +22,9 @@ class Roster:
         self._group = group
         self._members: dict[str, Incarnation] = {}
         self._indices: dict[str, int] = {}
+        # Found when asked for, and good until a worker comes, goes, or leaves the minimum: a thousand who wait for the
+        # same few are then told so at the cost of one.
+        self._slowest: tuple[str, ...] | None = None
         self.clocks = Clocks(min_clock)
 
     def __len__(self) -> int:
@@ -47,6 +50,12 @@ class Roster:
         """The place of this rank among the live ones: which share of the data is its own."""
         return self._indices[rank]
 
+    def slowest(self) -> tuple[str, ...]:
+        """The ranks at the smallest clock."""
+        if self._slowest is None:
+            self._slowest = tuple(self.behind(self.clocks.minimum + 1))
+        return self._slowest
+
     def behind(self, clock: int) -> list[str]:
         """The ranks below this clock."""
         return [rank for rank in self._members if self.progress(rank).clock < clock]
@@ -67,9 +76,12 @@ class Roster:
 
     def advance(self, member: Incarnation) -> None:
         progress = member.groups[self._group]
+        if progress.clock == self.clocks.minimum:
+            self._slowest = None
         self.clocks.advance(progress.clock)
         progress.advance()
 
     def _arrange(self, members: dict[str, Incarnation]) -> None:
         self._members = {rank: members[rank] for rank in sorted(members, key=natural)}
         self._indices = {rank: index for index, rank in enumerate(self._members)}
+        self._slowest = None

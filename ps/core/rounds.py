@@ -19,7 +19,7 @@ from protocol.ranks import natural
 from ps.core.effects import Contribution
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, KeysView
 
     from protocol.requests import UpdateKind
 
@@ -45,13 +45,18 @@ class Rounds:
     def __init__(self, number: int = 0) -> None:
         self.number = number
         self.state = RoundState.WAITING
-        self.missing: set[str] = set()
+        self._missing: dict[str, None] = {}
         self.held: dict[str, Held] = {}
 
     @property
     def next_number(self) -> int:
         """The round that a joiner enters."""
         return self.number if self.state is RoundState.WAITING else self.number + 1
+
+    @property
+    def missing(self) -> KeysView[str]:
+        """The members that have not contributed, in natural order: kept so, because all that wait are told of them."""
+        return self._missing.keys()
 
     @property
     def members(self) -> list[str]:
@@ -70,22 +75,22 @@ class Rounds:
     def open(self, members: Iterable[str]) -> None:
         assert self.state is RoundState.WAITING
         self.state = RoundState.OPEN
-        self.missing = set(members)
+        self._missing = dict.fromkeys(sorted(members, key=natural))
         assert self.missing, "a round without members would never close"
 
     def reopen(self, missing: Iterable[str], held: dict[str, Held]) -> None:
         """Go on with an open round that was saved."""
         self.state = RoundState.OPEN
-        self.missing, self.held = set(missing), held
+        self._missing, self.held = dict.fromkeys(sorted(missing, key=natural)), held
 
     def contribute(self, rank: str, held: Held) -> None:
         assert self.state is RoundState.OPEN
-        self.missing.remove(rank)
+        del self._missing[rank]
         self.held[rank] = held
 
     def remove(self, rank: str) -> None:
         """The member is no longer live."""
-        self.missing.discard(rank)
+        self._missing.pop(rank, None)
 
     def close(self) -> tuple[Contribution, ...]:
         """The updates of the round in natural rank order, without the skips. APPLYING if there are any."""
@@ -95,7 +100,7 @@ class Rounds:
             for rank in sorted(self.held, key=natural)
             if self.held[rank].samples
         )
-        self.missing.clear()
+        self._missing.clear()
         self.held.clear()
         self.state = RoundState.APPLYING
         if not updates:

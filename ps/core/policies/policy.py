@@ -9,8 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from ps.core.decisions import Decision
     from ps.core.rounds import Rounds
 
@@ -33,7 +31,7 @@ class View(Protocol):
 
     def clock_of(self, rank: str) -> int: ...
 
-    def slowest(self) -> Sequence[str]:
+    def slowest(self) -> tuple[str, ...]:
         """The live ranks at the min clock, in natural order."""
 
 

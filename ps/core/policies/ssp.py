@@ -29,5 +29,5 @@ class Ssp:
         lag = view.clock_of(rank) - view.min_clock
         if lag <= self.staleness:
             return Answer(Reason.GRANTED)
-        slowest = tuple(view.slowest())
+        slowest = view.slowest()
         return Park(Reason.LAG, f"{rank} leads {in_words(slowest)} by {lag} > {self.staleness}", waiting_for=slowest)

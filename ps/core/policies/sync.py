@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from protocol.ranks import natural
 from protocol.reasons import Reason
 from ps.core.decisions import Answer, Park, in_words
 from ps.core.rounds import RoundState
@@ -36,7 +35,7 @@ class Sync:
             return Park(Reason.WAITING_FOR_STEP, f"the step of round {rounds.number} is being applied")
         if rank in rounds.missing:
             return Answer(Reason.GRANTED)
-        missing = tuple(sorted(rounds.missing, key=natural))
+        missing = tuple(rounds.missing)
         if rank in rounds.held and view.clock_of(rank) == rounds.number + 1:
             return Park(Reason.WAITING_FOR_ROUND, f"round {rounds.number} waits for {in_words(missing)}", missing)
         return Park(

@@ -40,6 +40,18 @@ def test_the_clocks_are_counted(roster):
     assert (roster.clocks.minimum, roster.clocks.maximum, len(roster.clocks)) == (4, 6, 3)
 
 
+def test_the_slowest_are_those_at_the_minimum(roster):
+    assert roster.slowest() == ("w2",)
+    roster.advance(roster.of_rank("w1"))
+    assert roster.slowest() == ("w2",)
+    roster.advance(roster.of_rank("w2"))
+    assert roster.slowest() == ("w2", "w10")
+    roster.exit(roster.of_rank("w2"))
+    assert roster.slowest() == ("w10",)
+    roster.enter(member("w0"), 4)
+    assert roster.slowest() == ("w0", "w10")
+
+
 def test_who_leaves_keeps_the_progress(roster):
     one = roster.of_rank("w2")
     roster.exit(one)

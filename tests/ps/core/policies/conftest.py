@@ -26,8 +26,8 @@ class Group:
     def clock_of(self, rank: str) -> int:
         return self.clocks[rank]
 
-    def slowest(self) -> list[str]:
-        return [rank for rank, clock in self.clocks.items() if clock == self.min_clock]
+    def slowest(self) -> tuple[str, ...]:
+        return tuple(rank for rank, clock in self.clocks.items() if clock == self.min_clock)
 
 
 @pytest.fixture
