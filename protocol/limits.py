@@ -63,6 +63,13 @@ MAX_SESSION_LENGTH = 64
 # Figures a worker reports with a push (loss, accuracy, ...).
 MAX_REPORTED_METRICS = 32
 
+# Seconds of a part of an iteration, as a worker reports them: a year. What is longer is a mistake of its clock, and
+# would stretch every drawing of the run.
+MAX_STEP_SECONDS = 31_536_000.0
+
+# Members of the object that says them: room for parts that later versions tell apart.
+MAX_STEP_TIMES = 16
+
 # Ranks named in "waiting for"; the count in words goes on.
 MAX_NAMED_WAITERS = 64
 
@@ -71,6 +78,10 @@ MAX_STALENESS = 1_000_000
 
 # Readers that are not workers, parked at once. Workers are bounded by their number.
 MAX_PARKED_READERS = 4096
+
+# Viewers of `/v1/events` at once: a team looks at a run, not a crowd. One that reads nothing holds a few states of the
+# run in the buffers of its connection.
+MAX_VIEWERS = 64
 
 # The longest that a request may be parked. Longer waits are asked for again.
 MAX_WAIT_SECONDS = 300.0

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from protocol import limits
 from protocol.errors import MalformedRequest
 from protocol.fields import MAX_INTEGER, Fields
+from protocol.times import StepTimes
 from protocol.versions import Version
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ class Push:
     Named by (group, rank, incarnation, clock, part of parts): applied at most once, whatever is re-sent.
     `version`: the number it was computed from; `round`: under sync, the round likewise. `samples`: its weight.
     `keys`: the names of the tensors in the frame. `pull`: the next parameters are wanted in the same reply, if they
-    are not those of `since`.
+    are not those of `since`. `metrics` and `times` (of the iteration before) are told, and decide nothing.
     """
 
     life: Life
@@ -189,6 +190,7 @@ class Push:
     since: Version | None = None
     wait_seconds: float | None = None
     metrics: Mapping[str, float] = field(default_factory=dict, compare=False)
+    times: StepTimes | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         part = f" part {self.part + 1}/{self.parts}" if self.parts > 1 else ""
@@ -221,6 +223,7 @@ class Push:
             # NaN may be reported: a loss that has diverged is news. bool is no number here.
             if type(value) is not float and (type(value) is not int or abs(value) > MAX_INTEGER):
                 raise MalformedRequest(f"push: metric {name[:80]!r} must be a number")
+        times = Fields(fields.mapping("times", limits.MAX_STEP_TIMES), "push: times") if "times" in fields else None
         return cls(
             life=Life.read(fields),
             clock=fields.integer("clock"),
@@ -236,6 +239,7 @@ class Push:
             since=since,
             wait_seconds=wait_seconds,
             metrics={name: float(value) for name, value in metrics.items()},
+            times=StepTimes.read(times) if times else None,
         )
 
     def to_fields(self) -> dict[str, Any]:
@@ -254,6 +258,8 @@ class Push:
             fields["round"] = self.round
         if self.metrics:
             fields["metrics"] = dict(self.metrics)
+        if self.times:
+            fields["times"] = self.times.to_fields()
         return fields
 
 

@@ -1,13 +1,16 @@
 """The command `ps-serve`: reads its settings, then hands over to `ps.server.lifecycle`.
 
-The one rule: `--help`, `--version` and `config show` import nothing heavy, and a user's mistake is one line on
-stderr and exit code 2, never a traceback.
+The one rule: `--help`, `--version`, `config show` and `trace` import nothing heavy, and a user's mistake is one line
+on stderr and exit code 2, never a traceback.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -62,7 +65,7 @@ class _Group(_Command, click.Group):
     help=_HELP,
     epilog=_EXAMPLES,
     invoke_without_command=True,
-    subcommand_metavar="[config show]",
+    subcommand_metavar="[config show | trace HISTORY]",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(package_name="leeway", prog_name="ps-serve")
@@ -72,9 +75,10 @@ def command(ctx: click.Context, /, **settings: Any) -> int:
         return _serve(server_config(ctx))
     for setting in SETTINGS:
         if setting.origin(ctx) == "flag":
-            raise click.UsageError(
-                f"put {setting.opts[0]} behind the command: ps-serve config show {setting.opts[0]} ..."
-            )
+            flag = setting.opts[0]
+            if ctx.invoked_subcommand == "trace":
+                raise click.UsageError(f"{flag} is for serving; ps-serve trace takes none of the settings")
+            raise click.UsageError(f"put {flag} behind the command: ps-serve config show {flag} ...")
     return 0
 
 
@@ -98,6 +102,42 @@ def show(ctx: click.Context, /, as_json: bool, **settings: Any) -> int:
         widths = [max(len(_text(row[column])) for row in rows) for column in (0, 1)]
         for key, value, origin in rows:
             click.echo(f"{key:{widths[0]}}  {_text(value):{widths[1]}}  {origin}")
+    return 0
+
+
+@command.command("trace")
+@click.argument("history", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Where to.  [default: standard output]"
+)
+def trace(history: Path, output: Path | None) -> int:
+    """Make a trace of a run, for Perfetto or chrome://tracing, from the history that `--history` wrote."""
+    from ps.observability.recording import HistoryError, Recording
+    from ps.observability.trace import write
+
+    recording = Recording(history)
+    try:
+        if output is None:
+            write(recording, sys.stdout)
+        else:
+            # Under another name until it is whole: a history that turns out to be none leaves nothing behind.
+            part = output.with_name(f"{output.name}.part")
+            try:
+                with part.open("w", encoding="utf-8") as file:
+                    write(recording, file)
+                os.replace(part, output)
+            finally:
+                with suppress(OSError):
+                    part.unlink(missing_ok=True)
+    except HistoryError as error:
+        raise click.ClickException(str(error)) from error
+    except OSError as error:
+        raise click.ClickException(f"{error.filename or output or 'standard output'}: {error.strerror}") from error
+    if recording.unfinished is not None:
+        raise click.ClickException(
+            f"{history}, line {recording.unfinished}: half a line, so its server was killed or still runs; "
+            "the trace has all that is above it"
+        )
     return 0
 
 

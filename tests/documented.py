@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import ps.cli
+import ps.top.cli
 import worker.cli
 import worker.launch
 from ps.observability import catalogue as server_catalogue
@@ -92,6 +93,7 @@ def parts() -> dict[str, str]:
         "ps-worker-settings": _worker_settings(),
         "ps-worker-help": _help(worker.cli.command),
         "ps-launch-help": _help(worker.launch.command),
+        "ps-top-help": _help(ps.top.cli.command),
         "server-metrics": _metrics(server_catalogue.CATALOGUE),
         "worker-metrics": _metrics(worker_catalogue.CATALOGUE),
     }

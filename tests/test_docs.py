@@ -26,6 +26,7 @@ import torch
 from safetensors.torch import save_file
 
 import ps.cli
+import ps.top.cli
 import worker.cli
 import worker.launch
 from protocol import limits
@@ -33,10 +34,12 @@ from protocol.errors import STATUS, Code
 from protocol.reasons import Reason
 from protocol.replies import Disposition, Granted, GroupState, Joined, LastPush, NotYet, PolicyState, Pushed, Staged
 from protocol.requests import Life, Push, UpdateKind
+from protocol.times import StepTimes
 from ps.arithmetic.settings import OptimizerSettings
 from ps.core import deduplication, membership
 from ps.options import SETTINGS
 from ps.server.handlers import Handlers
+from tests.load.__main__ import parser as load_parser
 from worker.refusals import REACTIONS, Reaction
 
 ROOT = Path(__file__).parents[1]
@@ -178,6 +181,7 @@ COMMANDS: dict[str, tuple[click.Command, ...]] = {
     "ps-serve": (ps.cli.command,),
     "ps-worker": (worker.cli.command,),
     "ps-launch": (worker.launch.command, ps.cli.command),
+    "ps-top": (ps.top.cli.command,),
 }
 
 
@@ -230,6 +234,7 @@ def test_flags_in_prose_exist() -> None:
     """`--flag` alone in code, wherever it stands in the pages for users."""
     known = {flag for commands in COMMANDS.values() for one in commands for param in one.params for flag in param.opts}
     known |= {flag for setting in SETTINGS for flag in setting.secondary_opts}
+    known |= set(re.findall(r"--[a-z][a-z-]*", load_parser().format_help()))
     known |= {"--help", "--version", "--json", "--rewrite", "--only", "--full", "--quick", "--max-restarts"}
     unknown = {}
     for name in PAGES:
@@ -246,7 +251,7 @@ def test_flags_in_prose_exist() -> None:
 
 
 def served_routes() -> set[str]:
-    runtime = SimpleNamespace(metrics=SimpleNamespace(registry=prometheus_client.CollectorRegistry()))
+    runtime = SimpleNamespace(metrics=SimpleNamespace(registry=prometheus_client.CollectorRegistry()), feed=None)
     return {f"{route.method} {route.path}" for route in Handlers(runtime, None, 0).table()}
 
 
@@ -293,9 +298,7 @@ def test_paths_that_are_quoted_are_served(name: str) -> None:
     paths = {route.partition(" ")[2] for route in served_routes()}
     patterns = [re.compile(re.sub(r"\{\w+\}", "[^/]+", path)) for path in paths]
     quoted = re.findall(r"(?:8080|[A-Z`]) ?(/(?:v1|livez|readyz|openapi|metrics)[\w/{}.-]*)", TEXTS[name])
-    unknown = {path.rstrip(".") for path in quoted if not any(one.fullmatch(path.rstrip(".")) for one in patterns)}
-    # What is said to come later.
-    assert unknown <= {"/v1/events"}
+    assert [path for path in quoted if not any(one.fullmatch(path.rstrip(".")) for one in patterns)] == []
 
 
 @pytest.mark.parametrize("message", [Joined, GroupState, LastPush, Granted, NotYet, Pushed, Staged, PolicyState])
@@ -304,8 +307,9 @@ def test_every_field_of_a_reply_is_told(message: type) -> None:
 
 
 def test_every_field_of_a_push_is_told() -> None:
-    push = Push(Life("w0", 1, 1), 0, 1, UpdateKind.GRADIENT, 1, round=0, metrics={"loss": 1.0})
-    assert [name for name in push.to_fields() if f'"{name}"' not in HTTP] == []
+    push = Push(Life("w0", 1, 1), 0, 1, UpdateKind.GRADIENT, 1, round=0, metrics={"loss": 1.0}, times=StepTimes(4))
+    told = [*push.to_fields(), *StepTimes().to_fields()]
+    assert [name for name in told if f'"{name}"' not in HTTP] == []
 
 
 def test_what_can_be_changed_of_an_optimizer_is_told() -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from protocol.requests import UpdateKind
     from protocol.tensors import TensorSpec
+    from protocol.times import StepTimes
     from worker.client import Values
     from worker.exchange import Tensors
     from worker.receiving import Pulled
@@ -107,17 +108,27 @@ class BlockingClient:
         return self._run(self.client.pull())
 
     def push(
-        self, kind: UpdateKind, samples: int, tensors: Tensors, metrics: Mapping[str, float] | None = None
+        self,
+        kind: UpdateKind,
+        samples: int,
+        tensors: Tensors,
+        metrics: Mapping[str, float] | None = None,
+        times: StepTimes | None = None,
     ) -> Outcome:
-        return self._run(self.client.push(kind, samples, tensors, metrics))
+        return self._run(self.client.push(kind, samples, tensors, metrics, times))
 
     def pushpull(
-        self, kind: UpdateKind, samples: int, tensors: Tensors, metrics: Mapping[str, float] | None = None
+        self,
+        kind: UpdateKind,
+        samples: int,
+        tensors: Tensors,
+        metrics: Mapping[str, float] | None = None,
+        times: StepTimes | None = None,
     ) -> tuple[Outcome, Pulled | None]:
-        return self._run(self.client.pushpull(kind, samples, tensors, metrics))
+        return self._run(self.client.pushpull(kind, samples, tensors, metrics, times))
 
-    def skip(self) -> tuple[Outcome, Pulled | None]:
-        return self._run(self.client.skip())
+    def skip(self, times: StepTimes | None = None) -> tuple[Outcome, Pulled | None]:
+        return self._run(self.client.skip(times))
 
     def settle(self) -> Outcome | None:
         return self._run(self.client.settle())

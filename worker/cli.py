@@ -136,15 +136,37 @@ SECTIONS: Final[Mapping[str, Sequence[click.Option]]] = {
         _option("--seed", int, "S", "Of weights and batches; the same for all workers."),
     ),
     "Being slow on purpose": (
-        _option("--slow", float, "SECONDS", "Sleep so long in every iteration.", field="slow_seconds"),
+        _option(
+            "--pace",
+            float,
+            "SECONDS",
+            "Sleep so long in every iteration, in place of a larger model's arithmetic.",
+            field="pace_seconds",
+        ),
+        _option(
+            "--slow", float, "SECONDS", "Sleep so long in every iteration, on top of --pace.", field="slow_seconds"
+        ),
         _option(
             "--slow-turns",
             int,
             "N",
             "Let the workers sleep in turns of N iterations: worker i of n while (iteration // N) mod n = i.",
         ),
+        _option(
+            "--slow-tail",
+            float,
+            "ALPHA",
+            "Draw each pause of --slow from a Pareto distribution: longer than x with (SECONDS / x) ^ ALPHA, "
+            f"at most {config.LONGEST_TAIL:.0f} x SECONDS.",
+        ),
     ),
     "Watching": (
+        _option(
+            "--evaluate-every",
+            int,
+            "N",
+            "Evaluate on the held-out data at every N-th iteration, by the first live worker; 0: only at the end.",
+        ),
         _option("--metrics-host", str, "ADDRESS", "Address for the metrics."),
         _option("--metrics-port", int, "P", "Serve /metrics here; 0 takes a free port. Default: nowhere."),
         _option("--log-level", click.Choice(config.LOG_LEVELS), None, "Least important line that is logged."),

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from protocol.frames import Buffer
     from protocol.replies import Reply
     from protocol.tensors import TensorSpec
+    from protocol.times import StepTimes
     from worker.exchange import Answer, Sent
 
     Values = Callable[[Layout], Sequence[Buffer]]
@@ -197,14 +198,15 @@ class Client:
         samples: int,
         tensors: Tensors,
         metrics: Mapping[str, float] | None = None,
+        times: StepTimes | None = None,
     ) -> Outcome:
         """Push the update of this iteration, and return what became of it.
 
-        `samples`: its weight. The tensors' buffers must not change before this, or after a cancellation a later
-        call, has returned.
+        `samples`: its weight. `times`: of the iteration before, for the server's history. The tensors' buffers must
+        not change before this, or after a cancellation a later call, has returned.
         """
         async with self._turn:
-            await self._take(kind, samples, tensors, metrics, pull=False)
+            await self._take(kind, samples, tensors, metrics, times, pull=False)
             return await self._settled()
 
     async def pushpull(
@@ -213,17 +215,18 @@ class Client:
         samples: int,
         tensors: Tensors,
         metrics: Mapping[str, float] | None = None,
+        times: StepTimes | None = None,
     ) -> tuple[Outcome, Pulled | None]:
         """`push` and `pull` in one request, where the policy answers in time, and in several where it does not."""
         async with self._turn:
-            await self._take(kind, samples, tensors, metrics, pull=True)
+            await self._take(kind, samples, tensors, metrics, times, pull=True)
             outcome = await self._settled()
             return outcome, await self._until_granted()
 
-    async def skip(self) -> tuple[Outcome, Pulled | None]:
+    async def skip(self, times: StepTimes | None = None) -> tuple[Outcome, Pulled | None]:
         """The iteration has no update: on to the next."""
         async with self._turn:
-            await self._take(UpdateKind.SKIP, 0, None, None, pull=True)
+            await self._take(UpdateKind.SKIP, 0, None, None, times, pull=True)
             outcome = await self._settled()
             return outcome, await self._until_granted()
 
@@ -282,12 +285,13 @@ class Client:
         samples: int,
         tensors: Tensors | None,
         metrics: Mapping[str, float] | None,
+        times: StepTimes | None,
         *,
         pull: bool,
     ) -> None:
         await self._settle()
         keys = tuple(tensors.layout.places) if tensors else ()
-        self.session.computed(kind, samples, keys, metrics, pull=pull)
+        self.session.computed(kind, samples, keys, metrics, pull=pull, times=times)
         self._tensors = tensors
 
     async def _settle(self) -> None:

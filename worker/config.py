@@ -6,6 +6,7 @@ names the flag, the value and the limit.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from dataclasses import dataclass
@@ -18,6 +19,12 @@ from protocol.ranks import is_rank
 PARTITIONS = ("shuffle", "random")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("auto", "json", "console")
+
+# The barrier of --start-together. A worker that comes back finds it passed and goes on at once.
+START_BARRIER = "start"
+
+# A pause of --slow-tail is at most so many times --slow: the distribution itself has no end.
+LONGEST_TAIL = 100.0
 
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?", re.ASCII)
 
@@ -33,7 +40,9 @@ class WorkerConfig:
     `steps` is the clock to reach, None for as long as the server goes on. `local_steps` above 1 pushes the delta
     of so many SGD steps with `local_lr`; else a push is one gradient, over `accumulate` batches. `weight` sizes
     the data of `partition` "random". `start_together`: workers that must be there before the first step.
-    `metrics_port` 0 takes a free one, None serves no metrics.
+    `evaluate_every` 0 evaluates at the end alone.
+    `metrics_port` 0 takes a free one, None serves no metrics. `sleep_seconds` says what `pace_seconds`, `slow_seconds`,
+    `slow_turns` and `slow_tail` do.
     """
 
     task: str
@@ -51,8 +60,11 @@ class WorkerConfig:
     local_steps: int = 1
     local_lr: float = 0.1
     start_together: int = 1
+    evaluate_every: int = 0
+    pace_seconds: float = 0.0
     slow_seconds: float = 0.0
     slow_turns: int | None = None
+    slow_tail: float | None = None
     metrics_host: str = "127.0.0.1"
     metrics_port: int | None = None
     log_level: str = "info"
@@ -85,8 +97,11 @@ class WorkerConfig:
                 1 <= self.start_together <= limits.MAX_RANKS,
                 f"1 to {limits.MAX_RANKS}",
             ),
+            ("--evaluate-every", self.evaluate_every, self.evaluate_every >= 0, "0 or more"),
+            ("--pace", self.pace_seconds, 0 <= self.pace_seconds < math.inf, "0 or more"),
             ("--slow", self.slow_seconds, 0 <= self.slow_seconds < math.inf, "0 or more"),
             ("--slow-turns", self.slow_turns, self.slow_turns is None or self.slow_turns >= 1, "1 or more"),
+            ("--slow-tail", self.slow_tail, self.slow_tail is None or 0 < self.slow_tail < math.inf, "above 0"),
             ("--metrics-port", self.metrics_port, ports, "0 to 65535"),
             ("--log-level", self.log_level, self.log_level in LOG_LEVELS, f"one of {', '.join(LOG_LEVELS)}"),
             ("--log-format", self.log_format, self.log_format in LOG_FORMATS, f"one of {', '.join(LOG_FORMATS)}"),
@@ -97,12 +112,25 @@ class WorkerConfig:
             raise SettingError("--weight sizes the data of --partition random; --partition shuffle deals evenly")
         if self.accumulate > 1 and self.local_steps > 1:
             raise SettingError("--accumulate and --local-steps are two ways to push less often; choose one")
+        if self.slow_tail is not None and not self.slow_seconds:
+            raise SettingError("--slow-tail draws pauses of --slow SECONDS or longer; give --slow too")
 
     def sleep_seconds(self, clock: int, index: int, count: int) -> float:
         """How long to sleep in iteration `clock`, as worker `index` of `count`: a straggler for demonstrations.
 
-        With `slow_turns` the workers take turns of so many iterations; else all iterations are slow.
+        `pace_seconds` in every iteration. On top of it `slow_seconds`: with `slow_turns` the workers take turns of so
+        many iterations, else all iterations are slow. With `slow_tail` a pause is drawn from a Pareto distribution of
+        that shape, of which `slow_seconds` is the least value; seed, rank and clock decide it.
         """
-        if self.slow_turns is None or (clock // self.slow_turns) % count == index:
-            return self.slow_seconds
-        return 0.0
+        if self.slow_turns is not None and (clock // self.slow_turns) % count != index:
+            return self.pace_seconds
+        return self.pace_seconds + self.slow_seconds * self._tail(clock)
+
+    def _tail(self, clock: int) -> float:
+        """A draw from P(X > x) = x ^ -slow_tail for x of 1 or more, at most `LONGEST_TAIL`; 1 without a tail."""
+        if self.slow_tail is None:
+            return 1.0
+        digest = hashlib.sha256(f"{self.seed} {self.rank} {clock}".encode()).digest()
+        uniform = (int.from_bytes(digest[:8], "big") + 1) / 2**64  # in (0, 1]
+        # In logarithms: the power itself overflows for small shapes.
+        return math.exp(min(math.log(LONGEST_TAIL), -math.log(uniform) / self.slow_tail))

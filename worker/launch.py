@@ -6,23 +6,29 @@ does not know is handed to `ps-serve`.
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
 import sys
+import urllib.request
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 from click.core import ParameterSource
 
+from protocol import routes
 from worker import cli
 from worker.children import STOP_SECONDS, Children, Program
-from worker.config import WorkerConfig
+from worker.config import START_BARRIER, WorkerConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
 SERVER: Final = "server"
+
+# How long the server, a process of this machine, may take to say whether all have started.
+_ASK_SECONDS = 5.0
 
 # A mistake in the command line: all workers have the same one, so there is nothing to go on with.
 _BAD_USAGE = 2
@@ -41,8 +47,9 @@ _HELP = f"""Run a task: a server and its workers, as processes of this machine.
 TASK comes first. Options of ps-worker hold for every worker. Options that are not listed below are handed to
 ps-serve: --mode, --staleness, --optimizer, --lr, --until and so on, see ps-serve --help.
 
-A worker that fails does not stop the others. At the end, at Ctrl-C, and when the server fails, what still runs is
-asked to end, and killed after {STOP_SECONDS:.0f} seconds. The exit code is the worst of theirs."""
+A worker that fails does not stop the others, unless they still wait for it to start together. At the end, at
+Ctrl-C, and when the server fails, what still runs is asked to end, and killed after {STOP_SECONDS:.0f} seconds. The
+exit code is the worst of theirs."""
 
 _EXAMPLES = """\b
 Examples:
@@ -115,8 +122,10 @@ def command(
     ]
     # The workers share the cores; without a limit each would start a thread for every core.
     # A worker that starts first would be done before the last one has joined.
+    together = settings["start_together"]
     if ctx.get_parameter_source("start_together") is click.core.ParameterSource.DEFAULT:
-        shared += ["--start-together", str(workers)]
+        together = workers
+        shared += ["--start-together", str(together)]
     threads = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(max(1, _cores() // workers))}
 
     def programs(address: str) -> Iterator[Program]:
@@ -128,18 +137,20 @@ def command(
             yield Program(rank, [*_python("worker.cli"), task, *shared, *own], common | threads)
 
     serve = [*_python("ps.cli"), "--port", "0", "--workers", str(workers), *server_options]
-    return run(Program(SERVER, serve, common), programs, _printer(ranks))
+    return run(Program(SERVER, serve, common), programs, _printer(ranks), together)
 
 
 def run(
     server: Program,
     workers: Callable[[str], Iterator[Program]],
     write: Callable[[str, str, bool], None],
+    together: int = 1,
     stop_seconds: float = STOP_SECONDS,
 ) -> int:
     """Start the server and, with the address that is its first line, the workers; follow them to their end.
 
-    The server is ended when no worker is left. Returns the worst exit code.
+    The server is ended when no worker is left. `together`: how many workers wait for each other before the first step;
+    when one has failed and fewer are left, nobody would ever begin, and all are ended. Returns the worst exit code.
     """
     with Children(write, stop_seconds) as children:
         children.start(server)
@@ -150,14 +161,20 @@ def run(
         try:
             for program in workers(address):
                 children.start(program)
-            _follow(children, write, stop_seconds)
+            _follow(children, write, address, together, stop_seconds)
         finally:
             # The workers first: they leave in good order while there is a server to tell.
             children.stop(*(name for name in children.running if name != SERVER))
     return children.worst_code
 
 
-def _follow(children: Children, write: Callable[[str, str, bool], None], stop_seconds: float) -> None:
+def _follow(
+    children: Children,
+    write: Callable[[str, str, bool], None],
+    address: str,
+    together: int,
+    stop_seconds: float,
+) -> None:
     """Follow server and workers until there is nothing more to wait for."""
     over = False
     for name, code in children.ends():
@@ -166,9 +183,27 @@ def _follow(children: Children, write: Callable[[str, str, bool], None], stop_se
         if name == SERVER and not code:
             # It has finished; the workers are told so and end by themselves.
             children.wait(stop_seconds)
+        elif code and 0 < _workers_left(children) < together and not over and not _have_started(address):
+            write("launch", f"{name} failed before {together} workers could start together: the rest is ended", True)
+            over = True
         over = over or name == SERVER or code == _BAD_USAGE or children.running == (SERVER,)
         if over and children.all_told:
             return
+
+
+def _workers_left(children: Children) -> int:
+    return sum(name != SERVER for name in children.running)
+
+
+def _have_started(address: str) -> bool:
+    """Whether the workers are through the barrier of `--start-together`. True if the server does not say: if it has
+    failed, its own end is told."""
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with direct.open(address + routes.STATUS, timeout=_ASK_SECONDS) as reply:
+            return bool(json.load(reply)["barriers"].get(START_BARRIER, 0))
+    except (OSError, ValueError):
+        return True
 
 
 def _given(ctx: click.Context) -> Iterator[tuple[str, click.Option]]:

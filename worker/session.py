@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 
     from protocol.replies import GroupState, Reply
     from protocol.tensors import TensorSpec
+    from protocol.times import StepTimes
     from protocol.versions import Version
 
 __all__ = ["Ask", "Ending", "Outcome", "Session", "State"]
@@ -177,8 +178,10 @@ class Session:
         metrics: Mapping[str, float] | None = None,
         *,
         pull: bool = True,
+        times: StepTimes | None = None,
     ) -> None:
-        """The iteration's update is ready. `pull`: the next parameters are wanted in the same reply.
+        """The iteration's update is ready. `pull`: the next parameters are wanted in the same reply. `times`: of the
+        iteration before.
 
         When the grant has lapsed in the meantime the update is dropped at once: see `outcome`.
         Raises `ValueError` when this iteration's pull has not been answered.
@@ -204,13 +207,14 @@ class Session:
             since=self._held if pull else None,
             wait_seconds=self.wait_seconds if pull else None,
             metrics=dict(metrics or {}),
+            times=times,
         )
         self._update.take(push)
         self.state = State.PUSHING
 
-    def skip(self, *, pull: bool = True) -> None:
+    def skip(self, *, pull: bool = True, times: StepTimes | None = None) -> None:
         """The iteration has no update. Raises what `computed` raises."""
-        self.computed(UpdateKind.SKIP, 0, pull=pull)
+        self.computed(UpdateKind.SKIP, 0, pull=pull, times=times)
 
     def leave(self) -> None:
         """End the life in good order. An update in hand is dropped, though it may have been accepted."""

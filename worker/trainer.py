@@ -17,8 +17,9 @@ import worker
 from protocol.errors import Code, WireError
 from protocol.reasons import Reason
 from worker.client import ServerLost
-from worker.config import SettingError
+from worker.config import START_BARRIER, SettingError
 from worker.data.partition import RandomSampling, ShuffleAndSplit
+from worker.evaluation import Evaluation
 from worker.observability.metrics import SkipCause, WorkerMetrics
 from worker.progress import progress
 from worker.tasks.task import resolve
@@ -36,9 +37,6 @@ if TYPE_CHECKING:
     from worker.training import TrainingSession
 
 log = structlog.get_logger("worker")
-
-# The barrier of --start-together. A worker that comes back finds it passed and goes on at once.
-START_BARRIER = "start"
 
 
 def run(config: WorkerConfig) -> int:
@@ -103,6 +101,7 @@ class _Trainer:
         self._partition = _partition(config, task)
         self._model = task.model(config.seed).to(device)
         self._model.train()
+        self._evaluation = Evaluation(task, self._model, device, config.evaluate_every)
         self._lives = session.client.session.life
 
     def train(self) -> None:
@@ -117,12 +116,15 @@ class _Trainer:
 
     def evaluate(self) -> None:
         """Log how good the parameters are that were pulled last, on the held-out data."""
-        figures = self._task.evaluate(self._model, self._device)
+        figures = self._evaluation.run()
+        self._metrics.evaluated(figures)
         rounded = {name: round(figure, 4) for name, figure in figures.items()}
         log.info("evaluated", version=self._session.version, **rounded)
 
     def _iterate(self) -> None:
         session, config = self._session, self._config
+        if self._evaluation.due(session.clock):
+            self._evaluate_in_between()
         began, clock = time.perf_counter(), session.clock
         indices = self._indices(clock)
         samples = sum(len(one) for one in indices)
@@ -136,9 +138,17 @@ class _Trainer:
         loss = self._local_steps(indices) if local else self._gradient(indices, samples)
         self._metrics.computed(time.perf_counter() - began, loss)
         time.sleep(nap)
-        session.step(samples, {"loss": loss}, "delta" if local else "gradient")
+        figures = {"loss": loss, **self._evaluation.reported()}
+        session.step(samples, figures, "delta" if local else "gradient")
         self._record(samples, time.perf_counter() - began)
         self._shown.stepped(session.clock, loss, session.lag)
+
+    def _evaluate_in_between(self) -> None:
+        # By the first of those that are live, whoever that is by now. The others wait for it as for a slow iteration.
+        if self._session.index == 0:
+            self._metrics.evaluated(self._evaluation.run())
+        else:
+            self._evaluation.forget()
 
     def _indices(self, clock: int) -> list[NDArray[np.int64]]:
         """The batches of this iteration: one, or as many as are accumulated or stepped through locally."""
@@ -187,6 +197,7 @@ class _Trainer:
         waiting = session.client.client.waiting
         metrics.waited(times.wait_seconds, waiting.reason if waiting else Reason.GRANTED)
         metrics.pulled(times.pull_seconds, session.clock, session.lag)
+        metrics.exchanged(session.traffic.sent_bytes, session.traffic.received_bytes)
         metrics.stepped(seconds)
         life = session.client.session.life
         if life != self._lives and isinstance(outcome.reason, Code):

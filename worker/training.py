@@ -18,10 +18,10 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from protocol.requests import UpdateKind
+from protocol.times import StepTimes
 from worker.blocking import BlockingClient
 from worker.environment import default_rank
 from worker.torch_bridge import ModelBridge
@@ -41,21 +41,6 @@ SERVER_VARIABLE = "PS_SERVER"
 RANK_VARIABLE = "PS_RANK"
 
 
-@dataclass(frozen=True, slots=True)
-class StepTimes:
-    """Where the time of one step went, in seconds.
-
-    `compute`: from the grant until `step` was called; `push`: collecting and sending the update; `wait`: the
-    server's part, which is the policy's wait and the arithmetic, and back-off; `pull`: receiving, and copying into
-    the module.
-    """
-
-    compute_seconds: float = 0.0
-    push_seconds: float = 0.0
-    wait_seconds: float = 0.0
-    pull_seconds: float = 0.0
-
-
 class TrainingSession:
     """One worker and its module. For one thread. Made by `worker.connect`; ends with its `with` block, `close`, or
     the interpreter's exit.
@@ -70,7 +55,7 @@ class TrainingSession:
         self.outcome: Outcome | None = None
         """What became of the last update, or None before the first."""
         self.times = StepTimes()
-        """Of the last `step` or `skip`."""
+        """Of the last `step` or `skip`; all 0 before the first."""
         self._bridge: ModelBridge | None = None
         # Invariant: the module holds what this grant pulled, unless a call has been interrupted.
         self._grant: Granted | None = None
@@ -190,7 +175,7 @@ class TrainingSession:
         numbers = {name: float(value) for name, value in (metrics or {}).items()}
         collected = time.perf_counter()
         self._interrupted = True
-        outcome, pulled = self.client.pushpull(kind, samples, tensors, numbers)
+        outcome, pulled = self.client.pushpull(kind, samples, tensors, numbers, self._times_to_tell())
         return self._stepped(began, collected, outcome, pulled)
 
     def skip(self) -> Outcome:
@@ -201,7 +186,7 @@ class TrainingSession:
         if self._interrupted and (completed := self._complete(began)):
             return completed
         self._interrupted = True
-        outcome, pulled = self.client.skip()
+        outcome, pulled = self.client.skip(self._times_to_tell())
         return self._stepped(began, began, outcome, pulled)
 
     def barrier(self, name: str, parties: int = 1) -> None:
@@ -227,6 +212,10 @@ class TrainingSession:
             raise ValueError(f"there is nothing more to push: {self.ending}; loop while not session.finished")
         return self._bridge
 
+    def _times_to_tell(self) -> StepTimes | None:
+        """Where the time of the iteration before went: the server's history is to have it."""
+        return self.times if self.outcome else None
+
     def _complete(self, began: float) -> Outcome | None:
         """See an interrupted step to its end. None: it had not begun for the server, this one can."""
         outcome = self.client.settle()
@@ -245,6 +234,7 @@ class TrainingSession:
         sending = after.send_seconds - before.send_seconds
         receiving = after.receive_seconds - before.receive_seconds
         self.times = StepTimes(
+            outcome.clock,
             compute_seconds=compute_seconds,
             push_seconds=collected - began + sending,
             wait_seconds=max(0.0, received - collected - sending - receiving),

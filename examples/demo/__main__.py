@@ -47,9 +47,10 @@ def main() -> int:
 
 def _evaluated(recordings: list[Recording]) -> list[Result]:
     # torch is imported when the workers are gone: until then the cores are theirs.
-    import timeline
     from evaluation import Evaluator, curve
     from report import Result
+
+    from ps.observability import timeline
 
     evaluator = Evaluator(TASK)
     results = []

@@ -17,7 +17,7 @@ from worker.tasks.task import resolve
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from timeline import Timeline
+    from ps.observability.timeline import Timeline
 
 
 @dataclass(frozen=True, slots=True)

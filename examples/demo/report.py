@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from timeline import Timeline
+    from ps.observability.timeline import Timeline
 
 DEFINITIONS = {
     "steps/s": "optimizer steps, each of which published a version, by the time from the moment all workers were ready "

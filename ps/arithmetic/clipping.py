@@ -18,16 +18,21 @@ if TYPE_CHECKING:
     from ps.arithmetic.aggregation.rule import Scratch
 
 
+def norm(gradient: Sequence[Run]) -> float:
+    """The Euclidean norm of the whole gradient, as `clip` measures it."""
+    return _norm(gradient).item()
+
+
 def clip(gradient: Sequence[Run], max_norm: float, scratch: Scratch) -> tuple[list[Run], float]:
     """The gradient times min(1, max_norm / (norm + 1e-6)), and its Euclidean norm before.
 
     The gradient itself comes back when it is short enough.
     """
-    norm = torch.nn.utils.get_total_norm([values for run in gradient for _, values in run.tensors()])
-    factor = max_norm / (norm + 1e-6)
+    total = _norm(gradient)
+    factor = max_norm / (total + 1e-6)
     if factor >= 1.0:
-        return list(gradient), norm.item()
-    return scale(gradient, factor, scratch), norm.item()
+        return list(gradient), total.item()
+    return scale(gradient, factor, scratch), total.item()
 
 
 def scale(gradient: Sequence[Run], factor: float | torch.Tensor, scratch: Scratch) -> list[Run]:
@@ -38,3 +43,7 @@ def scale(gradient: Sequence[Run], factor: float | torch.Tensor, scratch: Scratc
         torch.mul(run.values, factor, out=target)
         scaled.append(Run(run.span, run.first, run.stop, target))
     return scaled
+
+
+def _norm(gradient: Sequence[Run]) -> torch.Tensor:
+    return torch.nn.utils.get_total_norm([values for run in gradient for _, values in run.tensors()])

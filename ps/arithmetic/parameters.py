@@ -16,7 +16,7 @@ from ps.arithmetic import buffers
 from ps.arithmetic.aggregation.registry import DEFAULT_RULE, rule
 from ps.arithmetic.aggregation.rule import Contribution
 from ps.arithmetic.bodies import Body
-from ps.arithmetic.clipping import clip, scale
+from ps.arithmetic.clipping import clip, norm, scale
 from ps.arithmetic.optimizers import Optimizer
 from ps.arithmetic.runs import Chart
 from ps.arithmetic.versions import Snapshot, VersionStore
@@ -47,8 +47,8 @@ class Update:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A computed version, not yet published. `gradient_norm` is that before clipping; None without
-    `clip_norm`.
+    """A computed version, not yet published. `gradient_norm` is that before clipping; None where it was not
+    measured.
     """
 
     snapshot: Snapshot
@@ -127,12 +127,20 @@ class Parameters:
         self._optimizer.extend(layout, new)
         return self._use(Snapshot(number, layout, memory.toreadonly()), new)
 
-    def step(self, number: int, updates: Sequence[Update], *, aggregated: bool, live_workers: int = 1) -> Step:
+    def step(
+        self,
+        number: int,
+        updates: Sequence[Update],
+        *,
+        aggregated: bool,
+        live_workers: int = 1,
+        measure_norm: bool = False,
+    ) -> Step:
         """Version `number`: one optimizer step from the latest version computed.
 
         `aggregated`: the updates are a round's, in natural rank order, and their weights do not sum to zero.
         Otherwise there is one, which takes effect on arrival; `live_workers` is how many share the buffers.
-        The versions have `room`.
+        `measure_norm`: measure the gradient's norm though no clipping needs it. The versions have `room`.
         """
         assert aggregated or len(updates) == 1, "on arrival, each update is a step of its own"
         contributions = [Contribution(update.samples, self._chart.runs(update.frames)) for update in updates]
@@ -141,6 +149,8 @@ class Parameters:
         gradient_norm = None
         if self.settings.clip_norm is not None:
             gradient, gradient_norm = clip(gradient, self.settings.clip_norm, scratch)
+        elif measure_norm:
+            gradient_norm = norm(gradient)
 
         layout = self._latest.layout
         memory = self.versions.fresh(number, layout.nbytes)

@@ -6,9 +6,11 @@ series are gone with the rank and keeping them costs nothing in between; only wh
 
 from __future__ import annotations
 
+import math
 from collections import Counter as Tally
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
@@ -21,22 +23,30 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from protocol import routes
 from protocol.metrics import MetricType
+from protocol.reasons import Reason
 from ps.observability import catalogue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from protocol.errors import Code
-    from protocol.reasons import Reason
+    from protocol.metrics import Metric
     from protocol.replies import Disposition
+
+    Family = CounterMetricFamily | GaugeMetricFamily
 
 
 # A second series for every counter that says when it was made: nobody asks for it, and it doubles what is scraped.
 disable_created_metrics()  # type: ignore[no-untyped-call]
+
+# Counters whose labels are known beforehand begin at 0: the first event is then an increase, which a rate sees.
+_ENDINGS = (Reason.LEFT, Reason.LEASE_EXPIRED, Reason.ITERATION_TOO_LONG, Reason.NEW_SESSION)
+_OUTCOMES = ("saved", "failed")
 
 
 class WorkerState(StrEnum):
@@ -46,23 +56,36 @@ class WorkerState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class WorkerView:
-    """A live worker in a group, as it is now."""
+    """A live worker in a group, as it is now.
+
+    `waiting_seconds`: how long its pulls have waited; `held_seconds`: how long others have waited for it. `reported`:
+    the figures of its last push, the same in each group; None stands for one that is not finite.
+    """
 
     rank: str
     clock: int
     lag: int
     state: WorkerState
+    waiting_seconds: float = 0.0
+    held_seconds: float = 0.0
+    reported: Mapping[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class GroupView:
-    """A group, as it is now: newest version's number, versions in memory, live workers."""
+    """A group, as it is now: newest version's number, versions in memory, live workers, the policy in force.
+
+    `staleness_bound` None: the policy has none. `learning_rate`: of the next step.
+    """
 
     name: str
     version: int
     live_versions: int
     min_clock: int
     workers: Sequence[WorkerView]
+    policy: str
+    staleness_bound: int | None
+    learning_rate: float
 
 
 class ServerMetrics:
@@ -89,14 +112,32 @@ class ServerMetrics:
             for metric in counted
             if metric.type is MetricType.HISTOGRAM
         }
-        self._gauges[catalogue.INFO].labels(_program_version()).set(1)
+        # A gauge without labels has a value from the start; this one has none where nothing is ever saved.
+        registry.unregister(self._gauges[catalogue.CHECKPOINT_TIMESTAMP])
+        self._gauges[catalogue.INFO].labels(program_version()).set(1)
+        for reason in _ENDINGS:
+            self._counters[catalogue.DEPARTURES].labels(reason)
+        for outcome in _OUTCOMES:
+            self._counters[catalogue.CHECKPOINTS].labels(outcome)
         registry.register(_LiveState(groups))
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
 
-    def answered(self, route: str, method: str, status: int) -> None:
-        """A request was answered. `route` is the template of `protocol.routes`, never the path asked for."""
+    def begin_group(self, group: str) -> None:
+        """There is such a group: whatever is counted for it begins at 0."""
+        for metrics in (self._counters, self._histograms):
+            for metric, counted in metrics.items():
+                if metric.labels == ("group",):
+                    counted.labels(group)
+
+    def answered(self, route: str, method: str, status: int, seconds: float) -> None:
+        """A request was answered. `route` is the template of `protocol.routes`, never the path asked for.
+
+        `seconds` from its headers to the end of the answer.
+        """
         self._counters[catalogue.REQUESTS].labels(route, method, status).inc()
+        if route != routes.EVENTS:  # that stream lasts as long as somebody watches
+            self._histograms[catalogue.REQUEST_SECONDS].labels(route).observe(seconds)
 
     def received(self, route: str, size_bytes: int) -> None:
         self._counters[catalogue.RECEIVED_BYTES].labels(route).inc(size_bytes)
@@ -104,8 +145,13 @@ class ServerMetrics:
     def sent(self, route: str, size_bytes: int) -> None:
         self._counters[catalogue.SENT_BYTES].labels(route).inc(size_bytes)
 
-    def refused(self, code: Code) -> None:
-        self._counters[catalogue.REFUSED].labels(code).inc()
+    def spared(self, group: str, size_bytes: int) -> None:
+        """A pull was granted to somebody who has that version already."""
+        self._counters[catalogue.SPARED_BYTES].labels(group).inc(size_bytes)
+
+    def refused(self, route: str, code: Code) -> None:
+        """`route` as in `answered`. A pull refused in the answer to an accepted push is one of the pulls' route."""
+        self._counters[catalogue.REFUSED].labels(route, code).inc()
 
     def body_aborted(self) -> None:
         self._counters[catalogue.ABORTED_BODIES].inc()
@@ -124,15 +170,31 @@ class ServerMetrics:
         """`reason` is the one for which the pull waited last, `GRANTED` when it did not have to."""
         self._histograms[catalogue.PULL_WAIT_SECONDS].labels(group, reason).observe(waited_seconds)
 
-    def round_closed(self, group: str) -> None:
-        self._counters[catalogue.ROUNDS].labels(group).inc()
+    def pull_granted(self, group: str, lag: int) -> None:
+        """To a worker that is so many iterations ahead of the slowest."""
+        self._histograms[catalogue.GRANT_LAG].labels(group).observe(lag)
 
-    def stepped(self, group: str, seconds: float, staleness: Iterable[int], gradient_norm: float | None) -> None:
-        """A step was published. `staleness` of each update in it; the norm, where it was computed."""
+    def round_closed(self, group: str, open_seconds: float) -> None:
+        self._histograms[catalogue.ROUND_SECONDS].labels(group).observe(open_seconds)
+
+    def switched(self, group: str) -> None:
+        self._counters[catalogue.SWITCHES].labels(group).inc()
+
+    def stepped(
+        self,
+        group: str,
+        seconds: float,
+        staleness: Iterable[int],
+        update_bytes: Iterable[int],
+        gradient_norm: float | None,
+    ) -> None:
+        """A step was made. `staleness` and size of each update in it; the norm, where it was measured."""
         self._counters[catalogue.STEPS].labels(group).inc()
         self._histograms[catalogue.APPLY_SECONDS].labels(group).observe(seconds)
         for versions in staleness:
             self._histograms[catalogue.STALENESS].labels(group).observe(versions)
+        for size_bytes in update_bytes:
+            self._histograms[catalogue.UPDATE_BYTES].labels(group).observe(size_bytes)
         if gradient_norm is not None:
             self._gauges[catalogue.GRADIENT_NORM].labels(group).set(gradient_norm)
 
@@ -142,8 +204,16 @@ class ServerMetrics:
     def departed(self, reason: Reason) -> None:
         self._counters[catalogue.DEPARTURES].labels(reason).inc()
 
-    def checkpoint_saved(self, seconds: float) -> None:
+    def begin_checkpoints(self, time: float) -> None:
+        """There will be checkpoints, but none has been written yet. `time` in seconds since 1970."""
+        self.registry.register(self._gauges[catalogue.CHECKPOINT_TIMESTAMP])
+        self._gauges[catalogue.CHECKPOINT_TIMESTAMP].set(time)
+
+    def checkpoint_saved(self, seconds: float, size_bytes: int, time: float) -> None:
+        """`time` in seconds since 1970. After `begin_checkpoints`."""
         self._counters[catalogue.CHECKPOINTS].labels("saved").inc()
+        self._counters[catalogue.CHECKPOINT_BYTES].inc(size_bytes)
+        self._gauges[catalogue.CHECKPOINT_TIMESTAMP].set(time)
         self._histograms[catalogue.CHECKPOINT_SECONDS].observe(seconds)
 
     def checkpoint_failed(self) -> None:
@@ -159,27 +229,50 @@ class _LiveState(Collector):
     def __init__(self, groups: Callable[[], Iterable[GroupView]]) -> None:
         self._groups = groups
 
-    def collect(self) -> Iterable[GaugeMetricFamily]:
-        families = self.describe()
-        clock, lag, min_clock, version_number, live_versions, workers = families
-        for group in self._groups():
-            min_clock.add_metric([group.name], group.min_clock)
-            version_number.add_metric([group.name], group.version)
-            live_versions.add_metric([group.name], group.live_versions)
-            states = Tally(worker.state for worker in group.workers)
-            for state in WorkerState:
-                workers.add_metric([group.name, state], states[state])
-            for worker in group.workers:
-                clock.add_metric([group.name, worker.rank], worker.clock)
-                lag.add_metric([group.name, worker.rank], worker.lag)
-        return families
+    def collect(self) -> Iterable[Family]:
+        families = {metric: _family(metric) for metric in catalogue.LIVE}
+        groups = list(self._groups())
+        for group in groups:
+            _add_group(families, group)
+        reported = {worker.rank: worker.reported for group in groups for worker in group.workers}
+        for rank, figures in reported.items():
+            for name, value in figures.items():
+                families[catalogue.REPORTED].add_metric([rank, name], math.nan if value is None else value)
+        return families.values()
 
-    def describe(self) -> list[GaugeMetricFamily]:
-        """The families without samples, in the order of `catalogue.LIVE`. A registry asks for their names."""
-        return [GaugeMetricFamily(m.name, m.help, labels=m.labels) for m in catalogue.LIVE]
+    def describe(self) -> Iterable[Family]:
+        """The families without samples: a registry asks for their names."""
+        return [_family(metric) for metric in catalogue.LIVE]
 
 
-def _program_version() -> str:
+def _family(metric: Metric) -> Family:
+    kind = CounterMetricFamily if metric.type is MetricType.COUNTER else GaugeMetricFamily
+    return kind(metric.name, metric.help, labels=metric.labels)
+
+
+def _add_group(families: Mapping[Metric, Family], group: GroupView) -> None:
+    of_group = [group.name]
+    families[catalogue.MIN_CLOCK].add_metric(of_group, group.min_clock)
+    families[catalogue.VERSION].add_metric(of_group, group.version)
+    families[catalogue.LIVE_VERSIONS].add_metric(of_group, group.live_versions)
+    families[catalogue.LEARNING_RATE].add_metric(of_group, group.learning_rate)
+    families[catalogue.POLICY].add_metric([group.name, group.policy], 1)
+    if group.staleness_bound is not None:
+        families[catalogue.STALENESS_BOUND].add_metric(of_group, group.staleness_bound)
+    states = Tally(worker.state for worker in group.workers)
+    for state in WorkerState:
+        families[catalogue.WORKERS].add_metric([group.name, state], states[state])
+    for worker in group.workers:
+        of_worker = [group.name, worker.rank]
+        families[catalogue.CLOCK].add_metric(of_worker, worker.clock)
+        families[catalogue.LAG].add_metric(of_worker, worker.lag)
+        families[catalogue.WAITING_SECONDS].add_metric(of_worker, worker.waiting_seconds)
+        families[catalogue.BARRIER_HELD_SECONDS].add_metric(of_worker, worker.held_seconds)
+
+
+@cache
+def program_version() -> str:
+    """The installed version, or "unknown" when it runs from a folder that is not installed."""
     try:
         return version("leeway")
     except PackageNotFoundError:

@@ -6,6 +6,7 @@ The one rule: whatever a request does, the connection gets an answer with a stab
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING
 
 import structlog
@@ -35,7 +36,9 @@ LINGERING_SECONDS = 1.0
 
 def application(runtime: Runtime, saving: Saving, max_body_bytes: int) -> web.Application:
     app = web.Application(middlewares=[_observed(runtime.metrics)])
-    app.add_routes(Handlers(runtime, saving, max_body_bytes).table())
+    handlers = Handlers(runtime, saving, max_body_bytes)
+    app.add_routes(handlers.table())
+    app.on_shutdown.append(handlers.events.hurry)
     return app
 
 
@@ -55,7 +58,7 @@ def runner(app: web.Application) -> web.AppRunner:
 def _observed(metrics: ServerMetrics) -> Middleware:
     log = structlog.get_logger("ps.http")
 
-    async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def answer(request: web.Request, handler: Handler, route: str) -> web.StreamResponse:
         headers: dict[str, str] = {}
         try:
             return await handler(request)
@@ -71,15 +74,16 @@ def _observed(metrics: ServerMetrics) -> Middleware:
         except Exception:
             log.exception("a handler failed", method=request.method, path=request.path)
             refusal = WireError(Code.INTERNAL, "the server failed on this request; its log says why")
-        metrics.refused(refusal.code)
+        metrics.refused(route, refusal.code)
         return rendering.problem(refusal, headers)
 
     @web.middleware
     async def observed(request: web.Request, handler: Handler) -> web.StreamResponse:
-        response = await answer(request, handler)
+        began = time.perf_counter()
         resource = request.match_info.route.resource
         route = resource.canonical if resource is not None else "unknown"
-        metrics.answered(route, request.method, response.status)
+        response = await answer(request, handler, route)
+        metrics.answered(route, request.method, response.status, time.perf_counter() - began)
         metrics.received(route, request.content.total_bytes)
         # Small responses are written after this; what they will be is known.
         metrics.sent(route, 0 if request.method == hdrs.METH_HEAD else response.content_length or 0)

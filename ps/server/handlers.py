@@ -35,6 +35,8 @@ from protocol.tensors import TensorSpec
 from protocol.versions import Version
 from ps.core.deduplication import Fresh
 from ps.server import admission, rendering
+from ps.server.events import Events
+from ps.server.page import Page
 from ps.storage import downloads
 
 if TYPE_CHECKING:
@@ -52,6 +54,8 @@ class Handlers:
         self._runtime = runtime
         self._saving = saving
         self._max_body_bytes = max_body_bytes
+        self.events = Events(runtime.feed, runtime.metrics)
+        self._page = Page()
         self._openapi = resources.files("ps.server").joinpath("openapi.yaml").read_bytes()
 
     def table(self) -> list[web.RouteDef]:
@@ -68,12 +72,15 @@ class Handlers:
             web.get(routes.OPTIMIZER, self.optimizer),
             web.put(routes.OPTIMIZER, self.set_optimizer, expect_handler=admission.expected),
             web.get(routes.STATUS, self.status),
+            web.get(routes.EVENTS, self.events.stream),
             web.post(routes.CHECKPOINTS, self.save),
             web.get(routes.CHECKPOINTS, self.checkpoints),
             web.get(routes.METRICS, make_aiohttp_handler(self._runtime.metrics.registry)),
             web.get(routes.LIVE, self.live),
             web.get(routes.READY, self.ready),
             web.get(routes.OPENAPI, self.openapi),
+            web.get(routes.PAGE, self._page.index),
+            web.get(routes.PAGE_FILE, self._page.file),
         ]
 
     # Workers.

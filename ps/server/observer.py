@@ -6,121 +6,233 @@ The one rule: it only looks. Nothing here changes what is decided or when it is 
 from __future__ import annotations
 
 import math
+import time
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from protocol import routes
 from protocol.reasons import Reason
-from protocol.replies import Granted, NotYet, Pushed, PushPulled, Refused
+from protocol.replies import Disposition, Granted, NotYet, Pushed, PushPulled, Refused
 from protocol.requests import Pull, Push
 from ps.core import describe
-from ps.core.effects import Apply, Began, Ended, Finished, Parked, RoundClosed, RoundOpened, Switched
+from ps.core.effects import Answered, Apply, Began, Ended, Finished, Parked, RoundClosed, RoundOpened, Switched
+from ps.core.events import Asked
+from ps.core.rounds import RoundState
+from ps.observability.curve import Progress, mean_figures
+from ps.observability.decision_log import Kind
 from ps.observability.logs import OnChange
-from ps.observability.metrics import GroupView, WorkerState, WorkerView
+from ps.observability.metrics import GroupView, WorkerState, WorkerView, program_version
+from ps.server.tallies import Tally
+from ps.server.waits import Waits
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from protocol.replies import Reply
     from protocol.requests import Request
     from ps.arithmetic.parameters import Parameters, Step
     from ps.core.effects import Effect
+    from ps.core.events import Event
+    from ps.core.groups import Group
     from ps.core.machine import Machine
+    from ps.observability.decision_log import DecisionLog
     from ps.observability.metrics import ServerMetrics
 
 
+# Dispositions that fall with the push's arrival; `applied` falls when the version with the update is made.
+_AT_ONCE = (Disposition.HELD, Disposition.SKIPPED)
+
+
 class Observer:
-    def __init__(self, machine: Machine, parameters: Mapping[str, Parameters], metrics: ServerMetrics) -> None:
+    """`clock`: the one whose seconds the machine is given."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        parameters: Mapping[str, Parameters],
+        metrics: ServerMetrics,
+        decisions: DecisionLog,
+        clock: Callable[[], float],
+    ) -> None:
         self._machine = machine
         self._parameters = parameters
         self._metrics = metrics
+        self._decisions = decisions
+        self._clock = clock
+        self._waits = Waits(machine)
         self._log = structlog.get_logger("ps")
         # Why a worker waits is told once per life and reason: under `sync` it changes twice in every round.
         self._new = OnChange()
         # The figures that each live worker reported with its last push.
         self._reported: dict[str, dict[str, float | None]] = {}
+        self._tallies = {name: Tally() for name in machine.groups}
+        # Since when each round is open; one that was saved open is so since the start.
+        groups = machine.groups.items()
+        self._opened_at = {name: clock() for name, group in groups if group.rounds.state is RoundState.OPEN}
+        for name in machine.groups:
+            metrics.begin_group(name)
 
-    def decided(self, effect: Effect) -> None:
+    def took(self, event: Event, effects: Sequence[Effect], now: float) -> None:
+        """The machine has taken an event; its effects are about to be performed."""
+        self._waits.see(event, effects, now)
+        if isinstance(event, Asked) and isinstance(event.message, Push):
+            self._took_push(event.request, event.message, effects)
+        for effect in effects:
+            self._decided(effect, now)
+
+    def _took_push(self, request: int, push: Push, effects: Sequence[Effect]) -> None:
+        """Was it accepted? Seen from here and not from its reply, which its asker may not wait for."""
+        accepted = False
+        for effect in effects:
+            match effect:
+                case Apply(aggregated=False):
+                    accepted = True
+                case Answered(number, Pushed() as pushed) | Answered(number, PushPulled(pushed=pushed)):
+                    accepted = accepted or (number == request and self._count(push.group, pushed))
+                case Parked(number):
+                    member = self._machine.membership.find(push.life)
+                    waiting = self._machine.groups[push.group].waiting.of(member) if member else None
+                    if number == request and waiting and waiting.pushed:
+                        accepted = self._count(push.group, waiting.pushed)
+        if accepted and push.metrics:
+            # JSON has no NaN: a loss that has diverged is shown as null.
+            shown = {name: value if math.isfinite(value) else None for name, value in push.metrics.items()}
+            self._reported[push.life.rank] = shown
+
+    def _decided(self, effect: Effect, now: float) -> None:
         match effect:
             case Parked(_, who, reason, detail):
                 if self._new((who, reason), True):
                     self._log.info("waits", who=who, reason=str(reason), detail=detail)
+                    self._decisions.add(Kind.WAITS, detail, rank=who.rpartition("#")[0] or None, reason=str(reason))
             case Began(rank, incarnation):
                 self._metrics.joined()
                 self._log.info("joined", rank=rank, incarnation=incarnation)
+                self._decisions.add(Kind.JOINED, f"life {incarnation} of this rank", rank=rank)
             case Ended(rank, incarnation, reason, detail):
                 self._metrics.departed(reason)
                 self._reported.pop(rank, None)
                 log = self._log.info if reason is Reason.LEFT else self._log.warning
                 log("ended", rank=rank, incarnation=incarnation, reason=str(reason), detail=detail)
+                self._decisions.add(Kind.ENDED, detail, rank=rank, reason=str(reason))
             case RoundOpened(group, number, members):
+                self._opened_at[group] = now
                 self._log.debug("round opens", group=group, round=number, members=members)
             case RoundClosed(group, number, contributors, samples):
-                self._metrics.round_closed(group)
+                self._metrics.round_closed(group, now - self._opened_at.pop(group))
                 self._log.debug("round closes", group=group, round=number, of=contributors, samples=samples)
             case Switched(group, mode, staleness, switch_point):
+                self._metrics.switched(group)
                 self._log.info("switched", group=group, mode=mode, staleness=staleness, after=switch_point)
+                bound = "" if staleness is None else f" with a bound of {staleness}"
+                self._decisions.add(Kind.SWITCHED, f"to {mode}{bound}, after version {switch_point}", group=group)
             case Finished():
                 self._log.info("finished", until=self._machine.settings.until)
+                self._decisions.add(Kind.FINISHED, f"every group has reached iteration {self._machine.settings.until}")
             case _:
                 pass
 
+    def _count(self, group: str, pushed: Pushed) -> bool:
+        """Count a push whose disposition has fallen with its arrival; a repeat is told what was counted before."""
+        if pushed.disposition not in _AT_ONCE or pushed.reason is Reason.REPEATED:
+            return False
+        self._metrics.pushed(group, pushed.disposition, pushed.reason)
+        self._tallies[group].updates += pushed.disposition is Disposition.HELD
+        return True
+
     def answered(self, request: Request, reply: Reply, waited_for: Reason, seconds: float) -> None:
         """`seconds` from the request's arrival; `waited_for`: why it was parked last, `GRANTED` if it was not."""
-        pushed = reply.pushed if isinstance(reply, PushPulled) else reply
+        if not isinstance(request, (Pull, Push)):
+            return
         pulled = reply.pulled if isinstance(reply, PushPulled) else reply
-        if isinstance(request, Push) and isinstance(pushed, Pushed) and pushed.reason is not Reason.REPEATED:
-            self._metrics.pushed(request.group, pushed.disposition, pushed.reason)
-            if request.metrics:
-                # JSON has no NaN: a loss that has diverged is shown as null.
-                shown = {name: value if math.isfinite(value) else None for name, value in request.metrics.items()}
-                self._reported[request.life.rank] = shown
         if isinstance(reply, PushPulled) and isinstance(pulled, Refused):
             # Refusals that are the whole reply become problem documents and are counted with those.
-            self._metrics.refused(pulled.error.code)
-        if isinstance(pulled, (Granted, NotYet)) and isinstance(request, (Pull, Push)) and request.life:
+            self._metrics.refused(routes.PARAMS, pulled.error.code)
+        if isinstance(pulled, (Granted, NotYet)) and request.life:
             self._metrics.pull_answered(request.group, waited_for, seconds)
+        if isinstance(pulled, Granted):
+            if request.life:
+                self._metrics.pull_granted(request.group, pulled.lag)
+            if pulled.unchanged:
+                self._metrics.spared(request.group, self._parameters[request.group].versions.current.layout.nbytes)
 
-    def stepped(self, apply: Apply, made: Step, seconds: float) -> None:
+    def stepped(self, apply: Apply, made: Step, update_bytes: Sequence[int], seconds: float) -> None:
+        """A version was made, in so many seconds, from updates of these sizes."""
         staleness = [apply.staleness] * len(apply.contributions)
-        self._metrics.stepped(apply.group, seconds, staleness, made.gradient_norm)
+        tally = self._tallies[apply.group]
+        tally.stepped(staleness, made.gradient_norm)
+        if not apply.aggregated:
+            self._metrics.pushed(apply.group, Disposition.APPLIED, Reason.ON_ARRIVAL)
+            tally.updates += 1
+        self._metrics.stepped(apply.group, seconds, staleness, update_bytes, made.gradient_norm)
 
     def non_finite(self, push: Push, tensor: str, *, refused: bool) -> None:
         self._metrics.non_finite(push.group)
         said = "non-finite update refused" if refused else "non-finite update let through"
         self._log.warning(said, rank=push.life.rank, clock=push.clock, tensor=tensor)
+        detail = f"{said}: {tensor!r} of iteration {push.clock}"
+        self._decisions.add(Kind.NON_FINITE, detail, group=push.group, rank=push.life.rank)
 
     def slow_reader_closed(self) -> None:
         self._metrics.slow_reader_closed()
-        self._log.warning("slow reader closed", detail="it held an old version's memory for too long")
+        detail = "it held an old version's memory for too long"
+        self._log.warning("slow reader closed", detail=detail)
+        self._decisions.add(Kind.SLOW_READER, detail)
 
     def status(self, now: float) -> dict[str, Any]:
         told = describe.status(self._machine, now)
         for worker in told["workers"]:
-            worker["reported"] = self._reported.get(worker["rank"], {})
+            rank = worker["rank"]
+            worker["reported"] = self._reported.get(rank, {})
+            for name, progress in worker["groups"].items():
+                progress["waiting_seconds"] = round(self._waits.waiting_seconds(name, rank, now), 6)
+                progress["held_seconds"] = round(self._waits.held_seconds(name, rank, now), 6)
         for name, group in told["groups"].items():
             one = self._parameters[name]
             group["live_versions"] = one.versions.live
             group["learning_rate"] = one.settings.learning_rate(one.steps)
-        return told
+            group["steps"] = one.steps
+            group |= self._tallies[name].to_fields()
+        return told | {"program": {"version": program_version()}, "time": round(time.time(), 3)}
+
+    def progress(self) -> dict[str, Progress]:
+        """How far each group is."""
+        return {
+            name: Progress(
+                group.published,
+                self._tallies[name].updates,
+                group.min_clock,
+                mean_figures(self._reported.get(one.rank, {}) for one in group.roster),
+            )
+            for name, group in self._machine.groups.items()
+        }
 
     def views(self) -> list[GroupView]:
         """The state, for the metrics."""
-        return [
-            GroupView(
-                name,
-                group.published,
-                self._parameters[name].versions.live,
-                group.min_clock,
-                [
-                    WorkerView(
-                        one.rank,
-                        one.groups[name].clock,
-                        one.groups[name].clock - group.min_clock,
-                        WorkerState.WAITING if group.waiting.of(one) else WorkerState.COMPUTING,
-                    )
-                    for one in group.roster
-                ],
-            )
-            for name, group in self._machine.groups.items()
-        ]
+        now = self._clock()
+        return [self._view(name, group, now) for name, group in self._machine.groups.items()]
+
+    def _view(self, name: str, group: Group, now: float) -> GroupView:
+        one = self._parameters[name]
+        return GroupView(
+            name,
+            version=group.published,
+            live_versions=one.versions.live,
+            min_clock=group.min_clock,
+            workers=[
+                WorkerView(
+                    member.rank,
+                    clock=member.groups[name].clock,
+                    lag=member.groups[name].clock - group.min_clock,
+                    state=WorkerState.WAITING if group.waiting.of(member) else WorkerState.COMPUTING,
+                    waiting_seconds=self._waits.waiting_seconds(name, member.rank, now),
+                    held_seconds=self._waits.held_seconds(name, member.rank, now),
+                    reported=self._reported.get(member.rank, {}),
+                )
+                for member in group.roster
+            ],
+            policy=group.policy.mode,
+            staleness_bound=group.policy.staleness,
+            learning_rate=one.settings.learning_rate(one.steps),
+        )

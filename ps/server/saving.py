@@ -20,6 +20,7 @@ from protocol.replies import Refused
 from protocol.requests import Offer
 from ps.core import saved as core
 from ps.core.machine import Machine
+from ps.observability.decision_log import Kind
 from ps.storage import checkpoints
 from ps.storage.checkpoints import Checkpoint
 from ps.storage.directory import StateDirectory
@@ -89,6 +90,8 @@ class Saving:
 
     def attach(self, runtime: Runtime) -> None:
         self._runtime = runtime
+        if self._directory is not None:
+            runtime.metrics.begin_checkpoints(time.time())
         if self._config.checkpoint_every is not None:
             runtime.on_published = self._published
 
@@ -150,10 +153,12 @@ class Saving:
             except OSError as error:
                 runtime.metrics.checkpoint_failed()
                 self._log.error("checkpoint failed", why=why, detail=str(error))
+                runtime.decisions.add(Kind.CHECKPOINT, f"failed: {error.strerror}", reason=why)
                 raise WireError(Code.INTERNAL, f"the checkpoint could not be written: {error.strerror}") from error
             seconds = time.perf_counter() - began
-        runtime.metrics.checkpoint_saved(seconds)
+        runtime.metrics.checkpoint_saved(seconds, path.stat().st_size, time.time())
         self._log.info("checkpoint", why=why, file=path.name, seconds=round(seconds, 3))
+        runtime.decisions.add(Kind.CHECKPOINT, f"{path.name} in {seconds:.3f} s", reason=why)
         return path
 
 

@@ -35,13 +35,16 @@ class Others:
     def __init__(self) -> None:
         self._before = _busy_and_all_seconds(), _our_seconds()
 
-    def share(self) -> float | None:
-        """The share of all cores, 0 to 1, that others have used since this was made; None where nobody tells."""
+    def share(self, our_processes_seconds: float = 0.0) -> float | None:
+        """The share of all cores, 0 to 1, that others have used since this was made; None where nobody tells.
+
+        `our_processes_seconds`: processor time of processes that are ours and not this one's children.
+        """
         (busy, everything), ours = self._before
         busy_now, everything_now = _busy_and_all_seconds()
         if everything_now == everything:
             return None
-        others = busy_now - busy - (_our_seconds() - ours)
+        others = busy_now - busy - (_our_seconds() - ours) - our_processes_seconds
         return round(max(0.0, others) / (everything_now - everything), 3)
 
 

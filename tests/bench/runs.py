@@ -119,8 +119,8 @@ def _ddp(stack: ExitStack, folder: Path, job: Job) -> DdpRun:
     ranks: list[Process] = []
     for rank in range(job.workers):
         place = [str(folder), str(rank), str(job.workers)]
-        own = ["--lr", str(job.lr), "--snapshot-seconds", str(job.snapshot_seconds)]
-        command = python("tests.bench.ddp", *place, *job.flags(rank), *own)
+        own = ["--model", "cnn", "--lr", str(job.lr), "--snapshot-seconds", str(job.snapshot_seconds)]
+        command = python("tests.bench.ddp", *place, "mnist", *job.flags(rank), *own)
         ranks.append(stack.enter_context(process(command, talks=False)))
     stack.callback(_ask_to_end, ranks)
     return DdpRun(folder, ranks)

@@ -20,7 +20,9 @@ from pathlib import Path
 from safetensors.torch import load
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL, CONVOLUTIONAL = (f"{Path(__file__).with_name('small.py')}:{name}" for name in ("Small", "Convolutional"))
+SMALL, CONVOLUTIONAL, NORMALIZED = (
+    f"{Path(__file__).with_name('small.py')}:{name}" for name in ("Small", "Convolutional", "Normalized")
+)
 
 # Importing torch on a busy machine takes many seconds; a step takes none of it.
 START_SECONDS = 90.0

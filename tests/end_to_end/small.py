@@ -41,3 +41,19 @@ class Convolutional(Small):
             torch.nn.Flatten(),
             torch.nn.Linear(8 * 3 * 3, 2),
         )
+
+
+class Normalized(Small):
+    """The same with BatchNorm, and an evaluation that draws random numbers."""
+
+    def build(self):
+        return torch.nn.Sequential(
+            torch.nn.Linear(64, 8),
+            torch.nn.BatchNorm1d(8),
+            torch.nn.ReLU(),
+            torch.nn.Linear(8, 2),
+        )
+
+    def evaluate(self, model, device):
+        torch.rand(3)
+        return super().evaluate(model, device)

@@ -26,6 +26,7 @@ from protocol.requests import (
     UpdateKind,
 )
 from protocol.tensors import Kind, TensorSpec
+from protocol.times import StepTimes
 from protocol.versions import Version
 
 LIFE = Life("w0", 3, 2)
@@ -50,6 +51,7 @@ def pushes(draw):
         "since": draw(st.none() | versions),
         "wait_seconds": draw(waits),
         "metrics": draw(st.dictionaries(st.text(), st.floats(allow_nan=False), max_size=3)),
+        "times": draw(st.none() | st.builds(StepTimes, counts, *[st.floats(0, limits.MAX_STEP_SECONDS)] * 4)),
     }
     if draw(st.booleans()):
         return Push(kind=UpdateKind.SKIP, **common)
@@ -114,7 +116,7 @@ def test_a_query_string_carries_numbers_as_text():
 def test_push(push):
     read = Push.read(wired(push), push.keys, pull=push.pull, since=push.since, wait_seconds=push.wait_seconds)
     assert read == push
-    assert read.metrics == push.metrics
+    assert (read.metrics, read.times) == (push.metrics, push.times)
 
 
 def test_a_push_re_sent_is_byte_identical_whether_or_not_it_asks_for_parameters():
@@ -167,6 +169,24 @@ def test_a_loss_that_has_diverged_may_be_reported():
     assert read.metrics["step"] == 3.0
 
 
+@pytest.mark.parametrize(
+    ("times", "words"),
+    [
+        ([1.0], "push: 'times' is .* it must be an object of at most 16 members"),
+        ({str(number): 0.0 for number in range(17)}, "an object of at most 16 members"),
+        ({"clock": 4}, "push: times: 'compute' is missing"),
+        (StepTimes(4, push_seconds=math.inf).to_fields(), "push: times: 'push' is inf, it must be a number from 0.0"),
+    ],
+)
+def test_the_times_of_the_iteration_before(times, words):
+    with pytest.raises(MalformedRequest, match=words):
+        Push.read(Fields(PUSH.to_fields() | {"times": times}, "push"), ())
+
+
+def test_what_is_told_beside_an_update_makes_no_other_update():
+    assert replace(PUSH, times=StepTimes(4, 1.0), metrics={"loss": 1.0}) == PUSH
+
+
 @pytest.mark.parametrize("groups", [[], [1], ["a", None], "a", ["g"] * (limits.MAX_GROUPS + 1)])
 def test_the_groups_of_a_join(groups):
     with pytest.raises(MalformedRequest, match="groups"):
@@ -193,7 +213,10 @@ readers = {
     "leave": (Leave(LIFE), Leave.read),
     "heartbeat": (Heartbeat(LIFE), Heartbeat.read),
     "pull": (Pull(life=LIFE, min_version=2, since=Version(1, 2)), lambda fields: Pull.read(fields, None)),
-    "push": (replace(PUSH, round=1, metrics={"loss": 1.0}), lambda fields: Push.read(fields, ("w",))),
+    "push": (
+        replace(PUSH, round=1, metrics={"loss": 1.0}, times=StepTimes(4, 1.0)),
+        lambda fields: Push.read(fields, ("w",)),
+    ),
     "barrier": (Barrier(LIFE, "b", 0), lambda fields: Barrier.read(fields, "b", None)),
     "policy": (SetPolicy("ssp", 1), lambda fields: SetPolicy.read(fields, "default")),
 }

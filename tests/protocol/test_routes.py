@@ -5,7 +5,9 @@ import re
 from protocol import routes
 
 PATHS = {name: value for name, value in vars(routes).items() if name.isupper() and value.startswith("/")}
-TYPES = {name: value for name, value in vars(routes).items() if name.isupper() and value.startswith("application/")}
+TYPES = {
+    name: value for name, value in vars(routes).items() if name.isupper() and re.match(r"(application|text)/", value)
+}
 HEADERS = {name: value for name, value in vars(routes).items() if name.endswith("_HEADER")}
 
 
@@ -19,13 +21,13 @@ def test_each_is_there_once():
 
 
 def test_what_a_client_asks_for_carries_the_version_of_the_surface():
-    unversioned = {"/metrics", "/livez", "/readyz", "/openapi.yaml"}
+    unversioned = {"/metrics", "/livez", "/readyz", "/openapi.yaml", "/", "/page/{file}"}
     assert all(path.startswith("/v1/") != (path in unversioned) for path in PATHS.values())
 
 
-def test_a_place_in_a_path_takes_a_rank_or_a_name():
+def test_a_place_in_a_path_takes_a_rank_a_name_or_a_file():
     places = {place for path in PATHS.values() for place in re.findall(r"{(.*?)}", path)}
-    assert places == {"rank", "name"}
+    assert places == {"rank", "name", "file"}
     assert routes.LEASE.format(rank="w0") == "/v1/workers/w0/lease"
 
 

@@ -6,8 +6,8 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner
@@ -15,9 +15,6 @@ from click.testing import CliRunner
 from ps.cli import command, main
 from ps.config import ServerConfig, StartError
 from ps.options import SETTINGS
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 HEAVY = ("torch", "aiohttp", "uvloop", "numpy", "safetensors", "structlog", "prometheus_client", "rich", "asyncio")
 
@@ -116,6 +113,63 @@ class TestConfigShow:
         assert said == "put --port behind the command: ps-serve config show --port ..."
 
 
+class TestTrace:
+    """The trace itself is the business of `tests/ps/observability/test_trace.py`."""
+
+    START = '{"is":"Started","epoch":7,"time":1.0}\n'
+
+    def run(self, *arguments: str) -> object:
+        with pytest.raises(SystemExit) as ended:
+            main(["trace", *arguments])
+        return ended.value.code
+
+    def test_to_standard_output(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        history = tmp_path / "history.jsonl"
+        history.write_text(self.START)
+        assert self.run(str(history)) == 0
+        names = [event["name"] for event in json.loads(capsys.readouterr().out)["traceEvents"]]
+        assert names[:2] == ["started", "process_name"]
+
+    def test_to_a_file(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        history, out = tmp_path / "history.jsonl", tmp_path / "trace.json"
+        history.write_text(self.START)
+        out.write_text("what was there before")
+        assert self.run(str(history), "-o", str(out)) == 0
+        assert capsys.readouterr().out == ""
+        assert json.loads(out.read_text())["traceEvents"]
+        assert sorted(tmp_path.iterdir()) == [history, out]
+
+    def test_half_a_line_at_the_end_is_told_and_all_above_it_is_there(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        history, out = tmp_path / "history.jsonl", tmp_path / "trace.json"
+        history.write_text(self.START + '{"t":0.5')
+        said = refused(capsys, "trace", str(history), "-o", str(out))
+        assert said.startswith(f"{history}, line 2: half a line, so its server was killed or still runs; the trace has")
+        assert json.loads(out.read_text())["traceEvents"][0]["name"] == "started"
+
+    @pytest.mark.parametrize("after", ["nonsense\n", '{"t":1,"event":{"is":"Asked"},"effects":[]}\n', None])
+    def test_what_is_no_history_leaves_nothing(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], after: str | None
+    ) -> None:
+        history, out = tmp_path / "history.jsonl", tmp_path / "trace.json"
+        history.write_text("loss 0.5\n" if after is None else self.START + after + self.START[:5] + "\n")
+        assert refused(capsys, "trace", str(history), "-o", str(out))
+        assert list(tmp_path.iterdir()) == [history]
+
+    def test_a_file_that_cannot_be_read_or_written(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        missing = tmp_path / "none.jsonl"
+        assert refused(capsys, "trace", str(missing)) == f"{missing}: No such file or directory"
+        history = tmp_path / "history.jsonl"
+        history.write_text(self.START)
+        said = refused(capsys, "trace", str(history), "-o", str(tmp_path / "none" / "trace.json"))
+        assert said.endswith("trace.json.part: No such file or directory")
+
+    def test_settings_are_not_silently_ignored(self, capsys: pytest.CaptureFixture[str]) -> None:
+        said = refused(capsys, "--port", "1", "trace", "history.jsonl")
+        assert said == "--port is for serving; ps-serve trace takes none of the settings"
+
+
 class TestMistakes:
     @pytest.mark.parametrize(
         ("arguments", "said"),
@@ -205,13 +259,20 @@ class TestServing:
         assert capsys.readouterr().err.strip() == ""
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["config", "show"]])
-def test_help_and_show_import_nothing_heavy(arguments: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(["--help"], "staleness"), (["config", "show"], "staleness"), (["trace", "history.jsonl"], "traceEvents")],
+)
+def test_what_does_not_serve_imports_nothing_heavy(arguments: list[str], said: str, tmp_path: Path) -> None:
+    (tmp_path / "history.jsonl").write_text(TestTrace.START)
     program = (
         "import sys; from ps.cli import command;"
         f"command.main({arguments!r}, standalone_mode=False);"
         f"print(*(name for name in {HEAVY!r} if name in sys.modules), file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path, env=environment
+    )
     assert done.stderr.strip() == ""
-    assert "staleness" in done.stdout
+    assert said in done.stdout

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from protocol import limits
-from worker.config import SettingError, WorkerConfig
+from worker.config import LONGEST_TAIL, SettingError, WorkerConfig
 
 
 def config(**settings: object) -> WorkerConfig:
@@ -41,8 +41,12 @@ def test_devices(device: str) -> None:
         ({"local_steps": 0}, "--local-steps is 0; it must be 1 or more"),
         ({"local_lr": 0.0}, "--local-lr is 0.0; it must be above 0"),
         ({"start_together": 0}, f"--start-together is 0; it must be 1 to {limits.MAX_RANKS}"),
+        ({"evaluate_every": -1}, "--evaluate-every is -1; it must be 0 or more"),
         ({"slow_seconds": -1.0}, "--slow is -1.0; it must be 0 or more"),
         ({"slow_turns": 0}, "--slow-turns is 0; it must be 1 or more"),
+        ({"slow_tail": 0.0}, "--slow-tail is 0.0; it must be above 0"),
+        ({"slow_tail": 1.5}, "--slow-tail draws pauses of --slow SECONDS or longer; give --slow too"),
+        ({"pace_seconds": float("inf")}, "--pace is inf; it must be 0 or more"),
         ({"metrics_port": 65536}, "--metrics-port is 65536; it must be 0 to 65535"),
         ({"log_level": "loud"}, "--log-level is 'loud'; it must be one of debug, info, warning, error"),
         ({"log_format": "xml"}, "--log-format is 'xml'; it must be one of auto, json, console"),
@@ -71,3 +75,29 @@ class TestBeingSlowOnPurpose:
         slow = config(slow_seconds=0.2, slow_turns=2)
         asleep = [[index for index in range(3) if slow.sleep_seconds(clock, index, 3)] for clock in range(8)]
         assert asleep == [[0], [0], [1], [1], [2], [2], [0], [0]]
+
+    def test_the_pace_is_everybodys_and_the_straggler_comes_on_top(self) -> None:
+        slow = config(pace_seconds=0.25, slow_seconds=0.5, slow_turns=1)
+        assert [slow.sleep_seconds(clock, 1, 2) for clock in range(4)] == [0.25, 0.75, 0.25, 0.75]
+
+    def test_the_tail_is_the_same_in_every_run_and_another_for_each_worker_and_seed(self) -> None:
+        def pauses(**settings: object) -> list[float]:
+            slow = config(slow_seconds=0.01, slow_tail=1.5, **settings)
+            return [slow.sleep_seconds(clock, 0, 4) for clock in range(50)]
+
+        assert pauses() == pauses()
+        assert pauses() != pauses(seed=1)
+        assert pauses() != pauses(rank="w1")
+
+    def test_the_tail_is_paretos_up_to_its_end(self) -> None:
+        slow = config(slow_seconds=1.0, slow_tail=1.5)
+        pauses = [slow.sleep_seconds(clock, 0, 4) for clock in range(10_000)]
+        assert min(pauses) >= 1.0
+        assert max(pauses) <= LONGEST_TAIL + 1e-9
+        for length in (2.0, 5.0, 20.0):
+            share = sum(pause > length for pause in pauses) / len(pauses)
+            assert share == pytest.approx(length**-1.5, abs=0.01)
+
+    def test_the_flattest_tail_has_an_end_too(self) -> None:
+        slow = config(slow_seconds=1.0, slow_tail=1e-6)
+        assert slow.sleep_seconds(0, 0, 1) == pytest.approx(LONGEST_TAIL)

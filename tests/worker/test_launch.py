@@ -46,7 +46,7 @@ class Gate:
             self._path.open("w").close()
 
 
-def run(server: str, *workers: str, gate: Gate | None = None) -> tuple[int, list[str]]:
+def run(server: str, *workers: str, gate: Gate | None = None, together: int = 1) -> tuple[int, list[str]]:
     """Run these programs as server and workers: the exit code, and all lines with their names."""
     lines: list[str] = []
 
@@ -59,7 +59,7 @@ def run(server: str, *workers: str, gate: Gate | None = None) -> tuple[int, list
         if gate:
             gate.see(lines[-1])
 
-    return launch.run(python(launch.SERVER, server), programs, write, stop_seconds=20), lines
+    return launch.run(python(launch.SERVER, server), programs, write, together, stop_seconds=20), lines
 
 
 def test_workers_get_the_address_and_the_server_ends_after_them() -> None:
@@ -71,6 +71,45 @@ def test_workers_get_the_address_and_the_server_ends_after_them() -> None:
 def test_a_worker_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
     gate = Gate(tmp_path / "gate", opened_by="launch: w0 ended with exit code 5")
     code, lines = run(SERVES, "raise SystemExit(5)", f"{gate.code} print('done')", gate=gate)
+    assert code == 5
+    assert lines[-1] == "w1: done"
+
+
+def serving_status(barriers: str) -> str:
+    """A server that answers every request with a status that has these barriers."""
+    return (
+        "import http.server, socketserver\n"
+        "class Handler(http.server.BaseHTTPRequestHandler):\n"
+        "    def do_GET(self):\n"
+        "        self.send_response(200)\n"
+        "        self.end_headers()\n"
+        f"        self.wfile.write(b'{barriers}')\n"
+        "    def log_message(self, *_): pass\n"
+        "server = http.server.HTTPServer(('127.0.0.1', 0), Handler)\n"
+        "print(f'http://127.0.0.1:{server.server_port}', flush=True)\n"
+        "server.serve_forever()"
+    )
+
+
+def test_a_worker_that_fails_before_the_start_ends_those_that_wait_for_it() -> None:
+    waits = "import signal; signal.pause()"
+    code, lines = run(serving_status('{"barriers": {}}'), "raise SystemExit(5)", waits, waits, together=3)
+    assert code == 5
+    assert lines[-2:] == [
+        "launch: w0 ended with exit code 5",
+        "launch: w0 failed before 3 workers could start together: the rest is ended",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("barriers", "together"),
+    [('{"barriers": {"start": 1}}', 2), ('{"barriers": {}}', 1), ("no status", 2)],
+    ids=["they had started", "enough are left", "the server does not say"],
+)
+def test_a_worker_that_fails_later_does_not(tmp_path: Path, barriers: str, together: int) -> None:
+    gate = Gate(tmp_path / "gate", opened_by="launch: w0 ended with exit code 5")
+    server = serving_status(barriers)
+    code, lines = run(server, "raise SystemExit(5)", f"{gate.code} print('done')", gate=gate, together=together)
     assert code == 5
     assert lines[-1] == "w1: done"
 
@@ -123,7 +162,9 @@ class TestCommandLines:
         def make(*arguments: str) -> tuple[Program, list[Program]]:
             seen: list[tuple[Program, list[Program]]] = []
 
-            def start(server: Program, workers: Callable[[str], Iterator[Program]], write: object) -> int:
+            def start(
+                server: Program, workers: Callable[[str], Iterator[Program]], write: object, together: int
+            ) -> int:
                 seen.append((server, list(workers("http://127.0.0.1:9"))))
                 return 0
 

@@ -21,6 +21,7 @@ from protocol.replies import (
 )
 from protocol.requests import Join, Leave, Life, Offer, Pull, Push, UpdateKind
 from protocol.tensors import Kind, TensorSpec
+from protocol.times import StepTimes
 from protocol.versions import Version
 from worker import backoff
 from worker.refusals import REACTIONS, Reaction
@@ -83,7 +84,8 @@ def test_the_plain_way():
     assert it.state is State.COMPUTING
     assert it.ask() is None
     assert (it.index, it.count) == (2, 3)
-    it.computed(UpdateKind.DELTA, 32, ("weight",), {"loss": 0.5})
+    times = StepTimes(3, 1.0, 0.1, 0.5, 0.2)
+    it.computed(UpdateKind.DELTA, 32, ("weight",), {"loss": 0.5}, times=times)
     push = it.ask()
     assert push == Push(
         life=Life("w0", 7, 1),
@@ -97,7 +99,7 @@ def test_the_plain_way():
         since=Version(7, 9),
         wait_seconds=20.0,
     )
-    assert push.metrics == {"loss": 0.5}
+    assert (push.metrics, push.times) == ({"loss": 0.5}, times)
     assert it.in_hand
     tell(it, PushPulled(pushed(4), granted(5, 10)))
     assert it.outcome == Outcome(4, Disposition.APPLIED, Reason.ON_ARRIVAL, 6, 0)

@@ -77,8 +77,26 @@ def test_where_the_time_goes(far_server, session, model):
     session.step(samples=1)
     times = session.times
     assert min(times.compute_seconds, times.push_seconds, times.wait_seconds, times.pull_seconds) > 0
+    assert times.clock == 0
     assert session.traffic.sent_bytes > 64
     assert session.traffic.received_bytes > 64
+
+
+def test_each_push_tells_the_times_of_the_iteration_before(far_server, session, model):
+    server = far_server
+    server.then(server.granted(), server.pushpulled(), server.pushpulled(1, 3))
+    session.attach(model)
+    told = []
+    for _ in range(2):
+        backward(model)
+        session.step(samples=1)
+        told.append(session.times.to_fields())
+    server.then(server.pushed(2, Disposition.SKIPPED), server.granted(3, 1))
+    session.skip()
+    first, second, third = pushes(server)
+    assert "times" not in first.message
+    assert [second.message["times"], third.message["times"]] == told
+    assert [times["clock"] for times in told] == [0, 1]
 
 
 def test_the_first_worker_offers_its_weights(far_server, model):

@@ -9,8 +9,8 @@ from typing import Final
 
 from protocol.metrics import Metric, MetricType
 
-# From linear regression to a large model's step, or a wait for a straggler.
-_SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+# From linear regression to a large model's step, or a wait of minutes for a straggler.
+_SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 
 
 def _timer(name: str, help: str, *labels: str) -> Metric:
@@ -30,6 +30,16 @@ PUSH_SECONDS: Final = _timer("push", "Time to hand in an update.")
 PULL_SECONDS: Final = _timer("pull", "Time to read parameters, less the wait.")
 
 LOSS: Final = _other(MetricType.GAUGE, "loss", "Training loss of the newest batch.")
+EVALUATION: Final = _other(
+    MetricType.GAUGE,
+    "evaluation",
+    "Figures on the held-out data, the accuracy for example; see --evaluate-every.",
+    "figure",
+)
+SENT_BYTES: Final = _other(MetricType.COUNTER, "sent_bytes_total", "Bytes of request bodies, heartbeats aside.")
+RECEIVED_BYTES: Final = _other(
+    MetricType.COUNTER, "received_bytes_total", "Bytes of response bodies, heartbeats aside."
+)
 SAMPLES: Final = _other(MetricType.COUNTER, "samples_total", "Training samples whose update was accepted.")
 CLOCK: Final = _other(MetricType.GAUGE, "clock", "Index of the next iteration.")
 LAG: Final = _other(MetricType.GAUGE, "lag", "Iterations ahead of the slowest worker, at the newest grant.")
@@ -59,6 +69,9 @@ CATALOGUE: Final = (
     PUSH_SECONDS,
     PULL_SECONDS,
     LOSS,
+    EVALUATION,
+    SENT_BYTES,
+    RECEIVED_BYTES,
     SAMPLES,
     CLOCK,
     LAG,

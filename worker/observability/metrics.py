@@ -10,13 +10,22 @@ from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, start_http_server
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    start_http_server,
+)
 
 from protocol.metrics import MetricType
 from worker.config import SettingError
 from worker.observability import catalogue
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from threading import Thread
     from wsgiref.simple_server import WSGIServer
 
@@ -58,12 +67,31 @@ class WorkerMetrics:
             for metric in catalogue.CATALOGUE
             if metric.type is MetricType.HISTOGRAM
         }
+        # A gauge without labels has a value from the start; before the first batch there is no loss.
+        registry.unregister(self._gauges[catalogue.LOSS])
+        self._has_loss = False
+        self._sent_bytes = self._received_bytes = 0
         self._gauges[catalogue.INFO].labels(rank, task, _program_version()).set(1)
+        ProcessCollector(registry=registry)
 
     def computed(self, seconds: float, loss: float) -> None:
         """Forward and backward pass are done."""
         self._histograms[catalogue.COMPUTE_SECONDS].observe(seconds)
         self._gauges[catalogue.LOSS].set(loss)
+        if not self._has_loss:
+            self._has_loss = True
+            self.registry.register(self._gauges[catalogue.LOSS])
+
+    def evaluated(self, figures: Mapping[str, float]) -> None:
+        """Figures on the held-out data, by name."""
+        for figure, value in figures.items():
+            self._gauges[catalogue.EVALUATION].labels(figure).set(value)
+
+    def exchanged(self, sent_bytes: int, received_bytes: int) -> None:
+        """Bytes of all requests and replies so far: the totals since the start."""
+        self._counters[catalogue.SENT_BYTES].inc(sent_bytes - self._sent_bytes)
+        self._counters[catalogue.RECEIVED_BYTES].inc(received_bytes - self._received_bytes)
+        self._sent_bytes, self._received_bytes = sent_bytes, received_bytes
 
     def pushed(self, seconds: float, disposition: Disposition, samples: int) -> None:
         """An update got its final disposition; `samples` is its weight."""

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 import safetensors.torch
-import timeline
 import torch
 from evaluation import Evaluator, Point, curve, reached
 
+from ps.observability import timeline
 from worker.tasks.digits import Digits
 
 

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import pytest
-import timeline
 from evaluation import Point
 from picture import draw
 from plan import MODES, Plan
 from report import Result
+
+from ps.observability import timeline
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

@@ -3,11 +3,12 @@ from __future__ import annotations
 import json
 
 import pytest
-import timeline
 from evaluation import Point
 from plan import MODES, Plan
 from report import DEFINITIONS, Result, meanings, table, write_json
 from rich.console import Console
+
+from ps.observability import timeline
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import torch
 from protocol.decoder import allocate_aligned
 from protocol.spans import Layout
 from ps.arithmetic.bodies import Body
-from ps.arithmetic.clipping import clip, scale
+from ps.arithmetic.clipping import clip, norm, scale
 from ps.arithmetic.runs import Chart
 
 
@@ -42,9 +42,10 @@ def test_bits_are_those_of_torch(gradient, max_norm, dtype, as_given):
             parameter.grad = values.clone()
             parameters.append(parameter)
     expected_norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm)
-    clipped, norm = clip(runs, max_norm, scratch)
+    assert norm(runs) == expected_norm.item()
+    clipped, found_norm = clip(runs, max_norm, scratch)
     found = [values for run in clipped for _, values in run.tensors()]
-    assert norm == expected_norm.item()
+    assert found_norm == expected_norm.item()
     assert all(torch.equal(a, b.grad) for a, b in zip(found, parameters, strict=True))
     assert bytes(sent.body) == before
 
@@ -57,6 +58,7 @@ def test_a_short_gradient_is_not_copied(gradient):
 
 def test_nothing_has_no_norm(gradient):
     assert clip([], 1.0, gradient) == ([], 0.0)
+    assert norm([]) == 0.0
 
 
 def test_scaling_may_work_in_its_own_scratch(gradient):

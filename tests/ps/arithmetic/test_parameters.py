@@ -132,6 +132,21 @@ def test_clipping_acts_once_after_aggregation(started, update, values):
     torch.testing.assert_close(values(step.snapshot)["w"], torch.tensor([[-0.6, -0.8]]))
 
 
+@pytest.mark.parametrize("kind", [OptimizerKind.SGD, OptimizerKind.ADAM])
+@pytest.mark.parametrize("aggregated", [True, False])
+def test_measuring_the_norm_changes_nothing(started, update, kind, aggregated):
+    start, sent = model(), gradients()
+    updates = [update(sent, samples=samples) for samples in ((1, 1) if aggregated else (1,))]
+    steps = [
+        started(OptimizerSettings(kind), start).step(2, updates, aggregated=aggregated, measure_norm=measure)
+        for measure in (False, True)
+    ]
+    assert bytes(steps[0].snapshot.body) == bytes(steps[1].snapshot.body)
+    assert steps[0].gradient_norm is None
+    total = torch.cat([sent[name].view(-1) for name in ("fc.weight", "fc.bias")]).norm().item()
+    assert steps[1].gradient_norm == pytest.approx(total, rel=1e-5)
+
+
 @pytest.mark.parametrize(("scale", "expected"), [(None, 0.25), (0.5, 0.5), (1.0, 1.0)])
 def test_a_delta_is_scaled_on_arrival_and_subtracted(started, update, values, scale, expected):
     config = OptimizerSettings(lr=1.0, delta_scale=scale)

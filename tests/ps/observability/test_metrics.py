@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from prometheus_client import generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
@@ -17,26 +19,39 @@ from ps.observability.metrics import GroupView, ServerMetrics, WorkerState, Work
 
 
 def of_two_workers() -> list[GroupView]:
-    workers = (WorkerView("w0", 7, 2, WorkerState.WAITING), WorkerView("w1", 5, 0, WorkerState.COMPUTING))
-    return [GroupView("default", version=12, live_versions=2, min_clock=5, workers=workers)]
+    workers = (
+        WorkerView("w0", 7, 2, WorkerState.WAITING, waiting_seconds=3.5, reported={"loss": 0.5, "accuracy": None}),
+        WorkerView("w1", 5, 0, WorkerState.COMPUTING, held_seconds=2.5),
+    )
+    return [view(workers, version=12, live_versions=2)]
+
+
+def view(workers, **changes) -> GroupView:
+    settings = {"policy": "ssp", "staleness_bound": 2, "learning_rate": 0.1}
+    return GroupView("default", min_clock=5, workers=workers, **(settings | changes))
 
 
 def with_everything_recorded() -> ServerMetrics:
     metrics = ServerMetrics(of_two_workers)
-    metrics.answered("/v1/params", "GET", 200)
+    metrics.begin_group("default")
+    metrics.answered("/v1/params", "GET", 200, 0.3)
     metrics.received("/v1/updates", 100)
     metrics.sent("/v1/params", 200)
-    metrics.refused(Code.NOT_GRANTED)
+    metrics.spared("default", 200)
+    metrics.refused("/v1/updates", Code.NOT_GRANTED)
     metrics.body_aborted()
     metrics.slow_reader_closed()
     metrics.pushed("default", Disposition.APPLIED, Reason.ON_ARRIVAL)
     metrics.non_finite("default")
     metrics.pull_answered("default", Reason.LAG, 0.2)
-    metrics.round_closed("default")
-    metrics.stepped("default", 0.01, [0, 4], 1.5)
+    metrics.pull_granted("default", 3)
+    metrics.round_closed("default", 2.5)
+    metrics.switched("default")
+    metrics.stepped("default", 0.01, [0, 4], [4096, 8192], 1.5)
     metrics.joined()
     metrics.departed(Reason.LEASE_EXPIRED)
-    metrics.checkpoint_saved(0.5)
+    metrics.begin_checkpoints(1.7e9)
+    metrics.checkpoint_saved(0.5, 10_000, 1.8e9)
     metrics.checkpoint_failed()
     metrics.event_loop_lagged(0.001)
     return metrics
@@ -76,7 +91,9 @@ def test_openmetrics_reads_it_as_well() -> None:
 def test_names_follow_the_conventions(metric) -> None:
     assert metric.name.startswith("leeway_server_")
     assert metric.help.endswith(".")
-    assert ("_seconds" in metric.name) == (metric.type is MetricType.HISTOGRAM and "staleness" not in metric.name)
+    if metric.type is MetricType.HISTOGRAM:
+        in_base_units = metric.name.endswith(("_seconds", "_bytes"))
+        assert in_base_units or metric.name in ("leeway_server_staleness", "leeway_server_grant_lag")
 
 
 def test_names_are_told_apart() -> None:
@@ -94,8 +111,21 @@ class TestLiveState:
         assert value("leeway_server_version", {"group": "default"}) == 12
         assert value("leeway_server_workers", {"group": "default", "state": "waiting"}) == 1
 
-        groups[0] = GroupView("default", version=13, live_versions=1, min_clock=5, workers=groups[0].workers[1:])
+        assert value("leeway_server_waiting_seconds_total", {"group": "default", "rank": "w0"}) == 3.5
+        assert value("leeway_server_barrier_held_seconds_total", {"group": "default", "rank": "w1"}) == 2.5
+        assert value("leeway_server_reported", {"rank": "w0", "figure": "loss"}) == 0.5
+        assert math.isnan(value("leeway_server_reported", {"rank": "w0", "figure": "accuracy"}))
+        assert value("leeway_server_policy", {"group": "default", "mode": "ssp"}) == 1
+        assert value("leeway_server_staleness_bound", {"group": "default"}) == 2
+        assert value("leeway_server_learning_rate", {"group": "default"}) == 0.1
+
+        left = groups[0].workers[1:]
+        groups[0] = view(left, version=13, live_versions=1, policy="sync", staleness_bound=None)
         assert value("leeway_server_clock", {"group": "default", "rank": "w0"}) is None
+        assert value("leeway_server_waiting_seconds_total", {"group": "default", "rank": "w0"}) is None
+        assert value("leeway_server_reported", {"rank": "w0", "figure": "loss"}) is None
+        assert value("leeway_server_policy", {"group": "default", "mode": "ssp"}) is None
+        assert value("leeway_server_staleness_bound", {"group": "default"}) is None
         assert value("leeway_server_version", {"group": "default"}) == 13
         assert value("leeway_server_workers", {"group": "default", "state": "waiting"}) == 0
 
@@ -108,7 +138,7 @@ class TestLiveState:
 
 def test_a_step_counts_each_update_in_it() -> None:
     metrics = ServerMetrics()
-    metrics.stepped("default", 0.02, [0, 0, 4], None)
+    metrics.stepped("default", 0.02, [0, 0, 4], [4096, 4096, 5000], None)
     value = metrics.registry.get_sample_value
     group = {"group": "default"}
     assert value("leeway_server_steps_total", group) == 1
@@ -116,4 +146,35 @@ def test_a_step_counts_each_update_in_it() -> None:
     assert value("leeway_server_staleness_bucket", group | {"le": "0.0"}) == 2
     assert value("leeway_server_staleness_bucket", group | {"le": "5.0"}) == 3
     assert value("leeway_server_apply_seconds_sum", group) == pytest.approx(0.02)
+    assert value("leeway_server_update_bytes_bucket", group | {"le": "4096.0"}) == 2
     assert value("leeway_server_gradient_norm", group) is None
+
+
+def test_a_group_is_counted_from_zero() -> None:
+    metrics = ServerMetrics()
+    metrics.begin_group("default")
+    value, group = metrics.registry.get_sample_value, {"group": "default"}
+    for name in ("steps_total", "switches_total", "non_finite_total", "spared_bytes_total", "round_seconds_count"):
+        assert value(f"leeway_server_{name}", group) == 0, name
+    assert value("leeway_server_gradient_norm", group) is None, "0 would be a claim"
+
+
+def test_what_an_alert_watches_is_counted_from_zero() -> None:
+    value = ServerMetrics().registry.get_sample_value
+    assert value("leeway_server_departures_total", {"reason": "lease-expired"}) == 0
+    assert value("leeway_server_checkpoints_total", {"outcome": "failed"}) == 0
+
+
+class TestCheckpoints:
+    def test_have_no_time_where_there_are_none(self) -> None:
+        assert ServerMetrics().registry.get_sample_value("leeway_server_checkpoint_timestamp_seconds") is None
+
+    def test_have_that_of_the_newest(self) -> None:
+        metrics = ServerMetrics()
+        value = metrics.registry.get_sample_value
+        metrics.begin_checkpoints(1.7e9)
+        assert value("leeway_server_checkpoint_timestamp_seconds") == 1.7e9
+        metrics.checkpoint_saved(0.5, 10_000, 1.8e9)
+        metrics.checkpoint_saved(0.5, 10_000, 1.9e9)
+        assert value("leeway_server_checkpoint_timestamp_seconds") == 1.9e9
+        assert value("leeway_server_checkpoint_bytes_total") == 20_000

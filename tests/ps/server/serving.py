@@ -89,7 +89,7 @@ class Server:
     async def state(self):
         """All that a request must not change when it is refused: the status, the version, the parameters' bytes."""
         status = (await self.get("/v1/status")).json
-        del status["uptime_seconds"]
+        del status["uptime_seconds"], status["time"]
         for worker in status["workers"]:
             del worker["lease_left_seconds"]
         parameters = await self.get("/v1/params", {"Accept": rawclient.FRAME})

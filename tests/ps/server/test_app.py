@@ -10,7 +10,7 @@ from tests.ps.server.rawclient import FRAME, frame
 
 
 class TestUnknown:
-    @pytest.mark.parametrize("path", ["/", "/v1", "/v1/", "/v2/params", "/v1/params/", "/v1/workers/a/b/c", "/%00"])
+    @pytest.mark.parametrize("path", ["/page", "/v1", "/v1/", "/v2/params", "/v1/params/", "/v1/workers/a/b/c", "/%00"])
     async def test_route(self, server, path):
         async with server.untouched():
             (await server.get(path)).refused(404, "not-found", "/openapi.yaml")
@@ -124,7 +124,8 @@ class TestMetrics:
         reply = await server.get("/metrics")
         assert reply.kind == "text/plain"
         families = {family.name: family for family in text_string_to_metric_families(reply.body.decode())}
-        assert {metric.name.removesuffix("_total") for metric in catalogue.CATALOGUE} <= families.keys()
+        declared = {metric.name.removesuffix("_total") for metric in catalogue.CATALOGUE}
+        assert declared - families.keys() == {"leeway_server_checkpoint_timestamp_seconds"}, "nothing is saved here"
         (clock,) = families["leeway_server_clock"].samples
         assert (clock.labels, clock.value) == ({"group": "default", "rank": "w0"}, 1)
 
@@ -139,6 +140,24 @@ class TestMetrics:
         body = frame({}, {"extra": np.ones(5, np.float32)})
         await server.put("/v1/params", body, {"Content-Type": FRAME})
         assert server.metric("received_bytes_total", route=routes.PARAMS) == received + len(body)
+
+    async def test_requests_are_timed_by_their_route(self, server):
+        before = server.metric("request_seconds_count", route=routes.PARAMS)
+        for target in ("/v1/params", "/v1/params?min_version=99", "/v1/params?clock=x"):
+            await server.get(target)
+        assert server.metric("request_seconds_count", route=routes.PARAMS) == before + 3
+        assert 0 < server.metric("request_seconds_sum", route=routes.PARAMS) < 60
+
+    async def test_refusals_go_by_route_and_code(self, server):
+        await server.get("/v1/params?group=none")
+        await server.put("/v1/policy?group=none", {"mode": "async"})
+        await server.get("/nowhere")
+        for route, code in (
+            (routes.PARAMS, "unknown-group"),
+            (routes.POLICY, "unknown-group"),
+            ("unknown", "not-found"),
+        ):
+            assert server.metric("refused_total", route=route, code=code) == 1, route
 
     async def test_a_rank_is_gone_with_its_worker(self, server, worker):
         assert b'rank="w0"' in (await server.get("/metrics")).body

@@ -299,7 +299,8 @@ class TestStatusAndHealth:
         assert told["groups"]["default"]["tensors"] == 4
         assert told["groups"]["default"]["live_versions"] == 1
         assert [one["rank"] for one in told["workers"]] == ["w0"]
-        assert told["workers"][0]["groups"]["default"] == {"clock": 0, "lag": 0, "state": "computing"}
+        progress = {"clock": 0, "lag": 0, "state": "computing", "waiting_seconds": 0.0, "held_seconds": 0.0}
+        assert told["workers"][0]["groups"]["default"] == progress
 
     async def test_ready_when_there_is_something_to_pull(self, start):
         server = await start()

@@ -9,6 +9,7 @@ from protocol.reasons import Reason
 from protocol.replies import Disposition, Pushed, refuse
 from protocol.requests import Join, Life, Pull, Push, UpdateKind
 from protocol.tensors import Kind, TensorSpec
+from protocol.times import StepTimes
 from protocol.versions import Version
 from ps.core.effects import Answered, Apply, Contribution, Initialize, Parked
 from ps.core.events import Asked, Gone, Heard, Published, Stop, Tick
@@ -52,7 +53,17 @@ def test_a_start_on_the_same_file_goes_on_below(rows):
 
 
 def test_event_and_effects_with_all_their_fields(rows):
-    push = Push(LIFE, 3, 7, UpdateKind.GRADIENT, samples=8, keys=("w",), since=Version(17, 7), metrics={"loss": 0.5})
+    push = Push(
+        LIFE,
+        3,
+        7,
+        UpdateKind.GRADIENT,
+        samples=8,
+        keys=("w",),
+        since=Version(17, 7),
+        metrics={"loss": 0.5},
+        times=StepTimes(2, 0.5, 0.25, 1.0, 0.125),
+    )
     apply = Apply("default", 8, UpdateKind.GRADIENT, (Contribution("w0", 8, (5,)),), aggregated=False, live=1)
     (_, row) = rows((1.23456789, Asked(5, push), [apply]))
     assert row["t"] == 1.234568
@@ -61,6 +72,8 @@ def test_event_and_effects_with_all_their_fields(rows):
     assert message["life"] == {"is": "Life", "rank": "w0", "epoch": 17, "incarnation": 1}
     assert (message["clock"], message["kind"], message["keys"], message["since"]) == (3, "gradient", ["w"], "17.7")
     assert message["metrics"] == {"loss": 0.5}
+    seconds = {"compute_seconds": 0.5, "push_seconds": 0.25, "wait_seconds": 1.0, "pull_seconds": 0.125}
+    assert message["times"] == {"is": "StepTimes", "clock": 2, **seconds}
     (effect,) = row["effects"]
     assert effect["is"] == "Apply"
     assert effect["contributions"] == [{"is": "Contribution", "rank": "w0", "samples": 8, "bodies": [5]}]

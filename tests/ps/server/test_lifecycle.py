@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from ps.config import ServerConfig, StartError
 from ps.server import lifecycle
 from ps.server.lifecycle import machine_settings, optimizer_settings
 from tests.ps.server import rawclient
+from tests.ps.server.eventstream import watch
 
 ROOT = Path(__file__).parents[3]
 PROGRAM = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from ps.cli import main; main(sys.argv[1:])"
@@ -28,8 +28,8 @@ class Process:
     def __init__(self, process, host, port):
         self.process, self.host, self.port = process, host, port
 
-    def connect(self):
-        return rawclient.connect(self.host, self.port)
+    def connect(self, *, small=False):
+        return rawclient.connect(self.host, self.port, small=small)
 
     async def request(self, method, target, body=None, headers=None):
         async with self.connect() as connection:
@@ -122,14 +122,14 @@ class TestStop:
                 states = [one["groups"]["default"]["state"] for one in status["workers"]]
                 if "waiting" in states and status["groups"]["default"]["readers_waiting"]:
                     break
-        began = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
-        for reply in await asyncio.gather(*parked):
+        async with asyncio.timeout(rawclient.PATIENCE_SECONDS):  # they would have waited for a minute
+            replies = await asyncio.gather(*parked)
+        for reply in replies:
             reply.refused(503, "stopping")
             assert reply.headers["retry-after"] == "1"
         code, said = await server.ended()
         assert code == 0, said
-        assert time.monotonic() - began < 2.0
         assert "Traceback" not in said
 
         # The saved state is gone on from: the same epoch, the version of before.
@@ -147,6 +147,19 @@ class TestStop:
             server.process.send_signal(signal.SIGINT)
             code, said = await server.ended()
             assert code == 0, said
+
+    async def test_viewers_are_told_so_and_do_not_hold_it_up(self, run):
+        server = await run()
+        async with watch(server) as stream, watch(server) as silent, watch(server) as gone:
+            for one in (stream, silent, gone):
+                await one.greeting()
+            gone.connection.abort()
+            server.process.send_signal(signal.SIGTERM)
+            *_, last = await stream.rest()
+            assert (last.event, last.data["kind"]) == ("decision", "stopping")
+            code, said = await server.ended()
+            assert code == 0, said
+            assert "Traceback" not in said, said
 
     async def test_the_end_of_the_run_and_its_history(self, run, tmp_path):
         server = await run("--mode", "async", "--until", "1", "--history", tmp_path / "history.jsonl")

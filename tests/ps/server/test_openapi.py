@@ -17,6 +17,7 @@ from protocol.reasons import Reason
 from protocol.replies import Disposition
 from protocol.requests import UpdateKind
 from protocol.tensors import DTYPES, Kind
+from protocol.times import StepTimes
 from ps.arithmetic.schedules import Schedule
 from ps.arithmetic.settings import OptimizerKind, OptimizerSettings
 from ps.core.policies import MODES
@@ -155,6 +156,8 @@ class TestEnums:
         assert schemas["Integer"]["maximum"] == fields.MAX_INTEGER
         assert schemas["Push"]["properties"]["parts"]["maximum"] == limits.MAX_PARTS
         assert schemas["Push"]["properties"]["metrics"]["maxProperties"] == limits.MAX_REPORTED_METRICS
+        assert schemas["StepSeconds"]["maximum"] == limits.MAX_STEP_SECONDS
+        assert schemas["StepTimes"]["maxProperties"] == limits.MAX_STEP_TIMES
         assert schemas["Barrier"]["properties"]["parties"]["maximum"] == limits.MAX_RANKS
         assert schemas["SetPolicy"]["properties"]["staleness"]["maximum"] == limits.MAX_STALENESS
         assert schemas["Join"]["properties"]["session"]["maxLength"] == limits.MAX_SESSION_LENGTH
@@ -175,7 +178,7 @@ class TestReplies:
         worker = await server.join("w1")
         granted = await worker.pull()
         check(granted.frame.message, "Granted")
-        check(worker.push_message(metrics={"loss": 1.0}), "Push")
+        check(worker.push_message(metrics={"loss": 1.0}, times=StepTimes(0, 0.5).to_fields()), "Push")
         check((await worker.push(gradient, metrics={"loss": float("inf")})).json, "Pushed")
         check((await server.get("/v1/status")).json, "Status")
         check((await server.post("/v1/workers", {"rank": "w1", "session": worker.session})).json, "Joined")

@@ -9,33 +9,19 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from protocol.errors import Code
 from protocol.metrics import MetricType
-from protocol.reasons import Reason
-from protocol.replies import Disposition
+from tests.worker.observability.recorded import with_everything_recorded
 from worker.config import SettingError
 from worker.observability.catalogue import CATALOGUE
 from worker.observability.metrics import SkipCause, WorkerMetrics
 
 
-def with_everything_recorded() -> WorkerMetrics:
-    metrics = WorkerMetrics("w0", "digits")
-    metrics.pulled(0.01, clock=7, lag=2)
-    metrics.waited(0.3, Reason.LAG)
-    metrics.computed(0.1, loss=0.25)
-    metrics.pushed(0.02, Disposition.APPLIED, samples=64)
-    metrics.stepped(0.4)
-    metrics.skipped(SkipCause.OVERFLOW)
-    metrics.dropped(Code.OLD_EPOCH)
-    metrics.rejoined(Code.EVICTED)
-    metrics.reconnected()
-    return metrics
-
-
 def test_every_entry_is_exposed_and_nothing_else() -> None:
     text = generate_latest(with_everything_recorded().registry).decode()
-    exposed = {family.name: family for family in parse(text) if not family.name.endswith("_created")}
-    assert set(exposed) == {metric.name.removesuffix("_total") for metric in CATALOGUE}
+    exposed = {family.name: family for family in parse(text)}
+    assert {name for name in exposed if not name.startswith("process_")} == {
+        metric.name.removesuffix("_total") for metric in CATALOGUE
+    }
     for metric in CATALOGUE:
         family = exposed[metric.name.removesuffix("_total")]
         assert (family.type, family.documentation) == (metric.type, metric.help)
@@ -58,6 +44,29 @@ def test_values_are_what_was_recorded() -> None:
     assert value("leeway_worker_loss") == 0.25
     assert value("leeway_worker_wait_seconds_sum", {"reason": "lag"}) == pytest.approx(0.3)
     assert value("leeway_worker_pushes_total", {"disposition": "applied"}) == 1
+    assert value("leeway_worker_evaluation", {"figure": "accuracy"}) == 0.75
+
+
+def test_bytes_are_told_as_totals() -> None:
+    metrics = with_everything_recorded()
+    metrics.exchanged(700, 900)
+    metrics.exchanged(700, 950)
+    value = metrics.registry.get_sample_value
+    assert value("leeway_worker_sent_bytes_total") == 700
+    assert value("leeway_worker_received_bytes_total") == 950
+
+
+def test_there_is_no_loss_before_the_first_batch() -> None:
+    metrics = WorkerMetrics("w0", "digits")
+    assert metrics.registry.get_sample_value("leeway_worker_loss") is None
+    metrics.computed(0.1, loss=0.0)
+    metrics.computed(0.1, loss=3.0)
+    assert metrics.registry.get_sample_value("leeway_worker_loss") == 3.0
+
+
+def test_the_process_is_watched_too() -> None:
+    text = generate_latest(WorkerMetrics("w0", "digits").registry).decode()
+    assert "\nprocess_resident_memory_bytes " in text
 
 
 def test_every_cause_of_a_skip_is_explained() -> None:

@@ -3,8 +3,9 @@ from __future__ import annotations
 import json
 
 import pytest
-import timeline
-from timeline import Iteration, Wait
+
+from ps.observability import timeline
+from ps.observability.timeline import Iteration, Wait
 
 
 def test_the_start_is_when_the_last_worker_is_through_the_barrier(ssp_rows):

@@ -1,20 +1,21 @@
 """What happened in a run, read from the history that the server wrote (`ps-serve --history`).
 
 The one rule: every figure about time, lag and staleness comes from the server's own record of its decisions, by one
-clock; how often the demo looked at the server has no part in it.
+clock; how often anybody looked at the server has no part in it.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ps.observability.recording import Recording
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
     from pathlib import Path
 
-    Row = Mapping[str, Any]
+    from ps.observability.recording import Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +94,8 @@ class Timeline:
 
 
 def read(history: Path) -> Timeline:
-    """Read a history file. Raises `OSError` when it cannot be read, `ValueError` when it is none."""
-    with history.open(encoding="utf-8") as lines:
-        return follow(json.loads(line) for line in lines)
+    """Read a history file of one start. Raises `OSError` when it cannot be read, `HistoryError` when it is none."""
+    return follow(Recording(history))
 
 
 def follow(rows: Iterable[Row]) -> Timeline:

@@ -1,0 +1,126 @@
+// What the page knows of the run: the newest status, the half minute before it, the curve, the decisions.
+//
+// The one rule: it holds what the server said and what follows from it by counting. It draws nothing and waits for
+// nothing. A new epoch is a new run: nothing of the old one stays.
+
+import { extended } from "./figures.js";
+import { Trail } from "./trail.js";
+
+/** Decisions that are kept. */
+const MOST_DECISIONS = 1000;
+
+/** A worker that was not heard of for this share of its lease is in trouble: heartbeats come three times a lease. */
+const SILENT_SHARE = 0.5;
+
+const RANKS = new Intl.Collator("en", { numeric: true });
+
+export class Run {
+  status = null;
+  points = [];
+  decisions = [];
+  /** Grows with every decision; says whether the log has to be drawn. */
+  news = 0;
+  #trail = new Trail();
+  #leaseSeconds = 0;
+
+  /** Take a message of the stream. */
+  take(event, data) {
+    if (event === "status") this.#status(data);
+    else if (event === "curve") this.points = data.points;
+    else if (event === "point") this.points = extended(this.points, data);
+    else if (event === "decision") this.#decision(data);
+  }
+
+  get groups() {
+    return Object.keys(this.status?.groups ?? {});
+  }
+
+  /** The server says that it ends: on purpose, or because the run has reached its end. */
+  get ending() {
+    if (this.status?.finished || this.#said("finished")) return "finished";
+    return this.status?.stopping || this.#said("stopping") ? "stopping" : null;
+  }
+
+  /** Null before the first status, or where there is no such group. */
+  view(name) {
+    const group = this.status?.groups[name];
+    if (!group) return null;
+    const members = this.status.workers.filter((worker) => worker.groups[name]);
+    const workers = members.map((worker) => this.#worker(worker, name));
+    workers.sort((one, other) => RANKS.compare(one.rank, other.rank));
+    const awaitedBy = new Map();
+    for (const worker of workers) {
+      if (worker.state !== "waiting") continue;
+      for (const rank of worker.why?.waiting_for ?? []) awaitedBy.set(rank, (awaitedBy.get(rank) ?? 0) + 1);
+    }
+    for (const worker of workers) worker.awaitedBy = awaitedBy.get(worker.rank) ?? 0;
+    return {
+      ...group,
+      name,
+      workers,
+      uptime: this.status.uptime_seconds,
+      until: this.status.until,
+      stepsRate: this.#trail.rate(`steps ${name}`, 5),
+      updatesRate: this.#trail.rate(`updates ${name}`, 5),
+    };
+  }
+
+  #status(status) {
+    if (this.status !== null && this.status.epoch !== status.epoch) {
+      this.points = [];
+      this.decisions = [];
+      this.news += 1;
+      this.#trail = new Trail();
+      this.#leaseSeconds = 0;
+    }
+    this.status = status;
+    const totals = new Map();
+    for (const [name, group] of Object.entries(status.groups)) {
+      totals.set(`steps ${name}`, group.steps ?? group.version);
+      totals.set(`updates ${name}`, group.updates);
+    }
+    for (const worker of status.workers) {
+      this.#leaseSeconds = Math.max(this.#leaseSeconds, worker.lease_left_seconds);
+      for (const [name, progress] of Object.entries(worker.groups)) {
+        totals.set(life("waiting", name, worker), progress.waiting_seconds);
+        totals.set(life("held", name, worker), progress.held_seconds);
+      }
+    }
+    this.#trail.add(status.uptime_seconds, totals);
+  }
+
+  #worker(worker, name) {
+    const progress = worker.groups[name];
+    const left = worker.lease_left_seconds;
+    return {
+      rank: worker.rank,
+      incarnation: worker.incarnation,
+      reported: worker.reported ?? {},
+      clock: progress.clock,
+      lag: progress.lag,
+      state: progress.state,
+      why: progress.why ?? null,
+      heldSeconds: progress.held_seconds ?? 0,
+      waitingShare: this.#trail.share(life("waiting", name, worker)),
+      heldShare: this.#trail.share(life("held", name, worker), 10),
+      leaseLeft: left,
+      silentSeconds: left < this.#leaseSeconds * SILENT_SHARE ? this.#leaseSeconds - left : null,
+    };
+  }
+
+  #decision(decision) {
+    const last = this.decisions.at(-1);
+    if (last && decision.id <= last.id) return; // told again after a new connection
+    this.decisions.push(decision);
+    if (this.decisions.length > MOST_DECISIONS) this.decisions.shift();
+    this.news += 1;
+  }
+
+  #said(kind) {
+    return this.decisions.at(-1)?.kind === kind;
+  }
+}
+
+function life(what, group, worker) {
+  return `${what} ${group} ${worker.incarnation} ${worker.rank}`;
+}

@@ -1,0 +1,81 @@
+"""The command `ps-top`: watch a run in the terminal, as the live page shows it in a browser.
+
+The one rule: `--help` imports nothing heavy, whatever goes wrong is one line on stderr, and the terminal is left as it
+was found.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Final, NoReturn
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_FAILED, _BAD_USAGE, _INTERRUPTED = 1, 2, 130
+
+_HELP = """Watch a run: who is ahead, who waits for whom and why, how stale the updates are.
+
+URL is where ps-serve listens. Ctrl-C ends the watching, not the run. When the output is no terminal, one snapshot is
+printed, as with --once. NO_COLOR=1 takes the color away; it tells nothing that the words do not."""
+
+_EXAMPLES = """\b
+Examples:
+  ps-top
+  ps-top http://trainer:8080
+  ps-top --once http://trainer:8080 | grep waits"""
+
+CONTEXT_SETTINGS: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@click.command("ps-top", help=_HELP, epilog=_EXAMPLES, context_settings=CONTEXT_SETTINGS)
+@click.argument("url", default="http://127.0.0.1:8080", envvar="PS_SERVER")
+@click.option("--once", is_flag=True, help="Print one snapshot with every worker, and exit.")
+@click.option(
+    "--refresh",
+    type=click.FloatRange(0.1, 60.0),
+    default=0.5,
+    show_default=True,
+    metavar="SECONDS",
+    help="Draw anew at most this often.",
+)
+@click.option("--group", metavar="NAME", help="The group to show. Default: the first one.")
+@click.version_option(package_name="leeway", prog_name="ps-top")
+def command(url: str, once: bool, refresh: float, group: str | None) -> int:
+    from ps.top import watching
+    from ps.top.stream import server_url
+
+    try:
+        url = server_url(url)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    try:
+        if once or not sys.stdout.isatty():
+            watching.once(url, group)
+        else:
+            watching.live(url, group, refresh)
+    except watching.Unwatchable as error:
+        print(f"ps-top: {error}", file=sys.stderr)
+        return _FAILED
+    except KeyboardInterrupt:
+        # Before click sees it, who would print an empty line after the terminal's ^C.
+        return _INTERRUPTED
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run `ps-top` and end the process: 0 done, 1 no server to watch, 2 a mistake in the call, 130 interrupted."""
+    try:
+        code = command.main(arguments, prog_name="ps-top", standalone_mode=False)
+    except click.Abort:
+        code = _INTERRUPTED
+    except click.ClickException as error:
+        print(f"ps-top: {' '.join(error.format_message().split())}", file=sys.stderr)
+        code = _BAD_USAGE
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

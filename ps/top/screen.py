@@ -1,0 +1,252 @@
+"""What is shown of a run, as lines of text: head, a lane for each worker, staleness, loss, decisions.
+
+The one rule: it is a function of what is known, the room there is and the time. A line is never wider than the room,
+and with more workers than lines, those who wait and those who are waited for come first.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from rich.cells import cell_len, set_cell_size
+from rich.text import Text
+
+from ps.top.bars import bar, columns, spark
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from ps.top.watched import Watched
+
+# Below this nothing fits beside each other; a narrower terminal cuts the lines off.
+_LEAST_WIDTH = 40
+
+_BAR_CELLS = 12
+_RANK_CELLS = 14
+_DECISIONS = 6
+
+# Lanes that are shown before anything below them is.
+_LEAST_LANES = 4
+
+# Besides the words, which say the same: nothing here is told by a color alone.
+_WAITS, _AWAITED, _COMPUTES = "yellow", "bold red", "green"
+_DATA, _FAINT, _STRONG, _ALARM = "cyan", "dim", "bold", "bold red"
+
+
+def render(watched: Watched, width: int, height: int | None, now: float) -> Text:
+    """At most `height` lines (None: as many as there are) of `width` cells. `now`: seconds since 1970."""
+    width = max(width, _LEAST_WIDTH)
+    if watched.status is None:
+        lines = [Text(f"{watched.url}: {watched.lost_because or 'nothing has come yet'}")]
+    else:
+        lines = _lines(watched, width, height, now)
+    for line in lines[:height]:
+        line.truncate(width, overflow="ellipsis")
+    return Text("\n").join(lines[:height])
+
+
+def _lines(watched: Watched, width: int, height: int | None, now: float) -> list[Text]:
+    head, loss, staleness = list(_head(watched, width, now)), list(_loss(watched, width)), list(_staleness(watched))
+    decisions = list(_decisions(watched))
+    below: list[Text] = []
+    room = None if height is None else height - len(head) - 2 - min(_LEAST_LANES, sum(1 for _ in watched.workers()))
+    # The first of them stay the longest. Of the decisions a few are as good as all.
+    for section in (loss, staleness, decisions):
+        if section and room is not None:
+            section = section[: room - 1] if section is decisions and room >= 3 else section
+            if len(section) >= room:
+                continue
+            room -= len(section) + 1
+        below += [Text(), *section] if section else []
+    fits = None if height is None else max(1, height - len(head) - 2 - len(below))
+    return [*head, Text(), *_lanes(watched, fits), *below]
+
+
+# The head.
+
+
+def _head(watched: Watched, width: int, now: float) -> Iterator[Text]:
+    status, group = watched.status or {}, watched.group
+    version = status.get("program", {}).get("version", "")
+    named = f"  group {watched.group_name}" if len(status["groups"]) > 1 else ""
+    yield _apart(
+        Text.assemble((f"leeway {version}".strip(), _STRONG), f"  {watched.url}{named}"),
+        Text(f"up {_duration(status['uptime_seconds'])}"),
+        width,
+    )
+    rates = watched.rates()
+    told = [
+        _policy(group["policy"]),
+        f"version {group['version']}",
+        f"epoch {status['epoch']}",
+        *((f"{rates[0]:.1f} steps/s", f"{rates[1]:.1f} updates/s") if rates else ()),
+    ]
+    yield Text("  ".join(told))
+    if watched.lost_since is not None:
+        yield _lost(watched, now)
+    elif status["stopping"] or status["finished"]:
+        yield Text("the run is finished" if status["finished"] else "the server is stopping", style=_STRONG)
+    else:
+        yield _summary(watched)
+
+
+def _lost(watched: Watched, now: float) -> Text:
+    assert watched.lost_since is not None
+    assert watched.status is not None
+    since = time.strftime("%H:%M:%S", time.localtime(watched.lost_since))
+    if watched.status["stopping"] or watched.status["finished"]:
+        finished = "the run is finished; " if watched.status["finished"] else ""
+        return Text(f"{finished}the server stopped at {since}", style=_STRONG)
+    ago = _duration(max(0.0, now - watched.lost_since))
+    return Text(f"the server does not answer since {since} ({ago}): {watched.lost_because}", style=_ALARM)
+
+
+def _policy(policy: dict[str, Any]) -> str:
+    bound = f" (bound {policy['staleness']})" if policy.get("staleness") is not None else ""
+    change = "" if policy.get("switching_at") is None else ", a switch is under way"
+    return f"{policy['mode']}{bound}{change}"
+
+
+def _summary(watched: Watched) -> Text:
+    """How many there are and who holds up how many."""
+    states = [progress["state"] for _, progress in watched.workers()]
+    waiting = states.count("waiting")
+    text = Text(f"{len(states)} worker{'' if len(states) == 1 else 's'}, {waiting or 'none'} waiting")
+    awaited = sorted(watched.awaited().items(), key=lambda one: -one[1])
+    if awaited:
+        text.append(" for ").append(", ".join(rank for rank, _ in awaited), style=_AWAITED)
+    if watched.group.get("readers_waiting"):
+        text.append(f"; {watched.group['readers_waiting']} readers wait")
+    return text
+
+
+# The lanes.
+
+
+def _lanes(watched: Watched, fits: int | None) -> Iterator[Text]:
+    """The lanes' head, and at most `fits` lines of lanes."""
+    workers, awaited = list(watched.workers()), watched.awaited()
+    if not workers:
+        yield Text("no worker is here", style=_FAINT)
+        return
+    shown, rest = workers, []
+    if fits is not None and len(workers) > fits:
+        # Sorting is stable: within a class they stay in the order of their ranks.
+        urgent = sorted(workers, key=lambda one: _urgency(one[0]["rank"], one[1], awaited))
+        shown, rest = urgent[: fits - 1], urgent[fits - 1 :]
+    longest = max((cell_len(worker["rank"]) for worker, _ in shown), default=0)
+    ranks = min(max(longest, len("worker")), _RANK_CELLS)
+    bound = watched.group["policy"].get("staleness")
+    # One who waits under ssp is one beyond the bound.
+    scale = max([1, *(progress["lag"] for _, progress in workers), *(() if bound is None else (bound + 1,))])
+    head = f"{'worker':{ranks}} {'clock':>7} {'lag':>4} {'':{_BAR_CELLS}} {'waited':>6} {'loss':>8}  what it does"
+    yield Text(head, style=_FAINT)
+    for worker, progress in shown:
+        yield _lane(watched, worker, progress, ranks, scale, bound, awaited)
+    if rest:
+        yield Text(f"... and {len(rest)} more: {_tally(rest)}", style=_FAINT)
+
+
+def _urgency(rank: str, progress: dict[str, Any], awaited: dict[str, int]) -> int:
+    return 0 if rank in awaited else 1 if progress["state"] == "waiting" else 2
+
+
+def _lane(
+    watched: Watched,
+    worker: dict[str, Any],
+    progress: dict[str, Any],
+    ranks: int,
+    scale: int,
+    bound: int | None,
+    awaited: dict[str, int],
+) -> Text:
+    rank, lag, state = worker["rank"], progress["lag"], progress["state"]
+    share = watched.share_waiting(rank, worker["incarnation"])
+    loss = worker.get("reported", {}).get("loss")
+    style = _AWAITED if rank in awaited else _WAITS if state == "waiting" else _COMPUTES if state == "computing" else ""
+    line = Text(f"{set_cell_size(rank, ranks)} {progress['clock']:>7} {lag:>4} ")
+    line.append(bar(lag, scale, _BAR_CELLS, bound), style=style)
+    line.append(f" {'' if share is None else f'{share:.0%}':>6} {_number(loss):>8}  ")
+    doing = _doing(progress)
+    if rank in awaited:
+        count = awaited[rank]
+        doing = f"{'WAITED FOR' if count == 1 else f'WAITED FOR by {count}'}, {doing}"
+    return line.append(doing, style=style)
+
+
+def _doing(progress: dict[str, Any]) -> str:
+    if progress["state"] != "waiting":
+        return "computes" if progress["state"] == "computing" else "idle"
+    why = progress["why"]
+    whom = why.get("waiting_for", [])
+    # "w0 leads w1 by 4 > 3": the words name all that there is to say, for whom too.
+    return f"waits: {why['detail']}" if why.get("detail") else f"waits for {', '.join(whom) or why['reason']}"
+
+
+def _tally(workers: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> str:
+    counts: dict[str, int] = {}
+    for _, progress in workers:
+        counts[progress["state"]] = counts.get(progress["state"], 0) + 1
+    return ", ".join(f"{number} {state}" for state, number in sorted(counts.items()))
+
+
+# What stands below.
+
+
+def _staleness(watched: Watched) -> Iterator[Text]:
+    """The distribution of the updates' staleness since the server's start."""
+    told = watched.group.get("staleness")
+    if not told or not sum(told["counts"]):
+        return
+    bounds, counts, total = told["bounds"], told["counts"], sum(told["counts"])
+    labels = [f"{bound:g}" for bound in bounds] + [f">{bounds[-1]:g}"]
+    used = 1 + max(place for place, count in enumerate(counts) if count)
+    shares = [f"{count / total:.0%}" if count >= 0.005 * total else "<1%" if count else "" for count in counts]
+    drawn = "".join(f"{3 * column:>5}" for column in columns(counts[:used]))
+    yield Text.assemble(("staleness ", _FAINT), (drawn, _DATA))
+    yield Text("versions  " + "".join(f"{label:>5}" for label in labels[:used]), style=_FAINT)
+    yield Text("          " + "".join(f"{share:>5}" for share in shares[:used]))
+
+
+def _loss(watched: Watched, width: int) -> Iterator[Text]:
+    losses = watched.losses()
+    if len(losses) < 2:
+        return
+    first, last = _number(losses[0][1]), _number(losses[-1][1])
+    span = f" over {_duration(losses[-1][0] - losses[0][0])}"
+    room = width - len("loss ") - len(first) - len(last) - len(span) - 2
+    line = spark([loss for _, loss in losses], max(8, room))
+    yield Text.assemble(("loss ", _FAINT), f"{first} ", (line, _DATA), f" {last}", (span, _FAINT))
+
+
+def _decisions(watched: Watched) -> Iterator[Text]:
+    """The newest first."""
+    if watched.decisions:
+        yield Text("decisions", style=_FAINT)
+    for told in list(watched.decisions)[: -_DECISIONS - 1 : -1]:
+        at = time.strftime("%H:%M:%S", time.localtime(told["time"]))
+        who = f"{told['rank']}: " if told.get("rank") else ""
+        words = " ".join(str(told.get("detail") or told.get("reason") or "").split())
+        yield Text.assemble((f"{at} ", _FAINT), f"{told['kind']:<11} {who}{words}")
+
+
+def _apart(left: Text, right: Text, width: int) -> Text:
+    """Two ends of one line; the right one gives way."""
+    gap = width - left.cell_len - right.cell_len
+    return left.append(" " * gap).append_text(right) if gap >= 2 else left
+
+
+def _number(value: float | None) -> str:
+    """Four significant digits or so, in eight characters at most (nine below zero)."""
+    if value is None:
+        return ""
+    return f"{value:.4f}" if 0.001 <= abs(value) < 100 else f"{value:.3g}"
+
+
+def _duration(seconds: float) -> str:
+    whole = int(seconds)
+    hours, minutes = whole // 3600, whole // 60 % 60
+    if hours:
+        return f"{hours}:{minutes:02}:{whole % 60:02}"
+    return f"{minutes}:{whole % 60:02}" if minutes else f"{whole} s"

@@ -1,0 +1,40 @@
+"""What both sides expose, to the linter of Prometheus itself."""
+
+import shutil
+import subprocess
+
+import pytest
+from prometheus_client import generate_latest
+
+from tests.ps.server.eventful import SETTINGS, live_through
+from tests.ps.server.serving import serve
+from tests.worker.observability.recorded import with_everything_recorded
+
+PROMTOOL = shutil.which("promtool")
+
+pytestmark = pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed (Debian: prometheus)")
+
+
+def problems(text):
+    """What it complains about: nothing when all is well."""
+    done = subprocess.run([PROMTOOL, "check", "metrics"], input=text, capture_output=True, timeout=60)
+    complaints = (done.stdout + done.stderr).decode()
+    assert bool(done.returncode) == bool(complaints)
+    return complaints
+
+
+async def test_a_server_is_clean(tmp_path):
+    async with serve(**SETTINGS, state_dir=tmp_path) as server:
+        waiting = await live_through(server)
+        reply = await server.get("/metrics")
+        assert problems(reply.body) == ""
+        server.runtime.stop()
+        await waiting
+
+
+def test_a_worker_is_clean():
+    assert problems(generate_latest(with_everything_recorded().registry)) == ""
+
+
+def test_what_is_not_clean_is_seen():
+    assert "_total" in problems(b"# HELP x Without a suffix.\n# TYPE x counter\nx 1\n")

@@ -1,0 +1,193 @@
+"""The page's modules that only count: the stream's format, rates, series, words. They run where they will be used."""
+
+import json
+
+import pytest
+
+from tests.end_to_end.commands import Commands
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def modules(browser, tmp_path_factory):
+    """`modules(module, expression)`: the value of a JavaScript expression in which `m` is the module."""
+    with Commands(tmp_path_factory.mktemp("server")) as running:
+        browser.open(running.serve().url + "/")
+        yield browser.imported
+
+
+def test_a_stream_is_taken_apart_wherever_it_is_cut(modules):
+    text = (
+        ': hello\nevent: status\r\ndata: {"a":\r\ndata: 1}\r\n\r\nid: 7\rdata:x\r\revent: empty\n\ndata\n\nretry: 1\n\n'
+    )
+    whole = [
+        {"event": "status", "data": '{"a":\n1}', "id": None},
+        {"event": "message", "data": "x", "id": "7"},
+        {"event": "message", "data": "", "id": None},
+    ]
+    script = f"""(() => {{
+        const text = {json.dumps(text)};
+        const cuts = [...Array(text.length + 1).keys()].map((cut) => {{
+            const parser = new m.Parser();
+            return [...parser.feed(text.slice(0, cut)), ...parser.feed(text.slice(cut))];
+        }});
+        const parser = new m.Parser();
+        return [...cuts, [...text].flatMap((letter) => parser.feed(letter))];
+    }})()"""
+    found = modules("sse.js", script)
+    assert len(found) == len(text) + 2
+    assert all(messages == whole for messages in found)
+
+
+def test_rates_are_differences_of_totals_of_one_life(modules):
+    script = """(() => {
+        const trail = new m.Trail(30);
+        const said = [];
+        for (let at = 0; at <= 100; at += 0.25) {
+            const totals = new Map([['steady', at * 4], ['late', Math.max(0, at - 95) * 2]]);
+            totals.set('reborn', at < 98 ? at : at - 98);
+            if (at > 99.9) totals.set('new', 5);
+            trail.add(at, totals);
+        }
+        return ['steady', 'late', 'reborn', 'new', 'unknown'].map((name) => [trail.rate(name), trail.rate(name, 5)]);
+    })()"""
+    steady, late, reborn, new, unknown = modules("trail.js", script)
+    assert steady == pytest.approx([4, 4])
+    assert late == pytest.approx([10 / 30, 2], abs=0.02)
+    assert reborn == pytest.approx([1, 1]), "the total before the new life does not count"
+    assert new == unknown == [None, None], "one measurement says nothing of a rate"
+    script = """(() => {
+        const trail = new m.Trail();
+        trail.add(0, new Map([['w', 0]]));
+        trail.add(0.1, new Map([['w', 0.1]]));
+        const soon = trail.share('w');
+        trail.add(2, new Map([['w', 2.1]]));
+        return [soon, trail.share('w')];
+    })()"""
+    assert modules("trail.js", script) == [None, 1], "too soon to say; and no more than all of the time"
+
+
+POINTS = [
+    {
+        "seconds": at,
+        "groups": {"g": {"version": at * 2, "updates": at * 6, "min_clock": at // 2, "figures": figures}},
+    }
+    for at, figures in enumerate([{}, {"loss": 3.0, "accuracy": 0.1}, {"loss": None}, {"loss": 2.0, "b": 1.0}])
+]
+
+
+def test_curves_leave_out_what_was_not_measured(modules):
+    points = json.dumps(POINTS)
+    assert modules("figures.js", f"m.figureNames({points}, 'g')") == ["loss", "accuracy", "b"]
+    assert modules("figures.js", f"m.series({points}, 'g', 'loss')") == [{"x": 1, "y": 3}, {"x": 3, "y": 2}]
+    assert modules("figures.js", f"m.series({points}, 'g', 'loss', 'min_clock')") == [
+        {"x": 0, "y": 3},
+        {"x": 1, "y": 2},
+    ]
+    assert modules("figures.js", f"m.series({points}, 'other', 'loss')") == []
+    assert modules("figures.js", f"m.rates({points}, 'g', 'updates')") == [{"x": x, "y": 6} for x in (1, 2, 3)]
+
+
+def test_the_history_is_bounded_and_in_order(modules):
+    script = """(() => {
+        let points = [];
+        for (let seconds = 0; seconds < 5000; seconds += 1) points = m.extended(points, {seconds});
+        points = m.extended(points, {seconds: 17});
+        return points.map((point) => point.seconds);
+    })()"""
+    seconds = modules("figures.js", script)
+    assert 512 <= len(seconds) <= 1024
+    assert seconds == sorted(set(seconds))
+    assert seconds[-1] == 4999
+
+
+def test_ticks_and_histograms(modules):
+    assert modules("figures.js", "m.ticks(0, 10, 5)") == [0, 2, 4, 6, 8, 10]
+    assert modules("figures.js", "m.ticks(0.31, 0.47, 4)") == pytest.approx([0.35, 0.4, 0.45])
+    assert modules("figures.js", "[0.7, 1, 3, 99].map(m.roundUp)") == pytest.approx([1, 1, 5, 100])
+    assert modules("figures.js", "m.bucketNames([0, 1, 3, 5])") == ["0", "1", "2–3", "4–5", ">5"]
+    assert modules("figures.js", "m.histogramMean([0, 1, 3], [3, 1, 0, 0])") == {"mean": 0.25, "exact": True}
+    assert modules("figures.js", "m.histogramMean([0, 1, 3], [0, 0, 2, 0])") == {"mean": 2.5, "exact": False}
+    assert modules("figures.js", "m.histogramMean([0, 1], [0, 0, 0])") is None
+
+
+def test_words(modules):
+    said = modules("words.js", "[0, 3.21, 59.9, 61, 3700, 90000, NaN].map(m.duration)")
+    assert said == ["0.0 s", "3.2 s", "59 s", "1 min 01 s", "1 h 01 min", "1 d 1 h", "–"]
+    assert modules("words.js", "[null, 0, 0.001, 0.426, 1].map(m.percent)") == [
+        "–",
+        "0\u202f%",
+        "<1\u202f%",
+        "43\u202f%",
+        "100\u202f%",
+    ]
+    said = modules("words.js", "[0.12345, 12.3456, 12345, 0.00001, null].map(m.figure)")
+    assert said == ["0.1235", "12.35", "12345", "1.00\u2009e-5", "–"]
+    assert modules("words.js", "m.names(['a', 'b', 'c', 'd'])") == "a, b, c and 1 more"
+    modes = [
+        {"mode": "sync", "staleness": None, "switching_at": 91},
+        {"mode": "async", "staleness": None, "switching_at": None},
+        {"mode": "ssp", "staleness": 0, "switching_at": None},
+        {"mode": "ssp", "staleness": 3, "switching_at": None},
+    ]
+    assert modules("words.js", f"{json.dumps(modes)}.map(m.policy)") == [
+        "sync: all in rounds, from clock 91 on",
+        "async: no bound",
+        "ssp: nobody ahead",
+        "ssp: at most 3 ahead",
+    ]
+
+
+def worker(rank, clock, state="computing", awaited=0, held=0.0, reason="lag", whom=()):
+    why = {"reason": reason, "detail": f"{rank} waits", "waiting_for": list(whom)} if state == "waiting" else None
+    measured = {"heldShare": held, "waitingShare": 0.0, "silentSeconds": None}
+    return {"rank": rank, "clock": clock, "lag": clock, "state": state, "why": why, "awaitedBy": awaited} | measured
+
+
+def view(mode, workers, staleness=None, switching_at=None, **more):
+    policy = {"mode": mode, "staleness": staleness, "switching_at": switching_at}
+    round_ = {"number": 7, "state": "open", "waits_for": []}
+    return {"policy": policy, "workers": workers, "round": round_, "min_clock": 0, "version": 9, "until": None} | more
+
+
+@pytest.mark.parametrize(
+    ("seen", "headline"),
+    [
+        (view("ssp", []), "No worker is here"),
+        (view("ssp", [], version=0), "No worker has joined yet"),
+        (view("ssp", [worker("a", 0), worker("b", 1)]), "Nobody holds the others up"),
+        (view("ssp", [worker("a", 0, held=0.9), worker("b", 1)]), "a holds the others up"),
+        (view("ssp", [worker("a", 0, held=0.3), worker("b", 0, held=0.4)]), "b and a hold the others up"),
+        (view("ssp", [worker("a", 0, held=0.1), worker("b", 1, "waiting")]), "Nobody holds the others up"),
+        (view("ssp", [worker("a", 0, held=None, awaited=1), worker("b", 1, held=None)]), "a holds the others up"),
+        (view("sync", [worker("a", 0, "waiting", reason="waiting-for-workers")]), "Waiting for more workers"),
+    ],
+)
+def test_the_verdict(modules, seen, headline):
+    assert modules("glance.js", f"m.glance({json.dumps(seen)}, null)")["headline"] == headline
+
+
+def test_the_gate(modules):
+    def track(seen):
+        return modules("glance.js", f"m.track({json.dumps(seen)})")
+
+    field = [worker("a", 0), worker("b", 3)]
+    assert track(view("ssp", field, 2)) == {"last": 3, "gate": 2.5, "label": "bound 2"}
+    assert track(view("ssp", field, 1000)) == {"last": 4, "gate": None, "label": "bound 1\u202f000 →"}
+    assert track(view("sync", [worker("a", 0)])) == {"last": 1, "gate": 0.5, "label": "round 7"}
+    assert track(view("async", field)) == {"last": 4, "gate": None, "label": ""}
+    assert track(view("sync", field, switching_at=5)) == {"last": 5, "gate": 4.5, "label": "sync from 5"}
+
+
+def test_of_many_those_that_matter_are_shown(modules):
+    field = [worker(f"w{index}", 1) for index in range(100)]
+    field[40] = worker("w40", 0, awaited=99, held=1.0)
+    field[70] = worker("w70", 9)
+    field[80] |= {"silentSeconds": 9}
+    field[90] |= {"waitingShare": 0.9}
+    shown = modules("glance.js", f"m.notable({json.dumps(field)}, 6)")
+    ranks = [one["rank"] for one in shown]
+    assert {"w40", "w70", "w80", "w90"} <= set(ranks)
+    assert len(ranks) == 6
+    assert ranks == sorted(ranks, key=lambda rank: int(rank[1:]))

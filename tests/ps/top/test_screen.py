@@ -1,0 +1,200 @@
+"""What a person sees, as text of a fixed width."""
+
+import io
+import os
+import time
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from ps.top.screen import render
+from ps.top.stream import Message
+from ps.top.watched import Watched
+from tests.ps.top.telling import START, decision, leads, point, status, worker
+
+
+@pytest.fixture(autouse=True)
+def _universal_time(monkeypatch):
+    monkeypatch.setitem(os.environ, "TZ", "UTC")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+WORKERS = (
+    worker("w0", 649, 4, "waiting", waited=8.0, loss=0.1741461604833603, why=leads("w0", "w1", 4, 3)),
+    worker("w1", 645, loss=12.5),
+    worker("w2", 647, 2, loss=None),
+    worker("w10", 646, 1, "idle", loss=123456.0),
+)
+
+
+def watched(*workers, group=None, **changes):
+    one = Watched("http://127.0.0.1:8080", group)
+    idle = [worker(told["rank"], 0) for told in workers]
+    one.take(Message("status", status(*idle, seconds=10.0, steps=0)))
+    one.take(Message("status", status(*idle, seconds=26.0, steps=192, updates=420)))
+    one.take(Message("status", status(*workers, seconds=30.0, steps=240, updates=500, **changes)))
+    return one
+
+
+RUN = watched(*WORKERS, staleness=(700, 250, 49, 0, 1))
+RUN.take(Message("curve", {"points": [point(second, 2.4 - 0.02 * second) for second in range(100)]}))
+for number, (kind, rank, detail) in enumerate(
+    (("joined", "w0", "life 1 of this rank"), ("waits", "w0", "w0 leads w1 by 4 > 3"), ("switched", None, "to\nssp")), 1
+):
+    RUN.take(Message("decision", decision(number, kind, detail, rank)))
+
+
+def shown(one, width=80, height=None, now=START, **console):
+    out = Console(file=io.StringIO(), width=width, **({"color_system": None} | console))
+    out.print(render(one, width, height, now), soft_wrap=True)
+    return out.file.getvalue().rstrip("\n").splitlines()
+
+
+def test_the_whole_picture():
+    assert shown(RUN) == [
+        "leeway 0.1.0  http://127.0.0.1:8080                                      up 30 s",
+        "ssp (bound 3)  version 241  epoch 17  12.0 steps/s  20.0 updates/s",
+        "4 workers, 1 waiting for w1",
+        "",
+        "worker   clock  lag              waited     loss  what it does",
+        "w0         649    4 █████████│██    40%   0.1741  waits: w0 leads w1 by 4 > 3",
+        "w1         645    0          │       0%  12.5000  WAITED FOR, computes",
+        "w2         647    2 ██████   │       0%           computes",
+        "w10        646    1 ███      │       0% 1.23e+05  idle",
+        "",
+        "loss 2.4000 ████▇▇▇▇▇▇▇▆▆▆▆▆▆▆▆▅▅▅▅▅▅▅▄▄▄▄▄▄▃▃▃▃▃▃▃▃▂▂▂▂▂▂▂▁▁▁▁ 0.4200 over 1:39",
+        "",
+        "staleness   ███  ▃▃▃  ▁▁▁       ▁▁▁",
+        "versions      0    1    2    3    5",
+        "            70%  25%   5%       <1%",
+        "",
+        "decisions",
+        "02:20:07 switched    to ssp",
+        "02:20:06 waits       w0: w0 leads w1 by 4 > 3",
+        "02:20:05 joined      w0: life 1 of this rank",
+    ]
+
+
+@pytest.mark.parametrize("width", [20, 40, 79, 80, 200])
+@pytest.mark.parametrize("height", [1, 2, 5, 8, 10, 13, 17, 24, 60])
+def test_it_fits(width, height):
+    for one in (RUN, watched(), watched(*(worker(f"rank-with-a-long-name-{n}", 7) for n in range(100)))):
+        lines = shown(one, width, height)
+        assert len(lines) <= height
+        assert all(cell_len(line) <= max(width, 40) for line in lines)
+
+
+def test_what_gives_way_when_the_terminal_is_small():
+    titles = ("loss", "staleness", "decisions", "w10")
+    there = {height: {title for title in titles if any(line.startswith(title) for line in shown(RUN, 80, height))}
+             for height in (24, 17, 15, 12, 9)}  # fmt: skip
+    assert there[24] == set(titles)
+    assert there[17] == {"loss", "staleness", "w10"}
+    assert there[15] == {"loss", "staleness", "w10"}
+    assert there[12] == {"loss", "w10"}
+    assert there[9] == {"w10"}
+
+
+def test_of_the_decisions_some_are_as_good_as_all():
+    lines = shown(RUN, 80, 19)
+    assert lines[-2:] == ["02:20:07 switched    to ssp", "02:20:06 waits       w0: w0 leads w1 by 4 > 3"]
+
+
+def test_those_who_wait_and_those_who_are_waited_for_come_first():
+    crowd = [worker(f"w{n}", 10, 0 if n == 77 else 3) for n in range(100)]
+    crowd[42] = worker("w42", 14, 4, "waiting", why=leads("w42", "w77", 4, 3))
+    crowd[50] = worker("w50", 14, 0, "idle")
+    lines = shown(watched(*crowd), 80, 12)
+    ranks = [line.split()[0] for line in lines[5:]]
+    assert ranks == ["w77", "w42", "w0", "w1", "w2", "w3", "..."]
+    assert lines[-1] == "... and 94 more: 93 computing, 1 idle"
+    assert len(shown(watched(*crowd))) == 105
+
+
+def test_a_thousand_workers_are_cheap():
+    crowd = [worker(f"w{n}", 14, 4, "waiting", why=leads(f"w{n}", "w999", 4, 3)) for n in range(999)]
+    one = watched(*crowd, worker("w999", 10))
+    began = time.process_time()
+    lines = shown(one, 80, 24)
+    assert time.process_time() - began < 0.5
+    assert "WAITED FOR by 999, computes" in lines[5]
+    assert lines[2] == "1000 workers, 999 waiting for w999"
+
+
+def test_a_round_that_waits():
+    why = {"reason": "round-open", "detail": "round 7 waits for w1", "waiting_for": ["w1"]}
+    lines = shown(watched(worker("w0", 7, 1, "waiting", why=why), worker("w1", 6), mode="sync", bound=None))
+    assert lines[1].startswith("sync  version 241")
+    assert lines[5].endswith("waits: round 7 waits for w1")
+    assert "│" not in lines[5]
+    why = {"reason": "own-update", "detail": "", "waiting_for": []}
+    assert shown(watched(worker("w0", 7, 1, "waiting", why=why)))[5].endswith("waits for own-update")
+
+
+def test_nobody_is_there():
+    lines = shown(watched())
+    assert lines[2] == "0 workers, none waiting"
+    assert lines[4:] == ["no worker is here"]
+
+
+def test_nothing_has_come_yet():
+    assert shown(Watched("http://test")) == ["http://test: nothing has come yet"]
+
+
+def test_the_server_is_silent():
+    one = watched(*WORKERS)
+    one.lost(START + 100, "no connection: Connection refused")
+    lines = shown(one, now=START + 225)
+    assert lines[2] == "the server does not answer since 02:21:44 (2:05): no connection: Connection refused"[:79] + "…"
+    assert lines[5].startswith("w0 ")
+
+
+@pytest.mark.parametrize(
+    ("changes", "before", "after"),
+    [
+        ({"finished": True}, "the run is finished", "the run is finished; the server stopped at 02:21:44"),
+        ({"stopping": True}, "the server is stopping", "the server stopped at 02:21:44"),
+    ],
+)
+def test_the_end_of_a_run(changes, before, after):
+    one = watched(**changes)
+    assert shown(one)[2] == before
+    one.lost(START + 100, "it has ended the connection")
+    assert shown(one)[2] == after
+
+
+def test_of_several_groups_it_is_said_which_one_is_shown():
+    groups = {name: status()["groups"]["default"] for name in ("body", "head")}
+    one = Watched("http://test", "head")
+    one.take(Message("status", status(groups=groups)))
+    assert shown(one)[0].startswith("leeway 0.1.0  http://test  group head")
+
+
+def test_a_server_that_tells_less():
+    told = status(worker("w0", 1))
+    for name in ("steps", "updates", "staleness"):
+        del told["groups"]["default"][name]
+    del told["program"]
+    del told["workers"][0]["groups"]["default"]["waiting_seconds"]
+    one = Watched("http://test")
+    one.take(Message("status", told))
+    assert shown(one)[-1].startswith("w0 ")
+
+
+def test_colors_and_none():
+    colored = "\n".join(shown(RUN, color_system="standard", force_terminal=True, no_color=False))
+    assert "\x1b[" in colored
+    assert "\x1b[" not in "\n".join(shown(RUN))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.4, "0 s"), (59.9, "59 s"), (61, "1:01"), (3599, "59:59"), (36_000, "10:00:00")]
+)
+def test_times(seconds, words):
+    one = Watched("http://test")
+    one.take(Message("status", status(seconds=seconds)))
+    assert shown(one)[0].endswith(f"up {words}")
