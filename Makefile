@@ -5,7 +5,7 @@
 # PIP_ARGS  more options for pip. On Linux the public index's torch brings CUDA, several gigabytes that a machine
 #           without a GPU has no use for. Name an index with CPU builds of torch, and the smaller one is taken:
 #           make demo PIP_ARGS="--extra-index-url URL"
-# ARGS      options for the demo and the benchmarks: make demo ARGS="--only ssp"
+# ARGS      options for the demo, the benchmarks and the load tests: make demo ARGS="--only ssp"
 
 PYTHON ?= python3
 PIP_ARGS ?=
@@ -19,14 +19,17 @@ READY := $(VENV)/.ready
 # protocol and ps.core are pure: their own tests alone have to reach every branch.
 PURE_TESTS := tests/protocol tests/ps/core
 
-.PHONY: help demo test lint bench format clean
+.PHONY: help demo test system lint bench load dashboards format clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo    train digits with four workers under sync, ssp and async, and compare (under 90 s)"
 	@echo "make test    everything that must hold: format, types, layers, tests, coverage"
+	@echo "make system  what some tests need of the system: Prometheus and Chromium; installed if root, else named"
 	@echo "make lint    the part of it that runs no tests"
 	@echo "make bench   measure against raw sockets and DDP; writes a page under docs/benchmarks"
+	@echo "make load    compare sync, async, SSP and DDP under stragglers; writes a report there, within an hour"
+	@echo "make dashboards  write the Grafana dashboards and the rules for Prometheus anew"
 	@echo "make format  put the sources in order"
 	@echo "make clean   remove what the other commands have made, except $(VENV)"
 
@@ -39,10 +42,13 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/python -P examples/demo $(ARGS)
 
-test: lint
+test: lint system
 	$(BIN)/coverage run -m pytest $(PURE_TESTS)
 	$(BIN)/coverage report --fail-under=100
 	$(BIN)/python -m pytest tests $(PURE_TESTS:%=--ignore=%)
+
+system: $(READY)
+	@PYTHONPATH=. $(BIN)/python -P -m tests.system
 
 lint: $(READY)
 	$(BIN)/ruff check
@@ -53,6 +59,12 @@ lint: $(READY)
 
 bench: $(READY)
 	PYTHONPATH=. $(BIN)/python -P -m tests.bench $(ARGS)
+
+load: $(READY)
+	PYTHONPATH=. $(BIN)/python -P -m tests.load $(ARGS)
+
+dashboards: $(READY)
+	PYTHONPATH=. $(BIN)/python -P -m dashboards
 
 format: $(READY)
 	$(BIN)/ruff check --fix
