@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import worker
 from tests.load.reader import Reader, Refused
-from worker.tasks.task import resolve
 from worker.config import START_BARRIER
+from worker.tasks.task import resolve
 
 if TYPE_CHECKING:
     from pathlib import Path
