@@ -106,11 +106,11 @@ class _Trainer:
 
     def train(self) -> None:
         session, config = self._session, self._config
-        session.attach(self._model)
         if config.start_together > 1 and session.client.session.barriers.get(START_BARRIER, 0) == 0:
+            # Before the first pull: whoever has pulled is in the open round, and the others would wait for it in the
+            # next one while it waits for them here.
             session.barrier(START_BARRIER, config.start_together)
-            # What was pulled before the others came says "worker 0 of 1": which share of the data is whose has changed.
-            session.pull()
+        session.attach(self._model)
         while not session.finished and (config.steps is None or session.clock < config.steps):
             self._iterate()
 

@@ -36,6 +36,15 @@ def test_nobody_passes_the_bound_while_one_is_slow(commands):
     assert max(facts.staleness) <= (2 * 2 + 1) * (3 - 1)
 
 
+def test_workers_start_together_on_a_server_that_has_begun(commands):
+    server = commands.serve("--workers", 1, "--mode", "sync")
+    commands.work(SMALL, server, "first", "--batch-size", 8, "--steps", 3).wait()
+    # Whoever of them comes first must not be in a round already while it waits for the other.
+    for process in commands.workers(2, SMALL, server, "--batch-size", 8, "--start-together", 2, "--steps", 8):
+        process.wait()
+    assert server.status()["groups"]["default"]["min_clock"] == 8
+
+
 @pytest.mark.parametrize("mode", ["sync", "ssp"])
 def test_the_dead_hold_up_nobody_for_longer_than_their_lease(commands, mode):
     server = commands.serve(

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Protocol
 
 from tests.load import ddp, leeway, tunnel
-from tests.load.search import Attempt, Choice, choose
+from tests.load.search import MOST_BEYOND, Attempt, Choice, choose, families, pooled
 from tests.load.stragglers import Nobody
 from tests.load.trials import Trial
 
@@ -123,17 +123,30 @@ class Campaign:
         return tuple(system for system in scenario.systems if not (system.is_ddp and no_tunnel))
 
     def _search(self, scenario: Scenario) -> dict[System, float]:
-        """The learning rate of each system, on equal machines and without a slow network."""
+        """The learning rate of each system, on equal machines and without a slow network.
+
+        First the grid, the systems in turns; then beyond it, whoever is best at its edge.
+        """
         systems, rates = self._systems(scenario), scenario.learning_rates
         wanted = [one for one in systems if len(rates) > 1 and (*scenario.setup, one) not in self._chosen]
         quick = replace(scenario, network=None)
         attempts: dict[System, list[Attempt]] = {system: [] for system in wanted}
+
+        def attempt(system: System, rate: float) -> None:
+            trial = Trial(quick, system, Nobody(), scenario.seeds[0], rate, scenario.search_seconds)
+            attempts[system].append(Attempt.of(self._run(trial)))
+
         for rate in rates if wanted else ():
             for system in wanted:
-                trial = Trial(quick, system, Nobody(), scenario.seeds[0], rate, scenario.search_seconds)
-                attempts[system].append(Attempt.of(self._run(trial)))
-        for system, tried in attempts.items():
-            self._chosen[*scenario.setup, system] = choose(system, tried)
+                attempt(system, rate)
+        for family in families(wanted):
+            choice = choose(family[0], pooled([attempts[one] for one in family]))
+            while len(choice.attempts) < len(rates) + MOST_BEYOND and (rate := choice.beyond) is not None:
+                for system in family:
+                    attempt(system, rate)
+                choice = choose(family[0], pooled([attempts[one] for one in family]))
+            for system in family:
+                self._chosen[*scenario.setup, system] = Choice(system, choice.learning_rate, tuple(attempts[system]))
         choices = [self._chosen.get((*scenario.setup, one)) or Choice(one, rates[0], ()) for one in systems]
         self._findings.choices[scenario.name] = choices
         return {choice.system: choice.learning_rate for choice in choices}

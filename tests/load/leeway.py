@@ -94,12 +94,13 @@ def _through_network(stack: ExitStack, trial: Trial, folder: Path, url: str) -> 
 
 
 def _gather(reader: Reader, ranks: Sequence[str], processes: Sequence[Fork]) -> None:
-    """Wait until all workers have passed the barrier at the start. Raises `Failed`."""
+    """Wait until all workers have passed the barrier at the start, and there are parameters. Raises `Failed`."""
     deadline = time.monotonic() + ANSWER_SECONDS
     while True:
         status = reader.status()
         live = {worker["rank"] for worker in status["workers"]}
-        if live.issuperset(ranks) and status["barriers"].get(START_BARRIER, 0):
+        passed = status["barriers"].get(START_BARRIER, 0) and status["groups"]["default"]["version"]
+        if live.issuperset(ranks) and passed:
             return
         for process in processes:
             process.check()

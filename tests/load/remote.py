@@ -87,8 +87,8 @@ class Remote:
                 for name, parameter in model.named_parameters():
                     parameter.grad = parameter.detach() - wanted[name]
                 session.step(samples=1)
-                # Whoever comes first opens a round here, so nobody may wait for others before having pushed: the
-                # barrier of --start-together is passed, once and for all runs.
+                # The barrier of --start-together is the server's, and passed once and for all: in later runs nobody
+                # would wait at it, so nobody does in the first.
                 session.barrier(START_BARRIER)
         except ValueError as error:
             raise Refused(f"the parameters cannot be set: {error}") from error

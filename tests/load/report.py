@@ -123,11 +123,15 @@ def html(findings: Findings) -> str:
 
 def _chapter(scenario: Scenario, findings: Findings) -> dict[str, Any]:
     comparisons = compare(scenario, findings.results)
+    choices = findings.choices.get(scenario.name, [])
     return {
         "scenario": scenario,
         "stragglers": [one.words for one in scenario.stragglers],
         "passages": answer.passages(comparisons) if comparisons else [],
-        "choices": findings.choices.get(scenario.name, []),
+        "choices": choices,
+        "rates": sorted(
+            {*scenario.learning_rates, *(one.learning_rate for choice in choices for one in choice.attempts)}
+        ),
         "overview": _overview(comparisons) if comparisons else [],
         "sections": [{"comparison": one, "tables": _tables(one), "plots": [_curves(one)]} for one in comparisons],
     }

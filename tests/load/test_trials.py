@@ -11,8 +11,8 @@ from tests.load.comparison import Entry, Spread, compare
 from tests.load.ddp import Step, waiting_shares
 from tests.load.made_up import CONSTANT, MOVING, NONE, SCENARIO, result, results
 from tests.load.reader import Metrics
-from tests.load.search import Attempt, choose
-from tests.load.systems import DDP, SYNC
+from tests.load.search import Attempt, choose, families, pooled
+from tests.load.systems import ASYNC, DDP, SYNC
 from tests.load.trials import Histogram, Point
 from tests.load.watching import updates_of
 
@@ -124,6 +124,27 @@ class TestSearch:
 
     def test_the_edge_of_the_grid_is_told(self):
         assert choose(SYNC, [Attempt(0.1, 1.0, 0.9), Attempt(0.2, 3.0, 0.9)]).at_the_edge
+
+    @pytest.mark.parametrize(
+        ("seconds", "beyond"), [((3.0, 2.0, 1.0), 0.8), ((1.0, 2.0, 3.0), 0.05), ((2.0, 1.0, 2.0), None)]
+    )
+    def test_the_search_goes_on_beyond_the_edge(self, seconds, beyond):
+        choice = choose(SYNC, [Attempt(rate, one, 0.9) for rate, one in zip((0.1, 0.2, 0.4), seconds, strict=True)])
+        assert choice.beyond == beyond
+        assert choice.of(0.2).seconds_to_target == seconds[1]
+        assert choice.of(0.3) is None
+
+    def test_what_makes_the_same_steps_shares_a_rate(self):
+        assert families([SYNC, ASYNC, DDP]) == [[SYNC, DDP], [ASYNC]]
+        assert families([ASYNC]) == [[ASYNC]]
+        sync = [Attempt(0.1, 2.0, 0.9), Attempt(0.2, 1.0, 0.8), Attempt(0.4, 1.0, 0.9)]
+        ddp = [Attempt(0.1, 4.0, 0.9), Attempt(0.2, 2.0, 0.9), Attempt(0.4, None, 0.7)]
+        together = pooled([sync, ddp])
+        assert together[:2] == [Attempt(0.1, 3.0, 0.9), Attempt(0.2, 1.5, pytest.approx(0.85))]
+        assert together[2].seconds_to_target is None
+
+    def test_a_grid_of_two_is_all_edges(self):
+        assert choose(SYNC, [Attempt(0.1, 1.0, 0.9), Attempt(0.2, 3.0, 0.9)]).beyond is None
 
 
 class TestDdpLogs:
