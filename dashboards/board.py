@@ -15,6 +15,7 @@ from grafana_foundation_sdk.builders.prometheus import Dataquery
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import DashboardCursorSync, DashboardLinkType, GridPos
 
+from dashboards.panels import PLAIN, Query, figure
 from dashboards.variables import GROUP, SOURCE
 from ps.observability import catalogue as server
 
@@ -97,6 +98,17 @@ def dashboard(
                 board.with_panel(panel.id(number).grid_pos(GridPos(h=shelf.height, w=width, x=place * width, y=y)))
             y += shelf.height
     return board
+
+
+def policy_in_force() -> Panel:
+    """The figure that the marks of `policy_changes` are the history of."""
+    return figure(
+        "Policy",
+        "The mode that is in force. Marks in the graphs show where it was changed.",
+        PLAIN,
+        Query(GROUP.series(server.POLICY), "{{mode}}"),
+        names=True,
+    )
 
 
 def policy_changes() -> list[AnnotationQuery]:

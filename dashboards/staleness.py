@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dashboards import variables
-from dashboards.board import HIGH, LOW, MIDDLE, Section, Shelf, dashboard, policy_changes
+from dashboards.board import HIGH, LOW, MIDDLE, Section, Shelf, dashboard, policy_changes, policy_in_force
 from dashboards.panels import (
     BLUE,
     COUNT,
@@ -17,7 +17,6 @@ from dashboards.panels import (
     NUMBER,
     ORANGE,
     PER_SECOND,
-    PLAIN,
     RED,
     SECONDS,
     SHARE,
@@ -63,13 +62,7 @@ def build() -> Dashboard:
 def _glance() -> list[Panel]:
     share = f"avg ({GROUP.rate(server.WAITING_SECONDS)})"
     return [
-        figure(
-            "Policy",
-            "The mode that is in force. Marks in the graphs show where it was changed.",
-            PLAIN,
-            Query(GROUP.series(server.POLICY), "{{mode}}"),
-            names=True,
-        ),
+        policy_in_force(),
         figure(
             "Bound",
             "Largest lag at which a pull is granted. ssp alone has one; empty under sync and async.",

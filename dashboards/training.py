@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dashboards import variables
-from dashboards.board import HIGH, LOW, MIDDLE, Section, Shelf, dashboard, policy_changes
+from dashboards.board import HIGH, LOW, MIDDLE, Section, Shelf, dashboard, policy_changes, policy_in_force
 from dashboards.panels import (
     BLUE,
     BYTES,
@@ -17,7 +17,6 @@ from dashboards.panels import (
     NUMBER,
     ORANGE,
     PER_SECOND,
-    PLAIN,
     PURPLE,
     RED,
     SECONDS,
@@ -75,13 +74,7 @@ def build() -> Dashboard:
 
 def _glance() -> list[Panel]:
     return [
-        figure(
-            "Policy",
-            "The mode that is in force. Marks in the graphs show where it was changed.",
-            PLAIN,
-            Query(GROUP.series(server.POLICY), "{{mode}}"),
-            names=True,
-        ),
+        policy_in_force(),
         figure(
             "Live workers",
             "Workers that hold a lease, whatever they do. Red: nobody is there.",

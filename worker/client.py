@@ -29,6 +29,7 @@ import aiohttp
 import structlog
 
 from protocol import routes
+from protocol.addresses import server_url
 from protocol.allocator import keep_freed_memory
 from protocol.decoder import allocate_aligned
 from protocol.errors import WireError
@@ -38,7 +39,7 @@ from protocol.replies import Granted, NotYet, Passed, PushPulled, Refused
 from protocol.requests import DEFAULT_GROUP, Barrier, Offer, Push, UpdateKind
 from protocol.spans import Layout
 from worker.backoff import Backoff
-from worker.exchange import SILENCE_SECONDS, Exchange, Lost, Tensors, Traffic, server_url
+from worker.exchange import SILENCE_SECONDS, Exchange, Lost, Tensors, Traffic
 from worker.heartbeat import beat
 from worker.receiving import Pulled, Receiving
 from worker.refusals import REACTIONS, Reaction

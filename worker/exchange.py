@@ -11,7 +11,6 @@ import json
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -112,24 +111,6 @@ class _Call:
     content: bytes | None = None
     buffers: Sequence[Buffer] = ()
     wait_seconds: float | None = None
-
-
-def server_url(text: str) -> str:
-    """The server's address, checked, without a slash at its end. Raises `ValueError` that says what to write."""
-    if "://" not in text:
-        raise ValueError(f"the server's address {text!r} has no scheme; write http://{text}")
-    try:
-        parts = urlsplit(text)
-        host, _ = parts.hostname, parts.port
-    except ValueError as error:
-        raise ValueError(f"the server's address {text!r} is no URL: {error}") from None
-    if parts.scheme not in ("http", "https"):
-        raise ValueError(f"the server's address {text!r} has scheme {parts.scheme!r}; it must be http or https")
-    if not host:
-        raise ValueError(f"the server's address {text!r} has no host; write for example http://localhost:8080")
-    if parts.query or parts.fragment or "@" in parts.netloc:
-        raise ValueError(f"the server's address {text!r} must be scheme, host, port and path alone")
-    return text.rstrip("/")
 
 
 class Exchange:

@@ -12,7 +12,6 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from protocol import routes
 
@@ -106,22 +105,6 @@ class Parser:
                 self.id = value
             case _:
                 pass  # a comment, or a field that is not for us
-
-
-def server_url(text: str) -> str:
-    """The server's address, checked, without a slash at its end. Raises `ValueError` that says what to write."""
-    if "://" not in text:
-        raise ValueError(f"the server's address {text!r} has no scheme; write http://{text}")
-    try:
-        parts = urlsplit(text)
-        host, _ = parts.hostname, parts.port
-    except ValueError as error:
-        raise ValueError(f"the server's address {text!r} is no URL: {error}") from None
-    if parts.scheme not in ("http", "https"):
-        raise ValueError(f"the server's address {text!r} has scheme {parts.scheme!r}; it must be http or https")
-    if not host or parts.query or parts.fragment or "@" in parts.netloc:
-        raise ValueError(f"the server's address {text!r} must be scheme, host, port and path, as http://localhost:8080")
-    return text.rstrip("/")
 
 
 def listen(url: str, last_id: str = "", *, silence_seconds: float = SILENCE_SECONDS) -> Iterator[Message]:

@@ -1,23 +1,18 @@
 """What both sides expose, to the linter of Prometheus itself."""
 
-import shutil
 import subprocess
 
-import pytest
 from prometheus_client import generate_latest
 
 from tests.ps.server.eventful import SETTINGS, live_through
 from tests.ps.server.serving import serve
+from tests.system import require
 from tests.worker.observability.recorded import with_everything_recorded
-
-PROMTOOL = shutil.which("promtool")
-
-pytestmark = pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed (Debian: prometheus)")
 
 
 def problems(text):
     """What it complains about: nothing when all is well."""
-    done = subprocess.run([PROMTOOL, "check", "metrics"], input=text, capture_output=True, timeout=60)
+    done = subprocess.run([require("promtool"), "check", "metrics"], input=text, capture_output=True, timeout=60)
     complaints = (done.stdout + done.stderr).decode()
     assert bool(done.returncode) == bool(complaints)
     return complaints

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ps.top import stream
-from ps.top.stream import Lost, Message, Parser, Refused, listen, server_url
+from ps.top.stream import Lost, Message, Parser, Refused, listen
 from tests.ps.top.telling import Script, decision, message, status, telling
 
 TOLD = (
@@ -116,24 +116,3 @@ def test_a_server_that_speaks_no_http():
         listening = listen(url, silence_seconds=0.1)
         with pytest.raises(Lost, match=r"is silent|no answer"):
             next(listening)
-
-
-@pytest.mark.parametrize("text", ["http://localhost:8080", "https://[::1]:1/base/", "http://a.b"])
-def test_addresses(text):
-    assert server_url(text) == text.rstrip("/")
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("localhost:8080", "has no scheme; write http://localhost:8080"),
-        ("ftp://x", "has scheme 'ftp'"),
-        ("http://", "must be scheme, host"),
-        ("http://x:y", "is no URL"),
-        ("http://u:p@x", "must be scheme, host"),
-        ("http://x?a=1", "must be scheme, host"),
-    ],
-)
-def test_addresses_that_are_none(text, words):
-    with pytest.raises(ValueError, match=words):
-        server_url(text)

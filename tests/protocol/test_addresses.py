@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import pytest
+
+from protocol.addresses import server_url
+
+
+@pytest.mark.parametrize("text", ["http://localhost:8080", "https://[::1]:1/base/", "http://a.b"])
+def test_addresses(text):
+    assert server_url(text) == text.rstrip("/")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("localhost:8080", "has no scheme; write http://localhost:8080"),
+        ("ftp://x", "has scheme 'ftp'"),
+        ("http://", "must be scheme, host"),
+        ("http://x:y", "is no URL"),
+        ("http://u:p@x", "must be scheme, host"),
+        ("http://x?a=1", "must be scheme, host"),
+    ],
+)
+def test_addresses_that_are_none(text, words):
+    with pytest.raises(ValueError, match=words):
+        server_url(text)
