@@ -37,7 +37,10 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """`seconds` of uptime, `time` in seconds since 1970; `detail` is words for people, `reason` the stable one."""
+    """`seconds` of uptime, `time` in seconds since 1970; `detail` is words for people, `reason` the stable one.
+
+    `mode`: of the policy that was switched to.
+    """
 
     id: int
     seconds: float
@@ -46,6 +49,7 @@ class Decision:
     group: str | None
     rank: str | None
     reason: str | None
+    mode: str | None
     detail: str
 
     def to_fields(self) -> dict[str, Any]:
@@ -71,11 +75,18 @@ class DecisionLog:
         self.newest_id = first
 
     def add(
-        self, kind: Kind, detail: str, *, group: str | None = None, rank: str | None = None, reason: str | None = None
+        self,
+        kind: Kind,
+        detail: str,
+        *,
+        group: str | None = None,
+        rank: str | None = None,
+        reason: str | None = None,
+        mode: str | None = None,
     ) -> None:
         self.newest_id = next(self._ids)
         seconds, now = round(self._uptime(), 3), round(self._wall(), 3)
-        self._ring.append(Decision(self.newest_id, seconds, now, kind, group, rank, reason, detail))
+        self._ring.append(Decision(self.newest_id, seconds, now, kind, group, rank, reason, mode, detail))
 
     def after(self, seen_id: int | None) -> list[Decision]:
         """What came after this id and is remembered, the oldest first; all of it for None, or an id yet to come."""

@@ -10,8 +10,6 @@ import math
 from collections import Counter as Tally
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from prometheus_client import (
@@ -29,6 +27,7 @@ from prometheus_client.registry import Collector
 from protocol import routes
 from protocol.metrics import MetricType
 from protocol.reasons import Reason
+from protocol.release import program_version
 from ps.observability import catalogue
 
 if TYPE_CHECKING:
@@ -95,7 +94,7 @@ class ServerMetrics:
     """
 
     def __init__(self, groups: Callable[[], Iterable[GroupView]] = tuple) -> None:
-        self.registry = registry = CollectorRegistry()
+        self.registry = registry = CollectorRegistry(support_collectors_without_names=True)
         counted = [metric for metric in catalogue.CATALOGUE if metric not in catalogue.LIVE]
         self._counters = {
             metric: Counter(metric.name, metric.help, metric.labels, registry=registry)
@@ -268,12 +267,3 @@ def _add_group(families: Mapping[Metric, Family], group: GroupView) -> None:
         families[catalogue.LAG].add_metric(of_worker, worker.lag)
         families[catalogue.WAITING_SECONDS].add_metric(of_worker, worker.waiting_seconds)
         families[catalogue.BARRIER_HELD_SECONDS].add_metric(of_worker, worker.held_seconds)
-
-
-@cache
-def program_version() -> str:
-    """The installed version, or "unknown" when it runs from a folder that is not installed."""
-    try:
-        return version("leeway")
-    except PackageNotFoundError:
-        return "unknown"

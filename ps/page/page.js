@@ -115,7 +115,7 @@ function drawCurves(view) {
   const clockAxis = { xLabel: "clock of the slowest worker", xSize: 1, sayX: (clock) => `clock ${whole(clock)}` };
   const marks = run.decisions
     .filter((one) => one.kind === "switched" && (one.group ?? group) === group)
-    .map((one) => ({ x: one.seconds, text: /^to (\w+)/.exec(one.detail)?.[1] ?? "switched" }));
+    .map((one) => ({ x: one.seconds, text: one.mode }));
   const points = chosenFigure ? series(run.points, group, chosenFigure, over) : [];
   curve.draw({
     ...(overTime ? timeAxis : clockAxis),

@@ -13,6 +13,7 @@ import structlog
 
 from protocol import routes
 from protocol.reasons import Reason
+from protocol.release import program_version
 from protocol.replies import Disposition, Granted, NotYet, Pushed, PushPulled, Refused
 from protocol.requests import Pull, Push
 from ps.core import describe
@@ -22,7 +23,7 @@ from ps.core.rounds import RoundState
 from ps.observability.curve import Progress, mean_figures
 from ps.observability.decision_log import Kind
 from ps.observability.logs import OnChange
-from ps.observability.metrics import GroupView, WorkerState, WorkerView, program_version
+from ps.observability.metrics import GroupView, WorkerState, WorkerView
 from ps.server.tallies import Tally
 from ps.server.waits import Waits
 
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
 
 # Dispositions that fall with the push's arrival; `applied` falls when the version with the update is made.
 _AT_ONCE = (Disposition.HELD, Disposition.SKIPPED)
+
+# Waits for the server's own arithmetic: nobody decided them, and every run has them.
+_ARITHMETIC = (Reason.OWN_UPDATE, Reason.WAITING_FOR_STEP)
 
 
 class Observer:
@@ -103,7 +107,7 @@ class Observer:
     def _decided(self, effect: Effect, now: float) -> None:
         match effect:
             case Parked(_, who, reason, detail):
-                if self._new((who, reason), True):
+                if reason not in _ARITHMETIC and self._new((who, reason), True):
                     self._log.info("waits", who=who, reason=str(reason), detail=detail)
                     self._decisions.add(Kind.WAITS, detail, rank=who.rpartition("#")[0] or None, reason=str(reason))
             case Began(rank, incarnation):
@@ -126,7 +130,8 @@ class Observer:
                 self._metrics.switched(group)
                 self._log.info("switched", group=group, mode=mode, staleness=staleness, after=switch_point)
                 bound = "" if staleness is None else f" with a bound of {staleness}"
-                self._decisions.add(Kind.SWITCHED, f"to {mode}{bound}, after version {switch_point}", group=group)
+                detail = f"to {mode}{bound}, after version {switch_point}"
+                self._decisions.add(Kind.SWITCHED, detail, group=group, mode=mode)
             case Finished():
                 self._log.info("finished", until=self._machine.settings.until)
                 self._decisions.add(Kind.FINISHED, f"every group has reached iteration {self._machine.settings.until}")

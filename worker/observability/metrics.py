@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from prometheus_client import (
@@ -21,6 +20,7 @@ from prometheus_client import (
 )
 
 from protocol.metrics import MetricType
+from protocol.release import program_version
 from worker.config import SettingError
 from worker.observability import catalogue
 
@@ -51,7 +51,7 @@ class WorkerMetrics:
     """The metrics of one worker, in a registry of their own. All times are in seconds."""
 
     def __init__(self, rank: str, task: str) -> None:
-        self.registry = registry = CollectorRegistry()
+        self.registry = registry = CollectorRegistry(support_collectors_without_names=True)
         self._counters = {
             metric: Counter(metric.name, metric.help, metric.labels, registry=registry)
             for metric in catalogue.CATALOGUE
@@ -71,7 +71,7 @@ class WorkerMetrics:
         registry.unregister(self._gauges[catalogue.LOSS])
         self._has_loss = False
         self._sent_bytes = self._received_bytes = 0
-        self._gauges[catalogue.INFO].labels(rank, task, _program_version()).set(1)
+        self._gauges[catalogue.INFO].labels(rank, task, program_version()).set(1)
         ProcessCollector(registry=registry)
 
     def computed(self, seconds: float, loss: float) -> None:
@@ -155,10 +155,3 @@ class MetricsServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
-
-
-def _program_version() -> str:
-    try:
-        return version("leeway")
-    except PackageNotFoundError:
-        return "unknown"

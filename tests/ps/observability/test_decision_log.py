@@ -64,5 +64,6 @@ def test_fields():
         "group": None,
         "rank": "w1",
         "reason": "lease-expired",
+        "mode": None,
         "detail": "silent for 10 s",
     }

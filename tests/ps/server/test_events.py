@@ -139,6 +139,7 @@ class TestDecisions:
             ("switched", "default", None, None),
             ("optimizer", "default", None, None),
         ]
+        assert [one["mode"] for one in told] == [None, None, "ssp", None]
         assert "ssp with a bound of 3" in told[2]["detail"]
         assert "lr 0.5" in told[3]["detail"]
 

@@ -239,6 +239,14 @@ class TestCheckpoints:
         assert server.metric("checkpoint_timestamp_seconds") == pytest.approx(told["time"], abs=60)
 
 
+async def test_the_series_asked_for_are_told_and_no_others(start):
+    server = await start()
+    asked = "/metrics?name[]=process_resident_memory_bytes&name[]=leeway_server_joins_total"
+    text = (await server.get(asked)).body.decode()
+    told = {line.split(" ")[0] for line in text.splitlines() if not line.startswith("#")}
+    assert told == {"process_resident_memory_bytes", "leeway_server_joins_total"}
+
+
 class TestSeveralGroups:
     async def test_figures_are_shown_once_for_each_worker(self, start):
         group = GroupConfig(name="second", keys=("w*",), mode="async")

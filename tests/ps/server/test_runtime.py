@@ -1,6 +1,7 @@
 """The runtime: events in their order, replies with the version they speak of, and what becomes of failures."""
 
 import asyncio
+import threading
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from ps.arithmetic.parameters import Parameters
 from ps.arithmetic.settings import OptimizerSettings
 from ps.core.machine import GroupSettings, Machine, Settings
 from ps.observability.metrics import ServerMetrics
+from ps.server.applier import INLINE_BYTES, Job
 from ps.server.runtime import Runtime
 from tests.ps.server import rawclient
 from tests.ps.server.serving import MODEL, Clock
@@ -239,3 +241,20 @@ class TestLogs:
         waits = [line for line in lines if line["event"] == "waits"]
         assert [(line["who"], line["reason"]) for line in waits] == [("w0#1", "lag")]
         assert "w0 leads w1" in waits[0]["detail"]
+
+    async def test_waiting_for_the_servers_own_arithmetic_is_not_told(self, make):
+        with capture_logs() as lines:
+            runtime = make("sync")
+            await offered(runtime)
+            life = await joined(runtime, "w0")
+            await runtime.ask(Pull(life=life))
+            go_on = threading.Event()
+            runtime.appliers["default"].submit(Job(go_on.wait, lambda _: None, INLINE_BYTES))
+            assert (await runtime.ask(*update(life, 0, 1, round=0))).reply.disposition is Disposition.HELD
+            pulled = asyncio.create_task(runtime.ask(Pull(life=life, clock=1, wait_seconds=100)))
+            await asyncio.sleep(0)
+            (worker,) = runtime.observer.status(0.0)["workers"]
+            go_on.set()
+            assert (await pulled).version.number == 2
+        assert worker["groups"]["default"]["why"]["reason"] == "own-update"
+        assert [line for line in lines if line["event"] == "waits"] == []
