@@ -79,9 +79,10 @@ def _throughput(figures: FloodFigures) -> Figure:
         left.plot(counts, rates, color=INK, lw=1.2, ls=(0, (4, 3)), label="bare aiohttp")
         left.annotate(
             f"bare aiohttp, {size(figures.ceilings[0].model_bytes)}",
-            (counts[0], rates[0]),
-            (0, 8),
+            (counts[len(counts) // 2], rates[len(counts) // 2]),
+            (0, -14),
             textcoords="offset points",
+            ha="center",
             fontsize="small",
             color=INK,
         )
@@ -218,11 +219,11 @@ def _with_legend(figure: Figure, axes: Axes) -> Figure:
 
 
 def _note(axes: Axes, text: str, points: Sequence[tuple[float, float]], *, below: bool) -> None:
-    """Words beside a line's last point: on its left, or below it."""
+    """Words beside a rising line: left of its last point, or under its middle, on the right."""
     known = [(x, y) for x, y in points if y == y]
     if known:
-        place = (0, -16) if below else (-9, 2)
-        axes.annotate(text, known[-1], place, textcoords="offset points", ha="right", fontsize="small", color=INK)
+        at, place, side = (known[len(known) // 2], (8, -12), "left") if below else (known[-1], (-9, 2), "right")
+        axes.annotate(text, at, place, textcoords="offset points", ha=side, fontsize="small", color=INK)
 
 
 def _duration(seconds: float, _: object = None) -> str:
