@@ -6,7 +6,6 @@ benchmark itself is killed. Nothing is waited for without a limit.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import selectors
 import signal
@@ -18,6 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from tests import linux
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -26,8 +27,6 @@ ROOT = Path(__file__).resolve().parents[2]
 # Starting torch in several processes on a busy machine takes seconds; nothing that is waited for takes longer.
 ANSWER_SECONDS = 120.0
 END_SECONDS = 15.0
-
-_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
 class Failed(RuntimeError):
@@ -48,14 +47,6 @@ def _environment(threads: int | None) -> dict[str, str]:
     return inherited | limit | {"PYTHONPATH": str(ROOT), "NO_PROXY": "*"}
 
 
-def _ending_with_us() -> None:
-    if sys.platform == "linux":
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-_LIBC = ctypes.CDLL(None)  # looked up before any fork: behind it nothing may be loaded
-
-
 class Process:
     """A running process. Made by `process`."""
 
@@ -70,7 +61,7 @@ class Process:
             env=_environment(threads),
             cwd=ROOT,
             process_group=0,
-            preexec_fn=_ending_with_us,
+            preexec_fn=linux.end_with_parent,
         )
 
     @property
@@ -79,12 +70,7 @@ class Process:
 
     @property
     def cpu_seconds(self) -> float:
-        """Processor time used so far, all threads; 0 where the system does not tell."""
-        try:
-            fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            return 0.0
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return linux.cpu_seconds(self.pid)
 
     def check(self) -> None:
         """Raise `Failed` if it has ended with an error."""

@@ -4,7 +4,6 @@ The one rule: everything is waited for with a deadline, and nothing outlives its
 ends otherwise than expected fails the test with what it said.
 """
 
-import ctypes
 import json
 import os
 import signal
@@ -19,6 +18,8 @@ from pathlib import Path
 
 from safetensors.torch import load
 
+from tests import linux
+
 ROOT = Path(__file__).resolve().parents[2]
 SMALL, CONVOLUTIONAL, NORMALIZED = (
     f"{Path(__file__).with_name('small.py')}:{name}" for name in ("Small", "Convolutional", "Normalized")
@@ -27,14 +28,6 @@ SMALL, CONVOLUTIONAL, NORMALIZED = (
 # Importing torch on a busy machine takes many seconds; a step takes none of it.
 START_SECONDS = 90.0
 RUN_SECONDS = 150.0
-
-_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
-_LIBC = ctypes.CDLL(None)  # looked up before any fork: behind it nothing may be loaded
-
-
-def _ending_with_us():
-    if sys.platform == "linux":
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Process:
@@ -60,7 +53,7 @@ class Process:
             cwd=folder,
             text=True,
             process_group=0,
-            preexec_fn=_ending_with_us,
+            preexec_fn=linux.end_with_parent,
         )
         self._readers = [
             threading.Thread(target=self._read, args=(stream, kept), daemon=True)

@@ -91,7 +91,7 @@ def _cell(comparison: Comparison, entry: Entry) -> Cell:
     ours, theirs = entry.seconds_to_target.median, comparison.baseline.seconds_to_target.median
     if math.isinf(ours):
         return Cell("never", "never")
-    text = f"{ours:.2g} s"
+    text = seconds_of(ours)
     if entry is comparison.baseline:
         return Cell(text, "base")
     if math.isfinite(theirs):

@@ -11,6 +11,8 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tests.load.systems import DDP, SYNC
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
@@ -116,8 +118,7 @@ class Comparison:
     @property
     def baseline(self) -> Entry:
         """DDP, what people use today; without it sync; without that the first."""
-        named = {str(entry.system): entry for entry in self.entries}
-        return named.get("DDP") or named.get("sync") or self.entries[0]
+        return self.entry(DDP) or self.entry(SYNC) or self.entries[0]
 
     def entry(self, system: System) -> Entry | None:
         return next((entry for entry in self.entries if entry.system == system), None)

@@ -10,8 +10,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tests.bench.processes import Failed
 from tests.load import tunnel
-from tests.load.forks import ANSWER_SECONDS, Failed, fork, own_memory_bytes
+from tests.load.forks import ANSWER_SECONDS, fork, own_memory_bytes
 from tests.load.leeway import straggling, worker_flags
 from tests.load.trials import Costs, Result, Snapshot
 

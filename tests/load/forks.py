@@ -8,17 +8,18 @@ this program.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib
 import multiprocessing
 import os
 import signal
-import sys
 import time
 from contextlib import contextmanager, suppress
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from tests import linux
+from tests.bench.processes import Failed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,14 +31,7 @@ _PASSING_SECONDS = 0.2
 
 _LAST_CHARACTERS = 600
 
-_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
-_LIBC = ctypes.CDLL(None, use_errno=True)
-
 _context = multiprocessing.get_context("forkserver")
-
-
-class Failed(RuntimeError):
-    """A process of a run ended, or was silent. The message has what it said last."""
 
 
 def warm_up() -> None:
@@ -90,11 +84,7 @@ class Fork:
 
     @property
     def cpu_seconds(self) -> float:
-        """Processor time used so far; 0 when it is gone or the system does not tell."""
-        with suppress(OSError):
-            fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-            return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-        return 0.0
+        return linux.cpu_seconds(self.pid)
 
     @property
     def own_memory_bytes(self) -> int | None:
@@ -166,8 +156,7 @@ def fork(
 
 def _run(target: str, arguments: list[str], said: Path, errors: Path, namespace: str | None) -> None:
     """In the new process: make it one of its own, then call the command."""
-    if sys.platform == "linux":
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    linux.end_with_parent()
     said.with_suffix(".pid").write_text(f"{os.getpid()}\n")
     # Ctrl-C at the terminal is for the program alone, which then ends us.
     os.setpgid(0, 0)
@@ -184,6 +173,5 @@ def _run(target: str, arguments: list[str], said: Path, errors: Path, namespace:
 
 def _enter(namespace: str) -> None:
     descriptor = os.open(f"/run/netns/{namespace}", os.O_RDONLY)
-    if _LIBC.setns(descriptor, 0):
-        raise OSError(ctypes.get_errno(), f"cannot enter the network namespace {namespace}")
+    linux.enter_network(descriptor, namespace)
     os.close(descriptor)

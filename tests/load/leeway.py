@@ -11,7 +11,8 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from tests.load.forks import ANSWER_SECONDS, Failed, fork
+from tests.bench.processes import Failed
+from tests.load.forks import ANSWER_SECONDS, fork
 from tests.load.reader import Reader, Refused
 from tests.load.stragglers import Stopping
 from tests.load.trials import Result

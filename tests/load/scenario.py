@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from _typeshed import DataclassInstance
+
 MOST_WORKERS = 64
 
 
@@ -149,7 +151,7 @@ def _straggler(number: int, value: Any) -> Straggler:
     return straggler
 
 
-_T = TypeVar("_T")
+_T = TypeVar("_T", bound="DataclassInstance")
 
 _TYPES: dict[str, type] = {"str": str, "int": int, "float": float}
 
@@ -163,7 +165,7 @@ def _table(
 ) -> _T:
     """Make a dataclass of a table: its keys are the fields, and `readers` read those that are not plain."""
     prefix = f"{where}." if where else ""
-    fields = {field.name: field for field in dataclasses.fields(cls) if field.name not in given}  # type: ignore[arg-type]
+    fields = {field.name: field for field in dataclasses.fields(cls) if field.name not in given}
     for key in table:
         if key not in fields:
             raise ValueError(f"there is no key {prefix}{key}; known are {', '.join(fields) or 'none'}")

@@ -187,8 +187,8 @@ class Result:
         """Between the two snapshots around a moment, or a number of updates; None when the run did not get there."""
         if updates is None:
             assert seconds is not None
-            return _between([(point.seconds, point.accuracy) for point in self.points], seconds)
-        return _between([(point.updates, point.accuracy) for point in self.points], updates)
+            return between([(point.seconds, point.accuracy) for point in self.points], seconds)
+        return between([(point.updates, point.accuracy) for point in self.points], updates)
 
     def to_fields(self) -> dict[str, Any]:
         """As plain data for JSON."""
@@ -219,7 +219,7 @@ class Result:
         }
 
 
-def _between(pairs: Sequence[tuple[float, float]], place: float) -> float | None:
+def between(pairs: Sequence[tuple[float, float]], place: float) -> float | None:
     """The value at a place, on straight lines through the pairs, which are in order; None beyond the last."""
     before: tuple[float, float] | None = None
     for at, value in pairs:

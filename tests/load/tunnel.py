@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import fcntl
 import heapq
 import os
@@ -26,6 +25,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests import linux
 from tests.load.proxy import QUEUE_BYTES, Link
 
 if TYPE_CHECKING:
@@ -42,8 +42,6 @@ _MTU_BYTES = 1500
 
 # <linux/if_tun.h>
 _TUNSETIFF, _IFF_TUN, _IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
-
-_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def why_not() -> str | None:
@@ -88,21 +86,16 @@ def _ip(*arguments: str) -> str:
 def _open(namespace: str, number: int) -> int:
     """The device that gets all packets of a namespace's only interface."""
     with open("/proc/self/ns/net", "rb") as own, open(f"/run/netns/{namespace}", "rb") as inside:
-        _enter(inside.fileno())
+        linux.enter_network(inside.fileno(), namespace)
         try:
             device = os.open(_DEVICE, os.O_RDWR | os.O_NONBLOCK)
             fcntl.ioctl(device, _TUNSETIFF, struct.pack("16sH", INTERFACE.encode(), _IFF_TUN | _IFF_NO_PI))
         finally:
-            _enter(own.fileno())
+            linux.enter_network(own.fileno(), "of this program")
     _ip("-n", namespace, "address", "add", f"{_ADDRESS.format(_FIRST + number)}/24", "dev", INTERFACE)
     for interface in (INTERFACE, "lo"):
         _ip("-n", namespace, "link", "set", interface, "up")
     return device
-
-
-def _enter(descriptor: int) -> None:
-    if _LIBC.setns(descriptor, 0):
-        raise OSError(ctypes.get_errno(), "cannot change the network namespace")
 
 
 class Router:

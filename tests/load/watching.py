@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tests.load.forks import Fork, own_memory_bytes
-from tests.load.trials import Costs, Histogram, Snapshot
+from tests.load.trials import Costs, Histogram, Snapshot, between
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -199,12 +199,5 @@ class _Reading:
 
 def updates_of(version: int, known: Sequence[tuple[int, int]]) -> float:
     """How many updates are in a version, on straight lines between known pairs of (version, updates), in order."""
-    before = known[0]
-    for after in known:
-        if after[0] >= version:
-            if after[0] == before[0]:
-                return after[1]
-            share = (version - before[0]) / (after[0] - before[0])
-            return before[1] + share * (after[1] - before[1])
-        before = after
-    return before[1]
+    updates = between(known, version)
+    return known[-1][1] if updates is None else updates
