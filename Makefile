@@ -18,6 +18,8 @@ READY := $(VENV)/.ready
 
 # protocol and ps.core are pure: their own tests alone have to reach every branch.
 PURE_TESTS := tests/protocol tests/ps/core
+# A program that is typed although it stands among the tests.
+DEMO := $(filter-out %/conftest.py $(wildcard tests/demo/test_*.py),$(wildcard tests/demo/*.py))
 
 .PHONY: help demo test system lint bench load dashboards format clean
 .DELETE_ON_ERROR:
@@ -40,7 +42,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(READY)
-	$(BIN)/python -P examples/demo $(ARGS)
+	PYTHONPATH=. $(BIN)/python -m tests.demo $(ARGS)
 
 test: lint system
 	$(BIN)/coverage run -m pytest $(PURE_TESTS)
@@ -48,23 +50,23 @@ test: lint system
 	$(BIN)/python -m pytest tests $(PURE_TESTS:%=--ignore=%)
 
 system: $(READY)
-	@PYTHONPATH=. $(BIN)/python -P -m tests.system
+	@PYTHONPATH=. $(BIN)/python -m tests.system
 
 lint: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	MYPYPATH=examples/demo $(BIN)/mypy examples/demo examples/*.py
+	MYPYPATH=. $(BIN)/mypy --explicit-package-bases $(DEMO) examples/*.py
 	$(BIN)/lint-imports
 
 bench: $(READY)
-	PYTHONPATH=. $(BIN)/python -P -m tests.bench $(ARGS)
+	PYTHONPATH=. $(BIN)/python -m tests.bench $(ARGS)
 
 load: $(READY)
-	PYTHONPATH=. $(BIN)/python -P -m tests.load $(ARGS)
+	PYTHONPATH=. $(BIN)/python -m tests.load $(ARGS)
 
 dashboards: $(READY)
-	PYTHONPATH=. $(BIN)/python -P -m dashboards
+	PYTHONPATH=. $(BIN)/python -m dashboards
 
 format: $(READY)
 	$(BIN)/ruff check --fix

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Final
 
 from dashboards.queries import UP, Scope
 from dashboards.rules import Rules, encoded
-from protocol.reasons import Reason
-from ps.observability import catalogue as server
-from worker.observability import catalogue as worker
+from leeway.protocol.reasons import Reason
+from leeway.ps.observability import catalogue as server
+from leeway.worker.observability import catalogue as worker
 
 if TYPE_CHECKING:
-    from protocol.metrics import Metric
+    from leeway.protocol.metrics import Metric
 
 NAME: Final = "leeway-alerts"
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
-from protocol.metrics import Metric, MetricType
-from ps.observability import catalogue as server
-from worker.observability import catalogue as worker
+from leeway.protocol.metrics import Metric, MetricType
+from leeway.ps.observability import catalogue as server
+from leeway.worker.observability import catalogue as worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -29,14 +29,14 @@ from dashboards.panels import (
 )
 from dashboards.queries import CPU_SECONDS, MAX_FILES, OPEN_FILES, RESIDENT_BYTES, START_TIME, Part
 from dashboards.variables import SERVERS
-from protocol.routes import UPDATES
-from ps.observability import catalogue as server
+from leeway.protocol.routes import UPDATES
+from leeway.ps.observability import catalogue as server
 
 if TYPE_CHECKING:
     from grafana_foundation_sdk.builders.dashboard import Dashboard
 
     from dashboards.panels import Panel
-    from protocol.metrics import Metric
+    from leeway.protocol.metrics import Metric
 
 UID = "leeway-server"
 

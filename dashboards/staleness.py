@@ -30,13 +30,13 @@ from dashboards.panels import (
 )
 from dashboards.queries import Part
 from dashboards.variables import GROUP, RANKS
-from ps.observability import catalogue as server
+from leeway.ps.observability import catalogue as server
 
 if TYPE_CHECKING:
     from grafana_foundation_sdk.builders.dashboard import Dashboard
 
     from dashboards.panels import Panel
-    from protocol.metrics import Metric
+    from leeway.protocol.metrics import Metric
 
 UID = "leeway-staleness"
 

@@ -29,14 +29,14 @@ from dashboards.panels import (
 )
 from dashboards.queries import TARGET, Part
 from dashboards.variables import GROUP, RANKS
-from ps.observability import catalogue as server
-from worker.observability import catalogue as worker
+from leeway.ps.observability import catalogue as server
+from leeway.worker.observability import catalogue as worker
 
 if TYPE_CHECKING:
     from grafana_foundation_sdk.builders.dashboard import Dashboard
 
     from dashboards.panels import Panel
-    from protocol.metrics import Metric
+    from leeway.protocol.metrics import Metric
 
 UID = "leeway-training"
 

@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from protocol.errors import BodyTooLarge, MalformedFrame
-from protocol.frames import FORMAT_VERSION, HEADER, MAGIC, Buffer, Frame, flat
-from protocol.limits import DEFAULT_MAX_BODY_BYTES, MAX_METADATA_BYTES
-from protocol.metadata import unpack
-from protocol.tensors import ALIGNMENT_BYTES, aligned
+from leeway.errors import BodyTooLarge, MalformedFrame
+from leeway.protocol.frames import FORMAT_VERSION, HEADER, MAGIC, Buffer, Frame, flat
+from leeway.protocol.limits import DEFAULT_MAX_BODY_BYTES, MAX_METADATA_BYTES
+from leeway.protocol.metadata import unpack
+from leeway.protocol.tensors import ALIGNMENT_BYTES, aligned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from protocol.spans import Place
+    from leeway.protocol.spans import Place
 
 Allocate: TypeAlias = "Callable[[int], memoryview]"
 

@@ -9,8 +9,8 @@ import math
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from protocol.errors import MalformedRequest
-from protocol.ranks import is_rank
+from leeway.errors import MalformedRequest
+from leeway.protocol.ranks import is_rank
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

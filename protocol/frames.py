@@ -10,14 +10,14 @@ import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from protocol.metadata import pack
-from protocol.tensors import aligned
+from leeway.protocol.metadata import pack
+from leeway.protocol.tensors import aligned
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from protocol.spans import Layout, Place
-    from protocol.tensors import TensorSpec
+    from leeway.protocol.spans import Layout, Place
+    from leeway.protocol.tensors import TensorSpec
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 

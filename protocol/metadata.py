@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgpack  # type: ignore[import-untyped]
 
-from protocol.errors import Code, MalformedFrame, MalformedRequest, WireError
-from protocol.limits import (
+from leeway.errors import MalformedFrame, MalformedRequest, WireError
+from leeway.protocol.codes import Code
+from leeway.protocol.limits import (
     MAX_CONTAINER_ITEMS,
     MAX_METADATA_BYTES,
     MAX_METADATA_DEPTH,
     MAX_METADATA_VALUES,
     MAX_TENSORS,
 )
-from protocol.spans import Layout, Place
-from protocol.tensors import ALIGNMENT_BYTES, TensorSpec, aligned
+from leeway.protocol.spans import Layout, Place
+from leeway.protocol.tensors import ALIGNMENT_BYTES, TensorSpec, aligned
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

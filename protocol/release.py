@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 
-@cache
-def program_version() -> str:
-    """The installed version, or "unknown" when it runs from a folder that is not installed."""
+def _installed() -> str:
     try:
         return version("leeway")
     except PackageNotFoundError:
         return "unknown"
+
+
+__version__ = _installed()
+"""The installed version, or "unknown" when it runs from a folder that is not installed."""

@@ -10,15 +10,17 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from protocol import limits
-from protocol.errors import Code, MalformedRequest, WireError
-from protocol.fields import Fields
-from protocol.reasons import Reason
-from protocol.tensors import TensorSpec
-from protocol.versions import Version
+from leeway.errors import MalformedRequest, WireError
+from leeway.protocol import limits
+from leeway.protocol.fields import Fields
+from leeway.protocol.reasons import Reason
+from leeway.protocol.tensors import TensorSpec
+from leeway.protocol.versions import Version
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from leeway.protocol.codes import Code
 
 
 class Disposition(StrEnum):

@@ -10,16 +10,16 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self
 
-from protocol import limits
-from protocol.errors import MalformedRequest
-from protocol.fields import MAX_INTEGER, Fields
-from protocol.times import StepTimes
-from protocol.versions import Version
+from leeway.errors import MalformedRequest
+from leeway.protocol import limits
+from leeway.protocol.fields import MAX_INTEGER, Fields
+from leeway.protocol.times import StepTimes
+from leeway.protocol.versions import Version
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from protocol.tensors import TensorSpec
+    from leeway.protocol.tensors import TensorSpec
 
 DEFAULT_GROUP = "default"
 

@@ -17,8 +17,8 @@ from itertools import groupby
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from protocol.limits import MAX_TENSORS
-from protocol.tensors import Kind, TensorSpec, aligned
+from leeway.protocol.limits import MAX_TENSORS
+from leeway.protocol.tensors import Kind, TensorSpec, aligned
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

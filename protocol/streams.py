@@ -12,14 +12,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from protocol.errors import BodyTooLarge, MalformedFrame
-from protocol.frames import Buffer, Frame, flat
-from protocol.limits import FIRST_PIECE_BYTES, WRITE_CHUNK_BYTES
+from leeway.errors import BodyTooLarge, MalformedFrame
+from leeway.protocol.frames import Buffer, Frame, flat
+from leeway.protocol.limits import FIRST_PIECE_BYTES, WRITE_CHUNK_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
 
-    from protocol.decoder import Decoder
+    from leeway.protocol.decoder import Decoder
 
 
 class Reader(Protocol):

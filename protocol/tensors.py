@@ -12,8 +12,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from protocol.errors import MalformedRequest
-from protocol.limits import MAX_NAME, MAX_NDIM, MAX_TENSOR_BYTES
+from leeway.errors import MalformedRequest
+from leeway.protocol.limits import MAX_NAME, MAX_NDIM, MAX_TENSOR_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

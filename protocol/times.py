@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from protocol import limits
+from leeway.protocol import limits
 
 if TYPE_CHECKING:
-    from protocol.fields import Fields
+    from leeway.protocol.fields import Fields
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from protocol.errors import MalformedRequest
+from leeway.errors import MalformedRequest
 
 
 @dataclass(frozen=True, slots=True, order=True)

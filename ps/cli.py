@@ -1,4 +1,4 @@
-"""The command `ps-serve`: reads its settings, then hands over to `ps.server.lifecycle`.
+"""The command `ps-serve`: reads its settings, then hands over to `leeway.ps.server.lifecycle`.
 
 The one rule: `--help`, `--version`, `config show` and `trace` import nothing heavy, and a user's mistake is one line
 on stderr and exit code 2, never a traceback.
@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from ps.config import StartError
-from ps.options import CONFIG_FILE, GROUP_SETTINGS, SECTIONS, SETTINGS, config_option, server_config
+from leeway.errors import SettingError
+from leeway.ps.options import CONFIG_FILE, GROUP_SETTINGS, SECTIONS, SETTINGS, config_option, server_config
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ps.config import ServerConfig
+    from leeway.ps.config import ServerConfig
 
 _BAD_USAGE = 2
 _INTERRUPTED = 130
@@ -112,8 +112,9 @@ def show(ctx: click.Context, /, as_json: bool, **settings: Any) -> int:
 )
 def trace(history: Path, output: Path | None) -> int:
     """Make a trace of a run, for Perfetto or chrome://tracing, from the history that `--history` wrote."""
-    from ps.observability.recording import HistoryError, Recording
-    from ps.observability.trace import write
+    from leeway.errors import HistoryError
+    from leeway.ps.observability.recording import Recording
+    from leeway.ps.observability.trace import write
 
     recording = Recording(history)
     try:
@@ -171,7 +172,7 @@ def _print_table(rows: list[tuple[str, Any, str]]) -> None:
 
 
 def _serve(config: ServerConfig) -> int:
-    from ps.server.lifecycle import serve
+    from leeway.ps.server.lifecycle import serve
 
     return serve(config)
 
@@ -182,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         code = command.main(arguments, prog_name="ps-serve", standalone_mode=False)
     except click.Abort:
         code = _INTERRUPTED
-    except (click.ClickException, StartError) as error:
+    except (click.ClickException, SettingError) as error:
         said = error.format_message() if isinstance(error, click.ClickException) else str(error)
         print(f"ps-serve: {' '.join(said.split())}", file=sys.stderr)
         code = _BAD_USAGE

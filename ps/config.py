@@ -11,17 +11,13 @@ import re
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from protocol import limits
-from protocol.ranks import is_rank
-from protocol.requests import DEFAULT_GROUP
+from leeway.protocol import limits
+from leeway.protocol.ranks import is_rank
+from leeway.protocol.requests import DEFAULT_GROUP
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
-
-
-class StartError(ValueError):
-    """The server cannot start as it was told to. The message says in one line what to change."""
 
 
 MODES = ("sync", "async", "ssp")

@@ -11,7 +11,7 @@ import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ps.config import StartError
+from leeway.errors import SettingError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -29,17 +29,17 @@ class ConfigFile:
 
     @classmethod
     def read(cls, path: Path, known: Collection[str], known_in_groups: Collection[str]) -> ConfigFile:
-        """Read the file. Raises `StartError`, naming file and key, when it is not what it should be."""
+        """Read the file. Raises `SettingError`, naming file and key, when it is not what it should be."""
         try:
             with path.open("rb") as file:
                 content = tomllib.load(file)
         except OSError as error:
-            raise StartError(f"{path}: {error.strerror}") from error
+            raise SettingError(f"{path}: {error.strerror}") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise StartError(f"{path} is not valid TOML: {error}") from error
+            raise SettingError(f"{path} is not valid TOML: {error}") from error
         tables = content.pop("group", {})
         if not (isinstance(tables, dict) and all(isinstance(table, dict) for table in tables.values())):
-            raise StartError(f"{path}: group must be tables, each headed [group.NAME]")
+            raise SettingError(f"{path}: group must be tables, each headed [group.NAME]")
         server_wide = set(known) - set(known_in_groups)
         return cls(
             path,
@@ -59,7 +59,7 @@ def _without_keys(table: Mapping[str, Any]) -> dict[str, Any]:
 def _patterns(where: str, table: Mapping[str, Any]) -> tuple[str, ...]:
     patterns = table.get("keys")
     if not (isinstance(patterns, list) and patterns and all(isinstance(pattern, str) for pattern in patterns)):
-        raise StartError(f"{where}: keys must be a list of patterns, such as ['embedding.*']")
+        raise SettingError(f"{where}: keys must be a list of patterns, such as ['embedding.*']")
     return tuple(patterns)
 
 
@@ -70,11 +70,11 @@ def _texts(
     texts = {}
     for key, value in table.items():
         if key in elsewhere:
-            raise StartError(f"{where}: {key} is a setting of the whole server; it stands above the tables")
+            raise SettingError(f"{where}: {key} is a setting of the whole server; it stands above the tables")
         if key not in known:
             near = difflib.get_close_matches(key, [*known, also], n=1, cutoff=0)[0]
-            raise StartError(f"{where}: there is no setting {key!r}; the nearest is {near!r}")
+            raise SettingError(f"{where}: there is no setting {key!r}; the nearest is {near!r}")
         if not isinstance(value, (str, int, float)):
-            raise StartError(f"{where}: {key} must be a single text, number, true or false")
+            raise SettingError(f"{where}: {key} must be a single text, number, true or false")
         texts[key] = str(value)
     return texts

@@ -12,13 +12,14 @@ from typing import Any, Final
 import click
 from click.core import ParameterSource
 
-from ps import config
-from ps.config import ServerConfig, StartError, parse_bytes
-from ps.config_file import ConfigFile
+from leeway.errors import SettingError
+from leeway.ps import config
+from leeway.ps.config import ServerConfig, parse_bytes
+from leeway.ps.config_file import ConfigFile
 
 _DEFAULTS: Final = ServerConfig()
 
-CONFIG_FILE: Final = "ps.config_file"
+CONFIG_FILE: Final = "leeway.ps.config_file"
 """Where in `click.Context.meta` the `ConfigFile` is kept that was read, if one was."""
 
 
@@ -190,11 +191,11 @@ def config_option() -> click.Option:
 
 
 def server_config(ctx: click.Context) -> ServerConfig:
-    """The effective settings of this invocation. Raises `StartError` when they do not go together."""
+    """The effective settings of this invocation. Raises `SettingError` when they do not go together."""
     try:
         return _server_config(ctx)
     except ValueError as error:
-        raise StartError(str(error)) from error
+        raise SettingError(str(error)) from error
 
 
 def _server_config(ctx: click.Context) -> ServerConfig:

@@ -11,20 +11,20 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import ps.cli
-import ps.top.cli
-import worker.cli
-import worker.launch
-from ps.observability import catalogue as server_catalogue
-from ps.options import GROUP_SETTINGS, SETTINGS
-from worker.observability import catalogue as worker_catalogue
+import leeway.ps.cli
+import leeway.ps.top.cli
+import leeway.worker.cli
+import leeway.worker.launch
+from leeway.ps.observability import catalogue as server_catalogue
+from leeway.ps.options import GROUP_SETTINGS, SETTINGS
+from leeway.worker.observability import catalogue as worker_catalogue
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     import click
 
-    from protocol.metrics import Metric
+    from leeway.protocol.metrics import Metric
 
 DOCS = Path(__file__).parents[1] / "docs"
 HELP_COLUMNS = 100
@@ -50,7 +50,7 @@ def _default(option: click.Option) -> str:
 
 
 def _worker_options() -> Iterator[click.Option]:
-    for options in worker.cli.SECTIONS.values():
+    for options in leeway.worker.cli.SECTIONS.values():
         yield from options
 
 
@@ -89,11 +89,11 @@ def parts() -> dict[str, str]:
     """Every generated part by its name."""
     return {
         "ps-serve-settings": _server_settings(),
-        "ps-serve-help": _help(ps.cli.command),
+        "ps-serve-help": _help(leeway.ps.cli.command),
         "ps-worker-settings": _worker_settings(),
-        "ps-worker-help": _help(worker.cli.command),
-        "ps-launch-help": _help(worker.launch.command),
-        "ps-top-help": _help(ps.top.cli.command),
+        "ps-worker-help": _help(leeway.worker.cli.command),
+        "ps-launch-help": _help(leeway.worker.launch.command),
+        "ps-top-help": _help(leeway.ps.top.cli.command),
         "server-metrics": _metrics(server_catalogue.CATALOGUE),
         "worker-metrics": _metrics(worker_catalogue.CATALOGUE),
     }

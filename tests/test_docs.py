@@ -25,22 +25,32 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-import ps.cli
-import ps.top.cli
-import worker.cli
-import worker.launch
-from protocol import limits
-from protocol.errors import STATUS, Code
-from protocol.reasons import Reason
-from protocol.replies import Disposition, Granted, GroupState, Joined, LastPush, NotYet, PolicyState, Pushed, Staged
-from protocol.requests import Life, Push, UpdateKind
-from protocol.times import StepTimes
-from ps.arithmetic.settings import OptimizerSettings
-from ps.core import deduplication, membership
-from ps.options import SETTINGS
-from ps.server.handlers import Handlers
+import leeway.ps.cli
+import leeway.ps.top.cli
+import leeway.worker.cli
+import leeway.worker.launch
+from leeway.protocol import limits
+from leeway.protocol.codes import STATUS, Code
+from leeway.protocol.reasons import Reason
+from leeway.protocol.replies import (
+    Disposition,
+    Granted,
+    GroupState,
+    Joined,
+    LastPush,
+    NotYet,
+    PolicyState,
+    Pushed,
+    Staged,
+)
+from leeway.protocol.requests import Life, Push, UpdateKind
+from leeway.protocol.times import StepTimes
+from leeway.ps.arithmetic.settings import OptimizerSettings
+from leeway.ps.core import deduplication, membership
+from leeway.ps.options import SETTINGS
+from leeway.ps.server.handlers import Handlers
+from leeway.worker.refusals import REACTIONS, Reaction
 from tests.load.__main__ import parser as load_parser
-from worker.refusals import REACTIONS, Reaction
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -144,7 +154,7 @@ def test_python_compiles_and_imports_what_is_there(block: Block) -> None:
 def test_python_runs(block: Block, tmp_path: Path) -> None:
     assert block.run is not None
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    script = [sys.executable, "-P", "script.py", "w0"]
+    script = [sys.executable, "script.py", "w0"]
     if not block.run:
         (tmp_path / "script.py").write_text(block.text, encoding="utf-8")
         printed = subprocess.run(script, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
@@ -152,7 +162,7 @@ def test_python_runs(block: Block, tmp_path: Path) -> None:
         return
     initial = tmp_path / "initial.safetensors"
     save_file({"weight": torch.zeros(2, 3)}, initial)
-    serve = [sys.executable, "-P", "-m", "ps.cli", "--port", "0", *shlex.split(block.run.format(init=initial))]
+    serve = [sys.executable, "-m", "leeway.ps.cli", "--port", "0", *shlex.split(block.run.format(init=initial))]
     with subprocess.Popen(serve, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None
@@ -178,10 +188,10 @@ def shown_below(block: Block) -> str:
 # Commands.
 
 COMMANDS: dict[str, tuple[click.Command, ...]] = {
-    "ps-serve": (ps.cli.command,),
-    "ps-worker": (worker.cli.command,),
-    "ps-launch": (worker.launch.command, ps.cli.command),
-    "ps-top": (ps.top.cli.command,),
+    "ps-serve": (leeway.ps.cli.command,),
+    "ps-worker": (leeway.worker.cli.command,),
+    "ps-launch": (leeway.worker.launch.command, leeway.ps.cli.command),
+    "ps-top": (leeway.ps.top.cli.command,),
 }
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import click
 import pytest
 
-from ps.observability import catalogue as server_catalogue
-from ps.options import GROUP_SETTINGS, SETTINGS
-from worker import cli, launch
-from worker.observability import catalogue as worker_catalogue
-from worker.tasks.task import BUILT_IN
+from leeway.ps.observability import catalogue as server_catalogue
+from leeway.ps.options import GROUP_SETTINGS, SETTINGS
+from leeway.worker import cli, launch
+from leeway.worker.observability import catalogue as worker_catalogue
+from leeway.worker.tasks.task import BUILT_IN
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
 CONFIGURATION = (REFERENCE / "configuration.md").read_text(encoding="utf-8")

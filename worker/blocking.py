@@ -15,19 +15,19 @@ import threading
 from concurrent.futures import CancelledError, wait
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from worker.client import Client
+from leeway.worker.client import Client
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping, Sequence
     from types import TracebackType
 
-    from protocol.requests import UpdateKind
-    from protocol.tensors import TensorSpec
-    from protocol.times import StepTimes
-    from worker.client import Values
-    from worker.exchange import Tensors
-    from worker.receiving import Pulled
-    from worker.session import Outcome, Session
+    from leeway.protocol.requests import UpdateKind
+    from leeway.protocol.tensors import TensorSpec
+    from leeway.protocol.times import StepTimes
+    from leeway.worker.client import Values
+    from leeway.worker.exchange import Tensors
+    from leeway.worker.receiving import Pulled
+    from leeway.worker.session import Outcome, Session
 
 T = TypeVar("T")
 

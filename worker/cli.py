@@ -1,4 +1,4 @@
-"""The command `ps-worker`: reads its settings, then hands over to `worker.trainer`.
+"""The command `ps-worker`: reads its settings, then hands over to `leeway.worker.trainer`.
 
 The one rule: `--help` imports nothing heavy, and a user's mistake is one line on stderr and exit code 2. Errors of
 the user's own task keep their traceback.
@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
-from worker import config, environment
-from worker.config import SettingError, WorkerConfig
-from worker.data.source import DataError
-from worker.tasks.task import BUILT_IN, TaskError
+from leeway.errors import DataError, SettingError, TaskError
+from leeway.worker import config, environment
+from leeway.worker.config import WorkerConfig
+from leeway.worker.tasks.task import BUILT_IN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -194,8 +194,8 @@ def task_argument() -> click.Argument:
 def command(**settings: Any) -> int:
     worker = WorkerConfig(**settings)
 
-    from worker.observability import logs
-    from worker.trainer import run
+    from leeway.worker.observability import logs
+    from leeway.worker.trainer import run
 
     logs.configure(worker.log_level, worker.log_format, worker.rank)
     return run(worker)

@@ -28,33 +28,33 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import structlog
 
-from protocol import routes
-from protocol.addresses import server_url
-from protocol.allocator import keep_freed_memory
-from protocol.decoder import allocate_aligned
-from protocol.errors import WireError
-from protocol.limits import DEFAULT_MAX_BODY_BYTES, MAX_WAIT_SECONDS
-from protocol.ranks import is_rank
-from protocol.replies import Granted, NotYet, Passed, PushPulled, Refused
-from protocol.requests import DEFAULT_GROUP, Barrier, Offer, Push, UpdateKind
-from protocol.spans import Layout
-from worker.backoff import Backoff
-from worker.exchange import SILENCE_SECONDS, Exchange, Lost, Tensors, Traffic
-from worker.heartbeat import beat
-from worker.receiving import Pulled, Receiving
-from worker.refusals import REACTIONS, Reaction
-from worker.session import Ending, Outcome, Session, State
+from leeway.errors import ServerLost, WireError
+from leeway.protocol import routes
+from leeway.protocol.addresses import server_url
+from leeway.protocol.allocator import keep_freed_memory
+from leeway.protocol.decoder import allocate_aligned
+from leeway.protocol.limits import DEFAULT_MAX_BODY_BYTES, MAX_WAIT_SECONDS
+from leeway.protocol.ranks import is_rank
+from leeway.protocol.replies import Granted, NotYet, Passed, PushPulled, Refused
+from leeway.protocol.requests import DEFAULT_GROUP, Barrier, Offer, Push, UpdateKind
+from leeway.protocol.spans import Layout
+from leeway.worker.backoff import Backoff
+from leeway.worker.exchange import SILENCE_SECONDS, Exchange, Lost, Tensors, Traffic
+from leeway.worker.heartbeat import beat
+from leeway.worker.receiving import Pulled, Receiving
+from leeway.worker.refusals import REACTIONS, Reaction
+from leeway.worker.session import Ending, Outcome, Session, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
-    from protocol.decoder import Allocate
-    from protocol.frames import Buffer
-    from protocol.replies import Reply
-    from protocol.tensors import TensorSpec
-    from protocol.times import StepTimes
-    from worker.exchange import Answer, Sent
+    from leeway.protocol.decoder import Allocate
+    from leeway.protocol.frames import Buffer
+    from leeway.protocol.replies import Reply
+    from leeway.protocol.tensors import TensorSpec
+    from leeway.protocol.times import StepTimes
+    from leeway.worker.exchange import Answer, Sent
 
     Values = Callable[[Layout], Sequence[Buffer]]
 
@@ -72,10 +72,6 @@ KEEPALIVE_SECONDS = 3600.0
 
 # The goodbye at the end of a `with` block, all its attempts together.
 GOODBYE_SECONDS = 5.0
-
-
-class ServerLost(ConnectionError):
-    """The server has not been reached for longer than the client's patience."""
 
 
 class Client:

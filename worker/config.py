@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from protocol import limits
-from protocol.ranks import is_rank
+from leeway.errors import SettingError
+from leeway.protocol import limits
+from leeway.protocol.ranks import is_rank
 
 PARTITIONS = ("shuffle", "random")
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -27,10 +28,6 @@ START_BARRIER = "start"
 LONGEST_TAIL = 100.0
 
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?", re.ASCII)
-
-
-class SettingError(ValueError):
-    """A setting is wrong. The message says which, and what to change."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

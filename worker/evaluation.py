@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from protocol import limits
-from worker.tasks.contexts import evaluating
+from leeway.protocol import limits
+from leeway.worker.tasks.contexts import evaluating
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from worker.tasks.task import Task
+    from leeway.worker.tasks.task import Task
 
 # What a figure of the held-out data is called in a push, beside those of the batch.
 PREFIX = "test_"

@@ -1,7 +1,7 @@
 """One request over HTTP, one reply: where each message is on the wire (docs/reference/http.md).
 
 The one rule: an exchange ends in an `Answer`, or in `Lost` when no reply that can be read has come, within a time
-limit. It decides nothing and keeps nothing; `worker.session` decides, `worker.client` keeps.
+limit. It decides nothing and keeps nothing; `worker.session` decides, `leeway.worker.client` keeps.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
-from protocol import routes, streams
-from protocol.decoder import Decoder
-from protocol.errors import Code, WireError
-from protocol.frames import encode, frame_length
-from protocol.limits import MAX_JSON_BYTES
-from protocol.replies import (
+from leeway.errors import WireError
+from leeway.protocol import routes, streams
+from leeway.protocol.codes import Code
+from leeway.protocol.decoder import Decoder
+from leeway.protocol.frames import encode, frame_length
+from leeway.protocol.limits import MAX_JSON_BYTES
+from leeway.protocol.replies import (
     Departed,
     Granted,
     Joined,
@@ -32,15 +33,15 @@ from protocol.replies import (
     Renewed,
     Staged,
 )
-from protocol.requests import Barrier, Heartbeat, Join, Leave, Offer, Pull, Push
+from leeway.protocol.requests import Barrier, Heartbeat, Join, Leave, Offer, Pull, Push
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from protocol.decoder import Allocate
-    from protocol.frames import Buffer, Frame
-    from protocol.replies import Reply
-    from protocol.spans import Layout
+    from leeway.protocol.decoder import Allocate
+    from leeway.protocol.frames import Buffer, Frame
+    from leeway.protocol.replies import Reply
+    from leeway.protocol.spans import Layout
 
 Sent = Join | Leave | Heartbeat | Offer | Pull | Push | Barrier
 

@@ -10,11 +10,11 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
-from protocol.requests import Heartbeat
+from leeway.protocol.requests import Heartbeat
 
 if TYPE_CHECKING:
-    from worker.exchange import Exchange
-    from worker.session import Session
+    from leeway.worker.exchange import Exchange
+    from leeway.worker.session import Session
 
 # So that a lost heartbeat, or two, do no harm.
 HEARTBEATS_PER_LEASE = 3

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import click
 from click.core import ParameterSource
 
-from protocol import routes
-from worker import cli
-from worker.children import STOP_SECONDS, Children, Program
-from worker.config import START_BARRIER, WorkerConfig
+from leeway.protocol import routes
+from leeway.worker import cli
+from leeway.worker.children import STOP_SECONDS, Children, Program
+from leeway.worker.config import START_BARRIER, WorkerConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -134,9 +134,9 @@ def command(
             if (port := settings["metrics_port"]) is not None:
                 own += ["--metrics-port", str(port and port + index)]
             own += [text for whose, texts in further if whose == rank for text in shlex.split(texts)]
-            yield Program(rank, [*_python("worker.cli"), task, *shared, *own], common | threads)
+            yield Program(rank, [*_python("leeway.worker.cli"), task, *shared, *own], common | threads)
 
-    serve = [*_python("ps.cli"), "--port", "0", "--workers", str(workers), *server_options]
+    serve = [*_python("leeway.ps.cli"), "--port", "0", "--workers", str(workers), *server_options]
     return run(Program(SERVER, serve, common), programs, _printer(ranks), together)
 
 
@@ -215,7 +215,7 @@ def _given(ctx: click.Context) -> Iterator[tuple[str, click.Option]]:
 
 
 def _python(module: str) -> list[str]:
-    """Run a module of ours; -P: what lies in the current folder is never taken for one of our packages."""
+    """Run a module of ours. -P: as with the installed commands, a `queue.py` in the current folder is not imported."""
     return [sys.executable, "-P", "-m", module]
 
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from protocol.decoder import Allocate
-    from protocol.frames import Frame
-    from protocol.replies import Granted
+    from leeway.protocol.decoder import Allocate
+    from leeway.protocol.frames import Frame
+    from leeway.protocol.replies import Granted
 
 
 @dataclass(frozen=True, slots=True)

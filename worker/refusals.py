@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import StrEnum
 from types import MappingProxyType
 
-from protocol.errors import Code
+from leeway.protocol.codes import Code
 
 
 class Reaction(StrEnum):

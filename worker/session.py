@@ -28,9 +28,10 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from protocol.errors import Code, WireError
-from protocol.reasons import Reason
-from protocol.replies import (
+from leeway.errors import WireError
+from leeway.protocol.codes import Code
+from leeway.protocol.reasons import Reason
+from leeway.protocol.replies import (
     Departed,
     Granted,
     Joined,
@@ -41,20 +42,20 @@ from protocol.replies import (
     Refused,
     last_pushes,
 )
-from protocol.requests import DEFAULT_GROUP, Join, Leave, Life, Offer, Pull, Push, UpdateKind
-from worker.backoff import BASE_SECONDS, Backoff
-from worker.refusals import REACTIONS, Reaction
-from worker.states import Ending, Outcome, State
-from worker.updates import Recall, UpdateInHand
+from leeway.protocol.requests import DEFAULT_GROUP, Join, Leave, Life, Offer, Pull, Push, UpdateKind
+from leeway.worker.backoff import BASE_SECONDS, Backoff
+from leeway.worker.refusals import REACTIONS, Reaction
+from leeway.worker.states import Ending, Outcome, State
+from leeway.worker.updates import Recall, UpdateInHand
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from random import Random
 
-    from protocol.replies import GroupState, Reply
-    from protocol.tensors import TensorSpec
-    from protocol.times import StepTimes
-    from protocol.versions import Version
+    from leeway.protocol.replies import GroupState, Reply
+    from leeway.protocol.tensors import TensorSpec
+    from leeway.protocol.times import StepTimes
+    from leeway.protocol.versions import Version
 
 __all__ = ["Ask", "Ending", "Outcome", "Session", "State"]
 

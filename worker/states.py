@@ -10,9 +10,9 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from protocol.errors import Code
-    from protocol.reasons import Reason
-    from protocol.replies import Disposition
+    from leeway.protocol.codes import Code
+    from leeway.protocol.reasons import Reason
+    from leeway.protocol.replies import Disposition
 
 
 class State(StrEnum):

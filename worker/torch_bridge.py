@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn.parameter import is_lazy
 
-from protocol.spans import Layout
-from protocol.tensors import ALIGNMENT_BYTES, DTYPES, Kind, TensorSpec
-from worker.exchange import Tensors
+from leeway.protocol.spans import Layout
+from leeway.protocol.tensors import ALIGNMENT_BYTES, DTYPES, Kind, TensorSpec
+from leeway.worker.exchange import Tensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from protocol.frames import Buffer, Frame
+    from leeway.protocol.frames import Buffer, Frame
 
 _DTYPE_NAMES = {getattr(torch, name): name for name in DTYPES}
 _COMPILED = "_orig_mod."

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 import structlog
 import torch
 
-import worker
-from protocol.errors import Code, WireError
-from protocol.reasons import Reason
-from worker.client import ServerLost
-from worker.config import START_BARRIER, SettingError
-from worker.data.partition import RandomSampling, ShuffleAndSplit
-from worker.evaluation import Evaluation
-from worker.observability.metrics import SkipCause, WorkerMetrics
-from worker.progress import progress
-from worker.tasks.task import resolve
+import leeway
+from leeway.errors import ServerLost, SettingError, WireError
+from leeway.protocol.codes import Code
+from leeway.protocol.reasons import Reason
+from leeway.worker.config import START_BARRIER
+from leeway.worker.data.partition import RandomSampling, ShuffleAndSplit
+from leeway.worker.evaluation import Evaluation
+from leeway.worker.observability.metrics import SkipCause, WorkerMetrics
+from leeway.worker.progress import progress
+from leeway.worker.tasks.task import resolve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from worker.config import WorkerConfig
-    from worker.data.partition import Partition
-    from worker.progress import Progress
-    from worker.tasks.task import Task
-    from worker.training import TrainingSession
+    from leeway.worker.config import WorkerConfig
+    from leeway.worker.data.partition import Partition
+    from leeway.worker.progress import Progress
+    from leeway.worker.tasks.task import Task
+    from leeway.worker.training import TrainingSession
 
 log = structlog.get_logger("worker")
 
@@ -68,7 +68,7 @@ def run(config: WorkerConfig) -> int:
 
 def _connect(config: WorkerConfig) -> TrainingSession:
     try:
-        return worker.connect(config.server, config.rank)
+        return leeway.connect(config.server, config.rank)
     except ValueError as error:  # an address that is none, a certificate that is not to be trusted
         raise SettingError(f"--server: {error}") from error
 

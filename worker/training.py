@@ -1,4 +1,4 @@
-"""What `worker.connect` returns: a training loop's view of the server, for one torch module.
+"""What `leeway.connect` returns: a training loop's view of the server, for one torch module.
 
 The one rule: between calls the module holds exactly one pulled version, plus whatever the loop did to it since;
 the loop holds the interpreter, and nothing changes behind its back.
@@ -20,11 +20,12 @@ import os
 import time
 from typing import TYPE_CHECKING, Literal
 
-from protocol.requests import UpdateKind
-from protocol.times import StepTimes
-from worker.blocking import BlockingClient
-from worker.environment import default_rank
-from worker.torch_bridge import ModelBridge
+from leeway.protocol.requests import DEFAULT_GROUP, UpdateKind
+from leeway.protocol.times import StepTimes
+from leeway.worker.blocking import BlockingClient
+from leeway.worker.client import PATIENCE_SECONDS, WAIT_SECONDS
+from leeway.worker.environment import default_rank
+from leeway.worker.torch_bridge import ModelBridge
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,17 +33,17 @@ if TYPE_CHECKING:
 
     import torch
 
-    from protocol.replies import Granted
-    from worker.exchange import Traffic
-    from worker.receiving import Pulled
-    from worker.session import Ending, Outcome
+    from leeway.protocol.replies import Granted
+    from leeway.worker.exchange import Traffic
+    from leeway.worker.receiving import Pulled
+    from leeway.worker.session import Ending, Outcome
 
 SERVER_VARIABLE = "PS_SERVER"
 RANK_VARIABLE = "PS_RANK"
 
 
 class TrainingSession:
-    """One worker and its module. For one thread. Made by `worker.connect`; ends with its `with` block, `close`, or
+    """One worker and its module. For one thread. Made by `leeway.connect`; ends with its `with` block, `close`, or
     the interpreter's exit.
 
     Calls raise `ServerLost` when the server is away for longer than the client's patience, and `WireError` for a
@@ -254,14 +255,22 @@ class TrainingSession:
 
 
 def connect(
-    url: str | None,
-    rank: str | None,
+    url: str | None = None,
+    rank: str | None = None,
     *,
-    group: str,
-    wait_seconds: float,
-    patience_seconds: float,
+    group: str = DEFAULT_GROUP,
+    wait_seconds: float = WAIT_SECONDS,
+    patience_seconds: float = PATIENCE_SECONDS,
 ) -> TrainingSession:
-    """See `worker.connect`."""
+    """Join the server at `url`, waiting for it if it is not there yet.
+
+    `url`: default the environment variable `PS_SERVER`. `rank`: this worker's stable name; by default `PS_RANK`, else
+    what torchrun, Slurm or Kubernetes says (`w0`, `w1`, ...), else host and process id. `group`: the keys it trains.
+    `wait_seconds`: how long the server may park one request; `patience_seconds`: how long it may be away.
+
+    Raises `ValueError` for a wrong address, rank or environment, `ServerLost` when the server has not been reached,
+    `WireError` when it refuses.
+    """
     address = url or os.environ.get(SERVER_VARIABLE)
     if not address:
         raise ValueError(f"no server: give its address, or set {SERVER_VARIABLE}=http://HOST:PORT")

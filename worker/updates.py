@@ -9,14 +9,14 @@ import dataclasses
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
-from protocol.reasons import Reason
-from protocol.requests import UpdateKind
-from worker.states import Outcome
+from leeway.protocol.reasons import Reason
+from leeway.protocol.requests import UpdateKind
+from leeway.worker.states import Outcome
 
 if TYPE_CHECKING:
-    from protocol.errors import Code
-    from protocol.replies import LastPush, Pushed
-    from protocol.requests import Life, Push
+    from leeway.protocol.codes import Code
+    from leeway.protocol.replies import LastPush, Pushed
+    from leeway.protocol.requests import Life, Push
 
 
 class Recall(Enum):

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from protocol.errors import Code, WireError
+from leeway.errors import WireError
+from leeway.protocol.codes import Code
 
 if TYPE_CHECKING:
-    from protocol.frames import Frame
-    from protocol.spans import Layout
+    from leeway.protocol.frames import Frame
+    from leeway.protocol.spans import Layout
 
 
 def check(layout: Layout, frame: Frame) -> None:

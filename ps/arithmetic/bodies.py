@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from protocol.tensors import DTYPES
+from leeway.protocol.tensors import DTYPES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from protocol.spans import Place
+    from leeway.protocol.spans import Place
 
 TORCH_DTYPES: Mapping[str, torch.dtype] = MappingProxyType({name: getattr(torch, name) for name in DTYPES})
 

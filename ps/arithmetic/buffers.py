@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from protocol.tensors import Kind
-from ps.arithmetic.runs import Run, overlay
+from leeway.protocol.tensors import Kind
+from leeway.ps.arithmetic.runs import Run, overlay
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from protocol.spans import Place
-    from ps.arithmetic.aggregation.rule import Contribution
-    from ps.arithmetic.bodies import Body
+    from leeway.protocol.spans import Place
+    from leeway.ps.arithmetic.aggregation.rule import Contribution
+    from leeway.ps.arithmetic.bodies import Body
 
 _MEAN, _VARIANCE = "running_mean", "running_var"
 

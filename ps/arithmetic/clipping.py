@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ps.arithmetic.runs import Run
+from leeway.ps.arithmetic.runs import Run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ps.arithmetic.aggregation.rule import Scratch
+    from leeway.ps.arithmetic.aggregation.rule import Scratch
 
 
 def norm(gradient: Sequence[Run]) -> float:

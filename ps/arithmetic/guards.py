@@ -11,12 +11,13 @@ import math
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from protocol.errors import Code, WireError
-from protocol.tensors import DTYPES
-from ps.arithmetic.bodies import Body
+from leeway.errors import WireError
+from leeway.protocol.codes import Code
+from leeway.protocol.tensors import DTYPES
+from leeway.ps.arithmetic.bodies import Body
 
 if TYPE_CHECKING:
-    from protocol.frames import Frame
+    from leeway.protocol.frames import Frame
 
 
 class GuardMode(StrEnum):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from protocol.tensors import ALIGNMENT_BYTES
+from leeway.protocol.tensors import ALIGNMENT_BYTES
 
 # Below this the C allocator serves from its own free lists, and recycling would only add a finalizer's cost.
 SMALLEST_POOLED_BYTES = 256 * 1024

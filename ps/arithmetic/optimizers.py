@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from protocol.tensors import Kind
-from ps.arithmetic.settings import OptimizerKind, OptimizerSettings
+from leeway.protocol.tensors import Kind
+from leeway.ps.arithmetic.settings import OptimizerKind, OptimizerSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from protocol.spans import Layout, Place, Span
-    from ps.arithmetic.bodies import Body
-    from ps.arithmetic.runs import Run
+    from leeway.protocol.spans import Layout, Place, Span
+    from leeway.ps.arithmetic.bodies import Body
+    from leeway.ps.arithmetic.runs import Run
 
 # Half precision is stepped tensor by tensor with torch's default implementation: the fused SGD of torch
 # 2.13 on the CPU leaves most elements of such parameters as they were, and its `add` rounds an array's last

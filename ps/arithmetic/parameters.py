@@ -10,27 +10,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from protocol.requests import UpdateKind
-from protocol.spans import Layout
-from ps.arithmetic import buffers
-from ps.arithmetic.aggregation.registry import DEFAULT_RULE, rule
-from ps.arithmetic.aggregation.rule import Contribution
-from ps.arithmetic.bodies import Body
-from ps.arithmetic.clipping import clip, norm, scale
-from ps.arithmetic.optimizers import Optimizer
-from ps.arithmetic.runs import Chart
-from ps.arithmetic.versions import Snapshot, VersionStore
+from leeway.protocol.requests import UpdateKind
+from leeway.protocol.spans import Layout
+from leeway.ps.arithmetic import buffers
+from leeway.ps.arithmetic.aggregation.registry import DEFAULT_RULE, rule
+from leeway.ps.arithmetic.aggregation.rule import Contribution
+from leeway.ps.arithmetic.bodies import Body
+from leeway.ps.arithmetic.clipping import clip, norm, scale
+from leeway.ps.arithmetic.optimizers import Optimizer
+from leeway.ps.arithmetic.runs import Chart
+from leeway.ps.arithmetic.versions import Snapshot, VersionStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     import torch
 
-    from protocol.frames import Frame
-    from ps.arithmetic.aggregation.rule import Scratch
-    from ps.arithmetic.memory import Pool
-    from ps.arithmetic.runs import Run
-    from ps.arithmetic.settings import OptimizerSettings
+    from leeway.protocol.frames import Frame
+    from leeway.ps.arithmetic.aggregation.rule import Scratch
+    from leeway.ps.arithmetic.memory import Pool
+    from leeway.ps.arithmetic.runs import Run
+    from leeway.ps.arithmetic.settings import OptimizerSettings
 
 
 @dataclass(frozen=True, slots=True)

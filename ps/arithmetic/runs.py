@@ -11,16 +11,16 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from protocol.tensors import DTYPES, Kind
-from ps.arithmetic.bodies import Body
+from leeway.protocol.tensors import DTYPES, Kind
+from leeway.ps.arithmetic.bodies import Body
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     import torch
 
-    from protocol.frames import Frame
-    from protocol.spans import Layout, Place, Span
+    from leeway.protocol.frames import Frame
+    from leeway.protocol.spans import Layout, Place, Span
 
 
 def _edge_bytes(span: Span, index: int) -> int:

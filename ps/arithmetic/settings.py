@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self
 
-from ps.arithmetic.schedules import Schedule, cosine, staircase, warmup
+from leeway.ps.arithmetic.schedules import Schedule, cosine, staircase, warmup
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,12 +11,12 @@ import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from protocol.spans import Layout
+from leeway.protocol.spans import Layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ps.arithmetic.memory import Pool
+    from leeway.ps.arithmetic.memory import Pool
 
 # The current one, one that is being written, and two for readers who are not done: with fewer the applier
 # waits for every slow reader, with more a slow reader costs memory without bound.

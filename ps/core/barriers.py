@@ -9,20 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from protocol import limits
-from protocol.errors import Code
-from protocol.ranks import natural
-from protocol.reasons import Reason
-from protocol.replies import NotYet, Passed, Refused, refuse
-from ps.core.decisions import in_words
-from ps.core.effects import Answered, Parked
+from leeway.protocol import limits
+from leeway.protocol.codes import Code
+from leeway.protocol.ranks import natural
+from leeway.protocol.reasons import Reason
+from leeway.protocol.replies import NotYet, Passed, Refused, refuse
+from leeway.ps.core.decisions import in_words
+from leeway.ps.core.effects import Answered, Parked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from protocol.requests import Barrier
-    from ps.core.effects import Effect
-    from ps.core.membership import Incarnation
+    from leeway.protocol.requests import Barrier
+    from leeway.ps.core.effects import Effect
+    from leeway.ps.core.membership import Incarnation
 
 
 @dataclass(slots=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from protocol.replies import NotYet
+from leeway.protocol.replies import NotYet
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from protocol.reasons import Reason
+    from leeway.protocol.reasons import Reason
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,15 +11,15 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from protocol.errors import Code
-from protocol.replies import Pushed, Refused, refuse
-from protocol.requests import UpdateKind
+from leeway.protocol.codes import Code
+from leeway.protocol.replies import Pushed, Refused, refuse
+from leeway.protocol.requests import UpdateKind
 
 if TYPE_CHECKING:
-    from protocol.reasons import Reason
-    from protocol.replies import Disposition
-    from protocol.requests import Push
-    from ps.core.membership import Incarnation
+    from leeway.protocol.reasons import Reason
+    from leeway.protocol.replies import Disposition
+    from leeway.protocol.requests import Push
+    from leeway.ps.core.membership import Incarnation
 
 # How many different answers to the pull of one iteration may be on their way at once: a client asks again after a
 # lost reply, and each answer may hold another version. Older ones can no longer be pushed from.

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ps.core.rounds import RoundState
+from leeway.ps.core.rounds import RoundState
 
 if TYPE_CHECKING:
-    from ps.core.groups import Group
-    from ps.core.machine import Machine
-    from ps.core.membership import Incarnation
+    from leeway.ps.core.groups import Group
+    from leeway.ps.core.machine import Machine
+    from leeway.ps.core.membership import Incarnation
 
 
 def status(machine: Machine, now: float) -> dict[str, Any]:

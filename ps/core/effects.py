@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from protocol.reasons import Reason
-    from protocol.replies import Reply
-    from protocol.requests import UpdateKind
-    from protocol.tensors import TensorSpec
+    from leeway.protocol.reasons import Reason
+    from leeway.protocol.replies import Reply
+    from leeway.protocol.requests import UpdateKind
+    from leeway.protocol.tensors import TensorSpec
 
 
 @dataclass(frozen=True, slots=True)

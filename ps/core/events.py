@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from protocol.requests import Life, Request
+    from leeway.protocol.requests import Life, Request
 
 
 @dataclass(frozen=True, slots=True)

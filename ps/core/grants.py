@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from protocol.reasons import Reason
-from protocol.replies import Granted
-from protocol.versions import Version
-from ps.core.decisions import Answer, Park
+from leeway.protocol.reasons import Reason
+from leeway.protocol.replies import Granted
+from leeway.protocol.versions import Version
+from leeway.ps.core.decisions import Answer, Park
 
 if TYPE_CHECKING:
-    from protocol.requests import Pull
-    from ps.core.decisions import Decision
-    from ps.core.groups import Group
-    from ps.core.membership import Incarnation
+    from leeway.protocol.requests import Pull
+    from leeway.ps.core.decisions import Decision
+    from leeway.ps.core.groups import Group
+    from leeway.ps.core.membership import Incarnation
 
 
 def judge(group: Group, pull: Pull, member: Incarnation | None) -> Decision:

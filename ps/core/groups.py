@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from protocol.errors import Code
-from protocol.reasons import Reason
-from protocol.replies import (
+from leeway.protocol.codes import Code
+from leeway.protocol.reasons import Reason
+from leeway.protocol.replies import (
     Disposition,
     Granted,
     GroupState,
@@ -22,11 +22,11 @@ from protocol.replies import (
     Staged,
     refuse,
 )
-from protocol.requests import Pull, UpdateKind
-from ps.core import policies
-from ps.core.decisions import Answer, Park
-from ps.core.deduplication import Record
-from ps.core.effects import (
+from leeway.protocol.requests import Pull, UpdateKind
+from leeway.ps.core import policies
+from leeway.ps.core.decisions import Answer, Park
+from leeway.ps.core.deduplication import Record
+from leeway.ps.core.effects import (
     Answered,
     Apply,
     Contribution,
@@ -36,23 +36,23 @@ from ps.core.effects import (
     RoundOpened,
     Switched,
 )
-from ps.core.grants import grant, judge
-from ps.core.in_flight import Accepted, InFlight, Offering, RoundStep
-from ps.core.roster import Roster
-from ps.core.rounds import Held, Rounds, RoundState
-from ps.core.waiting import Waiting, WaitingRoom
+from leeway.ps.core.grants import grant, judge
+from leeway.ps.core.in_flight import Accepted, InFlight, Offering, RoundStep
+from leeway.ps.core.roster import Roster
+from leeway.ps.core.rounds import Held, Rounds, RoundState
+from leeway.ps.core.waiting import Waiting, WaitingRoom
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from protocol.replies import Pushed, Refused
-    from protocol.requests import Push
-    from protocol.tensors import TensorSpec
-    from ps.core.decisions import Decision
-    from ps.core.deduplication import Progress
-    from ps.core.effects import Effect
-    from ps.core.membership import Incarnation
-    from ps.core.policies.policy import Policy
+    from leeway.protocol.replies import Pushed, Refused
+    from leeway.protocol.requests import Push
+    from leeway.protocol.tensors import TensorSpec
+    from leeway.ps.core.decisions import Decision
+    from leeway.ps.core.deduplication import Progress
+    from leeway.ps.core.effects import Effect
+    from leeway.ps.core.membership import Incarnation
+    from leeway.ps.core.policies.policy import Policy
 
 
 class Group:

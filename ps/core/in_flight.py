@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from protocol.replies import Offered
-    from ps.core.deduplication import Record
-    from ps.core.membership import Incarnation
+    from leeway.protocol.replies import Offered
+    from leeway.ps.core.deduplication import Record
+    from leeway.ps.core.membership import Incarnation
 
 
 @dataclass(slots=True)

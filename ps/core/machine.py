@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, assert_never
 
-from protocol.errors import Code
-from protocol.reasons import Reason
-from protocol.replies import Departed, Joined, Offered, Refused, Renewed, Staged, refuse
-from protocol.requests import (
+from leeway.protocol.codes import Code
+from leeway.protocol.reasons import Reason
+from leeway.protocol.replies import Departed, Joined, Offered, Refused, Renewed, Staged, refuse
+from leeway.protocol.requests import (
     DEFAULT_GROUP,
     Barrier,
     Heartbeat,
@@ -28,21 +28,21 @@ from protocol.requests import (
     Push,
     SetPolicy,
 )
-from ps.core import policies
-from ps.core.barriers import Barriers
-from ps.core.deduplication import Fresh, StagedAgain, judge, not_joined
-from ps.core.effects import Answered, Began, Drop, Ended, Finished
-from ps.core.events import Asked, Gone, Heard, Published, Stop, Tick
-from ps.core.groups import Group
-from ps.core.in_flight import Offering
-from ps.core.membership import Incarnation, Membership
+from leeway.ps.core import policies
+from leeway.ps.core.barriers import Barriers
+from leeway.ps.core.deduplication import Fresh, StagedAgain, judge, not_joined
+from leeway.ps.core.effects import Answered, Began, Drop, Ended, Finished
+from leeway.ps.core.events import Asked, Gone, Heard, Published, Stop, Tick
+from leeway.ps.core.groups import Group
+from leeway.ps.core.in_flight import Offering
+from leeway.ps.core.membership import Incarnation, Membership
 
 if TYPE_CHECKING:
-    from protocol.requests import Life, Request
-    from protocol.tensors import TensorSpec
-    from ps.core.deduplication import Verdict
-    from ps.core.effects import Effect
-    from ps.core.events import Event
+    from leeway.protocol.requests import Life, Request
+    from leeway.protocol.tensors import TensorSpec
+    from leeway.ps.core.deduplication import Verdict
+    from leeway.ps.core.effects import Effect
+    from leeway.ps.core.events import Event
 
 
 @dataclass(frozen=True, slots=True)

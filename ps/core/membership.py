@@ -11,17 +11,17 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from protocol import limits
-from protocol.errors import Code
-from protocol.ranks import natural
-from protocol.reasons import Reason
-from protocol.replies import LastPush, Refused, refuse
+from leeway.protocol import limits
+from leeway.protocol.codes import Code
+from leeway.protocol.ranks import natural
+from leeway.protocol.reasons import Reason
+from leeway.protocol.replies import LastPush, Refused, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from protocol.requests import Life
-    from ps.core.deduplication import Progress
+    from leeway.protocol.requests import Life
+    from leeway.ps.core.deduplication import Progress
 
 # A process that comes back after more lives of its rank than this is taken for a new one. Sixteen restarts in a
 # row within one lost message's lifetime do not happen.

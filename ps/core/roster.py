@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from protocol.ranks import natural
-from ps.core.clocks import Clocks
-from ps.core.deduplication import Progress
+from leeway.protocol.ranks import natural
+from leeway.ps.core.clocks import Clocks
+from leeway.ps.core.deduplication import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ps.core.membership import Incarnation
+    from leeway.ps.core.membership import Incarnation
 
 
 class Roster:

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from protocol.ranks import natural
-from ps.core.effects import Contribution
+from leeway.protocol.ranks import natural
+from leeway.ps.core.effects import Contribution
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, KeysView
 
-    from protocol.requests import UpdateKind
+    from leeway.protocol.requests import UpdateKind
 
 
 class RoundState(StrEnum):

@@ -9,23 +9,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from protocol.reasons import Reason
-from protocol.replies import Disposition
-from protocol.requests import UpdateKind
-from protocol.tensors import TensorSpec
-from ps.core import policies
-from ps.core.deduplication import Progress, Record
-from ps.core.in_flight import Accepted
-from ps.core.machine import Machine
-from ps.core.membership import Incarnation
-from ps.core.roster import Roster
-from ps.core.rounds import Held, Rounds, RoundState
+from leeway.protocol.reasons import Reason
+from leeway.protocol.replies import Disposition
+from leeway.protocol.requests import UpdateKind
+from leeway.protocol.tensors import TensorSpec
+from leeway.ps.core import policies
+from leeway.ps.core.deduplication import Progress, Record
+from leeway.ps.core.in_flight import Accepted
+from leeway.ps.core.machine import Machine
+from leeway.ps.core.membership import Incarnation
+from leeway.ps.core.roster import Roster
+from leeway.ps.core.rounds import Held, Rounds, RoundState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ps.core.groups import Group
-    from ps.core.machine import Settings
+    from leeway.ps.core.groups import Group
+    from leeway.ps.core.machine import Settings
 
 FORMAT = 1
 

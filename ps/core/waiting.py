@@ -10,19 +10,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from protocol import limits
-from protocol.errors import Code
-from protocol.replies import PushPulled, refuse
-from ps.core.effects import Answered, Parked
+from leeway.protocol import limits
+from leeway.protocol.codes import Code
+from leeway.protocol.replies import PushPulled, refuse
+from leeway.ps.core.effects import Answered, Parked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from protocol.replies import Granted, NotYet, Pushed, Refused
-    from protocol.requests import Pull
-    from ps.core.decisions import Park
-    from ps.core.effects import Effect
-    from ps.core.membership import Incarnation
+    from leeway.protocol.replies import Granted, NotYet, Pushed, Refused
+    from leeway.protocol.requests import Pull
+    from leeway.ps.core.decisions import Park
+    from leeway.ps.core.effects import Effect
+    from leeway.ps.core.membership import Incarnation
 
 
 @dataclass(slots=True, eq=False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from protocol.metrics import Metric, MetricType
+from leeway.protocol.metrics import Metric, MetricType
 
 # From a reply out of memory on loopback to a round that waits minutes for a straggler.
 _WAIT_SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)

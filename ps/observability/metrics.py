@@ -24,18 +24,18 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from protocol import routes
-from protocol.metrics import MetricType
-from protocol.reasons import Reason
-from protocol.release import program_version
-from ps.observability import catalogue
+from leeway.protocol import routes
+from leeway.protocol.metrics import MetricType
+from leeway.protocol.reasons import Reason
+from leeway.protocol.release import __version__
+from leeway.ps.observability import catalogue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from protocol.errors import Code
-    from protocol.metrics import Metric
-    from protocol.replies import Disposition
+    from leeway.protocol.codes import Code
+    from leeway.protocol.metrics import Metric
+    from leeway.protocol.replies import Disposition
 
     Family = CounterMetricFamily | GaugeMetricFamily
 
@@ -113,7 +113,7 @@ class ServerMetrics:
         }
         # A gauge without labels has a value from the start; this one has none where nothing is ever saved.
         registry.unregister(self._gauges[catalogue.CHECKPOINT_TIMESTAMP])
-        self._gauges[catalogue.INFO].labels(program_version()).set(1)
+        self._gauges[catalogue.INFO].labels(__version__).set(1)
         for reason in _ENDINGS:
             self._counters[catalogue.DEPARTURES].labels(reason)
         for outcome in _OUTCOMES:
@@ -130,7 +130,7 @@ class ServerMetrics:
                     counted.labels(group)
 
     def answered(self, route: str, method: str, status: int, seconds: float) -> None:
-        """A request was answered. `route` is the template of `protocol.routes`, never the path asked for.
+        """A request was answered. `route` is the template of `leeway.protocol.routes`, never the path asked for.
 
         `seconds` from its headers to the end of the answer.
         """

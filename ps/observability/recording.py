@@ -11,6 +11,8 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from leeway.errors import HistoryError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -20,10 +22,6 @@ Row: TypeAlias = Mapping[str, Any]
 
 # The longest lines are those of starts: they have the whole state, a few kilobytes a worker.
 MAX_LINE_BYTES = 256 * 1024 * 1024
-
-
-class HistoryError(ValueError):
-    """The file is no history. The message says where, and what is wrong."""
 
 
 class Recording:

@@ -19,15 +19,15 @@ import json
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
-from protocol.ranks import natural
-from protocol.requests import DEFAULT_GROUP
-from ps.observability.recording import HistoryError
-from ps.observability.tracks import Steps, TraceEvent, Track, Wait, microseconds
+from leeway.errors import HistoryError
+from leeway.protocol.ranks import natural
+from leeway.protocol.requests import DEFAULT_GROUP
+from leeway.ps.observability.tracks import Steps, TraceEvent, Track, Wait, microseconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from ps.observability.recording import Row
+    from leeway.ps.observability.recording import Row
 
 _SERVER_PROCESS = 1
 

@@ -26,12 +26,12 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from protocol.reasons import Reason
+from leeway.protocol.reasons import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from ps.observability.recording import Row
+    from leeway.ps.observability.recording import Row
 
 TraceEvent: TypeAlias = dict[str, Any]
 """One event of the trace event format, JSON-ready."""

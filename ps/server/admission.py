@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import HttpVersion11, hdrs
 
-from protocol import limits, routes, streams
-from protocol.decoder import Decoder
-from protocol.errors import BodyTooLarge, Code, MalformedFrame, MalformedRequest, WireError
-from protocol.fields import Fields
+from leeway.errors import BodyTooLarge, MalformedFrame, MalformedRequest, WireError
+from leeway.protocol import limits, routes, streams
+from leeway.protocol.codes import Code
+from leeway.protocol.decoder import Decoder
+from leeway.protocol.fields import Fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aiohttp import web
 
-    from protocol.frames import Frame
+    from leeway.protocol.frames import Frame
 
 # What a frame carries beside its body.
 _HEAD_BYTES = limits.MAX_METADATA_BYTES + 1024

@@ -12,18 +12,19 @@ from typing import TYPE_CHECKING
 import structlog
 from aiohttp import hdrs, web
 
-from protocol.errors import Code, WireError
-from ps.server import rendering
-from ps.server.handlers import Handlers
+from leeway.errors import WireError
+from leeway.protocol.codes import Code
+from leeway.ps.server import rendering
+from leeway.ps.server.handlers import Handlers
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from aiohttp.typedefs import Middleware
 
-    from ps.observability.metrics import ServerMetrics
-    from ps.server.runtime import Runtime
-    from ps.server.saving import Saving
+    from leeway.ps.observability.metrics import ServerMetrics
+    from leeway.ps.server.runtime import Runtime
+    from leeway.ps.server.saving import Saving
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 from aiohttp import hdrs, web
 
-from protocol import routes
+from leeway.protocol import routes
 
 if TYPE_CHECKING:
-    from ps.observability.metrics import ServerMetrics
-    from ps.server.feed import Feed
+    from leeway.ps.observability.metrics import ServerMetrics
+    from leeway.ps.server.feed import Feed
 
 # Longer than a phone takes to change from one network to another; the browser connects again by itself.
 WRITE_SECONDS = 30.0

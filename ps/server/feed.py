@@ -17,17 +17,18 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from protocol import limits
-from protocol.errors import Code, WireError
-from ps.observability.curve import Curve, Point
-from ps.observability.decision_log import Kind
+from leeway.errors import WireError
+from leeway.protocol import limits
+from leeway.protocol.codes import Code
+from leeway.ps.observability.curve import Curve, Point
+from leeway.ps.observability.decision_log import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from ps.core.machine import Machine
-    from ps.observability.curve import Progress
-    from ps.observability.decision_log import DecisionLog
+    from leeway.ps.core.machine import Machine
+    from leeway.ps.observability.curve import Progress
+    from leeway.ps.observability.decision_log import DecisionLog
 
 # Fast enough for an eye. With a thousand workers a state takes milliseconds to make: it is then made once a second.
 LEAST_SECONDS = 0.25

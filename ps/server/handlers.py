@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import hdrs, web
 from prometheus_client.aiohttp import make_aiohttp_handler
 
-from protocol import limits, routes
-from protocol.errors import Code, MalformedRequest, WireError
-from protocol.fields import Fields
-from protocol.replies import Granted
-from protocol.requests import (
+from leeway.errors import MalformedRequest, WireError
+from leeway.protocol import limits, routes
+from leeway.protocol.codes import Code
+from leeway.protocol.fields import Fields
+from leeway.protocol.replies import Granted
+from leeway.protocol.requests import (
     DEFAULT_GROUP,
     Barrier,
     Heartbeat,
@@ -31,20 +32,20 @@ from protocol.requests import (
     SetPolicy,
     UpdateKind,
 )
-from protocol.tensors import TensorSpec
-from protocol.versions import Version
-from ps.core.deduplication import Fresh
-from ps.server import admission, rendering
-from ps.server.events import Events
-from ps.server.page import Page
-from ps.storage import downloads
+from leeway.protocol.tensors import TensorSpec
+from leeway.protocol.versions import Version
+from leeway.ps.core.deduplication import Fresh
+from leeway.ps.server import admission, rendering
+from leeway.ps.server.events import Events
+from leeway.ps.server.page import Page
+from leeway.ps.storage import downloads
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from protocol.frames import Frame
-    from ps.server.runtime import Outcome, Runtime
-    from ps.server.saving import Saving
+    from leeway.protocol.frames import Frame
+    from leeway.ps.server.runtime import Outcome, Runtime
+    from leeway.ps.server.saving import Saving
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -56,7 +57,7 @@ class Handlers:
         self._max_body_bytes = max_body_bytes
         self.events = Events(runtime.feed, runtime.metrics)
         self._page = Page()
-        self._openapi = resources.files("ps.server").joinpath("openapi.yaml").read_bytes()
+        self._openapi = resources.files("leeway.ps.server").joinpath("openapi.yaml").read_bytes()
 
     def table(self) -> list[web.RouteDef]:
         return [

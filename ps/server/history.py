@@ -13,16 +13,16 @@ import os
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any
 
-from protocol.errors import WireError
-from protocol.versions import Version
-from ps.core.events import Heard, Tick
+from leeway.errors import WireError
+from leeway.protocol.versions import Version
+from leeway.ps.core.events import Heard, Tick
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from ps.core.effects import Effect
-    from ps.core.events import Event
+    from leeway.ps.core.effects import Effect
+    from leeway.ps.core.events import Event
 
 
 def plain(value: object) -> Any:

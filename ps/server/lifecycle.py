@@ -16,26 +16,26 @@ from typing import TYPE_CHECKING, Any, Literal
 import structlog
 from aiohttp import web
 
-from protocol.allocator import keep_freed_memory
-from ps.arithmetic.guards import GuardMode
-from ps.arithmetic.memory import Pool
-from ps.arithmetic.parameters import Parameters
-from ps.arithmetic.settings import OptimizerSettings
-from ps.config import StartError
-from ps.core import saved as core
-from ps.core.machine import GroupSettings, Settings
-from ps.observability import logs
-from ps.observability.metrics import ServerMetrics
-from ps.server.app import application, runner
-from ps.server.history import History, plain
-from ps.server.runtime import TICK_SECONDS, Runtime
-from ps.server.saving import Saving, offer_initial
+from leeway.errors import SettingError
+from leeway.protocol.allocator import keep_freed_memory
+from leeway.ps.arithmetic.guards import GuardMode
+from leeway.ps.arithmetic.memory import Pool
+from leeway.ps.arithmetic.parameters import Parameters
+from leeway.ps.arithmetic.settings import OptimizerSettings
+from leeway.ps.core import saved as core
+from leeway.ps.core.machine import GroupSettings, Settings
+from leeway.ps.observability import logs
+from leeway.ps.observability.metrics import ServerMetrics
+from leeway.ps.server.app import application, runner
+from leeway.ps.server.history import History, plain
+from leeway.ps.server.runtime import TICK_SECONDS, Runtime
+from leeway.ps.server.saving import Saving, offer_initial
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from ps.config import GroupConfig, ServerConfig
-    from ps.observability.metrics import GroupView
+    from leeway.ps.config import GroupConfig, ServerConfig
+    from leeway.ps.observability.metrics import GroupView
 
 # After the last iteration workers ask once more, are told that the run is finished, and leave.
 GOODBYE_SECONDS = 5.0
@@ -44,7 +44,7 @@ GOODBYE_SECONDS = 5.0
 def serve(config: ServerConfig) -> int:
     """Serve until SIGTERM, SIGINT or the end of the run. Returns the exit code: 0, or 1 after a failure of our own.
 
-    Prints the address as the first line on stdout. Raises `StartError` for what the user can mend: a port in use, an
+    Prints the address as the first line on stdout. Raises `SettingError` for what the user can mend: a port in use, an
     unreadable checkpoint, initial values that are none.
     """
     logs.configure(config.log_level, config.log_format)
@@ -122,7 +122,7 @@ class _Server:
                 await app.setup()
                 address = await _listen(app, config.host, config.port)
             except (ValueError, OSError) as error:
-                raise StartError(str(error)) from error
+                raise SettingError(str(error)) from error
             self._warn()
             print(address, flush=True)
             return await self._until_stopped(runtime, saving, stopped)

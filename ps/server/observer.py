@@ -11,34 +11,34 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from protocol import routes
-from protocol.reasons import Reason
-from protocol.release import program_version
-from protocol.replies import Disposition, Granted, NotYet, Pushed, PushPulled, Refused
-from protocol.requests import Pull, Push
-from ps.core import describe
-from ps.core.effects import Answered, Apply, Began, Ended, Finished, Parked, RoundClosed, RoundOpened, Switched
-from ps.core.events import Asked
-from ps.core.rounds import RoundState
-from ps.observability.curve import Progress, mean_figures
-from ps.observability.decision_log import Kind
-from ps.observability.logs import OnChange
-from ps.observability.metrics import GroupView, WorkerState, WorkerView
-from ps.server.tallies import Tally
-from ps.server.waits import Waits
+from leeway.protocol import routes
+from leeway.protocol.reasons import Reason
+from leeway.protocol.release import __version__
+from leeway.protocol.replies import Disposition, Granted, NotYet, Pushed, PushPulled, Refused
+from leeway.protocol.requests import Pull, Push
+from leeway.ps.core import describe
+from leeway.ps.core.effects import Answered, Apply, Began, Ended, Finished, Parked, RoundClosed, RoundOpened, Switched
+from leeway.ps.core.events import Asked
+from leeway.ps.core.rounds import RoundState
+from leeway.ps.observability.curve import Progress, mean_figures
+from leeway.ps.observability.decision_log import Kind
+from leeway.ps.observability.logs import OnChange
+from leeway.ps.observability.metrics import GroupView, WorkerState, WorkerView
+from leeway.ps.server.tallies import Tally
+from leeway.ps.server.waits import Waits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from protocol.replies import Reply
-    from protocol.requests import Request
-    from ps.arithmetic.parameters import Parameters, Step
-    from ps.core.effects import Effect
-    from ps.core.events import Event
-    from ps.core.groups import Group
-    from ps.core.machine import Machine
-    from ps.observability.decision_log import DecisionLog
-    from ps.observability.metrics import ServerMetrics
+    from leeway.protocol.replies import Reply
+    from leeway.protocol.requests import Request
+    from leeway.ps.arithmetic.parameters import Parameters, Step
+    from leeway.ps.core.effects import Effect
+    from leeway.ps.core.events import Event
+    from leeway.ps.core.groups import Group
+    from leeway.ps.core.machine import Machine
+    from leeway.ps.observability.decision_log import DecisionLog
+    from leeway.ps.observability.metrics import ServerMetrics
 
 
 # Dispositions that fall with the push's arrival; `applied` falls when the version with the update is made.
@@ -199,7 +199,7 @@ class Observer:
             group["learning_rate"] = one.settings.learning_rate(one.steps)
             group["steps"] = one.steps
             group |= self._tallies[name].to_fields()
-        return told | {"program": {"version": program_version()}, "time": round(time.time(), 3)}
+        return told | {"program": {"version": __version__}, "time": round(time.time(), 3)}
 
     def progress(self) -> dict[str, Progress]:
         """How far each group is."""

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 from aiohttp import ETag, hdrs, web
 
-from protocol import routes
-from protocol.errors import Code, WireError
+from leeway.errors import WireError
+from leeway.protocol import routes
+from leeway.protocol.codes import Code
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,7 +67,7 @@ class Page:
     def __init__(self) -> None:
         self._files = {
             entry.name: _File(content := entry.read_bytes(), content_type, hashlib.sha256(content).hexdigest()[:16])
-            for entry in resources.files("ps.page").iterdir()
+            for entry in resources.files("leeway.ps.page").iterdir()
             if (content_type := CONTENT_TYPES.get(PurePosixPath(entry.name).suffix))
         }
 

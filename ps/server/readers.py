@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-    from ps.arithmetic.versions import Snapshot
+    from leeway.ps.arithmetic.versions import Snapshot
 
 # A reader at 1 MB/s gets this many megabytes more of an old version while everybody else waits for its memory.
 DEADLINE_SECONDS = 10.0

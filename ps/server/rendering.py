@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import hdrs, web
 
-from protocol import limits, routes, streams
-from protocol.errors import Code, WireError
-from protocol.frames import encode, frame_length
-from protocol.replies import (
+from leeway.errors import WireError
+from leeway.protocol import limits, routes, streams
+from leeway.protocol.codes import Code
+from leeway.protocol.frames import encode, frame_length
+from leeway.protocol.replies import (
     Disposition,
     Granted,
     NotYet,
@@ -28,9 +29,9 @@ from protocol.replies import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from protocol.frames import Buffer
-    from protocol.replies import Reply
-    from ps.server.runtime import Outcome
+    from leeway.protocol.frames import Buffer
+    from leeway.protocol.replies import Reply
+    from leeway.ps.server.runtime import Outcome
 
 # After this long a client may ask again: long enough not to hurt, short enough not to be noticed.
 RETRY_AFTER_SECONDS = 1

@@ -17,14 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from protocol.errors import Code, WireError
-from protocol.reasons import Reason
-from protocol.replies import Granted, PushPulled
-from protocol.requests import Pull, Push
-from ps.arithmetic import admission
-from ps.arithmetic.guards import GuardMode, guard
-from ps.arithmetic.parameters import Update
-from ps.core.effects import (
+from leeway.errors import WireError
+from leeway.protocol.codes import Code
+from leeway.protocol.reasons import Reason
+from leeway.protocol.replies import Granted, PushPulled
+from leeway.protocol.requests import Pull, Push
+from leeway.ps.arithmetic import admission
+from leeway.ps.arithmetic.guards import GuardMode, guard
+from leeway.ps.arithmetic.parameters import Update
+from leeway.ps.core.effects import (
     Answered,
     Apply,
     Drop,
@@ -32,28 +33,28 @@ from ps.core.effects import (
     Initialize,
     Parked,
 )
-from ps.core.events import Asked, Gone, Heard, Published, Stop, Tick
-from ps.observability.decision_log import DecisionLog, Kind
-from ps.server.applier import INLINE_BYTES, Applier, Job
-from ps.server.feed import Feed
-from ps.server.observer import Observer
-from ps.server.readers import Readers
+from leeway.ps.core.events import Asked, Gone, Heard, Published, Stop, Tick
+from leeway.ps.observability.decision_log import DecisionLog, Kind
+from leeway.ps.server.applier import INLINE_BYTES, Applier, Job
+from leeway.ps.server.feed import Feed
+from leeway.ps.server.observer import Observer
+from leeway.ps.server.readers import Readers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from protocol.frames import Frame
-    from protocol.replies import PolicyState, Reply
-    from protocol.requests import Life, Request
-    from ps.arithmetic.memory import Pool
-    from ps.arithmetic.parameters import Parameters, Step
-    from ps.arithmetic.versions import Snapshot
-    from ps.core.deduplication import Verdict
-    from ps.core.effects import Effect
-    from ps.core.events import Event
-    from ps.core.machine import Machine
-    from ps.observability.metrics import ServerMetrics
-    from ps.server.history import History
+    from leeway.protocol.frames import Frame
+    from leeway.protocol.replies import PolicyState, Reply
+    from leeway.protocol.requests import Life, Request
+    from leeway.ps.arithmetic.memory import Pool
+    from leeway.ps.arithmetic.parameters import Parameters, Step
+    from leeway.ps.arithmetic.versions import Snapshot
+    from leeway.ps.core.deduplication import Verdict
+    from leeway.ps.core.effects import Effect
+    from leeway.ps.core.events import Event
+    from leeway.ps.core.machine import Machine
+    from leeway.ps.observability.metrics import ServerMetrics
+    from leeway.ps.server.history import History
 
 # Leases and waits run out at this resolution; the work of a tick is a few microseconds a worker.
 TICK_SECONDS = 0.1

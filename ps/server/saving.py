@@ -15,26 +15,27 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from protocol.errors import Code, WireError
-from protocol.replies import Refused
-from protocol.requests import Offer
-from ps.core import saved as core
-from ps.core.machine import Machine
-from ps.observability.decision_log import Kind
-from ps.storage import checkpoints
-from ps.storage.checkpoints import Checkpoint
-from ps.storage.directory import StateDirectory
-from ps.storage.initial import load_initial
+from leeway.errors import WireError
+from leeway.protocol.codes import Code
+from leeway.protocol.replies import Refused
+from leeway.protocol.requests import Offer
+from leeway.ps.core import saved as core
+from leeway.ps.core.machine import Machine
+from leeway.ps.observability.decision_log import Kind
+from leeway.ps.storage import checkpoints
+from leeway.ps.storage.checkpoints import Checkpoint
+from leeway.ps.storage.directory import StateDirectory
+from leeway.ps.storage.initial import load_initial
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from protocol.frames import Frame
-    from ps.arithmetic.parameters import Parameters
-    from ps.config import ServerConfig
-    from ps.core.machine import Settings
-    from ps.server.runtime import Runtime
+    from leeway.protocol.frames import Frame
+    from leeway.ps.arithmetic.parameters import Parameters
+    from leeway.ps.config import ServerConfig
+    from leeway.ps.core.machine import Settings
+    from leeway.ps.server.runtime import Runtime
 
 
 class Saving:

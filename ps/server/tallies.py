@@ -10,7 +10,7 @@ from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ps.observability.catalogue import STALENESS_BUCKETS
+from leeway.ps.observability.catalogue import STALENESS_BUCKETS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -13,18 +13,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from protocol.requests import Push
-from ps.core.effects import Answered, Apply, Began, Ended, Parked
-from ps.core.events import Asked, Gone, Published
-from ps.core.rounds import RoundState
+from leeway.protocol.requests import Push
+from leeway.ps.core.effects import Answered, Apply, Began, Ended, Parked
+from leeway.ps.core.events import Asked, Gone, Published
+from leeway.ps.core.rounds import RoundState
 
 if TYPE_CHECKING:
     from collections.abc import Collection, KeysView, Sequence
 
-    from ps.core.effects import Effect
-    from ps.core.events import Event
-    from ps.core.groups import Group
-    from ps.core.machine import Machine
+    from leeway.ps.core.effects import Effect
+    from leeway.ps.core.events import Event
+    from leeway.ps.core.groups import Group
+    from leeway.ps.core.machine import Machine
 
 
 class Waits:

@@ -18,15 +18,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from protocol.decoder import allocate_aligned
-from protocol.frames import Frame
-from protocol.spans import Layout, Place
-from protocol.tensors import Kind, TensorSpec
-from ps.arithmetic.bodies import Body
-from ps.arithmetic.parameters import Saved
-from ps.storage.files import write_durably
-from ps.storage.initial import spec_of
-from ps.storage.safetensors_format import Entry, entries, write
+from leeway.errors import CheckpointError
+from leeway.protocol.decoder import allocate_aligned
+from leeway.protocol.frames import Frame
+from leeway.protocol.spans import Layout, Place
+from leeway.protocol.tensors import Kind, TensorSpec
+from leeway.ps.arithmetic.bodies import Body
+from leeway.ps.arithmetic.parameters import Saved
+from leeway.ps.storage.files import write_durably
+from leeway.ps.storage.initial import spec_of
+from leeway.ps.storage.safetensors_format import Entry, entries, write
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,10 +40,6 @@ METADATA_KEY = "leeway"
 DEFAULT_RETAINED = 3
 
 _NAME = re.compile(r"checkpoint-(\d{12})\.safetensors")
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be read, in one line that says what to do."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from ps.storage.checkpoints import DEFAULT_RETAINED, Checkpoints
-from ps.storage.files import remove_partial_files, write_durably
+from leeway.ps.storage.checkpoints import DEFAULT_RETAINED, Checkpoints
+from leeway.ps.storage.files import remove_partial_files, write_durably
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from protocol.errors import Code, WireError
-from protocol.routes import SAFETENSORS
-from protocol.tensors import DTYPES
-from ps.storage.safetensors_format import entries, write
+from leeway.errors import WireError
+from leeway.protocol.codes import Code
+from leeway.protocol.routes import SAFETENSORS
+from leeway.protocol.tensors import DTYPES
+from leeway.ps.storage.safetensors_format import entries, write
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from protocol.frames import Buffer
-    from protocol.spans import Layout, Place
+    from leeway.protocol.frames import Buffer
+    from leeway.protocol.spans import Layout, Place
 
 # numpy.lib.format, version 1.0: magic, version, the header's length in 2 bytes, then a Python literal that
 # ends in a newline and fills up to a multiple of 64.

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from protocol.frames import Buffer
+    from leeway.protocol.frames import Buffer
 
 PARTIAL_SUFFIX = ".partial"
 

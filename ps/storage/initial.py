@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
 
-from protocol.decoder import allocate_aligned
-from protocol.frames import Frame
-from protocol.spans import Layout
-from protocol.tensors import DTYPES, Kind, TensorSpec
-from ps.arithmetic.bodies import Body
+from leeway.protocol.decoder import allocate_aligned
+from leeway.protocol.frames import Frame
+from leeway.protocol.spans import Layout
+from leeway.protocol.tensors import DTYPES, Kind, TensorSpec
+from leeway.ps.arithmetic.bodies import Body
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,14 +13,14 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from protocol.frames import flat
-from protocol.tensors import DTYPES
+from leeway.protocol.frames import flat
+from leeway.protocol.tensors import DTYPES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from protocol.frames import Buffer
-    from protocol.spans import Layout
+    from leeway.protocol.frames import Buffer
+    from leeway.protocol.spans import Layout
 
 # Both are the library's: it refuses longer headers, and pads to this so that the tensors are aligned.
 MAX_HEADER_BYTES = 100_000_000

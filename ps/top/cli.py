@@ -44,8 +44,8 @@ CONTEXT_SETTINGS: Final = {"help_option_names": ["-h", "--help"], "max_content_w
 @click.option("--group", metavar="NAME", help="The group to show. Default: the first one.")
 @click.version_option(package_name="leeway", prog_name="ps-top")
 def command(url: str, once: bool, refresh: float, group: str | None) -> int:
-    from protocol.addresses import server_url
-    from ps.top import watching
+    from leeway.protocol.addresses import server_url
+    from leeway.ps.top import watching
 
     try:
         url = server_url(url)

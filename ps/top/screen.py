@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
-from ps.top.bars import bar, columns, spark
+from leeway.ps.top.bars import bar, columns, spark
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from ps.top.watched import Watched
+    from leeway.ps.top.watched import Watched
 
 # Below this nothing fits beside each other; a narrower terminal cuts the lines off.
 _LEAST_WIDTH = 40

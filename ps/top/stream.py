@@ -13,7 +13,7 @@ import urllib.request
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from protocol import routes
+from leeway.protocol import routes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

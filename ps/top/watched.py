@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from ps.top.stream import Message
+    from leeway.ps.top.stream import Message
 
 # Over how long it is measured which share of its time a worker waits, and how fast the run goes.
 SHARE_SECONDS = 30.0

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, NoReturn
 from rich.console import Console
 from rich.live import Live
 
-from ps.top.screen import render
-from ps.top.stream import Lost, Message, Refused, listen
-from ps.top.watched import Watched
+from leeway.ps.top.screen import render
+from leeway.ps.top.stream import Lost, Message, Refused, listen
+from leeway.ps.top.watched import Watched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from leeway.errors import DataError
+from leeway.worker.data import mnist
 from tests.bench import accuracy, machine, results, training, wire
 from tests.bench.processes import ROOT
 from tests.bench.results import Section
-from worker.data import mnist
-from worker.data.source import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

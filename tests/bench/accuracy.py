@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors.torch import load_file
 
+from leeway.worker.data.source import Labelled
+from leeway.worker.tasks.mnist import Mnist
 from tests.bench.contest import Comparison, Samples
 from tests.bench.jobs import Job, Straggler, System
 from tests.bench.results import Section, Table
 from tests.bench.runs import LeewayRun, run
-from worker.data.source import Labelled
-from worker.tasks.mnist import Mnist
 
 if TYPE_CHECKING:
     from tests.bench.runs import Run

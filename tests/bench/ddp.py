@@ -21,9 +21,9 @@ from safetensors.torch import save_file
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from worker.config import WorkerConfig
-from worker.data.partition import ShuffleAndSplit
-from worker.tasks.task import resolve
+from leeway.worker.config import WorkerConfig
+from leeway.worker.data.partition import ShuffleAndSplit
+from leeway.worker.tasks.task import resolve
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

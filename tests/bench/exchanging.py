@@ -13,11 +13,11 @@ import sys
 import time
 from typing import Any
 
-from protocol.requests import UpdateKind
+from leeway.protocol.requests import UpdateKind
+from leeway.worker.blocking import BlockingClient
+from leeway.worker.client import Client
 from tests.bench import shapes
 from tests.bench.peers import serve
-from worker.blocking import BlockingClient
-from worker.client import Client
 
 
 class Exchanging:

@@ -35,7 +35,7 @@ class Failed(RuntimeError):
 
 def python(module: str, *arguments: str) -> list[str]:
     """The command that runs a module of ours."""
-    return [sys.executable, "-P", "-m", module, *arguments]
+    return [sys.executable, "-m", module, *arguments]
 
 
 def _environment(threads: int | None) -> dict[str, str]:

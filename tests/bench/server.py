@@ -43,7 +43,7 @@ class Server:
 @contextmanager
 def server(*flags: str, threads: int | None = None) -> Iterator[Server]:
     """`ps-serve` with these flags. `threads` limits its arithmetic; None leaves it as a user has it."""
-    command = python("ps.cli", "--port", "0", "--log-level", "warning", *flags)
+    command = python("leeway.ps.cli", "--port", "0", "--log-level", "warning", *flags)
     with process(command, threads=threads) as started:
         yield Server(started)
 

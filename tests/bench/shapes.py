@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from protocol.spans import Layout
-from protocol.tensors import Kind, TensorSpec
-from worker.exchange import Tensors
+from leeway.protocol.spans import Layout
+from leeway.protocol.tensors import Kind, TensorSpec
+from leeway.worker.exchange import Tensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from protocol.spans import Layout
+from leeway.protocol.spans import Layout
 from tests.bench import shapes
 from tests.bench.contest import Comparison, take_turns
 from tests.bench.peers import ask_all, peer

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 from dashboards import __main__ as program
 from dashboards.queries import FOREIGN
-from protocol.metrics import MetricType
-from ps.observability import catalogue as server
-from worker.observability import catalogue as worker
+from leeway.protocol.metrics import MetricType
+from leeway.ps.observability import catalogue as server
+from leeway.worker.observability import catalogue as worker
 
 BUILT = program.built()
 BOARDS = {name: json.loads(text) for name, text in BUILT.items() if name.endswith(".json")}

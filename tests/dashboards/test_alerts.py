@@ -11,11 +11,11 @@ from dashboards import alerts
 from dashboards.alerts import Severity
 from dashboards.queries import UP
 from dashboards.rules import Rules
-from protocol.metrics import MetricType
-from ps.observability import catalogue as server
+from leeway.protocol.metrics import MetricType
+from leeway.ps.observability import catalogue as server
+from leeway.worker.observability import catalogue as worker
 from tests.dashboards.boards import BUILT, names_in, series_names
 from tests.system import require
-from worker.observability import catalogue as worker
 
 ALERTS = {alert.name: alert for alert in alerts.alerts()}
 RUNBOOK = re.compile(r"[.;] ")

@@ -13,10 +13,10 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-import ps.cli
-import worker.cli
+import leeway.ps.cli
+import leeway.worker.cli
 from dashboards.variables import SOURCE
-from protocol import routes
+from leeway.protocol import routes
 from tests.dashboards.boards import BOARDS, BUILT
 from tests.system import require
 
@@ -111,19 +111,19 @@ def test_nothing_is_pulled_untagged():
 def test_the_server_s_command_is_valid():
     program, *words = SERVICES["server"]["command"]
     assert program == "ps-serve"
-    shown = CliRunner().invoke(ps.cli.command, ["config", "show", *words])
+    shown = CliRunner().invoke(leeway.ps.cli.command, ["config", "show", *words])
     assert shown.exit_code == 0, shown.output
     assert int(flags("server")["workers"]) == len(WORKERS)
 
 
 @pytest.mark.parametrize("service", WORKERS)
 def test_a_worker_s_command_is_valid(service, monkeypatch):
-    known = {option.envvar for options in worker.cli.SECTIONS.values() for option in options}
+    known = {option.envvar for options in leeway.worker.cli.SECTIONS.values() for option in options}
     for name, value in SERVICES[service]["environment"].items():
         assert name in known or not name.startswith("PS_")
         monkeypatch.setenv(name, value)
     _, *words = SERVICES[service]["command"]
-    with worker.cli.command.make_context("ps-worker", words) as context:
+    with leeway.worker.cli.command.make_context("ps-worker", words) as context:
         assert context.params["rank"] == service, "so that the target's name says whose it is"
         assert context.params["server"] == f"http://server:{flags('server')['port']}"
 

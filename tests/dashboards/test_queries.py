@@ -1,9 +1,9 @@
 import pytest
 
 from dashboards.queries import CPU_SECONDS, RESIDENT_BYTES, UP, Part, Scope
-from protocol.metrics import Metric, MetricType
-from ps.observability import catalogue as server
-from worker.observability import catalogue as worker
+from leeway.protocol.metrics import Metric, MetricType
+from leeway.ps.observability import catalogue as server
+from leeway.worker.observability import catalogue as worker
 
 RULES = Scope("5m")
 CHOSEN = Scope("1m", server=('job="s"',), worker=('job="w"',), labels={"group": 'group="g"', "rank": 'rank=~"$rank"'})

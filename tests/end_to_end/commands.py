@@ -196,25 +196,25 @@ class Commands:
 
     def python(self, name, *arguments, environment=None, kind=Process):
         """Run Python with these arguments."""
-        command = [sys.executable, "-P", *(str(argument) for argument in arguments)]
+        command = [sys.executable, *(str(argument) for argument in arguments)]
         process = kind(name, command, environment or {}, self.folder)
         self._started.append(process)
         return process
 
     def serve(self, *flags, port=0, environment=None):
         """A server, when it listens."""
-        arguments = ("-m", "ps.cli", "--port", port, *flags)
+        arguments = ("-m", "leeway.ps.cli", "--port", port, *flags)
         server = self.python("server", *arguments, environment=environment, kind=Server)
         server.url = server.hear("http://").strip()
         return server
 
     def work(self, task, server, rank, *flags, environment=None):
         """A worker, from its first moment: nothing says that it has joined."""
-        arguments = ("-m", "worker.cli", task, "--server", server.url, "--rank", rank, *flags)
+        arguments = ("-m", "leeway.worker.cli", task, "--server", server.url, "--rank", rank, *flags)
         return self.python(rank, *arguments, environment=environment)
 
     def workers(self, count, task, server, *flags):
         return [self.work(task, server, f"w{index}", *flags) for index in range(count)]
 
     def launch(self, task, *flags, environment=None):
-        return self.python("launch", "-m", "worker.launch", task, *flags, environment=environment)
+        return self.python("launch", "-m", "leeway.worker.launch", task, *flags, environment=environment)

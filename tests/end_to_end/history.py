@@ -7,7 +7,7 @@ worked out here once more, from what came in and what was published.
 import json
 from dataclasses import dataclass, field
 
-from protocol.ranks import natural
+from leeway.protocol.ranks import natural
 
 
 class Violated(AssertionError):

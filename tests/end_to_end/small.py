@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from worker.data.source import Labelled
-from worker.tasks.classification import Classification
+from leeway.worker.data.source import Labelled
+from leeway.worker.tasks.classification import Classification
 
 
 class Small(Classification):

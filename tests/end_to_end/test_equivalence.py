@@ -16,10 +16,10 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn import functional
 
-import worker
+import leeway
+from leeway.worker.data.partition import ShuffleAndSplit
+from leeway.worker.tasks.task import resolve
 from tests.end_to_end.commands import CONVOLUTIONAL
-from worker.data.partition import ShuffleAndSplit
-from worker.tasks.task import resolve
 
 pytestmark = pytest.mark.e2e
 
@@ -135,7 +135,7 @@ def fresh(recipe):
 
 def train(url, recipe, index, net):
     """One worker: the three lines of a training script of one's own."""
-    with worker.connect(url, f"{recipe}-w{index}", group=recipe) as session:
+    with leeway.connect(url, f"{recipe}-w{index}", group=recipe) as session:
         session.attach(nn.ModuleDict({recipe: net}))
         while session.clock < STEPS:
             if (session.clock, index) in RECIPES[recipe].skips:

@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from protocol.requests import Join, Leave, Life, Offer, Pull, Push, UpdateKind
-from protocol.tensors import Kind, TensorSpec
-from ps.core import saved
-from ps.core.effects import Apply, Initialize
-from ps.core.events import Asked, Published, Stop
-from ps.core.machine import GroupSettings, Machine, Settings
-from ps.server.history import plain
+from leeway.protocol.requests import Join, Leave, Life, Offer, Pull, Push, UpdateKind
+from leeway.protocol.tensors import Kind, TensorSpec
+from leeway.ps.core import saved
+from leeway.ps.core.effects import Apply, Initialize
+from leeway.ps.core.events import Asked, Published, Stop
+from leeway.ps.core.machine import GroupSettings, Machine, Settings
+from leeway.ps.server.history import plain
 from tests.end_to_end.history import Violated, check, read
 
 WEIGHT = TensorSpec("weight", (2, 3), "float32", Kind.TRAINABLE)

@@ -12,10 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import worker
+import leeway
+from leeway.errors import ServerLost
 from tests.end_to_end.commands import SMALL
 from tests.end_to_end.history import check, read
-from worker.client import ServerLost
 
 pytestmark = pytest.mark.e2e
 
@@ -181,7 +181,7 @@ def test_patience_with_a_server_that_is_not_there_ends(commands):
     server.stop()
     waiting = commands.work(SMALL, server, "w0")
     with pytest.raises(ServerLost, match=r"has been away for more than 0\.5 s"):
-        worker.connect(server.url, "w1", patience_seconds=0.5)
+        leeway.connect(server.url, "w1", patience_seconds=0.5)
     waiting.hear("server is away")
     waiting.signal(signal.SIGINT)
     waiting.wait(code=130)
@@ -199,7 +199,7 @@ def test_patience_with_a_server_that_is_not_there_ends(commands):
     ],
 )
 def test_a_mistake_is_one_line(commands, model, flags, says):
-    server = commands.python("server", "-m", "ps.cli", "--port", 0, *flags)
+    server = commands.python("server", "-m", "leeway.ps.cli", "--port", 0, *flags)
     server.wait(code=2)
     (line,) = server.errors
     assert line.startswith("ps-serve: ")
@@ -209,7 +209,7 @@ def test_a_mistake_is_one_line(commands, model, flags, says):
 def test_a_port_in_use_is_one_line(commands):
     server = commands.serve()
     port = urlsplit(server.url).port
-    other = commands.python("other", "-m", "ps.cli", "--port", port)
+    other = commands.python("other", "-m", "leeway.ps.cli", "--port", port)
     other.wait(code=2)
     assert other.errors == [
         f"ps-serve: port {port} at 127.0.0.1 is in use; choose another with --port, or 0 for a free one"

@@ -31,7 +31,7 @@ def test_the_rank_that_holds_up_the_others_is_the_one_waited_for(commands):
     workers["w1"].signal(signal.SIGSTOP)
     until(server, lambda told: {rank for rank in RANKS if for_whom(told[rank]) == ["w1"]} == {"w0", "w2"})
 
-    top = commands.python("top", "-m", "ps.top.cli", "--once", server.url)
+    top = commands.python("top", "-m", "leeway.ps.top.cli", "--once", server.url)
     top.wait()
 
     lanes = {line.split()[0]: line for line in top.lines if line.split()[:1] and line.split()[0] in RANKS}

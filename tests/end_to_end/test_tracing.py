@@ -28,7 +28,7 @@ def run(shared_commands):
     for worker in workers:
         worker.wait()
     server.wait()
-    commands.python("trace", "-m", "ps.cli", "trace", "history.jsonl", "-o", "trace.json").wait()
+    commands.python("trace", "-m", "leeway.ps.cli", "trace", "history.jsonl", "-o", "trace.json").wait()
     trace = Trace(json.loads((commands.folder / "trace.json").read_text()))
     return check(read(commands.folder / "history.jsonl")), trace
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from leeway.worker.tasks.task import resolve
 from tests.end_to_end.history import check, read
-from worker.tasks.task import resolve
 
 pytestmark = pytest.mark.e2e
 

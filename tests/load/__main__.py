@@ -149,8 +149,8 @@ def _flood(findings: Findings, screen: Screen, short: bool) -> None:
 
 def _evaluators(findings: Findings, data_dir: Path) -> dict[str, Evaluator]:
     """By scenario; one whose data are not there is left out, and the report says so."""
+    from leeway.errors import DataError
     from tests.load.evaluation import Evaluator
-    from worker.data.source import DataError
 
     evaluators = {}
     for one in list(findings.scenarios):

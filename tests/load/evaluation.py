@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 import safetensors.torch
 import torch
 
+from leeway.errors import TaskError
+from leeway.worker.data.source import Labelled
+from leeway.worker.tasks.classification import Classification
+from leeway.worker.tasks.task import resolve
 from tests.load.trials import Point
-from worker.data.source import Labelled
-from worker.tasks.classification import Classification
-from worker.tasks.task import TaskError, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

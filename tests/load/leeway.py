@@ -11,13 +11,13 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from leeway.worker.config import START_BARRIER
 from tests.bench.processes import Failed
 from tests.load.forks import ANSWER_SECONDS, fork
 from tests.load.reader import Reader, Refused
 from tests.load.stragglers import Stopping
 from tests.load.trials import Result
 from tests.load.watching import Watch
-from worker.config import START_BARRIER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -49,7 +49,7 @@ def _server(stack: ExitStack, trial: Trial, folder: Path) -> tuple[Fork, str]:
     flags += [*trial.system.flags, "--optimizer", "sgd", "--lr", repr(trial.learning_rate)]
     if isinstance(trial.straggler, Stopping):
         flags += ["--lease", str(trial.straggler.lease_seconds)]
-    server = stack.enter_context(fork("server", "ps.cli:main", flags, folder))
+    server = stack.enter_context(fork("server", "leeway.ps.cli:main", flags, folder))
     return server, server.lines()[0]
 
 
@@ -75,7 +75,7 @@ def _run(
     for number, rank in enumerate(ranks):
         flags = [scenario.task, "--server", urls[number], "--rank", rank, "--start-together", str(scenario.workers)]
         flags += ["--device", "cpu", "--log-level", "warning", *worker_flags(trial, data_dir, number)]
-        workers.append(stack.enter_context(fork(rank, "worker.cli:main", flags, folder)))
+        workers.append(stack.enter_context(fork(rank, "leeway.worker.cli:main", flags, folder)))
     stack.callback(lambda: [worker.ask_to_end() for worker in workers])
     processes = [*([server] if server else []), *workers]
     _gather(reader, ranks, processes)

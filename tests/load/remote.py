@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import worker
+import leeway
+from leeway.worker.config import START_BARRIER
+from leeway.worker.tasks.task import resolve
 from tests.load.reader import Reader, Refused
-from worker.config import START_BARRIER
-from worker.tasks.task import resolve
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,7 +82,7 @@ class Remote:
     def _set_parameters(self, model: torch.nn.Module) -> None:
         wanted = {name: value.detach().clone() for name, value in model.named_parameters()}
         try:
-            with worker.connect(self.url, f"{self.prefix}resets") as session:
+            with leeway.connect(self.url, f"{self.prefix}resets") as session:
                 session.attach(model)
                 for name, parameter in model.named_parameters():
                     parameter.grad = parameter.detach() - wanted[name]

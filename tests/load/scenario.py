@@ -12,9 +12,9 @@ import tomllib
 from dataclasses import MISSING, dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from leeway.worker.tasks.task import BUILT_IN
 from tests.load.stragglers import KINDS, Straggler
 from tests.load.systems import System
-from worker.tasks.task import BUILT_IN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

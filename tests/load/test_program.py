@@ -222,7 +222,7 @@ def test_a_mistake_is_one_line(tmp_path, arguments, said):
     for name, text in (("bad.toml", "batchsize = 3\n" + SCENARIO), ("a.toml", SCENARIO), ("b/a.toml", SCENARIO)):
         (tmp_path / name).write_text(text, encoding="utf-8")
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-P", *PROGRAM, *arguments]
+    command = [sys.executable, *PROGRAM, *arguments]
     ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 2
     assert ended.stdout == ""

@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-import worker
+import leeway
+from leeway.worker.tasks.task import resolve
 from tests.end_to_end.commands import SMALL, Commands
 from tests.load.made_up import NONE, SCENARIO
 from tests.load.remote import Remote, RemoteError
 from tests.load.scenario import Scenario
 from tests.load.systems import ASYNC, SYNC, System
 from tests.load.trials import Trial
-from worker.tasks.task import resolve
 
 SMALL_SCENARIO = Scenario(
     name="small",
@@ -49,7 +49,7 @@ def test_every_run_begins_with_the_parameters_of_its_seed(serve, tmp_path):
         assert server.ask("GET", "/v1/optimizer")["lr"] == 0.25
         prefixes.add(remote.prefix)
         # Somebody trains, and the next run has to undo it.
-        with worker.connect(server.url, f"{remote.prefix}w0") as session:
+        with leeway.connect(server.url, f"{remote.prefix}w0") as session:
             model = resolve(SMALL)(tmp_path, None).model(7)
             session.attach(model)
             for parameter in model.parameters():
@@ -78,7 +78,7 @@ def test_a_server_that_will_not_do(serve, tmp_path, flags, said):
 
 def test_a_server_that_others_use(serve, tmp_path):
     server = serve()
-    with worker.connect(server.url, "theirs"), pytest.raises(RemoteError, match="theirs train there; load tests need"):
+    with leeway.connect(server.url, "theirs"), pytest.raises(RemoteError, match="theirs train there; load tests need"):
         Remote(server.url, [SMALL_SCENARIO], tmp_path)
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from leeway.worker.config import WorkerConfig
 from tests.load import scenario
 from tests.load.scenario import Network, ScenarioError
 from tests.load.stragglers import Constant, Moving, Nobody, Stopping, Tail
 from tests.load.systems import ASYNC, DDP, SYNC, System
-from worker.config import WorkerConfig
 
 SCENARIOS = sorted(Path(scenario.__file__).with_name("scenarios").glob("*.toml"))
 

@@ -5,10 +5,10 @@ The one rule: a condition looks and answers, it changes nothing.
 
 from typing import Any
 
-from protocol.ranks import natural
-from protocol.reasons import Reason
-from protocol.requests import Life as Named
-from protocol.requests import Pull, Push, UpdateKind
+from leeway.protocol.ranks import natural
+from leeway.protocol.reasons import Reason
+from leeway.protocol.requests import Life as Named
+from leeway.protocol.requests import Pull, Push, UpdateKind
 from tests.properties.facts import Life, Update
 from tests.properties.history import History
 

@@ -4,8 +4,8 @@ are, have arrived.
 The one rule: when nobody who had arrived is left, the next arrival is the first again.
 """
 
-from protocol.ranks import natural
-from protocol.reasons import Reason
+from leeway.protocol.ranks import natural
+from leeway.protocol.reasons import Reason
 from tests.properties.facts import Attempt
 
 

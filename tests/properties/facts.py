@@ -7,8 +7,8 @@ every time somebody asks.
 from dataclasses import dataclass, field
 from typing import Any
 
-from protocol.reasons import Reason
-from protocol.requests import Pull, Push, UpdateKind
+from leeway.protocol.reasons import Reason
+from leeway.protocol.requests import Pull, Push, UpdateKind
 
 
 @dataclass(eq=False)

@@ -5,7 +5,7 @@ The one rule: nothing is kept that can be counted. It is slow, and there is noth
 
 from typing import Any
 
-from protocol.ranks import natural
+from leeway.protocol.ranks import natural
 from tests.properties.facts import Decision, Grant, Life, Part, Round, Update, Waiter
 
 REMEMBERED = 16

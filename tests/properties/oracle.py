@@ -6,10 +6,10 @@ counted from that, each time anew. Replies are told as plain tuples, see `told.p
 
 from typing import Any
 
-from protocol.ranks import natural
-from protocol.reasons import Reason
-from protocol.requests import Barrier, Heartbeat, Join, Leave, Offer, Pull, Push, SetPolicy, UpdateKind
-from protocol.requests import Life as Named
+from leeway.protocol.ranks import natural
+from leeway.protocol.reasons import Reason
+from leeway.protocol.requests import Barrier, Heartbeat, Join, Leave, Offer, Pull, Push, SetPolicy, UpdateKind
+from leeway.protocol.requests import Life as Named
 from tests.properties.conditions import Conditions, Told
 from tests.properties.dumb_barriers import DumbBarriers
 from tests.properties.facts import Decision, Grant, Life, Part, Round, Update, Waiter

@@ -8,15 +8,15 @@ message that was ever sent can be sent again at any time: duplicates and reorder
 import json
 from dataclasses import dataclass
 
-from protocol.requests import Barrier, Heartbeat, Join, Leave, Offer, Pull, Push, SetPolicy, UpdateKind
-from protocol.requests import Life as Named
-from protocol.tensors import Kind, TensorSpec
-from protocol.versions import Version
-from ps.core.describe import status
-from ps.core.effects import Answered, Apply, Initialize
-from ps.core.events import Asked, Gone, Heard, Published, Stop, Tick
-from ps.core.machine import GroupSettings, Machine, Settings
-from ps.core.saved import restore, save
+from leeway.protocol.requests import Barrier, Heartbeat, Join, Leave, Offer, Pull, Push, SetPolicy, UpdateKind
+from leeway.protocol.requests import Life as Named
+from leeway.protocol.tensors import Kind, TensorSpec
+from leeway.protocol.versions import Version
+from leeway.ps.core.describe import status
+from leeway.ps.core.effects import Answered, Apply, Initialize
+from leeway.ps.core.events import Asked, Gone, Heard, Published, Stop, Tick
+from leeway.ps.core.machine import GroupSettings, Machine, Settings
+from leeway.ps.core.saved import restore, save
 from tests.properties import told
 from tests.properties.oracle import Oracle
 

@@ -1,6 +1,6 @@
 """What the machine did, as the plain tuples in which the oracle tells it: replies, steps, drops, the rest."""
 
-from protocol.replies import (
+from leeway.protocol.replies import (
     Departed,
     Granted,
     Joined,
@@ -14,7 +14,7 @@ from protocol.replies import (
     Renewed,
     Staged,
 )
-from ps.core.effects import (
+from leeway.ps.core.effects import (
     Answered,
     Apply,
     Began,

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from protocol.addresses import server_url
+from leeway.protocol.addresses import server_url
 
 
 @pytest.mark.parametrize("text", ["http://localhost:8080", "https://[::1]:1/base/", "http://a.b"])

@@ -6,13 +6,13 @@ import sys
 
 import pytest
 
-from protocol.allocator import keep_freed_memory
+from leeway.protocol.allocator import keep_freed_memory
 
 # Page faults of the call itself, and of receiving a hundred times what a body comes in: sixteen chunks of 256 KiB,
 # written to, then let go. In a process of its own: what a heap looks like after other tests is no matter here.
 PROGRAM = """
 import resource
-from protocol.allocator import keep_freed_memory
+from leeway.protocol.allocator import keep_freed_memory
 
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from protocol.decoder import Decoder, allocate_aligned, decode
-from protocol.errors import BodyTooLarge, Code, MalformedFrame, WireError
-from protocol.frames import HEADER, MAGIC, encode
-from protocol.limits import DEFAULT_MAX_BODY_BYTES, MAX_METADATA_BYTES
-from protocol.spans import Layout
-from protocol.tensors import DTYPES, Kind, TensorSpec
+from leeway.errors import BodyTooLarge, MalformedFrame, WireError
+from leeway.protocol.codes import Code
+from leeway.protocol.decoder import Decoder, allocate_aligned, decode
+from leeway.protocol.frames import HEADER, MAGIC, encode
+from leeway.protocol.limits import DEFAULT_MAX_BODY_BYTES, MAX_METADATA_BYTES
+from leeway.protocol.spans import Layout
+from leeway.protocol.tensors import DTYPES, Kind, TensorSpec
 
 WEIGHT = TensorSpec("fc.weight", (2, 3), "float32", Kind.TRAINABLE)
 BIAS = TensorSpec("fc.bias", (2,), "float32", Kind.TRAINABLE)

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from protocol.errors import Code, MalformedRequest
-from protocol.fields import MAX_INTEGER, MAX_TEXT, Fields
+from leeway.errors import MalformedRequest
+from leeway.protocol.codes import Code
+from leeway.protocol.fields import MAX_INTEGER, MAX_TEXT, Fields
 
 
 def take(method: str, value: object, *limits: object) -> object:

@@ -11,11 +11,11 @@ from pathlib import Path
 import msgpack
 import pytest
 
-from protocol.decoder import decode
-from protocol.errors import WireError
-from protocol.frames import encode
-from protocol.spans import Layout
-from protocol.tensors import Kind, TensorSpec
+from leeway.errors import WireError
+from leeway.protocol.decoder import decode
+from leeway.protocol.frames import encode
+from leeway.protocol.spans import Layout
+from leeway.protocol.tensors import Kind, TensorSpec
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 VECTORS = REFERENCE / "frame-vectors"

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from protocol.decoder import decode
-from protocol.frames import HEADER, Frame, encode, flat, frame_length
-from protocol.spans import Layout, Place
-from protocol.tensors import Kind, TensorSpec
+from leeway.protocol.decoder import decode
+from leeway.protocol.frames import HEADER, Frame, encode, flat, frame_length
+from leeway.protocol.spans import Layout, Place
+from leeway.protocol.tensors import Kind, TensorSpec
 
 WEIGHT = TensorSpec("fc.weight", (2, 3), "float32", Kind.TRAINABLE)
 BIAS = TensorSpec("fc.bias", (2,), "float32", Kind.TRAINABLE)

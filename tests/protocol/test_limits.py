@@ -4,7 +4,7 @@ import sys
 
 import msgpack
 
-from protocol import limits
+from leeway.protocol import limits
 
 
 def test_a_table_of_the_largest_size_fits_the_metadata_with_short_names():

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from protocol import metadata
-from protocol.errors import Code, MalformedFrame, WireError
-from protocol.limits import MAX_CONTAINER_ITEMS, MAX_METADATA_BYTES, MAX_METADATA_DEPTH, MAX_METADATA_VALUES
-from protocol.metadata import pack, unpack
-from protocol.spans import Layout
-from protocol.tensors import Kind, TensorSpec
+from leeway.errors import MalformedFrame, WireError
+from leeway.protocol import metadata
+from leeway.protocol.codes import Code
+from leeway.protocol.limits import MAX_CONTAINER_ITEMS, MAX_METADATA_BYTES, MAX_METADATA_DEPTH, MAX_METADATA_VALUES
+from leeway.protocol.metadata import pack, unpack
+from leeway.protocol.spans import Layout
+from leeway.protocol.tensors import Kind, TensorSpec
 
 WEIGHT = TensorSpec("fc.weight", (2, 3), "float32", Kind.TRAINABLE)
 BIAS = TensorSpec("fc.bias", (2,), "float32", Kind.TRAINABLE)

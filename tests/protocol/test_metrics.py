@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from protocol.metrics import Metric, MetricType
+from leeway.protocol.metrics import Metric, MetricType
 
 COUNTER, GAUGE, HISTOGRAM = MetricType.COUNTER, MetricType.GAUGE, MetricType.HISTOGRAM
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.ranks import is_rank, natural
+from leeway.protocol.ranks import is_rank, natural
 
 ranks = st.text("abw.-_0123456789", min_size=1, max_size=8)
 

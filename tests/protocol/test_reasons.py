@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import re
 
-from protocol.reasons import Reason
+from leeway.protocol.reasons import Reason
 
 
 def test_reasons_can_be_labels_and_header_values():

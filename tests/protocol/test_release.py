@@ -1,24 +1,27 @@
+from __future__ import annotations
+
+import importlib
 from importlib import metadata
 
 import pytest
 
-from protocol.release import program_version
+from leeway.protocol import release
 
 
 @pytest.fixture(autouse=True)
-def asked_anew():
-    program_version.cache_clear()
+def _as_it_was():
     yield
-    program_version.cache_clear()
+    importlib.reload(release)
 
 
-def test_it_is_the_installed_one():
-    assert program_version() == metadata.version("leeway")
+def test_the_version_is_the_installed_one():
+    assert release.__version__ == metadata.version("leeway")
 
 
-def test_from_a_folder_that_is_not_installed_nobody_knows(monkeypatch):
+def test_a_folder_that_is_not_installed_has_none(monkeypatch):
     def missing(name):
         raise metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr("protocol.release.version", missing)
-    assert program_version() == "unknown"
+    with monkeypatch.context() as patched:
+        patched.setattr(metadata, "version", missing)
+        assert importlib.reload(release).__version__ == "unknown"

@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol import limits
-from protocol.errors import Code, MalformedRequest, WireError
-from protocol.fields import MAX_INTEGER
-from protocol.ranks import is_rank
-from protocol.reasons import Reason
-from protocol.replies import (
+from leeway.errors import MalformedRequest, WireError
+from leeway.protocol import limits
+from leeway.protocol.codes import Code
+from leeway.protocol.fields import MAX_INTEGER
+from leeway.protocol.ranks import is_rank
+from leeway.protocol.reasons import Reason
+from leeway.protocol.replies import (
     Departed,
     Disposition,
     Granted,
@@ -31,8 +32,8 @@ from protocol.replies import (
     last_pushes,
     refuse,
 )
-from protocol.tensors import Kind, TensorSpec
-from protocol.versions import Version
+from leeway.protocol.tensors import Kind, TensorSpec
+from leeway.protocol.versions import Version
 
 W = TensorSpec("w", (3,), "float32", Kind.TRAINABLE)
 GRANTED = Granted(Version(1, 4), Reason.GRANTED, clock=3, round=3, lag=1, index=0, count=2)

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol import limits
-from protocol.errors import MalformedRequest
-from protocol.fields import MAX_INTEGER, Fields
-from protocol.ranks import is_rank
-from protocol.requests import (
+from leeway.errors import MalformedRequest
+from leeway.protocol import limits
+from leeway.protocol.fields import MAX_INTEGER, Fields
+from leeway.protocol.ranks import is_rank
+from leeway.protocol.requests import (
     Barrier,
     Heartbeat,
     Join,
@@ -25,9 +25,9 @@ from protocol.requests import (
     SetPolicy,
     UpdateKind,
 )
-from protocol.tensors import Kind, TensorSpec
-from protocol.times import StepTimes
-from protocol.versions import Version
+from leeway.protocol.tensors import Kind, TensorSpec
+from leeway.protocol.times import StepTimes
+from leeway.protocol.versions import Version
 
 LIFE = Life("w0", 3, 2)
 PUSH = Push(LIFE, 5, 7, UpdateKind.GRADIENT, 4)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import re
 
-from protocol import routes
+from leeway.protocol import routes
 
 PATHS = {name: value for name, value in vars(routes).items() if name.isupper() and value.startswith("/")}
 TYPES = {

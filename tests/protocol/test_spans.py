@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol import spans
-from protocol.spans import Layout, Place, is_decayed
-from protocol.tensors import DTYPES, Kind, TensorSpec
+from leeway.protocol import spans
+from leeway.protocol.spans import Layout, Place, is_decayed
+from leeway.protocol.tensors import DTYPES, Kind, TensorSpec
 
 FLOATING = [name for name, dtype in DTYPES.items() if dtype.floating]
 OTHERS = [name for name, dtype in DTYPES.items() if not dtype.floating]

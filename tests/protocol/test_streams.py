@@ -9,13 +9,13 @@ from aiohttp.test_utils import TestServer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.decoder import Decoder
-from protocol.errors import BodyTooLarge, MalformedFrame
-from protocol.frames import encode, flat, frame_length
-from protocol.limits import FIRST_PIECE_BYTES, WRITE_CHUNK_BYTES
-from protocol.spans import Layout
-from protocol.streams import pieces, receive, receive_bytes, send
-from protocol.tensors import Kind, TensorSpec
+from leeway.errors import BodyTooLarge, MalformedFrame
+from leeway.protocol.decoder import Decoder
+from leeway.protocol.frames import encode, flat, frame_length
+from leeway.protocol.limits import FIRST_PIECE_BYTES, WRITE_CHUNK_BYTES
+from leeway.protocol.spans import Layout
+from leeway.protocol.streams import pieces, receive, receive_bytes, send
+from leeway.protocol.tensors import Kind, TensorSpec
 
 LAYOUT = Layout.of([TensorSpec("w", (1000,), "float32", Kind.TRAINABLE)])
 LARGE = Layout.of([TensorSpec("w", (600_000,), "float32", Kind.TRAINABLE)])

@@ -9,9 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.errors import MalformedRequest
-from protocol.limits import MAX_NAME, MAX_NDIM, MAX_TENSOR_BYTES
-from protocol.tensors import ALIGNMENT_BYTES, DTYPES, Kind, TensorSpec, aligned
+from leeway.errors import MalformedRequest
+from leeway.protocol.limits import MAX_NAME, MAX_NDIM, MAX_TENSOR_BYTES
+from leeway.protocol.tensors import ALIGNMENT_BYTES, DTYPES, Kind, TensorSpec, aligned
 
 
 def spec(name="w", shape=(2, 3), dtype="float32", kind=Kind.TRAINABLE):

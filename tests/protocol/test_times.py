@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol import limits
-from protocol.errors import MalformedRequest
-from protocol.fields import MAX_INTEGER, Fields
-from protocol.times import StepTimes
+from leeway.errors import MalformedRequest
+from leeway.protocol import limits
+from leeway.protocol.fields import MAX_INTEGER, Fields
+from leeway.protocol.times import StepTimes
 
 TIMES = StepTimes(4, 0.5, 0.01, 0.2, 0.03)
 seconds = st.floats(0, limits.MAX_STEP_SECONDS)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.errors import MalformedRequest
-from protocol.versions import Version
+from leeway.errors import MalformedRequest
+from leeway.protocol.versions import Version
 
 numbers = st.integers(0, 10**18 - 1)
 

@@ -12,9 +12,10 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner
 
-from ps.cli import command, main
-from ps.config import ServerConfig, StartError
-from ps.options import SETTINGS
+from leeway.errors import SettingError
+from leeway.ps.cli import command, main
+from leeway.ps.config import ServerConfig
+from leeway.ps.options import SETTINGS
 
 HEAVY = ("torch", "aiohttp", "uvloop", "numpy", "safetensors", "structlog", "prometheus_client", "rich", "asyncio")
 
@@ -218,7 +219,7 @@ class TestServing:
 
     @staticmethod
     def run(monkeypatch: pytest.MonkeyPatch, serve, *arguments: str) -> object:
-        monkeypatch.setitem(sys.modules, "ps.server.lifecycle", SimpleNamespace(serve=serve))
+        monkeypatch.setitem(sys.modules, "leeway.ps.server.lifecycle", SimpleNamespace(serve=serve))
         with pytest.raises(SystemExit) as ended:
             main(arguments)
         return ended.value.code
@@ -244,7 +245,7 @@ class TestServing:
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         def serve(config: ServerConfig) -> int:
-            raise StartError("port 80 is taken;\n choose another")
+            raise SettingError("port 80 is taken;\n choose another")
 
         assert self.run(monkeypatch, serve) == 2
         assert capsys.readouterr().err == "ps-serve: port 80 is taken; choose another\n"
@@ -266,7 +267,7 @@ class TestServing:
 def test_what_does_not_serve_imports_nothing_heavy(arguments: list[str], said: str, tmp_path: Path) -> None:
     (tmp_path / "history.jsonl").write_text(TestTrace.START)
     program = (
-        "import sys; from ps.cli import command;"
+        "import sys; from leeway.ps.cli import command;"
         f"command.main({arguments!r}, standalone_mode=False);"
         f"print(*(name for name in {HEAVY!r} if name in sys.modules), file=sys.stderr)"
     )

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from protocol import limits
-from ps.config import MODES, OPTIMIZERS, GroupConfig, ServerConfig, parse_bytes
+from leeway.protocol import limits
+from leeway.ps.config import MODES, OPTIMIZERS, GroupConfig, ServerConfig, parse_bytes
 
 STATE = Path("state")
 

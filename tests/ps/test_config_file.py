@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ps.config_file import ConfigFile
+from leeway.ps.config_file import ConfigFile
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -27,7 +27,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from protocol.tensors import Kind, TensorSpec
+from leeway.protocol.tensors import Kind, TensorSpec
 
 
 @dataclass

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from protocol.replies import Granted, Joined, Pushed, PushPulled
-from protocol.requests import (
+from leeway.protocol.replies import Granted, Joined, Pushed, PushPulled
+from leeway.protocol.requests import (
     Barrier,
     Heartbeat,
     Join,
@@ -24,12 +24,12 @@ from protocol.requests import (
     SetPolicy,
     UpdateKind,
 )
-from protocol.versions import Version
-from ps.core import describe
-from ps.core.effects import Answered, Apply, Drop, Initialize
-from ps.core.events import Asked, Gone, Heard, Published, Stop, Tick
-from ps.core.machine import GroupSettings, Machine, Settings
-from ps.core.saved import restore, save
+from leeway.protocol.versions import Version
+from leeway.ps.core import describe
+from leeway.ps.core.effects import Answered, Apply, Drop, Initialize
+from leeway.ps.core.events import Asked, Gone, Heard, Published, Stop, Tick
+from leeway.ps.core.machine import GroupSettings, Machine, Settings
+from leeway.ps.core.saved import restore, save
 from tests.scenarios.language import Words, parse, policy, tensor
 
 SCENARIOS = sorted(Path(__file__).parent.glob("*.txt"))

@@ -7,10 +7,21 @@ here from its effects; whether a waiter could go on, or a lease is over, is work
 from copy import deepcopy
 from dataclasses import dataclass, field
 
-from protocol.replies import Disposition, Granted, Joined, Pushed, PushPulled
-from protocol.requests import Push, UpdateKind
-from ps.core.effects import Answered, Apply, Began, Drop, Ended, Finished, Initialize, Parked, RoundClosed, RoundOpened
-from ps.core.events import Asked, Gone, Heard, Published, Stop, Tick
+from leeway.protocol.replies import Disposition, Granted, Joined, Pushed, PushPulled
+from leeway.protocol.requests import Push, UpdateKind
+from leeway.ps.core.effects import (
+    Answered,
+    Apply,
+    Began,
+    Drop,
+    Ended,
+    Finished,
+    Initialize,
+    Parked,
+    RoundClosed,
+    RoundOpened,
+)
+from leeway.ps.core.events import Asked, Gone, Heard, Published, Stop, Tick
 
 LifeName = tuple[str, int]
 

@@ -6,10 +6,10 @@ Every update has a number of its own, which travels as its `samples`: so it is k
 
 from itertools import count
 
-from protocol.requests import Heartbeat, UpdateKind
-from protocol.tensors import Kind, TensorSpec
-from worker.session import Session
-from worker.states import State
+from leeway.protocol.requests import Heartbeat, UpdateKind
+from leeway.protocol.tensors import Kind, TensorSpec
+from leeway.worker.session import Session
+from leeway.worker.states import State
 
 SPECS = (TensorSpec("weight", (2,), "float32", Kind.TRAINABLE),)
 # Beyond the wait that the server was asked for: then the connection counts as dead.

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from functools import partial
 from random import Random
 
-from protocol.requests import Heartbeat, Join, Push, SetPolicy
-from ps.core.effects import Answered, Apply, Initialize
-from ps.core.events import Asked, Gone, Heard, Published, Stop, Tick
-from ps.core.machine import GroupSettings, Machine, Settings
-from ps.core.saved import restore, save
+from leeway.protocol.requests import Heartbeat, Join, Push, SetPolicy
+from leeway.ps.core.effects import Answered, Apply, Initialize
+from leeway.ps.core.events import Asked, Gone, Heard, Published, Stop, Tick
+from leeway.ps.core.machine import GroupSettings, Machine, Settings
+from leeway.ps.core.saved import restore, save
+from leeway.worker.states import Ending
 from tests.simulation.invariants import Facts, Invariants, Violation
 from tests.simulation.network import Clock, Network, Weather
 from tests.simulation.process import Process
-from worker.states import Ending
 
 TICK_SECONDS = 0.5
 # How long things go wrong, and how much later the run must be over, however unlucky it was.

@@ -2,23 +2,23 @@
 
 import pytest
 
-from protocol.reasons import Reason
-from protocol.replies import Disposition, Pushed
-from protocol.requests import Push
-from ps.core import machine, saved
-from ps.core.decisions import Answer, Park
-from ps.core.deduplication import Fresh, Record, Repeat, judge
-from ps.core.effects import Answered, Apply
-from ps.core.groups import Group
-from ps.core.machine import Machine
-from ps.core.membership import Membership
-from ps.core.policies import Ssp
-from ps.core.roster import Roster
-from ps.core.rounds import Rounds
-from ps.core.waiting import WaitingRoom
+from leeway.protocol.reasons import Reason
+from leeway.protocol.replies import Disposition, Pushed
+from leeway.protocol.requests import Push
+from leeway.ps.core import machine, saved
+from leeway.ps.core.decisions import Answer, Park
+from leeway.ps.core.deduplication import Fresh, Record, Repeat, judge
+from leeway.ps.core.effects import Answered, Apply
+from leeway.ps.core.groups import Group
+from leeway.ps.core.machine import Machine
+from leeway.ps.core.membership import Membership
+from leeway.ps.core.policies import Ssp
+from leeway.ps.core.roster import Roster
+from leeway.ps.core.rounds import Rounds
+from leeway.ps.core.waiting import WaitingRoom
+from leeway.worker.session import Session
 from tests.simulation.invariants import Violation
 from tests.simulation.simulation import Simulation, Unfinished
-from worker.session import Session
 
 SSP = [("ssp", bound) for bound in range(3)]
 EAGER = [("async", None), ("ssp", 2)]

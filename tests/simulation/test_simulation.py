@@ -7,10 +7,10 @@ from collections import Counter
 
 import pytest
 
-from protocol.replies import NotYet, Pushed, PushPulled
-from ps.core.effects import Answered, Ended, Parked, RoundOpened, Switched
+from leeway.protocol.replies import NotYet, Pushed, PushPulled
+from leeway.ps.core.effects import Answered, Ended, Parked, RoundOpened, Switched
+from leeway.worker.states import Ending
 from tests.simulation.simulation import Simulation, Trouble
-from worker.states import Ending
 
 BLOCK = 500
 

@@ -6,11 +6,11 @@ iterations c-s to c+s, 2s+1 each, before it pushes (derived from Ho et al., Neur
 
 import pytest
 
-from protocol.requests import Join, Life, Offer, Pull, Push, UpdateKind
-from protocol.tensors import Kind, TensorSpec
-from ps.core.effects import Answered, Apply, Initialize
-from ps.core.events import Asked, Published
-from ps.core.machine import GroupSettings, Machine, Settings
+from leeway.protocol.requests import Join, Life, Offer, Pull, Push, UpdateKind
+from leeway.protocol.tensors import Kind, TensorSpec
+from leeway.ps.core.effects import Answered, Apply, Initialize
+from leeway.ps.core.events import Asked, Published
+from leeway.ps.core.machine import GroupSettings, Machine, Settings
 
 
 class Run:

@@ -11,16 +11,17 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from protocol import routes
-from protocol.decoder import decode
-from protocol.errors import Code, WireError
-from protocol.frames import encode
-from protocol.reasons import Reason
-from protocol.replies import Disposition, Granted, GroupState, Joined, NotYet, Pushed
-from protocol.spans import Layout
-from protocol.tensors import Kind, TensorSpec
-from protocol.versions import Version
-from worker.exchange import Tensors
+from leeway.errors import WireError
+from leeway.protocol import routes
+from leeway.protocol.codes import Code
+from leeway.protocol.decoder import decode
+from leeway.protocol.frames import encode
+from leeway.protocol.reasons import Reason
+from leeway.protocol.replies import Disposition, Granted, GroupState, Joined, NotYet, Pushed
+from leeway.protocol.spans import Layout
+from leeway.protocol.tensors import Kind, TensorSpec
+from leeway.protocol.versions import Version
+from leeway.worker.exchange import Tensors
 
 WEIGHT = TensorSpec("weight", (2, 3), "float32", Kind.TRAINABLE)
 LAYOUT = Layout.of([WEIGHT])

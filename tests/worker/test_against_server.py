@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-import worker
-from protocol.replies import Disposition
-from worker.client import Client
-from worker.torch_bridge import ModelBridge
+import leeway
+from leeway.protocol.replies import Disposition
+from leeway.worker.client import Client
+from leeway.worker.torch_bridge import ModelBridge
 
 pytestmark = pytest.mark.e2e
 
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 @contextmanager
 def serving(*flags, port=0):
     """A server, killed at the end if it has not ended itself; yields its process and address."""
-    command = [sys.executable, "-P", "-m", "ps.cli", "--port", str(port), "--workers", "1", *flags]
+    command = [sys.executable, "-m", "leeway.ps.cli", "--port", str(port), "--workers", "1", *flags]
     with subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True) as process:
         try:
             yield process, process.stdout.readline().strip()
@@ -74,7 +74,7 @@ def test_one_worker_is_plain_sgd(mode):
     flags = ["--mode", mode, "--optimizer", "sgd", "--lr", "0.1", "--until", "5"]
     flags += ["--staleness", "2"] if mode == "ssp" else []
     theirs, ours = model(), model()
-    with serving(*flags) as (process, url), worker.connect(url, "w0") as session:
+    with serving(*flags) as (process, url), leeway.connect(url, "w0") as session:
         session.attach(theirs)
         for batch in batches(5):
             loss_of(theirs, batch).backward()
@@ -96,7 +96,7 @@ def test_local_steps():
     theirs = model()
     with (
         serving("--mode", "async", "--optimizer", "sgd", "--lr", "1.0") as (_, url),
-        worker.connect(url, "w0") as session,
+        leeway.connect(url, "w0") as session,
     ):
         session.attach(theirs)
         optimizer = torch.optim.SGD([p for p in theirs.parameters() if p.requires_grad], lr=0.1)
@@ -115,7 +115,7 @@ def test_non_finite_is_skipped_and_the_model_goes_on():
     theirs = model()
     with (
         serving("--mode", "async", "--optimizer", "sgd", "--lr", "0.1") as (_, url),
-        worker.connect(url, "w0") as session,
+        leeway.connect(url, "w0") as session,
     ):
         session.attach(theirs)
         before = state(theirs)
@@ -131,7 +131,7 @@ def test_a_server_that_was_killed_and_has_forgotten_all_is_given_the_weights_aga
     flags = ["--mode", "async", "--optimizer", "sgd", "--lr", "0.1"]
     first, second, third = batches(3)
     with serving(*flags) as (process, url):
-        session = worker.connect(url, "w0")
+        session = leeway.connect(url, "w0")
         session.attach(theirs)
         loss_of(theirs, first).backward()
         session.step(samples=8)

@@ -6,10 +6,10 @@ import threading
 import pytest
 from aiohttp import web
 
-from protocol.errors import WireError
-from protocol.replies import Disposition
-from protocol.requests import UpdateKind
-from worker.blocking import BlockingClient
+from leeway.errors import WireError
+from leeway.protocol.replies import Disposition
+from leeway.protocol.requests import UpdateKind
+from leeway.worker.blocking import BlockingClient
 
 GRADIENT = UpdateKind.GRADIENT
 

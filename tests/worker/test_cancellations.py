@@ -5,9 +5,9 @@ import asyncio
 import pytest
 from aiohttp import web
 
-from protocol.replies import Disposition
-from protocol.requests import UpdateKind
-from worker.client import Client
+from leeway.protocol.replies import Disposition
+from leeway.protocol.requests import UpdateKind
+from leeway.worker.client import Client
 
 GRADIENT = UpdateKind.GRADIENT
 

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from worker.children import Children, Program
+from leeway.worker.children import Children, Program
 
 FOREVER = "import signal; print('up', flush=True); signal.pause()"
 DEAF = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); signal.pause()"
@@ -196,7 +196,7 @@ def test_children_end_when_their_parent_is_killed() -> None:
     listener, hold = tether()
     child = f"{hold} import signal; signal.pause()"
     parent = (
-        "import sys; from worker.children import Children, Program\n"
+        "import sys; from leeway.worker.children import Children, Program\n"
         "with Children(print) as children:\n"
         f"    children.start(Program('a', [sys.executable, '-c', {child!r}]))\n"
         "    list(children.ends())\n"

@@ -14,10 +14,10 @@ import click
 import pytest
 import structlog
 
-from worker import cli
-from worker.config import SettingError, WorkerConfig
-from worker.data.source import DataError
-from worker.tasks.task import BUILT_IN, TaskError
+from leeway.errors import DataError, SettingError, TaskError
+from leeway.worker import cli
+from leeway.worker.config import WorkerConfig
+from leeway.worker.tasks.task import BUILT_IN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,7 +49,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[WorkerConfig]:
         seen.append(config)
         return 5
 
-    monkeypatch.setitem(sys.modules, "worker.trainer", SimpleNamespace(run=run))
+    monkeypatch.setitem(sys.modules, "leeway.worker.trainer", SimpleNamespace(run=run))
     return seen
 
 
@@ -154,7 +154,7 @@ def test_ctrl_c_is_130() -> None:
 def test_sigterm_lets_the_program_clean_up() -> None:
     program = (
         "import click, os, signal\n"
-        "from worker import cli\n"
+        "from leeway.worker import cli\n"
         "@click.command('ps-worker')\n"
         "def program():\n"
         "    try:\n"
@@ -168,7 +168,7 @@ def test_sigterm_lets_the_program_clean_up() -> None:
     assert (done.returncode, done.stdout, done.stderr.strip()) == (130, "left\n", "")
 
 
-@pytest.mark.parametrize("module", ["worker.cli", "worker.launch"])
+@pytest.mark.parametrize("module", ["leeway.worker.cli", "leeway.worker.launch"])
 def test_help_lists_the_tasks_and_imports_nothing_heavy(module: str) -> None:
     program = (
         f"import sys; from {module} import command; command.main(['--help'], standalone_mode=False);"

@@ -6,16 +6,17 @@ import json
 import pytest
 from aiohttp import web
 
-from protocol.errors import Code, WireError
-from protocol.reasons import Reason
-from protocol.replies import Disposition, LastPush
-from protocol.requests import UpdateKind
-from protocol.spans import Layout
-from protocol.tensors import Kind, TensorSpec
-from worker import backoff
-from worker.client import Client, ServerLost
-from worker.exchange import Tensors
-from worker.session import Ending, Outcome, State
+from leeway.errors import ServerLost, WireError
+from leeway.protocol.codes import Code
+from leeway.protocol.reasons import Reason
+from leeway.protocol.replies import Disposition, LastPush
+from leeway.protocol.requests import UpdateKind
+from leeway.protocol.spans import Layout
+from leeway.protocol.tensors import Kind, TensorSpec
+from leeway.worker import backoff
+from leeway.worker.client import Client
+from leeway.worker.exchange import Tensors
+from leeway.worker.session import Ending, Outcome, State
 
 GRADIENT = UpdateKind.GRADIENT
 
@@ -264,7 +265,7 @@ async def test_503_with_retry_after_waits_so_long(server, client, monkeypatch):
         slept.append(seconds)
         await sleep(0)
 
-    monkeypatch.setattr("worker.client.asyncio.sleep", note)
+    monkeypatch.setattr("leeway.worker.client.asyncio.sleep", note)
     server.then(server.refused("stopping", headers={"Retry-After": "7"}), server.granted())
     await client.pull()
     assert [seconds for seconds in slept if 7.0 <= seconds < 8.0]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from protocol import limits
-from worker.config import LONGEST_TAIL, SettingError, WorkerConfig
+from leeway.errors import SettingError
+from leeway.protocol import limits
+from leeway.worker.config import LONGEST_TAIL, WorkerConfig
 
 
 def config(**settings: object) -> WorkerConfig:

@@ -1,7 +1,7 @@
 import pytest
 
-from protocol.ranks import is_rank
-from worker.environment import Placement, default_rank, placement, rank
+from leeway.protocol.ranks import is_rank
+from leeway.worker.environment import Placement, default_rank, placement, rank
 
 PLACES = {
     "torchrun": ({"RANK": "3", "WORLD_SIZE": "8", "SLURM_PROCID": "0", "SLURM_NTASKS": "1"}, 3, 8),

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from protocol import limits
-from worker.evaluation import Evaluation
+from leeway.protocol import limits
+from leeway.worker.evaluation import Evaluation
 
 CPU = torch.device("cpu")
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from worker import launch
-from worker.children import Program
+from leeway.worker import launch
+from leeway.worker.children import Program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -181,12 +181,12 @@ class TestCommandLines:
         start = [sys.executable, "-P", "-m"]
         assert server.command == [
             *start,
-            *("ps.cli", "--port", "0", "--workers", "2", "--mode", "ssp", "--staleness=3", "--lr", "0.5"),
+            *("leeway.ps.cli", "--port", "0", "--workers", "2", "--mode", "ssp", "--staleness=3", "--lr", "0.5"),
         ]
         for rank, worker in zip(("w0", "w1"), workers, strict=True):
             to = ["--start-together", "2", "--server", "http://127.0.0.1:9", "--rank", rank]
             assert worker.name == rank
-            assert worker.command == [*start, "worker.cli", "digits", "--batch-size", "8", *to]
+            assert worker.command == [*start, "leeway.worker.cli", "digits", "--batch-size", "8", *to]
 
     def test_they_start_together_unless_told_otherwise(self, made) -> None:
         _, workers = made("digits", "--workers", "2", "--start-together", "1")

@@ -4,9 +4,10 @@ import random
 
 import pytest
 
-from protocol.errors import Code, WireError
-from protocol.reasons import Reason
-from protocol.replies import (
+from leeway.errors import WireError
+from leeway.protocol.codes import Code
+from leeway.protocol.reasons import Reason
+from leeway.protocol.replies import (
     Departed,
     Disposition,
     Granted,
@@ -19,13 +20,13 @@ from protocol.replies import (
     PushPulled,
     refuse,
 )
-from protocol.requests import Join, Leave, Life, Offer, Pull, Push, UpdateKind
-from protocol.tensors import Kind, TensorSpec
-from protocol.times import StepTimes
-from protocol.versions import Version
-from worker import backoff
-from worker.refusals import REACTIONS, Reaction
-from worker.session import LEAVE_ATTEMPTS, Ending, Outcome, Session, State
+from leeway.protocol.requests import Join, Leave, Life, Offer, Pull, Push, UpdateKind
+from leeway.protocol.tensors import Kind, TensorSpec
+from leeway.protocol.times import StepTimes
+from leeway.protocol.versions import Version
+from leeway.worker import backoff
+from leeway.worker.refusals import REACTIONS, Reaction
+from leeway.worker.session import LEAVE_ATTEMPTS, Ending, Outcome, Session, State
 
 WEIGHT = TensorSpec("weight", (2, 3), "float32", Kind.TRAINABLE)
 BIAS = TensorSpec("bias", (2,), "float32", Kind.TRAINABLE)

@@ -5,12 +5,12 @@ import pytest
 import torch
 from torch import nn
 
-from protocol.decoder import decode
-from protocol.frames import encode
-from protocol.spans import Layout
-from protocol.tensors import Kind
-from worker.exchange import Tensors
-from worker.torch_bridge import ModelBridge
+from leeway.protocol.decoder import decode
+from leeway.protocol.frames import encode
+from leeway.protocol.spans import Layout
+from leeway.protocol.tensors import Kind
+from leeway.worker.exchange import Tensors
+from leeway.worker.torch_bridge import ModelBridge
 
 
 def received(tensors):

@@ -1,4 +1,4 @@
-"""What a user's training loop sees: `worker.connect` and its session, on a real connection."""
+"""What a user's training loop sees: `leeway.connect` and its session, on a real connection."""
 
 import subprocess
 import sys
@@ -10,12 +10,12 @@ import torch
 from aiohttp import web
 from torch import nn
 
-import worker
-from protocol import routes
-from protocol.errors import Code, WireError
-from protocol.replies import Disposition
-from worker.client import ServerLost
-from worker.session import Ending, Outcome
+import leeway
+from leeway.errors import ServerLost, WireError
+from leeway.protocol import routes
+from leeway.protocol.codes import Code
+from leeway.protocol.replies import Disposition
+from leeway.worker.session import Ending, Outcome
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def model():
 @pytest.fixture
 def session(far_server):
     far_server.then(far_server.joined())
-    with worker.connect(far_server.url, "w0") as session:
+    with leeway.connect(far_server.url, "w0") as session:
         yield session
         if session.ending is None:
             far_server.then(left())
@@ -109,7 +109,7 @@ def test_the_first_worker_offers_its_weights(far_server, model):
         left(),
     )
     before = model.weight.tolist()
-    with worker.connect(server.url, "w0") as session:
+    with leeway.connect(server.url, "w0") as session:
         session.attach(model)
     assert tensor_of(server.seen[2].frame) == before
     assert (model.weight == 3.0).all()
@@ -152,7 +152,7 @@ def test_the_run_is_complete(far_server, session, model):
 
 def test_a_run_that_was_complete_before(far_server, model):
     far_server.then(far_server.joined(clock=5, until=5), left())
-    with worker.connect(far_server.url, "w0") as session:
+    with leeway.connect(far_server.url, "w0") as session:
         session.attach(model)
         assert session.finished
         assert session.until == 5
@@ -224,19 +224,19 @@ def test_the_server_and_the_rank_come_from_the_environment(far_server, monkeypat
     monkeypatch.setenv("RANK", "3")
     monkeypatch.setenv("WORLD_SIZE", "4")
     far_server.then(far_server.joined(), web.json_response({"rank": "w3"}))
-    with worker.connect() as session:
+    with leeway.connect() as session:
         assert session.rank == "w3"
 
 
 def test_without_a_server_it_says_what_to_set(monkeypatch):
     monkeypatch.delenv("PS_SERVER", raising=False)
     with pytest.raises(ValueError, match="set PS_SERVER=http://HOST:PORT"):
-        worker.connect()
+        leeway.connect()
 
 
 def test_a_server_that_cannot_be_reached_leaves_no_thread():
     with pytest.raises(ServerLost):
-        worker.connect("http://127.0.0.1:1", "w0", patience_seconds=0.0)
+        leeway.connect("http://127.0.0.1:1", "w0", patience_seconds=0.0)
     assert [thread for thread in threading.enumerate() if thread.name == "leeway"] == []
 
 

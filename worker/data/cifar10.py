@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from worker.data import cifar10_jpeg
-from worker.data.source import Labelled, Source
+from leeway.worker.data import cifar10_jpeg
+from leeway.worker.data.source import Labelled, Source
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from worker.data.source import Source
+from leeway.worker.data.source import Source
 
 if TYPE_CHECKING:
     from pathlib import Path

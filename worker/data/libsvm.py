@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from worker.data.source import Labelled, Source
+from leeway.worker.data.source import Labelled, Source
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from worker.data import draw
+from leeway.worker.data import draw
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,14 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from leeway.errors import DataError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
-
-
-class DataError(ValueError):
-    """A data file is missing or is not what its publisher describes. The message says where to get it."""
 
 
 class Labelled(NamedTuple):

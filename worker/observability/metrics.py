@@ -19,19 +19,19 @@ from prometheus_client import (
     start_http_server,
 )
 
-from protocol.metrics import MetricType
-from protocol.release import program_version
-from worker.config import SettingError
-from worker.observability import catalogue
+from leeway.errors import SettingError
+from leeway.protocol.metrics import MetricType
+from leeway.protocol.release import __version__
+from leeway.worker.observability import catalogue
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from threading import Thread
     from wsgiref.simple_server import WSGIServer
 
-    from protocol.errors import Code
-    from protocol.reasons import Reason
-    from protocol.replies import Disposition
+    from leeway.protocol.codes import Code
+    from leeway.protocol.reasons import Reason
+    from leeway.protocol.replies import Disposition
 
 
 # A second series for every counter that says when it was made: nobody asks for it, and it doubles what is scraped.
@@ -71,7 +71,7 @@ class WorkerMetrics:
         registry.unregister(self._gauges[catalogue.LOSS])
         self._has_loss = False
         self._sent_bytes = self._received_bytes = 0
-        self._gauges[catalogue.INFO].labels(rank, task, program_version()).set(1)
+        self._gauges[catalogue.INFO].labels(rank, task, __version__).set(1)
         ProcessCollector(registry=registry)
 
     def computed(self, seconds: float, loss: float) -> None:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional
 
-from worker.data import libsvm
-from worker.tasks.classification import Classification
-from worker.tasks.task import choose_model
+from leeway.worker.data import libsvm
+from leeway.worker.tasks.classification import Classification
+from leeway.worker.tasks.task import choose_model
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,7 +1,7 @@
 """CIFAR-10 with a convolutional network small enough to train on two cores.
 
 The one rule: the task is called what the data are: "CIFAR-10" for the published batches, "JPEG CIFAR-10" for
-the lossy edition (`worker.data.cifar10`).
+the lossy edition (`leeway.worker.data.cifar10`).
 
 The network is that of TensorFlow's tutorial "Convolutional Neural Network (CNN)": 3 x 3 convolutions without
 padding, of 32, 64 and 64 channels, and 64 units. No augmentation.
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from worker.data import cifar10
-from worker.tasks.classification import Classification
-from worker.tasks.task import choose_model
+from leeway.worker.data import cifar10
+from leeway.worker.tasks.classification import Classification
+from leeway.worker.tasks.task import choose_model
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
-from worker.tasks.contexts import evaluating, seeded
-from worker.tasks.task import Task
+from leeway.worker.tasks.contexts import evaluating, seeded
+from leeway.worker.tasks.task import Task
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from worker.data.source import Labelled
+    from leeway.worker.data.source import Labelled
 
 
 class Classification(Task, ABC):

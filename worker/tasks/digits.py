@@ -1,6 +1,6 @@
 """Handwritten digits of 8 x 8 pixels, which come with scikit-learn: the task that needs no files.
 
-The one rule: the split is the same on every machine, drawn once and for all with `worker.data.draw`.
+The one rule: the split is the same on every machine, drawn once and for all with `leeway.worker.data.draw`.
 
 Data: 1,797 samples, the test set of "Optical Recognition of Handwritten Digits" (Alpaydin and Kaynak, UCI,
 1998).
@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from sklearn.datasets import load_digits
 
-from worker.data import draw
-from worker.data.source import Labelled
-from worker.tasks.classification import Classification
-from worker.tasks.task import choose_model
+from leeway.worker.data import draw
+from leeway.worker.data.source import Labelled
+from leeway.worker.tasks.classification import Classification
+from leeway.worker.tasks.task import choose_model
 
 if TYPE_CHECKING:
     from pathlib import Path

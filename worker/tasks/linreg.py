@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from worker.data import howell
-from worker.tasks.contexts import evaluating, seeded
-from worker.tasks.task import Task, choose_model
+from leeway.worker.data import howell
+from leeway.worker.tasks.contexts import evaluating, seeded
+from leeway.worker.tasks.task import Task, choose_model
 
 if TYPE_CHECKING:
     from pathlib import Path

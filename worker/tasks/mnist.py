@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from worker.data import mnist
-from worker.tasks.classification import Classification
-from worker.tasks.task import choose_model
+from leeway.worker.data import mnist
+from leeway.worker.tasks.classification import Classification
+from leeway.worker.tasks.task import choose_model
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from worker.data import shakespeare
-from worker.data.source import Labelled
-from worker.tasks.classification import Classification
-from worker.tasks.task import choose_model
+from leeway.worker.data import shakespeare
+from leeway.worker.data.source import Labelled
+from leeway.worker.tasks.classification import Classification
+from leeway.worker.tasks.task import choose_model
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,11 +10,14 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+
+from leeway.errors import TaskError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -63,10 +66,6 @@ CreateTask: TypeAlias = Callable[[Path, str | None], Task]
 """Makes a task from the data directory and the model's name (None: the task's default)."""
 
 
-class TaskError(ValueError):
-    """A task cannot be had as it was asked for; the message says what to change."""
-
-
 class BuiltIn(NamedTuple):
     """Where a built-in task is (`module:object`), and a line about it for `--help`."""
 
@@ -76,12 +75,12 @@ class BuiltIn(NamedTuple):
 
 BUILT_IN = MappingProxyType(
     {
-        "linreg": BuiltIn("worker.tasks.linreg:LinearRegression", "weight on height of 352 adults (Howell1)"),
-        "digits": BuiltIn("worker.tasks.digits:Digits", "8 x 8 digits of scikit-learn, a small MLP; no files"),
-        "mnist": BuiltIn("worker.tasks.mnist:Mnist", "handwritten digits; model 2nn (default) or cnn"),
-        "cifar10": BuiltIn("worker.tasks.cifar10:Cifar10", "photographs in ten classes, a small CNN"),
-        "a9a": BuiltIn("worker.tasks.a9a:A9a", "census income, logistic regression on 123 features"),
-        "shakespeare": BuiltIn("worker.tasks.shakespeare:Shakespeare", "next character, an LSTM of 2 x 256"),
+        "linreg": BuiltIn("leeway.worker.tasks.linreg:LinearRegression", "weight on height of 352 adults (Howell1)"),
+        "digits": BuiltIn("leeway.worker.tasks.digits:Digits", "8 x 8 digits of scikit-learn, a small MLP; no files"),
+        "mnist": BuiltIn("leeway.worker.tasks.mnist:Mnist", "handwritten digits; model 2nn (default) or cnn"),
+        "cifar10": BuiltIn("leeway.worker.tasks.cifar10:Cifar10", "photographs in ten classes, a small CNN"),
+        "a9a": BuiltIn("leeway.worker.tasks.a9a:A9a", "census income, logistic regression on 123 features"),
+        "shakespeare": BuiltIn("leeway.worker.tasks.shakespeare:Shakespeare", "next character, an LSTM of 2 x 256"),
     }
 )
 
@@ -96,6 +95,15 @@ def choose_model(task: str, asked: str | None, models: tuple[str, ...]) -> str:
     if asked not in models:
         raise TaskError(f"task {task} has no model {asked!r}; it has {', '.join(models)}")
     return asked
+
+
+def task(spec: str, data_dir: Path | str | None = None, model: str | None = None) -> Task:
+    """Make the task that `spec` names, as `ps-worker` does: a built-in name, `module:object` or `file.py:object`.
+
+    `data_dir`: default the environment variable `PS_DATA_DIR`, else `./data`. `model`: one of the task's models.
+    Raises `TaskError` for a name that leads to no task, `DataError` where its data are missing.
+    """
+    return resolve(spec)(Path(data_dir or os.environ.get("PS_DATA_DIR") or "data"), model)
 
 
 def resolve(spec: str) -> CreateTask:

@@ -8,12 +8,12 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from ps.arithmetic.aggregation.weighted_mean import weighted_mean
+from leeway.ps.arithmetic.aggregation.weighted_mean import weighted_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ps.arithmetic.aggregation.rule import Aggregation
+    from leeway.ps.arithmetic.aggregation.rule import Aggregation
 
 DEFAULT_RULE = "weighted-mean"
 

@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from ps.arithmetic.bodies import Body
+from leeway.ps.arithmetic.bodies import Body
 
 if TYPE_CHECKING:
-    from ps.arithmetic.runs import Run
+    from leeway.ps.arithmetic.runs import Run
 
 # Gives a body in the group's layout to write results into, the same each time within a step.
 Scratch: TypeAlias = Callable[[], Body]

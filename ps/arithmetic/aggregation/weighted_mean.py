@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ps.arithmetic.runs import Run, overlay
+from leeway.ps.arithmetic.runs import Run, overlay
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ps.arithmetic.aggregation.rule import Contribution, Scratch
+    from leeway.ps.arithmetic.aggregation.rule import Contribution, Scratch
 
 # Half precision is summed in float32 and rounded once, in blocks that stay in the processor's cache.
 BLOCK_ELEMENTS = 65_536

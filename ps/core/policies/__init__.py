@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from protocol import limits
-from ps.core.policies.asynchronous import Asynchronous
-from ps.core.policies.ssp import Ssp
-from ps.core.policies.sync import Sync
+from leeway.protocol import limits
+from leeway.ps.core.policies.asynchronous import Asynchronous
+from leeway.ps.core.policies.ssp import Ssp
+from leeway.ps.core.policies.sync import Sync
 
 if TYPE_CHECKING:
-    from ps.core.policies.policy import Policy
+    from leeway.ps.core.policies.policy import Policy
 
 MODES = ("sync", "async", "ssp")
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from protocol.reasons import Reason
-from ps.core.decisions import Answer
+from leeway.protocol.reasons import Reason
+from leeway.ps.core.decisions import Answer
 
 if TYPE_CHECKING:
-    from ps.core.decisions import Decision
-    from ps.core.policies.policy import View
+    from leeway.ps.core.decisions import Decision
+    from leeway.ps.core.policies.policy import View
 
 
 @dataclass(frozen=True, slots=True)

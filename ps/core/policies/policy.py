@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from ps.core.decisions import Decision
-    from ps.core.rounds import Rounds
+    from leeway.ps.core.decisions import Decision
+    from leeway.ps.core.rounds import Rounds
 
 
 class View(Protocol):

@@ -1,4 +1,4 @@
-"""`python -P -m tests.load.flood`: the flood alone, told in words on stdout.
+"""`python -m tests.load.flood`: the flood alone, told in words on stdout.
 
 `--short`: a few cells, half a minute. `--output DIR`: the figures as `flood.json` and the pictures as PNG too.
 

@@ -11,14 +11,14 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from protocol.decoder import Decoder
-from protocol.frames import frame_length
-from protocol.routes import FRAME
+from leeway.protocol.decoder import Decoder
+from leeway.protocol.frames import frame_length
+from leeway.protocol.routes import FRAME
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from protocol.frames import Buffer, Frame
+    from leeway.protocol.frames import Buffer, Frame
 
 # A reply's head and, of small models, its whole body: one call of the system.
 _FIRST_BYTES = 16 * 1024

@@ -23,15 +23,15 @@ from urllib.parse import urlsplit
 import numpy as np
 import uvloop
 
-from protocol import routes
-from protocol.allocator import keep_freed_memory
-from protocol.requests import UpdateKind
-from protocol.spans import Layout
-from protocol.tensors import Kind, TensorSpec
+from leeway.protocol import routes
+from leeway.protocol.allocator import keep_freed_memory
+from leeway.protocol.requests import UpdateKind
+from leeway.protocol.spans import Layout
+from leeway.protocol.tensors import Kind, TensorSpec
+from leeway.worker.exchange import Tensors
+from leeway.worker.session import Session, State
 from tests.load.flood import messages
 from tests.load.flood.connection import Connection
-from worker.exchange import Tensors
-from worker.session import Session, State
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

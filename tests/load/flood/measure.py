@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from protocol import routes
+from leeway.protocol import routes
 from tests.bench.machine import Others
 from tests.bench.peers import peer
 from tests.bench.processes import Failed, process, python

@@ -9,20 +9,20 @@ import json
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-from protocol import routes
-from protocol.errors import WireError
-from protocol.frames import encode, frame_length
-from protocol.replies import Departed, Granted, Joined, NotYet, Offered, Pushed, PushPulled, Refused
-from protocol.requests import Join, Leave, Offer, Pull, Push
+from leeway.errors import WireError
+from leeway.protocol import routes
+from leeway.protocol.frames import encode, frame_length
+from leeway.protocol.replies import Departed, Granted, Joined, NotYet, Offered, Pushed, PushPulled, Refused
+from leeway.protocol.requests import Join, Leave, Offer, Pull, Push
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from protocol.frames import Buffer
-    from protocol.replies import Reply
+    from leeway.protocol.frames import Buffer
+    from leeway.protocol.replies import Reply
+    from leeway.worker.exchange import Tensors
+    from leeway.worker.session import Ask
     from tests.load.flood.connection import Response
-    from worker.exchange import Tensors
-    from worker.session import Ask
 
 
 def request(ask: Ask, tensors: Tensors, host: str) -> tuple[bytes, Sequence[Buffer]]:

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 import numpy as np
 import pytest
 
-from protocol.frames import encode
+from leeway.protocol.frames import encode
 from tests.load.flood import crowd
 from tests.load.flood.connection import Connection
 

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from protocol.decoder import allocate_aligned
-from protocol.frames import Frame
-from protocol.spans import Layout, Place
-from protocol.tensors import Kind, TensorSpec, aligned
-from ps.arithmetic.bodies import Body
+from leeway.protocol.decoder import allocate_aligned
+from leeway.protocol.frames import Frame
+from leeway.protocol.spans import Layout, Place
+from leeway.protocol.tensors import Kind, TensorSpec, aligned
+from leeway.ps.arithmetic.bodies import Body
 
 
 def spec_of(name: str, tensor: torch.Tensor) -> TensorSpec:

@@ -1,9 +1,10 @@
 import pytest
 import torch
 
-from protocol.errors import Code, WireError
-from protocol.spans import Layout
-from ps.arithmetic.admission import check
+from leeway.errors import WireError
+from leeway.protocol.codes import Code
+from leeway.protocol.spans import Layout
+from leeway.ps.arithmetic.admission import check
 
 MODEL = {"w": torch.zeros(2, 3), "b": torch.zeros(3), "bn.running_mean": torch.zeros(3)}
 

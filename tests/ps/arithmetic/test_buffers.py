@@ -3,11 +3,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol.spans import Layout
-from ps.arithmetic.aggregation.rule import Contribution
-from ps.arithmetic.bodies import Body
-from ps.arithmetic.buffers import aggregate, arrive
-from ps.arithmetic.runs import Chart
+from leeway.protocol.spans import Layout
+from leeway.ps.arithmetic.aggregation.rule import Contribution
+from leeway.ps.arithmetic.bodies import Body
+from leeway.ps.arithmetic.buffers import aggregate, arrive
+from leeway.ps.arithmetic.runs import Chart
 
 FEATURES = 5
 

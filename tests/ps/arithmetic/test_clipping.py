@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from protocol.decoder import allocate_aligned
-from protocol.spans import Layout
-from ps.arithmetic.bodies import Body
-from ps.arithmetic.clipping import clip, norm, scale
-from ps.arithmetic.runs import Chart
+from leeway.protocol.decoder import allocate_aligned
+from leeway.protocol.spans import Layout
+from leeway.ps.arithmetic.bodies import Body
+from leeway.ps.arithmetic.clipping import clip, norm, scale
+from leeway.ps.arithmetic.runs import Chart
 
 
 @pytest.fixture(scope="session")

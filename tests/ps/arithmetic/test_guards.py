@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from protocol.errors import Code, WireError
-from ps.arithmetic.guards import GuardMode, first_non_finite, guard
+from leeway.errors import WireError
+from leeway.protocol.codes import Code
+from leeway.ps.arithmetic.guards import GuardMode, first_non_finite, guard
 
 FINE = {"a": torch.randn(50, 3), "b": torch.randn(7), "c.running_var": torch.ones(4), "n": torch.tensor(3)}
 

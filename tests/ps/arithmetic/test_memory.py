@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol.tensors import ALIGNMENT_BYTES
-from ps.arithmetic.memory import MAX_RETAINED_BUFFERS, SMALLEST_POOLED_BYTES, Pool
+from leeway.protocol.tensors import ALIGNMENT_BYTES
+from leeway.ps.arithmetic.memory import MAX_RETAINED_BUFFERS, SMALLEST_POOLED_BYTES, Pool
 
 LARGE = 4 * SMALLEST_POOLED_BYTES
 

@@ -3,12 +3,12 @@ import math
 import pytest
 import torch
 
-from protocol.decoder import allocate_aligned
-from protocol.spans import Layout
-from ps.arithmetic.bodies import Body
-from ps.arithmetic.optimizers import FULL_PRECISION, Optimizer
-from ps.arithmetic.runs import Chart
-from ps.arithmetic.settings import OptimizerKind, OptimizerSettings
+from leeway.protocol.decoder import allocate_aligned
+from leeway.protocol.spans import Layout
+from leeway.ps.arithmetic.bodies import Body
+from leeway.ps.arithmetic.optimizers import FULL_PRECISION, Optimizer
+from leeway.ps.arithmetic.runs import Chart
+from leeway.ps.arithmetic.settings import OptimizerKind, OptimizerSettings
 
 SHAPES = {"conv.weight": (4, 3, 3, 3), "fc.weight": (33, 7), "conv.bias": (4,), "norm.scale": (), "void": (0, 2)}
 KINDS = list(OptimizerKind)

@@ -5,10 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol.requests import UpdateKind
-from ps.arithmetic.memory import Pool
-from ps.arithmetic.parameters import Parameters, Update
-from ps.arithmetic.settings import OptimizerKind, OptimizerSettings
+from leeway.protocol.requests import UpdateKind
+from leeway.ps.arithmetic.memory import Pool
+from leeway.ps.arithmetic.parameters import Parameters, Update
+from leeway.ps.arithmetic.settings import OptimizerKind, OptimizerSettings
 
 WIDTH = 260  # large enough for the pool to recycle a body
 

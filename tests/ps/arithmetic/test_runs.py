@@ -3,9 +3,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.spans import Layout
-from ps.arithmetic.bodies import Body
-from ps.arithmetic.runs import Chart, overlay
+from leeway.protocol.spans import Layout
+from leeway.ps.arithmetic.bodies import Body
+from leeway.ps.arithmetic.runs import Chart, overlay
 
 MODEL = {
     "a.weight": torch.arange(12.0).view(3, 4),

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from ps.arithmetic.schedules import cosine, staircase, warmup
-from ps.arithmetic.settings import OptimizerSettings
+from leeway.ps.arithmetic.schedules import cosine, staircase, warmup
+from leeway.ps.arithmetic.settings import OptimizerSettings
 
 
 def rates_of_torch(scheduler, steps, **arguments):

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-import ps
-from ps.arithmetic.schedules import Schedule
-from ps.arithmetic.settings import OptimizerKind, OptimizerSettings
+import leeway
+from leeway.ps.arithmetic.schedules import Schedule
+from leeway.ps.arithmetic.settings import OptimizerKind, OptimizerSettings
 
 
 def test_plain_data_and_back():
@@ -80,5 +80,5 @@ def test_what_is_wrong_is_named_with_its_value_and_limit(fields, words):
 
 def test_settings_need_no_torch():
     code = "import sys, ps.arithmetic.settings; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
-    environment = os.environ | {"PYTHONPATH": str(Path(ps.__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(Path(leeway.__file__).parents[1])}
     assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0

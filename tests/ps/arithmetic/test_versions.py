@@ -2,10 +2,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol.spans import Layout
-from protocol.tensors import Kind, TensorSpec
-from ps.arithmetic.memory import Pool
-from ps.arithmetic.versions import MAX_LIVE_VERSIONS, Snapshot, VersionStore
+from leeway.protocol.spans import Layout
+from leeway.protocol.tensors import Kind, TensorSpec
+from leeway.ps.arithmetic.memory import Pool
+from leeway.ps.arithmetic.versions import MAX_LIVE_VERSIONS, Snapshot, VersionStore
 
 LAYOUT = Layout.of([TensorSpec("w", (100_000,), "float32", Kind.TRAINABLE)])
 

@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from protocol.replies import PushPulled, Reply
-from protocol.requests import Join, Life, Offer, Pull, Push, UpdateKind
-from protocol.tensors import Kind, TensorSpec
-from ps.core.effects import Answered, Apply, Effect, Initialize
-from ps.core.events import Asked, Event, Published, Tick
-from ps.core.machine import GroupSettings, Machine, Settings
+from leeway.protocol.replies import PushPulled, Reply
+from leeway.protocol.requests import Join, Life, Offer, Pull, Push, UpdateKind
+from leeway.protocol.tensors import Kind, TensorSpec
+from leeway.ps.core.effects import Answered, Apply, Effect, Initialize
+from leeway.ps.core.events import Asked, Event, Published, Tick
+from leeway.ps.core.machine import GroupSettings, Machine, Settings
 
 
 class Server:

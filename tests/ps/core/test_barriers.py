@@ -2,14 +2,14 @@ from __future__ import annotations
 
 import pytest
 
-from protocol import limits
-from protocol.errors import Code
-from protocol.reasons import Reason
-from protocol.replies import NotYet, Passed, refuse
-from protocol.requests import Barrier, Life
-from ps.core.barriers import Barriers
-from ps.core.effects import Answered, Parked
-from ps.core.membership import Incarnation
+from leeway.protocol import limits
+from leeway.protocol.codes import Code
+from leeway.protocol.reasons import Reason
+from leeway.protocol.replies import NotYet, Passed, refuse
+from leeway.protocol.requests import Barrier, Life
+from leeway.ps.core.barriers import Barriers
+from leeway.ps.core.effects import Answered, Parked
+from leeway.ps.core.membership import Incarnation
 
 
 class Meeting:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ps.core.clocks import Clocks
+from leeway.ps.core.clocks import Clocks
 
 
 def of(*values: int) -> Clocks:

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from protocol.reasons import Reason
-from protocol.replies import NotYet
-from ps.core.decisions import Park, in_words
+from leeway.protocol.reasons import Reason
+from leeway.protocol.replies import NotYet
+from leeway.ps.core.decisions import Park, in_words
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from protocol.errors import Code
-from protocol.reasons import Reason
-from protocol.replies import Disposition, Pushed, Refused
-from protocol.requests import Life, Push, UpdateKind
-from ps.core.deduplication import REMEMBERED_GRANTS, Fresh, Progress, Record, Repeat, StagedAgain, judge
-from ps.core.membership import Incarnation
+from leeway.protocol.codes import Code
+from leeway.protocol.reasons import Reason
+from leeway.protocol.replies import Disposition, Pushed, Refused
+from leeway.protocol.requests import Life, Push, UpdateKind
+from leeway.ps.core.deduplication import REMEMBERED_GRANTS, Fresh, Progress, Record, Repeat, StagedAgain, judge
+from leeway.ps.core.membership import Incarnation
 
 PUSH = Push(Life("w0", 1, 1), 5, 7, UpdateKind.GRADIENT, 4)
 PART = replace(PUSH, parts=3, keys=("a", "b"))

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import json
 
-from protocol.requests import Pull, SetPolicy
-from ps.core import describe
-from ps.core.machine import GroupSettings
+from leeway.protocol.requests import Pull, SetPolicy
+from leeway.ps.core import describe
+from leeway.ps.core.machine import GroupSettings
 
 
 def of(status, rank):

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from protocol.reasons import Reason
-from protocol.replies import Departed
-from protocol.requests import UpdateKind
-from protocol.tensors import Kind, TensorSpec
-from ps.core.effects import (
+from leeway.protocol.reasons import Reason
+from leeway.protocol.replies import Departed
+from leeway.protocol.requests import UpdateKind
+from leeway.protocol.tensors import Kind, TensorSpec
+from leeway.ps.core.effects import (
     Answered,
     Apply,
     Began,

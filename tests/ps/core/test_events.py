@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from protocol.requests import Heartbeat, Life
-from ps.core.events import Asked, Gone, Heard, Published, Stop, Tick
+from leeway.protocol.requests import Heartbeat, Life
+from leeway.ps.core.events import Asked, Gone, Heard, Published, Stop, Tick
 
 LIFE = Life("w0", 1, 2)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from protocol.reasons import Reason
-from protocol.replies import Granted, NotYet
-from protocol.requests import Pull, UpdateKind
-from protocol.versions import Version
+from leeway.protocol.reasons import Reason
+from leeway.protocol.replies import Granted, NotYet
+from leeway.protocol.requests import Pull, UpdateKind
+from leeway.protocol.versions import Version
 
 
 @pytest.fixture

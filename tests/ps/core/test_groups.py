@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from protocol.errors import Code
-from protocol.reasons import Reason
-from protocol.replies import (
+from leeway.protocol.codes import Code
+from leeway.protocol.reasons import Reason
+from leeway.protocol.replies import (
     Disposition,
     Granted,
     LastPush,
@@ -17,11 +17,11 @@ from protocol.replies import (
     Refused,
     Staged,
 )
-from protocol.requests import Heartbeat, Leave, Offer, Pull, SetPolicy, UpdateKind
-from protocol.tensors import Kind, TensorSpec
-from protocol.versions import Version
-from ps.core.effects import Apply, Contribution, Drop
-from ps.core.events import Gone, Published
+from leeway.protocol.requests import Heartbeat, Leave, Offer, Pull, SetPolicy, UpdateKind
+from leeway.protocol.tensors import Kind, TensorSpec
+from leeway.protocol.versions import Version
+from leeway.ps.core.effects import Apply, Contribution, Drop
+from leeway.ps.core.events import Gone, Published
 
 
 def the(kind, effects):

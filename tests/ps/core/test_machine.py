@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from protocol import limits
-from protocol.errors import Code
-from protocol.reasons import Reason
-from protocol.replies import Departed, LastPush, Offered, Passed, Renewed
-from protocol.requests import (
+from leeway.protocol import limits
+from leeway.protocol.codes import Code
+from leeway.protocol.reasons import Reason
+from leeway.protocol.replies import Departed, LastPush, Offered, Passed, Renewed
+from leeway.protocol.requests import (
     Barrier,
     Heartbeat,
     Join,
@@ -18,11 +18,11 @@ from protocol.requests import (
     SetPolicy,
     UpdateKind,
 )
-from protocol.tensors import Kind, TensorSpec
-from ps.core.deduplication import Fresh
-from ps.core.effects import Answered, Began, Drop, Ended, Finished, Initialize
-from ps.core.events import Asked, Heard, Stop
-from ps.core.machine import GroupSettings, Machine, Settings
+from leeway.protocol.tensors import Kind, TensorSpec
+from leeway.ps.core.deduplication import Fresh
+from leeway.ps.core.effects import Answered, Began, Drop, Ended, Finished, Initialize
+from leeway.ps.core.events import Asked, Heard, Stop
+from leeway.ps.core.machine import GroupSettings, Machine, Settings
 
 GROUPS = (GroupSettings("ssp", 0, "a", ("a.*",)), GroupSettings("sync", None, "b", ("b.*",)))
 

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from protocol import limits
-from protocol.errors import Code
-from protocol.reasons import Reason
-from protocol.replies import Disposition, LastPush
-from protocol.requests import Life
-from ps.core.deduplication import Progress, Record
-from ps.core.membership import REMEMBERED_LIVES, Membership
+from leeway.protocol import limits
+from leeway.protocol.codes import Code
+from leeway.protocol.reasons import Reason
+from leeway.protocol.replies import Disposition, LastPush
+from leeway.protocol.requests import Life
+from leeway.ps.core.deduplication import Progress, Record
+from leeway.ps.core.membership import REMEMBERED_LIVES, Membership
 
 
 @pytest.fixture

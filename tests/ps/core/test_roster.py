@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from ps.core.deduplication import Progress
-from ps.core.membership import Incarnation
-from ps.core.roster import Roster
+from leeway.ps.core.deduplication import Progress
+from leeway.ps.core.membership import Incarnation
+from leeway.ps.core.roster import Roster
 
 
 def member(rank: str, number: int = 1) -> Incarnation:

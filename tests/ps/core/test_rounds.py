@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from protocol.requests import UpdateKind
-from ps.core.effects import Contribution
-from ps.core.rounds import Held, Rounds, RoundState
+from leeway.protocol.requests import UpdateKind
+from leeway.ps.core.effects import Contribution
+from leeway.ps.core.rounds import Held, Rounds, RoundState
 
 SKIP = Held(UpdateKind.SKIP, 0, ())
 

@@ -4,16 +4,16 @@ import json
 
 import pytest
 
-from protocol.errors import Code
-from protocol.reasons import Reason
-from protocol.replies import Passed
-from protocol.requests import Barrier, Heartbeat, Join, Leave, Pull, SetPolicy, UpdateKind
-from protocol.versions import Version
-from ps.core import describe
-from ps.core.effects import Apply, Contribution
-from ps.core.machine import GroupSettings, Settings
-from ps.core.rounds import Held
-from ps.core.saved import restore, save
+from leeway.protocol.codes import Code
+from leeway.protocol.reasons import Reason
+from leeway.protocol.replies import Passed
+from leeway.protocol.requests import Barrier, Heartbeat, Join, Leave, Pull, SetPolicy, UpdateKind
+from leeway.protocol.versions import Version
+from leeway.ps.core import describe
+from leeway.ps.core.effects import Apply, Contribution
+from leeway.ps.core.machine import GroupSettings, Settings
+from leeway.ps.core.rounds import Held
+from leeway.ps.core.saved import restore, save
 
 
 @pytest.fixture

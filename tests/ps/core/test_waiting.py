@@ -2,15 +2,15 @@ from __future__ import annotations
 
 import pytest
 
-from protocol import limits
-from protocol.errors import Code
-from protocol.reasons import Reason
-from protocol.replies import Disposition, NotYet, Pushed, PushPulled, refuse
-from protocol.requests import Life, Pull
-from ps.core.decisions import Park
-from ps.core.effects import Answered, Parked
-from ps.core.membership import Incarnation
-from ps.core.waiting import Waiting, WaitingRoom
+from leeway.protocol import limits
+from leeway.protocol.codes import Code
+from leeway.protocol.reasons import Reason
+from leeway.protocol.replies import Disposition, NotYet, Pushed, PushPulled, refuse
+from leeway.protocol.requests import Life, Pull
+from leeway.ps.core.decisions import Park
+from leeway.ps.core.effects import Answered, Parked
+from leeway.ps.core.membership import Incarnation
+from leeway.ps.core.waiting import Waiting, WaitingRoom
 
 WHY = Park(Reason.LAG, "too far ahead", ("w1",))
 TOLD = NotYet(Reason.LAG, "still")

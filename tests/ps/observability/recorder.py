@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from protocol.requests import Barrier, Join, Life, Offer, Pull, Push, UpdateKind
-from protocol.tensors import Kind, TensorSpec
-from ps.core.effects import Answered, Apply, Effect, Initialize
-from ps.core.events import Asked, Event, Published
-from ps.core.machine import GroupSettings, Machine, Settings
-from ps.server.history import plain
+from leeway.protocol.requests import Barrier, Join, Life, Offer, Pull, Push, UpdateKind
+from leeway.protocol.tensors import Kind, TensorSpec
+from leeway.ps.core.effects import Answered, Apply, Effect, Initialize
+from leeway.ps.core.events import Asked, Event, Published
+from leeway.ps.core.machine import GroupSettings, Machine, Settings
+from leeway.ps.server.history import plain
 
 
 class Recorder:

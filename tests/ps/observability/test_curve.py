@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ps.observability.curve import MAX_FIGURES, Curve, Point, Progress, mean_figures
+from leeway.ps.observability.curve import MAX_FIGURES, Curve, Point, Progress, mean_figures
 
 
 def point(number):

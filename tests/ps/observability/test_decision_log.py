@@ -2,7 +2,7 @@
 
 import json
 
-from ps.observability.decision_log import DecisionLog, Kind
+from leeway.ps.observability.decision_log import DecisionLog, Kind
 
 
 def begin(*, at=1_000.0, remembered=4):

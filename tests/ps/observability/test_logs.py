@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 import structlog
 
-from ps.observability import logs
-from ps.observability.logs import OnChange
+from leeway.ps.observability import logs
+from leeway.ps.observability.logs import OnChange
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,12 +10,12 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from protocol.errors import Code
-from protocol.metrics import MetricType
-from protocol.reasons import Reason
-from protocol.replies import Disposition
-from ps.observability.catalogue import CATALOGUE
-from ps.observability.metrics import GroupView, ServerMetrics, WorkerState, WorkerView
+from leeway.protocol.codes import Code
+from leeway.protocol.metrics import MetricType
+from leeway.protocol.reasons import Reason
+from leeway.protocol.replies import Disposition
+from leeway.ps.observability.catalogue import CATALOGUE
+from leeway.ps.observability.metrics import GroupView, ServerMetrics, WorkerState, WorkerView
 
 
 def of_two_workers() -> list[GroupView]:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ps.observability import recording
-from ps.observability.recording import HistoryError, Recording
+from leeway.errors import HistoryError
+from leeway.ps.observability import recording
+from leeway.ps.observability.recording import Recording
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from ps.observability import trace
-from ps.observability.recording import HistoryError
+from leeway.errors import HistoryError
+from leeway.ps.observability import trace
 from tests.ps.observability.trace_format import Trace
 
 ITERATIONS = "iterations"

@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ps.observability.tracks import Track
+from leeway.ps.observability.tracks import Track
 
 seconds = st.floats(0, 1e6)
 

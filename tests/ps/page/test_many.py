@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-import worker
+import leeway
 
 pytestmark = pytest.mark.e2e
 
@@ -36,7 +36,7 @@ def test_two_hundred_workers_are_a_field_first_and_lanes_when_asked(page, comman
 def test_a_name_is_a_name_whatever_stands_in_it(page, commands):
     harm = "<img src=x onerror=\"document.title='owned'\">"
     server = commands.serve("--mode", "async")
-    with worker.connect(server.url, rank="w0") as session:
+    with leeway.connect(server.url, rank="w0") as session:
         model = torch.nn.Linear(2, 1)
         session.attach(model)
         for _ in range(3):

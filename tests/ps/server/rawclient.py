@@ -14,10 +14,10 @@ from urllib.parse import quote
 import msgpack
 import numpy as np
 
-from protocol.decoder import decode
-from protocol.frames import HEADER, MAGIC, encode
-from protocol.spans import Layout
-from protocol.tensors import Kind, TensorSpec, aligned
+from leeway.protocol.decoder import decode
+from leeway.protocol.frames import HEADER, MAGIC, encode
+from leeway.protocol.spans import Layout
+from leeway.protocol.tensors import Kind, TensorSpec, aligned
 
 FRAME = "application/vnd.leeway.frame"
 PROBLEM = "application/problem+json"

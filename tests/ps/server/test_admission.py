@@ -5,9 +5,9 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 from multidict import CIMultiDict
 
-from protocol.errors import MalformedRequest
-from protocol.limits import MAX_WAIT_SECONDS
-from ps.server import admission
+from leeway.errors import MalformedRequest
+from leeway.protocol.limits import MAX_WAIT_SECONDS
+from leeway.ps.server import admission
 
 
 def request(target="/", **headers):

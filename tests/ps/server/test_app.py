@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from protocol import routes
-from ps.observability import catalogue
+from leeway.protocol import routes
+from leeway.ps.observability import catalogue
 from tests.ps.server.rawclient import FRAME, frame
 
 

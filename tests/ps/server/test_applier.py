@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from ps.server.applier import INLINE_BYTES, Applier, Job
+from leeway.ps.server.applier import INLINE_BYTES, Applier, Job
 
 LARGE = INLINE_BYTES  # runs on the thread
 SMALL = INLINE_BYTES - 1  # runs on the loop

@@ -2,7 +2,7 @@
 
 import pytest
 
-from protocol import limits
+from leeway.protocol import limits
 from tests.ps.server.rawclient import FRAME
 
 

@@ -7,7 +7,7 @@ import gzip
 import numpy as np
 import pytest
 
-from protocol import limits
+from leeway.protocol import limits
 from tests.ps.server.rawclient import FRAME, frame, raw_frame
 
 ROW = ["weight", "float32", "trainable", [4, 3], 0]

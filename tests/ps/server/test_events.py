@@ -6,10 +6,10 @@ import contextlib
 import numpy as np
 import pytest
 
-from protocol import limits
-from ps.observability.decision_log import REMEMBERED
-from ps.server import events
-from ps.server.app import runner
+from leeway.protocol import limits
+from leeway.ps.observability.decision_log import REMEMBERED
+from leeway.ps.server import events
+from leeway.ps.server.app import runner
 from tests.ps.server import rawclient, serving
 from tests.ps.server.eventstream import watch
 

@@ -4,14 +4,14 @@ import json
 
 import pytest
 
-from protocol import limits
-from protocol.errors import WireError
-from protocol.requests import Join
-from ps.core.events import Asked
-from ps.core.machine import Machine, Settings
-from ps.observability.curve import MAX_POINTS, Progress
-from ps.observability.decision_log import DecisionLog, Kind
-from ps.server.feed import Feed, _message
+from leeway.errors import WireError
+from leeway.protocol import limits
+from leeway.protocol.requests import Join
+from leeway.ps.core.events import Asked
+from leeway.ps.core.machine import Machine, Settings
+from leeway.ps.observability.curve import MAX_POINTS, Progress
+from leeway.ps.observability.decision_log import DecisionLog, Kind
+from leeway.ps.server.feed import Feed, _message
 
 
 class Run:

@@ -337,7 +337,7 @@ class TestCheckpoints:
 
 class TestGroups:
     async def test_each_has_its_own_values_and_policy(self, start):
-        from ps.config import ServerConfig
+        from leeway.ps.config import ServerConfig
 
         config = ServerConfig(mode="async").with_groups({"head": {"keys": ["bias"], "mode": "ssp", "staleness": 1}})
         server = await start(mode="async", named_groups=config.named_groups)

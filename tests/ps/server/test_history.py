@@ -4,16 +4,16 @@ import json
 
 import pytest
 
-from protocol.errors import Code
-from protocol.reasons import Reason
-from protocol.replies import Disposition, Pushed, refuse
-from protocol.requests import Join, Life, Pull, Push, UpdateKind
-from protocol.tensors import Kind, TensorSpec
-from protocol.times import StepTimes
-from protocol.versions import Version
-from ps.core.effects import Answered, Apply, Contribution, Initialize, Parked
-from ps.core.events import Asked, Gone, Heard, Published, Stop, Tick
-from ps.server.history import History, plain
+from leeway.protocol.codes import Code
+from leeway.protocol.reasons import Reason
+from leeway.protocol.replies import Disposition, Pushed, refuse
+from leeway.protocol.requests import Join, Life, Pull, Push, UpdateKind
+from leeway.protocol.tensors import Kind, TensorSpec
+from leeway.protocol.times import StepTimes
+from leeway.protocol.versions import Version
+from leeway.ps.core.effects import Answered, Apply, Contribution, Initialize, Parked
+from leeway.ps.core.events import Asked, Gone, Heard, Published, Stop, Tick
+from leeway.ps.server.history import History, plain
 
 LIFE = Life("w0", 17, 1)
 

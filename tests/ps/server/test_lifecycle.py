@@ -12,14 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ps.config import ServerConfig, StartError
-from ps.server import lifecycle
-from ps.server.lifecycle import machine_settings, optimizer_settings
+from leeway.errors import SettingError
+from leeway.ps.config import ServerConfig
+from leeway.ps.server import lifecycle
+from leeway.ps.server.lifecycle import machine_settings, optimizer_settings
 from tests.ps.server import rawclient
 from tests.ps.server.eventstream import watch
 
 ROOT = Path(__file__).parents[3]
-PROGRAM = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from ps.cli import main; main(sys.argv[1:])"
+PROGRAM = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from leeway.ps.cli import main; main(sys.argv[1:])"
 
 
 class Process:
@@ -62,7 +63,6 @@ def quiet_environment():
 async def spawn(*arguments):
     return await asyncio.create_subprocess_exec(
         sys.executable,
-        "-P",
         "-c",
         PROGRAM,
         *map(str, arguments),
@@ -223,10 +223,10 @@ class TestRefusedStarts:
 
 
 class TestRefusedSettings:
-    """What `serve` raises; `ps.cli` makes one line and exit code 2 of each (tests/ps/test_cli.py)."""
+    """What `serve` raises; `leeway.ps.cli` makes one line and exit code 2 of each (tests/ps/test_cli.py)."""
 
     async def refused(self, **settings):
-        with pytest.raises(StartError) as error:
+        with pytest.raises(SettingError) as error:
             await lifecycle._Server(ServerConfig(port=0, **settings)).run()
         return str(error.value)
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from ps.config import GroupConfig
-from ps.observability.catalogue import CATALOGUE
+from leeway.ps.config import GroupConfig
+from leeway.ps.observability.catalogue import CATALOGUE
 from tests.ps.server.eventful import SETTINGS, live_through
 
 MODEL_BYTES = 256  # four tensors, each at a multiple of 64

@@ -11,17 +11,17 @@ import yaml
 from jsonschema import Draft202012Validator, ValidationError
 from openapi_spec_validator import validate
 
-from protocol import fields, limits, routes
-from protocol.errors import STATUS, Code
-from protocol.reasons import Reason
-from protocol.replies import Disposition
-from protocol.requests import UpdateKind
-from protocol.tensors import DTYPES, Kind
-from protocol.times import StepTimes
-from ps.arithmetic.schedules import Schedule
-from ps.arithmetic.settings import OptimizerKind, OptimizerSettings
-from ps.core.policies import MODES
-from ps.core.rounds import RoundState
+from leeway.protocol import fields, limits, routes
+from leeway.protocol.codes import STATUS, Code
+from leeway.protocol.reasons import Reason
+from leeway.protocol.replies import Disposition
+from leeway.protocol.requests import UpdateKind
+from leeway.protocol.tensors import DTYPES, Kind
+from leeway.protocol.times import StepTimes
+from leeway.ps.arithmetic.schedules import Schedule
+from leeway.ps.arithmetic.settings import OptimizerKind, OptimizerSettings
+from leeway.ps.core.policies import MODES
+from leeway.ps.core.rounds import RoundState
 from tests.ps.server.rawclient import FRAME, frame
 from tests.ps.server.serving import MODEL
 
@@ -29,7 +29,7 @@ METHODS = {"get", "put", "post", "delete", "patch", "options"}
 
 
 def load():
-    return yaml.safe_load(resources.files("ps.server").joinpath("openapi.yaml").read_bytes())
+    return yaml.safe_load(resources.files("leeway.ps.server").joinpath("openapi.yaml").read_bytes())
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ async def server_routes(server):
     """(method, path) of the running application. HEAD comes with every GET."""
     from aiohttp import web
 
-    from ps.server.handlers import Handlers
+    from leeway.ps.server.handlers import Handlers
 
     app = web.Application()
     app.add_routes(Handlers(server.runtime, None, 1024).table())

@@ -5,9 +5,9 @@ from importlib import resources
 
 import pytest
 
-from ps.server.page import CONTENT_TYPES
+from leeway.ps.server.page import CONTENT_TYPES
 
-PAGE = resources.files("ps.page")
+PAGE = resources.files("leeway.ps.page")
 FILES = sorted(entry.name for entry in PAGE.iterdir() if entry.name.endswith(tuple(CONTENT_TYPES)))
 
 # The names of vocabularies look like addresses; nothing is fetched from there.

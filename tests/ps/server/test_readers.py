@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import uvloop
 
-from protocol.spans import Layout
-from ps.arithmetic.memory import Pool
-from ps.arithmetic.versions import Snapshot
-from ps.server import rendering
-from ps.server.readers import DEADLINE_SECONDS, Readers
+from leeway.protocol.spans import Layout
+from leeway.ps.arithmetic.memory import Pool
+from leeway.ps.arithmetic.versions import Snapshot
+from leeway.ps.server import rendering
+from leeway.ps.server.readers import DEADLINE_SECONDS, Readers
 from tests.ps.server.rawclient import FRAME, arrays
 from tests.ps.server.serving import serve
 

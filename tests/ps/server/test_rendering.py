@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from protocol.errors import STATUS, Code, WireError
-from protocol.reasons import Reason
-from protocol.replies import (
+from leeway.errors import WireError
+from leeway.protocol.codes import STATUS, Code
+from leeway.protocol.reasons import Reason
+from leeway.protocol.replies import (
     Departed,
     Disposition,
     Granted,
@@ -20,8 +21,8 @@ from protocol.replies import (
     Renewed,
     Staged,
 )
-from protocol.versions import Version
-from ps.server import rendering
+from leeway.protocol.versions import Version
+from leeway.ps.server import rendering
 
 GRANTED = Granted(Version(1, 2), Reason.GRANTED)
 

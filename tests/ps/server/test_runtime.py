@@ -7,19 +7,20 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from protocol.decoder import decode
-from protocol.errors import Code, WireError
-from protocol.reasons import Reason
-from protocol.replies import Disposition, Granted, NotYet, Offered, PolicyState, Pushed, Refused
-from protocol.requests import Join, Life, Offer, Pull, Push, SetPolicy, UpdateKind
-from ps.arithmetic.guards import GuardMode
-from ps.arithmetic.memory import Pool
-from ps.arithmetic.parameters import Parameters
-from ps.arithmetic.settings import OptimizerSettings
-from ps.core.machine import GroupSettings, Machine, Settings
-from ps.observability.metrics import ServerMetrics
-from ps.server.applier import INLINE_BYTES, Job
-from ps.server.runtime import Runtime
+from leeway.errors import WireError
+from leeway.protocol.codes import Code
+from leeway.protocol.decoder import decode
+from leeway.protocol.reasons import Reason
+from leeway.protocol.replies import Disposition, Granted, NotYet, Offered, PolicyState, Pushed, Refused
+from leeway.protocol.requests import Join, Life, Offer, Pull, Push, SetPolicy, UpdateKind
+from leeway.ps.arithmetic.guards import GuardMode
+from leeway.ps.arithmetic.memory import Pool
+from leeway.ps.arithmetic.parameters import Parameters
+from leeway.ps.arithmetic.settings import OptimizerSettings
+from leeway.ps.core.machine import GroupSettings, Machine, Settings
+from leeway.ps.observability.metrics import ServerMetrics
+from leeway.ps.server.applier import INLINE_BYTES, Job
+from leeway.ps.server.runtime import Runtime
 from tests.ps.server import rawclient
 from tests.ps.server.serving import MODEL, Clock
 

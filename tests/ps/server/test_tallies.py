@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from ps.server.tallies import Tally
+from leeway.ps.server.tallies import Tally
 
 
 def test_staleness_is_counted_at_or_below_its_bound():

@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.requests import Barrier, Join, Leave, Offer, Pull, Push, SetPolicy, UpdateKind
-from protocol.requests import Life as Named
-from ps.core.effects import Answered, Apply, Ended, Initialize
-from ps.core.events import Asked, Gone, Published, Tick
-from ps.core.machine import GroupSettings, Machine, Settings
-from ps.server.waits import Waits
+from leeway.protocol.requests import Barrier, Join, Leave, Offer, Pull, Push, SetPolicy, UpdateKind
+from leeway.protocol.requests import Life as Named
+from leeway.ps.core.effects import Answered, Apply, Ended, Initialize
+from leeway.ps.core.events import Asked, Gone, Published, Tick
+from leeway.ps.core.machine import GroupSettings, Machine, Settings
+from leeway.ps.server.waits import Waits
 from tests.properties.schedule import SPECS, Both, Move
 from tests.properties.test_policies import ALL, RANKS, runs, schedules, some
 

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from protocol.decoder import allocate_aligned
-from protocol.spans import Layout
-from ps.arithmetic.bodies import Body
-from ps.storage.initial import spec_of
+from leeway.protocol.decoder import allocate_aligned
+from leeway.protocol.spans import Layout
+from leeway.ps.arithmetic.bodies import Body
+from leeway.ps.storage.initial import spec_of
 
 TENSORS = {
     "net.weight": torch.arange(21.0).view(3, 7),

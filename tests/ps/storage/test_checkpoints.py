@@ -4,14 +4,15 @@ import pytest
 import safetensors.torch
 import torch
 
-from protocol.frames import Frame
-from protocol.spans import Layout
-from protocol.tensors import Kind, TensorSpec
-from ps.arithmetic.memory import Pool
-from ps.arithmetic.parameters import Parameters, Saved, Update
-from ps.arithmetic.settings import OptimizerKind, OptimizerSettings
-from ps.storage.checkpoints import Checkpoint, CheckpointError, Checkpoints, read
-from ps.storage.files import PARTIAL_SUFFIX
+from leeway.errors import CheckpointError
+from leeway.protocol.frames import Frame
+from leeway.protocol.spans import Layout
+from leeway.protocol.tensors import Kind, TensorSpec
+from leeway.ps.arithmetic.memory import Pool
+from leeway.ps.arithmetic.parameters import Parameters, Saved, Update
+from leeway.ps.arithmetic.settings import OptimizerKind, OptimizerSettings
+from leeway.ps.storage.checkpoints import Checkpoint, Checkpoints, read
+from leeway.ps.storage.files import PARTIAL_SUFFIX
 
 EMPTY = Checkpoint({"clock": 3}, {})
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-import ps
-from ps.storage.checkpoints import Checkpoint
-from ps.storage.directory import EPOCH_FILE, StateDirectory
-from ps.storage.files import PARTIAL_SUFFIX
+import leeway
+from leeway.ps.storage.checkpoints import Checkpoint
+from leeway.ps.storage.directory import EPOCH_FILE, StateDirectory
+from leeway.ps.storage.files import PARTIAL_SUFFIX
 
 EMPTY = Checkpoint({}, {})
 
@@ -71,10 +71,10 @@ def test_two_servers_never_share_a_folder(tmp_path):
 
 def test_a_killed_server_leaves_the_folder_free(tmp_path):
     code = (
-        "import sys, pathlib; from ps.storage.directory import StateDirectory\n"
+        "import sys, pathlib; from leeway.ps.storage.directory import StateDirectory\n"
         "state = StateDirectory(pathlib.Path(sys.argv[1])); print('locked', flush=True); sys.stdin.read()"
     )
-    environment = os.environ | {"PYTHONPATH": str(Path(ps.__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(Path(leeway.__file__).parents[1])}
     with subprocess.Popen(
         [sys.executable, "-c", code, tmp_path], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as child:

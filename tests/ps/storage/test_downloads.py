@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import safetensors.torch
 
-from protocol.errors import Code, WireError
-from ps.storage import downloads
+from leeway.errors import WireError
+from leeway.protocol.codes import Code
+from leeway.ps.storage import downloads
 
 
 def joined(buffers):

@@ -1,6 +1,6 @@
 import pytest
 
-from ps.storage.files import PARTIAL_SUFFIX, remove_partial_files, write_durably
+from leeway.ps.storage.files import PARTIAL_SUFFIX, remove_partial_files, write_durably
 
 
 def test_a_file_is_written_whole(tmp_path):

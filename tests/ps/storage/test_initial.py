@@ -2,10 +2,10 @@ import pytest
 import safetensors.torch
 import torch
 
-from protocol.spans import Layout
-from protocol.tensors import Kind
-from ps.arithmetic.bodies import Body
-from ps.storage.initial import load_initial
+from leeway.protocol.spans import Layout
+from leeway.protocol.tensors import Kind
+from leeway.ps.arithmetic.bodies import Body
+from leeway.ps.storage.initial import load_initial
 
 
 def test_a_file_becomes_a_frame_to_offer(tensors, same, tmp_path):

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ps.storage.safetensors_format import Entry, entries, write
+from leeway.ps.storage.safetensors_format import Entry, entries, write
 
 
 def joined(buffers):

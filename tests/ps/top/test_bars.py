@@ -1,6 +1,6 @@
 import pytest
 
-from ps.top.bars import bar, columns, spark
+from leeway.ps.top.bars import bar, columns, spark
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from ps.top import cli
+from leeway.ps.top import cli
 from tests.ps.top.telling import Script, message, status, telling, worker
 
 
@@ -67,13 +67,13 @@ def test_interrupted(capsys, monkeypatch):
     def interrupted(url, group):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ps.top.watching.once", interrupted)
+    monkeypatch.setattr("leeway.ps.top.watching.once", interrupted)
     assert run(capsys, "http://x") == (130, "", "")
 
 
 def test_help_imports_nothing_heavy():
     code = (
-        "import sys; from ps.top import cli\n"
+        "import sys; from leeway.ps.top import cli\n"
         "try: cli.main(['--help'])\n"
         "except SystemExit: print(sorted({'rich', 'torch', 'numpy', 'aiohttp', 'urllib.request'} & set(sys.modules)))"
     )

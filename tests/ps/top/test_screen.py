@@ -8,9 +8,9 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from ps.top.screen import render
-from ps.top.stream import Message
-from ps.top.watched import Watched
+from leeway.ps.top.screen import render
+from leeway.ps.top.stream import Message
+from leeway.ps.top.watched import Watched
 from tests.ps.top.telling import START, decision, leads, point, status, worker
 
 

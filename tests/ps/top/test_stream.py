@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ps.top import stream
-from ps.top.stream import Lost, Message, Parser, Refused, listen
+from leeway.ps.top import stream
+from leeway.ps.top.stream import Lost, Message, Parser, Refused, listen
 from tests.ps.top.telling import Script, decision, message, status, telling
 
 TOLD = (

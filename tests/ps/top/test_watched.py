@@ -1,7 +1,7 @@
 import pytest
 
-from ps.top.stream import Message
-from ps.top.watched import Watched
+from leeway.ps.top.stream import Message
+from leeway.ps.top.watched import Watched
 from tests.ps.top.telling import decision, leads, point, status, worker
 
 

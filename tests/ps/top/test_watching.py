@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from ps.top.watching import Unwatchable, once
+from leeway.ps.top.watching import Unwatchable, once
 from tests.end_to_end.commands import ROOT
 from tests.ps.top.telling import Script, decision, leads, message, status, telling, worker
 
@@ -60,7 +60,7 @@ class Terminal:
         self.shown = ""
         self._ours, theirs = pty.openpty()
         self.popen = subprocess.Popen(
-            [sys.executable, "-P", "-m", "ps.top.cli", *arguments],
+            [sys.executable, "-m", "leeway.ps.top.cli", *arguments],
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,

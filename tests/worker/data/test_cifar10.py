@@ -4,8 +4,8 @@ import io
 import numpy as np
 import pytest
 
-from worker.data import cifar10
-from worker.data.source import DataError
+from leeway.errors import DataError
+from leeway.worker.data import cifar10
 
 RNG = np.random.default_rng(0)
 PLANES = RNG.integers(0, 256, (4, 3, 32, 32), dtype=np.uint8)

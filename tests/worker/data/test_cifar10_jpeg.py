@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.fft import idctn
 
-from worker.data import cifar10_jpeg
+from leeway.worker.data import cifar10_jpeg
 
 NO_INDEX, NO_VALUE = np.zeros((0, 3), np.int32), np.zeros(0, np.int16)
 RNG = np.random.default_rng(0)

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.data import draw
+from leeway.worker.data import draw
 
 
 @given(st.integers(1, 300), st.integers(0, 2**70), st.lists(st.integers(0, 2**64 - 1), max_size=3))

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from worker.data import howell
-from worker.data.source import DataError
+from leeway.errors import DataError
+from leeway.worker.data import howell
 
 HEADER = '"height";"weight";"age";"male"\n'
 ROW = "151.765;47.8256065;63;1\n"

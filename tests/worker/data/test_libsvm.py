@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from worker.data import libsvm
-from worker.data.source import DataError, Source
+from leeway.errors import DataError
+from leeway.worker.data import libsvm
+from leeway.worker.data.source import Source
 
 SOURCE = Source(title="Example", folder="example", obtain="its page")
 

@@ -5,8 +5,8 @@ import struct
 import numpy as np
 import pytest
 
-from worker.data import mnist
-from worker.data.source import DataError
+from leeway.errors import DataError
+from leeway.worker.data import mnist
 
 
 def write_idx(path, array, magic=None):

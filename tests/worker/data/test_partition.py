@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.data.partition import RandomSampling, ShuffleAndSplit
+from leeway.worker.data.partition import RandomSampling, ShuffleAndSplit
 
 SAMPLES = st.integers(1, 200)
 BATCH_SIZES = st.integers(1, 40)

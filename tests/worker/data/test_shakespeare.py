@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from worker.data import shakespeare
-from worker.data.source import DataError
+from leeway.errors import DataError
+from leeway.worker.data import shakespeare
 
 
 def write(tmp_path, content):

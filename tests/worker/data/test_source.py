@@ -1,6 +1,7 @@
 import pytest
 
-from worker.data.source import DataError, Source
+from leeway.errors import DataError
+from leeway.worker.data.source import Source
 
 SOURCE = Source(title="Example Set", folder="example", obtain="the page of its author")
 

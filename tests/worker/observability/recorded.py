@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from protocol.errors import Code
-from protocol.reasons import Reason
-from protocol.replies import Disposition
-from worker.observability.metrics import SkipCause, WorkerMetrics
+from leeway.protocol.codes import Code
+from leeway.protocol.reasons import Reason
+from leeway.protocol.replies import Disposition
+from leeway.worker.observability.metrics import SkipCause, WorkerMetrics
 
 
 def with_everything_recorded() -> WorkerMetrics:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import structlog
 
-from worker.observability import logs
+from leeway.worker.observability import logs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

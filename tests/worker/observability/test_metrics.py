@@ -9,11 +9,11 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from protocol.metrics import MetricType
+from leeway.errors import SettingError
+from leeway.protocol.metrics import MetricType
+from leeway.worker.observability.catalogue import CATALOGUE
+from leeway.worker.observability.metrics import SkipCause, WorkerMetrics
 from tests.worker.observability.recorded import with_everything_recorded
-from worker.config import SettingError
-from worker.observability.catalogue import CATALOGUE
-from worker.observability.metrics import SkipCause, WorkerMetrics
 
 
 def test_every_entry_is_exposed_and_nothing_else() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from worker.data.partition import ShuffleAndSplit
+from leeway.worker.data.partition import ShuffleAndSplit
 
 
 @pytest.fixture

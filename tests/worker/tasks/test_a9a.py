@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from worker.data import libsvm
-from worker.data.source import DataError, Labelled
-from worker.tasks.a9a import A9a
+from leeway.errors import DataError
+from leeway.worker.data import libsvm
+from leeway.worker.data.source import Labelled
+from leeway.worker.tasks.a9a import A9a
 
 CPU = torch.device("cpu")
 

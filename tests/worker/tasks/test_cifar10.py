@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from worker.data import cifar10
-from worker.data.source import DataError, Labelled
-from worker.tasks.cifar10 import Cifar10
+from leeway.errors import DataError
+from leeway.worker.data import cifar10
+from leeway.worker.data.source import Labelled
+from leeway.worker.tasks.cifar10 import Cifar10
 
 CPU = torch.device("cpu")
 

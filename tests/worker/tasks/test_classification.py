@@ -3,8 +3,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from worker.data.source import Labelled
-from worker.tasks.classification import Classification
+from leeway.worker.data.source import Labelled
+from leeway.worker.tasks.classification import Classification
 
 CPU = torch.device("cpu")
 RNG = np.random.default_rng(0)

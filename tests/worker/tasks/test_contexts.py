@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from worker.tasks.contexts import evaluating, seeded
+from leeway.worker.tasks.contexts import evaluating, seeded
 
 
 def test_seeded_draws_by_the_seed_and_leaves_the_generator_alone():

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from worker.tasks.digits import Digits
+from leeway.worker.tasks.digits import Digits
 
 CPU = torch.device("cpu")
 

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from worker.data import howell
-from worker.data.howell import Howell
-from worker.data.source import DataError
-from worker.tasks.linreg import LinearRegression
+from leeway.errors import DataError
+from leeway.worker.data import howell
+from leeway.worker.data.howell import Howell
+from leeway.worker.tasks.linreg import LinearRegression
 
 CPU = torch.device("cpu")
 

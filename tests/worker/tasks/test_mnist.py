@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from worker.data import mnist
-from worker.data.source import DataError, Labelled
-from worker.tasks.mnist import Mnist
+from leeway.errors import DataError
+from leeway.worker.data import mnist
+from leeway.worker.data.source import Labelled
+from leeway.worker.tasks.mnist import Mnist
 
 CPU = torch.device("cpu")
 

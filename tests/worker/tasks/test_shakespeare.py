@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from worker.data import shakespeare
-from worker.data.source import DataError, Labelled
-from worker.tasks.shakespeare import Shakespeare
+from leeway.errors import DataError
+from leeway.worker.data import shakespeare
+from leeway.worker.data.source import Labelled
+from leeway.worker.tasks.shakespeare import Shakespeare
 
 CPU = torch.device("cpu")
 

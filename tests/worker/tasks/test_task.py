@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from worker.tasks.task import BUILT_IN, Task, TaskError, choose_model, resolve
+from leeway.errors import TaskError
+from leeway.worker.tasks.task import BUILT_IN, Task, choose_model, resolve
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "reference" / "tasks.md"
 
@@ -179,7 +180,7 @@ class TestObjects:
             resolve(f"{write(text)}:Mine")
 
     def test_a_body_inherited_from_the_protocol_does_not_count(self, write):
-        text = "from worker.tasks.task import Task\n" + COMPLETE.replace("class Mine", "class Mine(Task)")
+        text = "from leeway.worker.tasks.task import Task\n" + COMPLETE.replace("class Mine", "class Mine(Task)")
         with pytest.raises(TaskError, match=r"it lacks evaluate \("):
             resolve(f"{write(text.replace('def evaluate', 'def evaluated'))}:Mine")
 
@@ -198,7 +199,7 @@ class TestObjects:
 
     def test_a_task_error_is_a_mistake_of_the_user(self):
         assert issubclass(TaskError, ValueError)
-        assert Task.__module__ == "worker.tasks.task"
+        assert Task.__module__ == "leeway.worker.tasks.task"
 
 
 def test_the_documented_task_trains(write, tmp_path, training):

@@ -3,13 +3,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol.decoder import allocate_aligned
-from protocol.spans import Layout
-from ps.arithmetic.aggregation.registry import DEFAULT_RULE, RULES, rule
-from ps.arithmetic.aggregation.rule import Contribution
-from ps.arithmetic.aggregation.weighted_mean import BLOCK_ELEMENTS, weighted_mean
-from ps.arithmetic.bodies import Body
-from ps.arithmetic.runs import Chart
+from leeway.protocol.decoder import allocate_aligned
+from leeway.protocol.spans import Layout
+from leeway.ps.arithmetic.aggregation.registry import DEFAULT_RULE, RULES, rule
+from leeway.ps.arithmetic.aggregation.rule import Contribution
+from leeway.ps.arithmetic.aggregation.weighted_mean import BLOCK_ELEMENTS, weighted_mean
+from leeway.ps.arithmetic.bodies import Body
+from leeway.ps.arithmetic.runs import Chart
 
 SHAPES = {"a": (3, 5), "b": (4, 4), "c": (2, 7), "d": (1, 1), "x": (3,), "y": (17,), "z": ()}
 

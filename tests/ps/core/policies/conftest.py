@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from ps.core.rounds import Rounds
+from leeway.ps.core.rounds import Rounds
 
 
 @dataclass

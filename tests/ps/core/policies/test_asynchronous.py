@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-from protocol.reasons import Reason
-from ps.core.decisions import Answer
-from ps.core.policies import Asynchronous
+from leeway.protocol.reasons import Reason
+from leeway.ps.core.decisions import Answer
+from leeway.ps.core.policies import Asynchronous
 
 
 def test_a_pull_is_answered_however_far_ahead(group_of):

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from protocol import limits
-from ps.core import policies
-from ps.core.policies import Asynchronous, Ssp, Sync
+from leeway.protocol import limits
+from leeway.ps.core import policies
+from leeway.ps.core.policies import Asynchronous, Ssp, Sync
 
 
 @pytest.mark.parametrize("mode", policies.MODES)

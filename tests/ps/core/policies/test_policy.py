@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from ps.core import policies
-from ps.core.policies.policy import Policy, View
+from leeway.ps.core import policies
+from leeway.ps.core.policies.policy import Policy, View
 
 
 def members(protocol: type) -> set[str]:

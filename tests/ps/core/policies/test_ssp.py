@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.reasons import Reason
-from ps.core.decisions import Answer, Park
-from ps.core.policies import Ssp
+from leeway.protocol.reasons import Reason
+from leeway.ps.core.decisions import Answer, Park
+from leeway.ps.core.policies import Ssp
 
 
 @pytest.mark.parametrize("lead", range(4))

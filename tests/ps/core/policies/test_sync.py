@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from protocol.reasons import Reason
-from protocol.requests import UpdateKind
-from ps.core.decisions import Answer, Park
-from ps.core.policies import Sync
-from ps.core.rounds import Held
+from leeway.protocol.reasons import Reason
+from leeway.protocol.requests import UpdateKind
+from leeway.ps.core.decisions import Answer, Park
+from leeway.ps.core.policies import Sync
+from leeway.ps.core.rounds import Held
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
-COMMAND = [sys.executable, "-P", "examples/demo"]
+ROOT = Path(__file__).parents[2]
+COMMAND = [sys.executable, "-m", "tests.demo"]
 
 pytestmark = pytest.mark.e2e
 

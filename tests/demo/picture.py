@@ -12,14 +12,16 @@ from matplotlib.figure import Figure
 from matplotlib.legend_handler import HandlerTuple
 from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
-from plan import RANKS, TARGET_ACCURACY, Plan
+
+from tests.demo.plan import RANKS, TARGET_ACCURACY, Plan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from matplotlib.axes import Axes
-    from report import Result
+
+    from tests.demo.report import Result
 
 # Okabe and Ito's palette, told apart by most eyes.
 COLORS = {"sync": "#0072B2", "ssp": "#009E73", "async": "#D55E00"}

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from protocol.errors import STATUS, BodyTooLarge, Code, MalformedFrame, MalformedRequest, WireError
+from leeway.errors import BodyTooLarge, MalformedFrame, MalformedRequest, WireError
+from leeway.protocol.codes import STATUS, Code
 
 
 def test_every_code_has_a_status():

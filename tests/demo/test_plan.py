@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import pytest
-from plan import ARRIVAL_LEARNING_RATE, MODES, RANKS, SYNC_LEARNING_RATE, WORKERS, Plan
 
-from worker.config import WorkerConfig
+from leeway.worker.config import WorkerConfig
+from tests.demo.plan import ARRIVAL_LEARNING_RATE, MODES, RANKS, SYNC_LEARNING_RATE, WORKERS, Plan
 
 
 def test_the_demo_knows_who_naps_as_the_workers_do():

@@ -3,12 +3,12 @@ from __future__ import annotations
 import json
 
 import pytest
-from evaluation import Point
-from plan import MODES, Plan
-from report import DEFINITIONS, Result, meanings, table, write_json
 from rich.console import Console
 
-from ps.observability import timeline
+from tests.demo import timeline
+from tests.demo.evaluation import Point
+from tests.demo.plan import MODES, Plan
+from tests.demo.report import DEFINITIONS, Result, meanings, table, write_json
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """The demo: four workers train through one server under sync, ssp and async, while one of them is always slow.
 
     make demo          or, in an environment with the project installed,
-    python -P examples/demo
+    python -m tests.demo
 
 Writes a picture, the figures as JSON, and each run's log and history to `out/demo`.
 """
@@ -16,14 +16,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from plan import TASK, Plan
 from rich.console import Console
-from run import RunFailed, run
-from screen import Screen
+
+from tests.demo.plan import TASK, Plan
+from tests.demo.run import RunFailed, run
+from tests.demo.screen import Screen
 
 if TYPE_CHECKING:
-    from report import Result
-    from run import Recording
+    from tests.demo.report import Result
+    from tests.demo.run import Recording
 
 INTERRUPTED = 130
 
@@ -47,10 +48,9 @@ def main() -> int:
 
 def _evaluated(recordings: list[Recording]) -> list[Result]:
     # torch is imported when the workers are gone: until then the cores are theirs.
-    from evaluation import Evaluator, curve
-    from report import Result
-
-    from ps.observability import timeline
+    from tests.demo import timeline
+    from tests.demo.evaluation import Evaluator, curve
+    from tests.demo.report import Result
 
     evaluator = Evaluator(TASK)
     results = []
@@ -62,8 +62,8 @@ def _evaluated(recordings: list[Recording]) -> list[Result]:
 
 
 def _show(console: Console, plan: Plan, results: list[Result], folder: Path) -> None:
-    from picture import draw
-    from report import meanings, table, write_json
+    from tests.demo.picture import draw
+    from tests.demo.report import meanings, table, write_json
 
     draw(folder / "modes.png", plan, results)
     write_json(folder / "figures.json", plan, results)

@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 import safetensors.torch
 import torch
-from evaluation import Evaluator, Point, curve, reached
 
-from ps.observability import timeline
-from worker.tasks.digits import Digits
+from leeway.worker.tasks.digits import Digits
+from tests.demo import timeline
+from tests.demo.evaluation import Evaluator, Point, curve, reached
 
 
 def test_a_version_is_as_good_as_the_task_says(tmp_path):

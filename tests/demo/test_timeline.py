@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from ps.observability import timeline
-from ps.observability.timeline import Iteration, Wait
+from tests.demo import timeline
+from tests.demo.timeline import Iteration, Wait
 
 
 def test_the_start_is_when_the_last_worker_is_through_the_barrier(ssp_rows):

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import safetensors.torch
 import torch
 
-from worker.tasks.task import resolve
+from leeway.worker.tasks.task import resolve
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ps.observability.timeline import Timeline
+    from tests.demo.timeline import Timeline
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import pytest
-from evaluation import Point
-from picture import draw
-from plan import MODES, Plan
-from report import Result
 
-from ps.observability import timeline
+from tests.demo import timeline
+from tests.demo.evaluation import Point
+from tests.demo.picture import draw
+from tests.demo.plan import MODES, Plan
+from tests.demo.report import Result
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

@@ -12,10 +12,9 @@ from collections import deque
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
-from plan import BATCH_SIZE, RANKS, TASK, WORKERS, Mode, Plan
-from reader import Reader
-
-from worker.children import Children, Program
+from leeway.worker.children import Children, Program
+from tests.demo.plan import BATCH_SIZE, RANKS, TASK, WORKERS, Mode, Plan
+from tests.demo.reader import Reader
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,13 +90,13 @@ def _failed(log: _Log, what: str) -> RunFailed:
 
 
 def _follow(children: Children, mode: Mode, plan: Plan, history: Path, watcher: Watcher) -> dict[int, bytes]:
-    children.start(Program(SERVER, [*_python("ps.cli"), *_server_flags(mode, history)], _ENVIRONMENT))
+    children.start(Program(SERVER, [*_python("leeway.ps.cli"), *_server_flags(mode, history)], _ENVIRONMENT))
     address = children.first_line(SERVER)
     if address is None:
         raise _Ended("the server did not start")
     for rank in RANKS:
         flags = ["--server", address, "--rank", rank, *_worker_flags(plan)]
-        children.start(Program(rank, [*_python("worker.cli"), TASK, *flags], _ENVIRONMENT))
+        children.start(Program(rank, [*_python("leeway.worker.cli"), TASK, *flags], _ENVIRONMENT))
     reader = Reader(address)
     deadline = time.monotonic() + LIMIT_SECONDS
     while children.running != (SERVER,):
@@ -124,7 +123,7 @@ _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PS_LOG_FORMAT": "json"}
 
 
 def _python(module: str) -> list[str]:
-    return [sys.executable, "-P", "-m", module]
+    return [sys.executable, "-m", module]
 
 
 def _server_flags(mode: Mode, history: Path) -> Sequence[str]:

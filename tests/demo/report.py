@@ -12,16 +12,17 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from evaluation import Point, reached
-from plan import TARGET_ACCURACY, Mode, Plan
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+
+from tests.demo.evaluation import Point, reached
+from tests.demo.plan import TARGET_ACCURACY, Mode, Plan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from ps.observability.timeline import Timeline
+    from tests.demo.timeline import Timeline
 
 DEFINITIONS = {
     "steps/s": "optimizer steps, each of which published a version, by the time from the moment all workers were ready "

@@ -4,9 +4,10 @@ import io
 from typing import Any
 
 import pytest
-from plan import MODES, Plan
 from rich.console import Console
-from screen import Rate, Screen
+
+from tests.demo.plan import MODES, Plan
+from tests.demo.screen import Rate, Screen
 
 WAITS = {"reason": "lag", "detail": "w1 leads w0 by 4 > 3", "waiting_for": ["w0"]}
 

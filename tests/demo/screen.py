@@ -9,11 +9,12 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from plan import RANKS, Mode, Plan
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
+
+from tests.demo.plan import RANKS, Mode, Plan
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -1,83 +1,36 @@
-"""Everything that can go wrong on the wire: one small tree, each error with a stable code and an HTTP status.
+"""Everything that Leeway raises for others to catch, in one tree.
 
-The one rule: a peer's bytes end in a message or in a `WireError`, never in anything else. Errors travel as
-problem documents (RFC 9457); `code` is the stable part, `detail` is for people and says what to do.
+    LeewayError
+    ├── WireError                          a request was refused: a stable code, words, facts
+    │   ├── MalformedFrame                 bytes that are no frame
+    │   ├── MalformedRequest               a field is missing, of the wrong type or out of range
+    │   └── BodyTooLarge                   a body over the limit
+    ├── ServerLost (ConnectionError)       the server has been away for longer than the worker's patience
+    └── for the user to mend, each of them a ValueError
+        ├── SettingError                   a setting, or what it asks for, cannot be had
+        ├── TaskError                      a task cannot be had as it was asked for
+        ├── DataError                      a data file is missing, or not what its publisher describes
+        ├── CheckpointError                a checkpoint cannot be read
+        └── HistoryError                   a file is no history
+
+Wrong arguments of a call are a plain `ValueError` or `TypeError`, as everywhere in Python.
+
+A peer's bytes end in a message or in a `WireError`, never in anything else. It travels as a problem document
+(RFC 9457); `code` is the stable part, `detail` is for people and says what to do.
 """
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Any
 
-
-class Code(StrEnum):
-    """Stable names of errors. Part of the contract: never rename one, never reuse one."""
-
-    MALFORMED_FRAME = "malformed-frame"
-    MALFORMED_REQUEST = "malformed-request"
-    NOT_FOUND = "not-found"
-    METHOD_NOT_ALLOWED = "method-not-allowed"
-    NOT_ACCEPTABLE = "not-acceptable"
-    OLD_EPOCH = "old-epoch"
-    NOT_JOINED = "not-joined"
-    SUPERSEDED = "superseded"
-    NOT_GRANTED = "not-granted"
-    WRONG_CLOCK = "wrong-clock"
-    FENCED = "fenced"
-    SCHEMA_CONFLICT = "schema-conflict"
-    SCHEMA_CLOSED = "schema-closed"
-    NO_STATE_DIR = "no-state-dir"
-    EVICTED = "evicted"
-    LEFT = "left"
-    FINISHED = "finished"
-    BODY_TOO_LARGE = "body-too-large"
-    UNSUPPORTED_MEDIA = "unsupported-media"
-    UNKNOWN_TENSOR = "unknown-tensor"
-    WRONG_TENSOR = "wrong-tensor"
-    DUPLICATE_TENSOR = "duplicate-tensor"
-    NON_FINITE = "non-finite"
-    UNKNOWN_GROUP = "unknown-group"
-    INCONSISTENT_PARTS = "inconsistent-parts"
-    INVALID_VALUE = "invalid-value"
-    STOPPING = "stopping"
-    BUSY = "busy"
-    INTERNAL = "internal"
+from leeway.protocol.codes import STATUS, Code
 
 
-STATUS: dict[Code, int] = {
-    Code.MALFORMED_FRAME: 400,
-    Code.MALFORMED_REQUEST: 400,
-    Code.NOT_FOUND: 404,
-    Code.METHOD_NOT_ALLOWED: 405,
-    Code.NOT_ACCEPTABLE: 406,
-    Code.OLD_EPOCH: 409,
-    Code.NOT_JOINED: 409,
-    Code.SUPERSEDED: 409,
-    Code.NOT_GRANTED: 409,
-    Code.WRONG_CLOCK: 409,
-    Code.FENCED: 409,
-    Code.SCHEMA_CONFLICT: 409,
-    Code.SCHEMA_CLOSED: 409,
-    Code.NO_STATE_DIR: 409,
-    Code.EVICTED: 410,
-    Code.LEFT: 410,
-    Code.FINISHED: 410,
-    Code.BODY_TOO_LARGE: 413,
-    Code.UNSUPPORTED_MEDIA: 415,
-    Code.UNKNOWN_TENSOR: 422,
-    Code.WRONG_TENSOR: 422,
-    Code.DUPLICATE_TENSOR: 422,
-    Code.NON_FINITE: 422,
-    Code.UNKNOWN_GROUP: 422,
-    Code.INCONSISTENT_PARTS: 422,
-    Code.INVALID_VALUE: 422,
-    Code.STOPPING: 503,
-    Code.BUSY: 503,
-    Code.INTERNAL: 500,
-}
+class LeewayError(Exception):
+    """The root of the tree."""
 
 
-class WireError(Exception):
+class WireError(LeewayError):
     """An error with a code, told to the peer as a problem document.
 
     `facts` are the machine-readable members of the document (for example the clock the server expects).
@@ -143,3 +96,27 @@ class BodyTooLarge(WireError):
 
     def __init__(self, detail: str) -> None:
         super().__init__(Code.BODY_TOO_LARGE, detail)
+
+
+class ServerLost(LeewayError, ConnectionError):
+    """The server has not been reached for longer than the worker's patience."""
+
+
+class SettingError(LeewayError, ValueError):
+    """A setting is wrong, or what it asks for cannot be had. The message says in one line what to change."""
+
+
+class TaskError(LeewayError, ValueError):
+    """A task cannot be had as it was asked for; the message says what to change."""
+
+
+class DataError(LeewayError, ValueError):
+    """A data file is missing or is not what its publisher describes. The message says where to get it."""
+
+
+class CheckpointError(LeewayError, ValueError):
+    """A checkpoint that cannot be read, in one line that says what to do."""
+
+
+class HistoryError(LeewayError, ValueError):
+    """The file is no history. The message says where, and what is wrong."""

@@ -1,0 +1,83 @@
+"""Leeway: a parameter server that lets fast workers run ahead, but only as far as you allow.
+
+    import leeway
+
+    session = leeway.connect("http://localhost:8080")
+    session.attach(model)
+    while not session.finished:
+        loss(model(x), y).backward()
+        session.step(samples=len(x))
+
+What this module names is all there is to import; what lies below may move. Importing it is cheap: torch and aiohttp
+come with the first use of `connect`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from leeway.errors import (
+    CheckpointError,
+    DataError,
+    HistoryError,
+    LeewayError,
+    ServerLost,
+    SettingError,
+    TaskError,
+    WireError,
+)
+
+if TYPE_CHECKING:
+    from leeway.protocol.reasons import Reason
+    from leeway.protocol.release import __version__
+    from leeway.protocol.replies import Disposition
+    from leeway.worker.data.partition import RandomSampling, ShuffleAndSplit
+    from leeway.worker.states import Outcome
+    from leeway.worker.tasks.task import task
+    from leeway.worker.training import TrainingSession, connect
+
+__all__ = [
+    "CheckpointError",
+    "DataError",
+    "Disposition",
+    "HistoryError",
+    "LeewayError",
+    "Outcome",
+    "RandomSampling",
+    "Reason",
+    "ServerLost",
+    "SettingError",
+    "ShuffleAndSplit",
+    "TaskError",
+    "TrainingSession",
+    "WireError",
+    "__version__",
+    "connect",
+    "task",
+]
+
+# Looked up at the first use (PEP 562): every import of anything below comes through this file.
+_HOMES = {
+    "Disposition": "leeway.protocol.replies",
+    "Outcome": "leeway.worker.states",
+    "RandomSampling": "leeway.worker.data.partition",
+    "Reason": "leeway.protocol.reasons",
+    "ShuffleAndSplit": "leeway.worker.data.partition",
+    "TrainingSession": "leeway.worker.training",
+    "__version__": "leeway.protocol.release",
+    "connect": "leeway.worker.training",
+    "task": "leeway.worker.tasks.task",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,75 @@
+"""The stable names of everything that can go wrong on the wire, each with its HTTP status.
+
+The errors themselves are in `leeway.errors`: a `WireError` carries one of these codes.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Code(StrEnum):
+    """Stable names of errors. Part of the contract: never rename one, never reuse one."""
+
+    MALFORMED_FRAME = "malformed-frame"
+    MALFORMED_REQUEST = "malformed-request"
+    NOT_FOUND = "not-found"
+    METHOD_NOT_ALLOWED = "method-not-allowed"
+    NOT_ACCEPTABLE = "not-acceptable"
+    OLD_EPOCH = "old-epoch"
+    NOT_JOINED = "not-joined"
+    SUPERSEDED = "superseded"
+    NOT_GRANTED = "not-granted"
+    WRONG_CLOCK = "wrong-clock"
+    FENCED = "fenced"
+    SCHEMA_CONFLICT = "schema-conflict"
+    SCHEMA_CLOSED = "schema-closed"
+    NO_STATE_DIR = "no-state-dir"
+    EVICTED = "evicted"
+    LEFT = "left"
+    FINISHED = "finished"
+    BODY_TOO_LARGE = "body-too-large"
+    UNSUPPORTED_MEDIA = "unsupported-media"
+    UNKNOWN_TENSOR = "unknown-tensor"
+    WRONG_TENSOR = "wrong-tensor"
+    DUPLICATE_TENSOR = "duplicate-tensor"
+    NON_FINITE = "non-finite"
+    UNKNOWN_GROUP = "unknown-group"
+    INCONSISTENT_PARTS = "inconsistent-parts"
+    INVALID_VALUE = "invalid-value"
+    STOPPING = "stopping"
+    BUSY = "busy"
+    INTERNAL = "internal"
+
+
+STATUS: dict[Code, int] = {
+    Code.MALFORMED_FRAME: 400,
+    Code.MALFORMED_REQUEST: 400,
+    Code.NOT_FOUND: 404,
+    Code.METHOD_NOT_ALLOWED: 405,
+    Code.NOT_ACCEPTABLE: 406,
+    Code.OLD_EPOCH: 409,
+    Code.NOT_JOINED: 409,
+    Code.SUPERSEDED: 409,
+    Code.NOT_GRANTED: 409,
+    Code.WRONG_CLOCK: 409,
+    Code.FENCED: 409,
+    Code.SCHEMA_CONFLICT: 409,
+    Code.SCHEMA_CLOSED: 409,
+    Code.NO_STATE_DIR: 409,
+    Code.EVICTED: 410,
+    Code.LEFT: 410,
+    Code.FINISHED: 410,
+    Code.BODY_TOO_LARGE: 413,
+    Code.UNSUPPORTED_MEDIA: 415,
+    Code.UNKNOWN_TENSOR: 422,
+    Code.WRONG_TENSOR: 422,
+    Code.DUPLICATE_TENSOR: 422,
+    Code.NON_FINITE: 422,
+    Code.UNKNOWN_GROUP: 422,
+    Code.INCONSISTENT_PARTS: 422,
+    Code.INVALID_VALUE: 422,
+    Code.STOPPING: 503,
+    Code.BUSY: 503,
+    Code.INTERNAL: 500,
+}
