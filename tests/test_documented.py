@@ -65,3 +65,37 @@ def test_every_option_of_ps_launch_is_in_its_help() -> None:
 )
 def test_a_metric_is_documented(metric) -> None:
     assert f"| `{metric.name}` | {metric.type} |" in METRICS
+
+
+# The contract.
+
+CONTRACT = (REFERENCE / "contract.md").read_text(encoding="utf-8")
+PROMISES = [
+    [cell.strip() for cell in line.strip("|").split("|")]
+    for line in CONTRACT.splitlines()
+    if line.startswith("| ") and "`tests/" in line
+]
+
+
+def test_the_contract_promises_ten_guarantees_and_more() -> None:
+    assert [row[0] for row in PROMISES if row[0].isdigit()] == [str(number) for number in range(1, 11)]
+    assert len(PROMISES) > 15
+
+
+@pytest.mark.parametrize("promise", PROMISES, ids=lambda row: row[-2][:60])
+def test_what_the_contract_promises_is_tested(promise: list[str]) -> None:
+    """Each row names its tests: a scenario, a test file, or one test in it."""
+    named = re.findall(r"`(tests/[\w/]+\.(?:py|txt))(?:::(\w+))?`", promise[-1])
+    assert named
+    for file, test in named:
+        text = (REFERENCE.parents[1] / file).read_text(encoding="utf-8")
+        if file.endswith(".py"):
+            assert f"def {test}(" in text if test else "def test_" in text, f"{file}::{test}"
+        else:
+            assert "\n----\n" in text, file
+
+
+def test_every_row_below_a_column_of_tests_names_some() -> None:
+    tables = re.findall(r"^\|.*\| tests \|\n\|[-| ]+\|\n((?:\|.*\n)+)", CONTRACT, re.MULTILINE)
+    assert len(tables) == 3
+    assert [row for table in tables for row in table.splitlines() if "`tests/" not in row] == []

@@ -99,7 +99,7 @@ Verdict = Fresh | Repeat | StagedAgain | Refused
 
 
 def judge(member: Incarnation, push: Push) -> Verdict:
-    """Judge a push of the right epoch of a known incarnation, in the order of `semantics.md`, *Pairing*."""
+    """Judge a push of the right epoch of a known incarnation, in the contract's order (*Pairing*)."""
     progress = member.groups.get(push.group)
     if progress is None:
         return not_joined(member, push.group)

@@ -79,7 +79,7 @@ class Group:
         self.decided = 0
         self.published = 0
         self.in_flight: dict[int, InFlight] = {}
-        # On the way to sync (`semantics.md`, *Switching*): all runs as `async` below this clock, and parks at it.
+        # On the way to sync (the contract, *Switching*): all runs as `async` below this clock, and parks at it.
         self.switching_at: int | None = None
         self.roster = Roster(name)
         self.waiting = WaitingRoom(name, emit)
@@ -285,7 +285,7 @@ class Group:
     # The policy.
 
     def set_policy(self, mode: str, staleness: int | None) -> PolicyState:
-        """Switch (`semantics.md`, *Switching*). Raises `ValueError` for settings that make no policy."""
+        """Switch (the contract, *Switching*). Raises `ValueError` for settings that make no policy."""
         wanted = policies.make(mode, staleness)
         in_force = policies.Sync() if self.switching_at is not None else self.policy
         if wanted == in_force:

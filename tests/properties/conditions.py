@@ -1,4 +1,4 @@
-"""The conditions of `semantics.md`, asked of the history: who may go on and why not, when a round opens, when it ends.
+"""The conditions of the contract, asked of the history: who may go on and why not, when a round opens, when it ends.
 
 The one rule: a condition looks and answers, it changes nothing.
 """

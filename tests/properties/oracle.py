@@ -1,4 +1,4 @@
-"""A deliberately dumb server of one group: `semantics.md` written down once more, slowly.
+"""A deliberately dumb server of one group: the contract written down once more, slowly.
 
 The one rule: it shares no line with `ps.core`, only the messages. What happened is in `history.py`, everything else is
 counted from that, each time anew. Replies are told as plain tuples, see `told.py`.

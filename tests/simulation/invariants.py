@@ -1,4 +1,4 @@
-"""The guarantees of `semantics.md`, checked after every event of the server and every step of a worker.
+"""The guarantees of the contract, checked after every event of the server and every step of a worker.
 
 The one rule: nothing is believed because the machine says so. What it answered, applied and dropped is written down
 here from its effects; whether a waiter could go on, or a lease is over, is worked out here once more.

@@ -1,4 +1,4 @@
-"""Pushes over HTTP: what becomes of them, and what those that do not fit are told (semantics.md, *Pairing*)."""
+"""Pushes over HTTP: what becomes of them, and what those that do not fit are told (the contract, *Pairing*)."""
 
 import asyncio
 
