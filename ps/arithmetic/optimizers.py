@@ -6,6 +6,9 @@ of steps.
 
 torch.optim works in place, so the old values are copied and stepped in the new body. Plain SGD keeps no
 state and goes straight from old to new in one pass, whole runs at a time (100 MiB: 7 ms instead of 10).
+
+A step that fails can be put back. All that may run out of memory or be of the wrong type comes before torch writes to
+its state; if torch fails while it writes, the state begins anew, and whoever asks is told so.
 """
 
 from __future__ import annotations
@@ -51,12 +54,21 @@ _STATE_NAMES: Mapping[OptimizerKind, tuple[str, ...]] = {
 State = dict[str, torch.Tensor]
 
 
+class StateLost(RuntimeError):
+    """A step failed while torch was writing to the optimizer's state, which has begun anew; values are as before."""
+
+
 class Optimizer:
     """The optimizer of one group. Belongs to its applier thread."""
 
     def __init__(self, settings: OptimizerSettings, layout: Layout, values: Body) -> None:
         self._settings = settings
         self._steps = 0
+        # Of the step under way, or the last one: how it can be put back.
+        self._steps_before = 0
+        self._fresh: list[torch.nn.Parameter] = []
+        self._writing = False
+        self._spans: Sequence[Span] = ()
         if settings.kind is not OptimizerKind.SGD:
             # With the first optimizer torch imports its compiler, which takes a second: at the start, not when
             # the first parameters arrive and everybody is waiting.
@@ -73,18 +85,34 @@ class Optimizer:
         return self._steps
 
     def step(self, old: Body, new: Body, gradient: Sequence[Run]) -> float:
-        """Fill all of `new` with the values of `old` after one step, and return the learning rate used.
+        """Fill the trainable part of `new` with the values of `old` after one step; return the learning rate used.
 
-        `gradient` holds trainable tensors, in the order of the layout, without overlap. Buffers are copied.
+        `gradient` holds trainable tensors, in the order of the layout, without overlap. After an exception, or where
+        the step is not to count after all, `put_back` undoes it.
         """
+        self._steps_before, self._writing = self._steps, False
+        self._fresh.clear()
         rate = self._settings.learning_rate(self._steps)
         if self._settings.kind is OptimizerKind.SGD:
             self._descend(old, new, gradient, rate)
         else:
-            new.copy(old, 0, new.nbytes)
+            new.copy(old, 0, self._trainable_bytes)
             self._step_torch(new, gradient, rate)
         self._steps += 1
         return rate
+
+    def put_back(self, old: Body) -> bool:
+        """Undo the last step, whose values have come from `old`. False: its state could not be, and begins anew."""
+        self._steps = self._steps_before
+        for place, parameter in zip(self._places(), self._parameters.values(), strict=False):
+            parameter.data, parameter.grad = old.tensor(place), None
+        if self._torch is None:
+            return True
+        for parameter in self._fresh:
+            self._torch.state.pop(parameter, None)
+        if self._writing:
+            self._build({}, self._parameters)
+        return not self._writing
 
     def configure(self, settings: OptimizerSettings) -> None:
         """Go on with other settings from the next step; the state is kept. Raises `ValueError` for another
@@ -95,9 +123,13 @@ class Optimizer:
                 f"kind is {settings.kind}; a running optimizer stays {self._settings.kind}, for its state is of no"
                 " use to another. Restart the server to change it"
             )
-        states = self._states()
+        states, before = self._states(), self._settings
         self._settings = settings
-        self._build(states)
+        try:
+            self._build(states, self._parameters)
+        except BaseException:
+            self._settings = before
+            raise
 
     def extend(self, layout: Layout, values: Body) -> None:
         """Go on with a larger layout; what was known keeps its state."""
@@ -138,7 +170,7 @@ class Optimizer:
             if missing:
                 raise ValueError(f"the saved state of {name!r} lacks {', '.join(sorted(missing))}")
         self._steps = int(metadata.get("steps", 0))
-        self._build(states)
+        self._build(states, self._parameters)
 
     def _decay(self, span: Span) -> float:
         return self._settings.weight_decay if span.decayed or self._settings.decay_vectors else 0.0
@@ -156,7 +188,7 @@ class Optimizer:
             new.copy(old, run.start_bytes, run.end_bytes - run.start_bytes)
             for place, slope in run.tensors():
                 _descend(old.tensor(place), new.tensor(place), slope, rate, decay)
-        new.copy(old, copied_bytes, new.nbytes - copied_bytes)
+        new.copy(old, copied_bytes, self._trainable_bytes - copied_bytes)
 
     def _step_torch(self, new: Body, gradient: Sequence[Run], rate: float) -> None:
         if self._torch is None:
@@ -164,53 +196,71 @@ class Optimizer:
             return
         for place, parameter in zip(self._places(), self._parameters.values(), strict=True):
             parameter.data = new.tensor(place)
-        momentum = self._settings.kind in (OptimizerKind.MOMENTUM, OptimizerKind.NESTEROV)
         stepped = []
         for run in gradient:
             for place, values in run.tensors():
                 parameter = self._parameters[place.spec.name]
                 parameter.grad = values
                 stepped.append(parameter)
-                if momentum and not self._torch.state[parameter]:
-                    # torch's fused SGD takes first steps only of all parameters at once. From zero it is
+                if not self._torch.state[parameter]:
+                    # Here and not in torch's step, so that what lacks memory fails before anything is written, and
+                    # because torch's fused SGD takes first steps only of all parameters at once. From zero it is
                     # the same.
-                    self._torch.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+                    self._fresh.append(parameter)
+                    self._torch.state[parameter] = self._zero_state(parameter)
         for group in self._torch.param_groups:
             group["lr"] = rate
+        self._writing = True
         self._torch.step()
         # What was sent is nobody's any more: its memory can go to the next update.
         for parameter in stepped:
             parameter.grad = None
 
+    def _zero_state(self, parameter: torch.nn.Parameter) -> State:
+        return {
+            name: torch.zeros((), dtype=torch.float32) if name == "step" else torch.zeros_like(parameter)
+            for name in _STATE_NAMES[self._settings.kind]
+        }
+
     def _places(self) -> Iterator[Place]:
         return (place for span in self._spans for place in span.places)
 
     def _lay_out(self, layout: Layout, values: Body, states: Mapping[str, State]) -> None:
-        self._spans = [span for span in layout.spans if span.kind is Kind.TRAINABLE]
+        spans = [span for span in layout.spans if span.kind is Kind.TRAINABLE]
         # Plain SGD has no use for them, and they would pin this body: only a torch step moves them on.
-        self._parameters = {
+        parameters = {
             place.spec.name: torch.nn.Parameter(values.tensor(place))
-            for place in self._places()
+            for span in spans
+            for place in span.places
             if self._settings.kind is not OptimizerKind.SGD
         }
-        self._build(states)
+        self._build(states, parameters, spans)
 
-    def _build(self, states: Mapping[str, State]) -> None:
+    def _build(
+        self,
+        states: Mapping[str, State],
+        parameters: dict[str, torch.nn.Parameter],
+        spans: Sequence[Span] | None = None,
+    ) -> None:
         """Make torch's optimizer anew, one parameter group a span, with these states."""
-        self._torch: torch.optim.Optimizer | None = None
-        if not self._parameters:
-            return
-        groups = [
-            {
-                "params": [self._parameters[place.spec.name] for place in span.places],
-                "weight_decay": self._decay(span),
-                "fused": span.dtype in FULL_PRECISION,
-            }
-            for span in self._spans
-        ]
-        self._torch = _CLASSES[self._settings.kind](groups, **_arguments(self._settings))
-        for name, state in states.items():
-            self._torch.state[self._parameters[name]] = dict(state)
+        spans = self._spans if spans is None else spans
+        made: torch.optim.Optimizer | None = None
+        if parameters:
+            groups = [
+                {
+                    "params": [parameters[place.spec.name] for place in span.places],
+                    "weight_decay": self._decay(span),
+                    "fused": span.dtype in FULL_PRECISION,
+                }
+                for span in spans
+            ]
+            made = _CLASSES[self._settings.kind](groups, **_arguments(self._settings))
+            # Adagrad has made states already; all others wait for a parameter's first step, and so do ours.
+            made.state.clear()
+            for name, state in states.items():
+                made.state[parameters[name]] = dict(state)
+        self._torch, self._parameters, self._spans = made, parameters, spans
+        self._trainable_bytes = spans[-1].end_bytes if spans else 0
 
     def _states(self) -> dict[str, State]:
         if self._torch is None:

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from leeway.protocol.requests import UpdateKind
 from leeway.protocol.spans import Layout
+from leeway.protocol.tensors import Kind
 from leeway.ps.arithmetic import buffers
 from leeway.ps.arithmetic.aggregation.registry import DEFAULT_RULE, rule
 from leeway.ps.arithmetic.aggregation.rule import Contribution
 from leeway.ps.arithmetic.bodies import Body
 from leeway.ps.arithmetic.clipping import clip, norm, scale
-from leeway.ps.arithmetic.optimizers import Optimizer
+from leeway.ps.arithmetic.optimizers import Optimizer, StateLost
 from leeway.ps.arithmetic.runs import Chart
+from leeway.ps.arithmetic.trial import try_settings
 from leeway.ps.arithmetic.versions import Snapshot, VersionStore
 
 if TYPE_CHECKING:
@@ -73,7 +75,8 @@ class Saved:
 class Parameters:
     """One group's values. `workers` is the configured number, for the scale of deltas that come one by one.
 
-    `on_released` is the version store's. Raises `ValueError` for an unknown aggregation rule.
+    `on_released` is the version store's. Raises `ValueError` for an unknown aggregation rule, and for settings with
+    which no step can be made.
     """
 
     def __init__(
@@ -89,6 +92,7 @@ class Parameters:
         self._pool = pool
         self._workers = workers
         self._aggregate = rule(aggregation)
+        try_settings(settings)
         self._latest = self.versions.current
         self._values = Body(memoryview(b""))
         self._chart = Chart(self._latest.layout)
@@ -104,7 +108,10 @@ class Parameters:
         return self._optimizer.steps
 
     def configure(self, settings: OptimizerSettings) -> None:
-        """Other settings from the next step on. Raises `ValueError` when the kind is another."""
+        """Other settings from the next step on. Raises `ValueError`, and nothing has changed, when the kind is another
+        or no step can be made with them.
+        """
+        try_settings(settings)
         self._optimizer.configure(settings)
 
     def offer(self, number: int, frame: Frame, names: Collection[str]) -> Snapshot:
@@ -141,6 +148,9 @@ class Parameters:
         `aggregated`: the updates are a round's, in natural rank order, and their weights do not sum to zero.
         Otherwise there is one, which takes effect on arrival; `live_workers` is how many share the buffers.
         `measure_norm`: measure the gradient's norm though no clipping needs it. The versions have `room`.
+
+        After an exception everything is as before the step, so that the next one can be made, or all saved; but for
+        `StateLost`: the optimizer's state (momentum and the like, not its count of steps) has begun anew then.
         """
         assert aggregated or len(updates) == 1, "on arrival, each update is a step of its own"
         contributions = [Contribution(update.samples, self._chart.runs(update.frames)) for update in updates]
@@ -155,13 +165,21 @@ class Parameters:
         layout = self._latest.layout
         memory = self.versions.fresh(number, layout.nbytes)
         new = Body(memory)
-        rate = self._optimizer.step(self._values, new, gradient)
+        for span in layout.spans:
+            if span.kind is not Kind.TRAINABLE:
+                new.copy(self._values, span.offset_bytes, span.nbytes)
         if aggregated:
             buffers.aggregate([_only(contribution, trainable=False) for contribution in contributions], new)
         else:
             buffers.arrive(_only(contributions[0], trainable=False).runs, live_workers, new)
-        snapshot = self._use(Snapshot(number, layout, memory.toreadonly()), new)
-        return Step(snapshot, rate, gradient_norm)
+        # Last, since all else leaves what was there before untouched.
+        try:
+            rate = self._optimizer.step(self._values, new, gradient)
+        except BaseException as error:
+            if self._optimizer.put_back(self._values):
+                raise
+            raise StateLost(f"a step failed, and with it the optimizer's state: {error}") from error
+        return Step(self._use(Snapshot(number, layout, memory.toreadonly()), new), rate, gradient_norm)
 
     def save(self) -> Saved:
         """All values, as they are between two steps.

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import reprlib
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 from leeway.ps.arithmetic.schedules import Schedule, cosine, staircase, warmup
@@ -61,19 +63,15 @@ class OptimizerSettings:
     delta_scale: float | None = None
 
     def __post_init__(self) -> None:
-        _number("lr", self.lr, 0.0, MAX_RATE)
-        _number("momentum", self.momentum, 0.0, 1.0, open_below=True, open_above=True)
-        for beta in self.betas:
-            _number("betas", beta, 0.0, 1.0, open_above=True)
-        if self.eps is not None:
-            _number("eps", self.eps, 0.0, 1.0)
-        _number("weight_decay", self.weight_decay, 0.0, 1.0)
-        if self.clip_norm is not None:
-            _number("clip_norm", self.clip_norm, 0.0, math.inf, open_below=True, open_above=True)
+        # Whole numbers become floats here: torch refuses an integer that does not fit 64 bits, in the middle of a step.
+        for name, least, most, how in _NUMBERS:
+            value = getattr(self, name)
+            if value is not None or name not in _OPTIONAL:
+                object.__setattr__(self, name, _number(name, value, least, most, **how))
+        betas = tuple(_number("betas", beta, 0.0, 1.0, open_above=True) for beta in _pair("betas", self.betas))
+        object.__setattr__(self, "betas", betas)
+        _flag("decay_vectors", self.decay_vectors)
         _count("warmup_steps", self.warmup_steps, 0)
-        _number("gamma", self.gamma, 0.0, 1.0, open_below=True)
-        if self.delta_scale is not None:
-            _number("delta_scale", self.delta_scale, 0.0, MAX_RATE, open_below=True)
         if self.schedule_steps is not None:
             _count("schedule_steps", self.schedule_steps, 1)
         if self.step_every is not None:
@@ -101,7 +99,7 @@ class OptimizerSettings:
         values: dict[str, Any] = {}
         for name, value in fields.items():
             if name not in known:
-                raise ValueError(f"an optimizer has no setting {name!r}; known are {', '.join(known)}")
+                raise ValueError(f"an optimizer has no setting {_shown(name)}; known are {', '.join(known)}")
             values[name] = _read(name, value)
         return dataclasses.replace(self, **values)
 
@@ -136,21 +134,57 @@ class OptimizerSettings:
         return " ".join([f"{self.kind} lr={self.lr:g}", *changed])
 
 
+_ABOVE: Mapping[str, bool] = MappingProxyType({"open_below": True})
+_BETWEEN: Mapping[str, bool] = MappingProxyType({"open_below": True, "open_above": True})
+
+_NUMBERS: tuple[tuple[str, float, float, Mapping[str, bool]], ...] = (
+    ("lr", 0.0, MAX_RATE, {}),
+    ("momentum", 0.0, 1.0, _BETWEEN),
+    ("eps", 0.0, 1.0, {}),
+    ("weight_decay", 0.0, 1.0, {}),
+    ("clip_norm", 0.0, math.inf, _BETWEEN),
+    ("gamma", 0.0, 1.0, _ABOVE),
+    ("delta_scale", 0.0, MAX_RATE, _ABOVE),
+)
+
+_OPTIONAL = ("eps", "clip_norm", "delta_scale")
+
+
 def _number(
     name: str, value: float, least: float, most: float, *, open_below: bool = False, open_above: bool = False
-) -> None:
-    plain = isinstance(value, int | float) and not isinstance(value, bool)
-    low = plain and (least < value if open_below else least <= value)
-    if low and (value < most if open_above else value <= most):
-        return
+) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        # An integer beyond the largest float is as good as infinite, and cannot be shown either.
+        number = math.inf if isinstance(value, int) and value.bit_length() > 1023 else float(value)
+        low = least < number if open_below else least <= number
+        if low and (number < most if open_above else number <= most):
+            return number
     above = f"above {least:g}" if open_below else f"at least {least:g}"
     below = f" and {'below' if open_above else 'at most'} {most:g}" if most < math.inf else " and finite"
-    raise ValueError(f"{name} is {value!r}; it must be a number {above}{below}")
+    raise ValueError(f"{name} is {_shown(value)}; it must be a number {above}{below}")
 
 
 def _count(name: str, value: int, least: int) -> None:
     if type(value) is not int or not least <= value <= MAX_STEPS:
-        raise ValueError(f"{name} is {value!r}; it must be an integer from {least} to {MAX_STEPS}")
+        raise ValueError(f"{name} is {_shown(value)}; it must be an integer from {least} to {MAX_STEPS}")
+
+
+def _flag(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} is {_shown(value)}; it must be true or false")
+
+
+def _pair(name: str, value: Any) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise ValueError(f"{name} is {_shown(value)}; it must be two numbers, as in [0.9, 0.999]")
+    return tuple(value)
+
+
+def _shown(value: object) -> str:
+    """A value as a message can have it, however long it is."""
+    if isinstance(value, int) and value.bit_length() > 128:
+        return f"an integer of {value.bit_length()} bits"
+    return reprlib.repr(value)
 
 
 def _read(name: str, value: Any) -> Any:
@@ -158,12 +192,6 @@ def _read(name: str, value: Any) -> Any:
     if name in ("kind", "lr_schedule"):
         choices = OptimizerKind if name == "kind" else Schedule
         if value not in tuple(choices):
-            raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(choices)}")
+            raise ValueError(f"{name} is {_shown(value)}; it must be one of {', '.join(choices)}")
         return choices(value)
-    if name == "betas":
-        if not isinstance(value, list | tuple) or len(value) != 2:
-            raise ValueError(f"betas is {value!r}; it must be two numbers, as in [0.9, 0.999]")
-        return tuple(value)
-    if name == "decay_vectors" and not isinstance(value, bool):
-        raise ValueError(f"decay_vectors is {value!r}; it must be true or false")
     return value

@@ -5,6 +5,7 @@ import torch
 
 from leeway.protocol.decoder import allocate_aligned
 from leeway.protocol.spans import Layout
+from leeway.protocol.tensors import Kind
 from leeway.ps.arithmetic.bodies import Body
 from leeway.ps.arithmetic.optimizers import FULL_PRECISION, Optimizer
 from leeway.ps.arithmetic.runs import Chart
@@ -54,6 +55,9 @@ class Server:
         memory[:] = b"\xff" * len(memory)
         before = bytes(self.body._bytes.numpy())
         new = Body(memory)
+        for span in self.layout.spans:
+            if span.kind is not Kind.TRAINABLE:
+                new.copy(self.body, span.offset_bytes, span.nbytes)
         rate = self.optimizer.step(self.body, new, self.chart.runs([self.frame(gradients)]))
         assert bytes(self.body._bytes.numpy()) == before, "the old body was written to"
         self.body = new

@@ -34,6 +34,12 @@ def test_some_fields_are_changed():
     assert settings.changed({"lr": 0.2, "clip_norm": None}) == OptimizerSettings(lr=0.2)
 
 
+@pytest.mark.parametrize(("name", "value"), [("clip_norm", 2**64), ("lr", 1), ("delta_scale", 3), ("eps", 1)])
+def test_whole_numbers_are_floats_from_the_start(name, value):
+    found = getattr(OptimizerSettings.read({name: value}), name)
+    assert (type(found), found) == (float, value)
+
+
 def test_text_shows_what_is_not_the_default():
     assert str(OptimizerSettings()) == "sgd lr=0.01"
     assert str(OptimizerSettings.read({"kind": "adam", "clip_norm": 1.0})) == "adam lr=0.01 clip_norm=1.0"
@@ -59,6 +65,18 @@ def test_text_shows_what_is_not_the_default():
         ({"decay_vectors": "no"}, "decay_vectors is 'no'; it must be true or false"),
         ({"clip_norm": 0.0}, "clip_norm is 0.0; it must be a number above 0 and finite"),
         ({"clip_norm": float("inf")}, "clip_norm is inf"),
+        ({"clip_norm": 10**400}, "clip_norm is an integer of 1329 bits; it must be a number above 0 and finite"),
+        ({"clip_norm": 10**5000}, "clip_norm is an integer of 16610 bits"),
+        ({"lr": 1e7}, "lr is 10000000.0; it must be a number at least 0 and at most 1e+06"),
+        ({"lr": -(2**2000)}, "lr is an integer of 2001 bits"),
+        ({"lr": [0.1] * 100_000}, "lr is [0.1, 0.1, 0.1, 0.1, 0.1, 0.1, ...]; it must be a number"),
+        ({"betas": [0.9, [0.9]]}, "betas is [0.9]; it must be a number"),
+        ({"betas": [True, 0.9]}, "betas is True"),
+        ({"weight_decay": float("nan")}, "weight_decay is nan"),
+        ({"warmup_steps": 2**64}, "warmup_steps is 18446744073709551616; it must be an integer"),
+        ({"schedule_steps": True}, "schedule_steps is True"),
+        ({"decay_vectors": None}, "decay_vectors is None; it must be true or false"),
+        ({"lr_schedule": ["cosine"]}, "lr_schedule is ['cosine']; it must be one of"),
         ({"lr_schedule": "linear"}, "lr_schedule is 'linear'; it must be one of constant, cosine, step"),
         ({"lr_schedule": "cosine"}, "schedule_steps is None; the cosine schedule needs"),
         ({"lr_schedule": "cosine", "schedule_steps": 5, "warmup_steps": 5}, "more than warmup_steps = 5"),
