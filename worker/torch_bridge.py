@@ -6,7 +6,7 @@ The one rule: whatever the module holds has one name and one kind here, and move
   never pushed. Tied ones are one key, under the first name. A frozen parameter of integers is an integer buffer.
 - Persistent buffers (those in the `state_dict`) travel as values with every update; BatchNorm's running mean and
   variance, `num_batches_tracked`. Others stay at home.
-- The prefix that `torch.compile` puts before names is left out, so that compiled and plain workers agree.
+- The prefixes that wrappers put before names are left out (`module_names`), so that wrapped and plain workers agree.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch.nn.parameter import is_lazy
 from leeway.protocol.spans import Layout
 from leeway.protocol.tensors import ALIGNMENT_BYTES, DTYPES, Kind, TensorSpec
 from leeway.worker.exchange import Tensors
+from leeway.worker.module_names import find, names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from leeway.protocol.frames import Buffer, Frame
 
 _DTYPE_NAMES = {getattr(torch, name): name for name in DTYPES}
-_COMPILED = "_orig_mod."
 
 
 class Body:
@@ -82,11 +82,22 @@ class ModelBridge:
     def __init__(self, model: torch.nn.Module) -> None:
         if sys.byteorder != "little":
             raise ValueError("tensors travel as little-endian bytes, and this machine is big-endian")
-        self.parameters = {_name(name): parameter for name, parameter in model.named_parameters()}
+        self.parameters: dict[str, torch.nn.Parameter] = {}
+        self.buffers: dict[str, torch.Tensor] = {}
+        # The first name of each tensor, and further names of those that are tied.
+        first: dict[int, str] = {}
+        self.aliases: dict[str, tuple[str, ...]] = {}
+        for name, path in names(model).items():
+            tensor = find(model, path)
+            own = first.setdefault(id(tensor), name)
+            if own != name:
+                self.aliases[own] = (*self.aliases.get(own, ()), name)
+            elif isinstance(tensor, torch.nn.Parameter):
+                self.parameters[name] = tensor
+            else:
+                self.buffers[name] = tensor
         if not self.parameters:
             raise ValueError("the model has no parameters; attach the module that is trained")
-        kept = model.state_dict(keep_vars=True).keys()
-        self.buffers = {_name(name): buffer for name, buffer in model.named_buffers() if name in kept}
         self._tensors: dict[str, torch.Tensor] = {**self.parameters, **self.buffers}
         self.specs = tuple(_spec(name, tensor) for name, tensor in self._tensors.items())
         self._spec_by_name = {spec.name: spec for spec in self.specs}
@@ -187,10 +198,6 @@ class ModelBridge:
     def _synchronize(self) -> None:
         for gpu in self._gpus:
             torch.cuda.synchronize(gpu)
-
-
-def _name(name: str) -> str:
-    return name.replace(_COMPILED, "")
 
 
 def _spec(name: str, tensor: torch.Tensor) -> TensorSpec:

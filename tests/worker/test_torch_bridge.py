@@ -119,6 +119,7 @@ def test_tied_parameters_are_one_key():
     model[1].weight = model[0].weight
     bridge = ModelBridge(model)
     assert [spec.name for spec in bridge.specs] == ["0.weight"]
+    assert bridge.aliases == {"0.weight": ("1.weight",)}
     model(torch.ones(1, 3)).sum().backward()
     assert torch.equal(tensor_of(received(bridge.gradients()), "0.weight"), model[1].weight.grad)
     bridge.load(served(bridge, lambda name, tensor: torch.full_like(tensor, 5.0)))
@@ -198,14 +199,9 @@ def test_the_memory_of_updates_is_one():
     assert np.frombuffer(bridge.allocate(100), np.uint8).ctypes.data % 64 == 0
 
 
-def test_the_compilers_prefix_is_left_out():
-    class Compiled(nn.Module):
-        def __init__(self, inner):
-            super().__init__()
-            self._orig_mod = inner
-
-    inner = nn.Linear(2, 2)
-    assert ModelBridge(Compiled(inner)).specs == ModelBridge(inner).specs
+def test_wrappers_are_left_out_of_names():
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    assert ModelBridge(nn.DataParallel(model)).specs == ModelBridge(model).specs
 
 
 def complex_model():
