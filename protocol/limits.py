@@ -86,5 +86,10 @@ MAX_VIEWERS = 64
 # The longest that a request may be parked. Longer waits are asked for again.
 MAX_WAIT_SECONDS = 300.0
 
-# A JSON body. A join reply with the schema goes out, it never comes in; the question before an offer does.
+# A JSON body that a stranger may send: control messages have a few hundred bytes.
 MAX_JSON_BYTES = 4 * 1024 * 1024
+
+# A JSON document that lists tensors: a join reply, the question before an offer, or any other reply. Sized for a
+# full table: MAX_TENSORS rows whose metadata fill a frame's 4 MiB take up to three times that with every name
+# escaped, and a group's reply has little beside it. Reading it takes no longer than checking the table in a frame.
+MAX_REPLY_JSON_BYTES = 32 * 1024 * 1024

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from leeway.errors import MalformedRequest, WireError
 from leeway.protocol import limits
+from leeway.protocol.capacity import DEFAULT_CAPACITY, Capacity
 from leeway.protocol.fields import Fields
 from leeway.protocol.reasons import Reason
 from leeway.protocol.tensors import TensorSpec
@@ -94,6 +95,7 @@ class Joined:
     groups: Mapping[str, GroupState]
     barriers: Mapping[str, int] = field(default_factory=dict)
     until: int | None = None
+    limits: Capacity = DEFAULT_CAPACITY
 
     def __str__(self) -> str:
         clocks = " ".join(f"{name}@{group.clock}" for name, group in self.groups.items())
@@ -114,6 +116,7 @@ class Joined:
             groups={name: GroupState.read(group) for name, group in groups.items()},
             barriers={name: Fields(barriers, "barriers").integer(name) for name in barriers},
             until=fields.integer("until", 1) if "until" in fields else None,
+            limits=Capacity.read(fields.mapping("limits", 64)) if "limits" in fields else DEFAULT_CAPACITY,
         )
 
     def to_fields(self) -> dict[str, Any]:
@@ -127,6 +130,7 @@ class Joined:
             "groups": {name: group.to_fields() for name, group in self.groups.items()},
             "barriers": dict(self.barriers),
             "until": self.until,
+            "limits": self.limits.to_fields(),
         }
 
 

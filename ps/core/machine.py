@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, assert_never
 
+from leeway.protocol.capacity import DEFAULT_CAPACITY, Capacity
 from leeway.protocol.codes import Code
 from leeway.protocol.reasons import Reason
 from leeway.protocol.replies import Departed, Joined, Offered, Refused, Renewed, Staged, refuse
@@ -57,13 +58,17 @@ class GroupSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`workers`: how many must be live before round 0 opens. `until`: the clock at which the run ends."""
+    """`workers`: how many ranks must have joined before anybody computes. `until`: the clock at which the run ends.
+
+    `capacity` is told to those who join, and decides nothing.
+    """
 
     groups: tuple[GroupSettings, ...] = (GroupSettings(),)
     workers: int = 1
     lease_seconds: float = 10.0
     max_iteration_seconds: float | None = None
     until: int | None = None
+    capacity: Capacity = DEFAULT_CAPACITY
 
 
 class Machine:
@@ -239,6 +244,7 @@ class Machine:
             groups={name: self.groups[name].state_for(member) for name in member.groups},
             barriers=self.barriers.generations(),
             until=self.settings.until,
+            limits=self.settings.capacity,
         )
         self._emit(Answered(request, reply))
 

@@ -49,10 +49,10 @@ def _admit(request: web.Request, limit_bytes: int) -> None:
         request.transport.write(_CONTINUE)
 
 
-async def json_body(request: web.Request) -> dict[str, Any]:
+async def json_body(request: web.Request, limit_bytes: int = limits.MAX_JSON_BYTES) -> dict[str, Any]:
     """A small JSON object."""
-    _admit(request, limits.MAX_JSON_BYTES)
-    body = await streams.receive_bytes(request.content, limits.MAX_JSON_BYTES)
+    _admit(request, limit_bytes)
+    body = await streams.receive_bytes(request.content, limit_bytes)
     try:
         value = json.loads(body)
     except (ValueError, RecursionError) as error:

@@ -105,7 +105,7 @@ class Handlers:
 
     async def offer(self, request: web.Request) -> web.StreamResponse:
         if admission.query(request).flag("ask"):
-            fields = Fields(await admission.json_body(request), "offer")
+            fields = Fields(await admission.json_body(request, limits.MAX_REPLY_JSON_BYTES), "offer")
             specs = tuple(TensorSpec.read(row) for row in fields.listing("specs", limits.MAX_TENSORS))
             names = set[str]()
             for spec in specs:

@@ -18,6 +18,7 @@ from aiohttp import web
 
 from leeway.errors import SettingError
 from leeway.protocol.allocator import keep_freed_memory
+from leeway.protocol.capacity import Capacity
 from leeway.ps.arithmetic.guards import GuardMode
 from leeway.ps.arithmetic.memory import Pool
 from leeway.ps.arithmetic.parameters import Parameters
@@ -73,6 +74,7 @@ def machine_settings(config: ServerConfig) -> Settings:
         lease_seconds=config.lease_seconds,
         max_iteration_seconds=config.max_iteration_seconds,
         until=config.until,
+        capacity=Capacity(config.max_body_bytes),
     )
 
 
