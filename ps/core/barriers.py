@@ -26,12 +26,21 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
+class _Arrival:
+    """A request that waits at a barrier."""
+
+    member: Incarnation
+    wait_seconds: float
+    until: float
+
+
+@dataclass(slots=True)
 class _Named:
     generation: int = 0
     parties: int = 1
     expected: set[Incarnation] = field(default_factory=set)
     arrived: set[Incarnation] = field(default_factory=set)
-    waiting: dict[int, tuple[Incarnation, float]] = field(default_factory=dict)
+    waiting: dict[int, _Arrival] = field(default_factory=dict)
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -78,7 +87,8 @@ class Barriers:
             barrier.parties = 1
         barrier.arrived.add(member)
         barrier.parties = max(barrier.parties, asked.parties)
-        barrier.waiting[request] = (member, now + (asked.wait_seconds or 0.0))
+        wait_seconds = asked.wait_seconds or 0.0
+        barrier.waiting[request] = _Arrival(member, wait_seconds, now + wait_seconds)
         self._pass_if_complete(asked.name, barrier)
         if request in barrier.waiting:
             if asked.wait_seconds is None:
@@ -91,14 +101,20 @@ class Barriers:
         for name, barrier in self._named.items():
             barrier.expected.discard(member)
             barrier.arrived.discard(member)
-            for request in [request for request, (who, _) in barrier.waiting.items() if who is member]:
+            for request in [request for request, one in barrier.waiting.items() if one.member is member]:
                 del barrier.waiting[request]
                 self._emit(Answered(request, told))
             self._pass_if_complete(name, barrier)
 
+    def paused(self, seconds: float, now: float) -> None:
+        """The last `seconds` are not part of anybody's wait."""
+        for barrier in self._named.values():
+            for one in barrier.waiting.values():
+                one.until = min(one.until + seconds, now + one.wait_seconds)
+
     def expire(self, now: float) -> None:
         for name, barrier in self._named.items():
-            for request in [request for request, (_, until) in barrier.waiting.items() if until <= now]:
+            for request in [request for request, one in barrier.waiting.items() if one.until <= now]:
                 self._give_up(name, barrier, request)
 
     def gone(self, request: int) -> None:

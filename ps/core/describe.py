@@ -47,7 +47,7 @@ def _worker(machine: Machine, member: Incarnation, now: float) -> dict[str, Any]
     return {
         "rank": member.rank,
         "incarnation": member.number,
-        "lease_left_seconds": round(member.lease_until - now, 3),
+        "lease_left_seconds": round(machine.membership.lease_left(member, now), 3),
         "groups": {name: _progress(machine.groups[name], member) for name in member.groups},
     }
 

@@ -63,6 +63,19 @@ class Tick:
 
 
 @dataclass(frozen=True, slots=True)
+class Paused:
+    """The server did not run for the last `seconds`: that time counts against nobody, every deadline moves by it.
+
+    It judges nobody. It comes before whatever the server takes first when it runs again.
+    """
+
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"paused {self.seconds:g} s"
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """The server is told to stop: every parked request is answered, none is taken any more."""
 
@@ -70,4 +83,4 @@ class Stop:
         return "stop"
 
 
-Event = Asked | Heard | Gone | Published | Tick | Stop
+Event = Asked | Heard | Gone | Published | Tick | Paused | Stop

@@ -343,6 +343,13 @@ class Group:
         for waiting in self.waiting.expired(now):
             self.waiting.answer(waiting, self.why(waiting).to_reply())
 
+    def paused(self, seconds: float, now: float) -> None:
+        """The last `seconds` are part of nobody's iteration and of nobody's wait."""
+        for member in self.roster:
+            progress = member.groups[self.name]
+            progress.granted_at = min(progress.granted_at + seconds, now)
+        self.waiting.paused(seconds, now)
+
     def gone(self, request: int) -> None:
         """The asker is no longer there: it waits neither for a pull nor for what is still being made."""
         self.waiting.gone(request)

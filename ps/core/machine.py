@@ -5,7 +5,7 @@ one; is the incarnation known and live; does it fit the group's state. A refusal
 each group settles: rounds close and open, whoever can go on is answered.
 
 Time comes in as `now`, in seconds of any steady clock; nothing happens at a time of its own accord, only in the next
-event. Ticks bring the expiry of leases and of waits.
+event. Ticks bring the expiry of leases and of waits. Time in which the server did not run is told as `Paused`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from leeway.ps.core import policies
 from leeway.ps.core.barriers import Barriers
 from leeway.ps.core.deduplication import Fresh, StagedAgain, judge, not_joined
 from leeway.ps.core.effects import Answered, Began, Drop, Ended, Finished
-from leeway.ps.core.events import Asked, Gone, Heard, Published, Stop, Tick
+from leeway.ps.core.events import Asked, Gone, Heard, Paused, Published, Stop, Tick
 from leeway.ps.core.groups import Group
 from leeway.ps.core.in_flight import Offering
 from leeway.ps.core.membership import Incarnation, Membership
@@ -77,6 +77,7 @@ class Machine:
         self.epoch = epoch
         self.membership = Membership(settings.lease_seconds)
         self._effects: list[Effect] = []
+        self._now = 0.0
         self.barriers = Barriers(self._emit)
         self.groups = {
             group.name: Group(
@@ -94,10 +95,12 @@ class Machine:
 
     def _emit(self, effect: Effect) -> None:
         self._effects.append(effect)
+        if isinstance(effect, Answered):
+            self.membership.answered(effect.request, self._now)
 
     def step(self, event: Event, now: float) -> list[Effect]:
         """Take one event, return what is to be done about it, in order."""
-        self._effects = []
+        self._effects, self._now = [], now
         self._take(event, now)
         for group in self.groups.values():
             group.settle(now)
@@ -113,6 +116,7 @@ class Machine:
             case Heard(life):
                 self._renew(life, now)
             case Gone(request):
+                self.membership.answered(request, now)
                 self.barriers.gone(request)
                 for group in self.groups.values():
                     group.gone(request)
@@ -120,6 +124,11 @@ class Machine:
                 self.groups[name].published_is(number, now)
             case Tick():
                 self._tick(now)
+            case Paused(seconds):
+                self.membership.paused(seconds, now)
+                self.barriers.paused(seconds, now)
+                for group in self.groups.values():
+                    group.paused(seconds, now)
             case Stop():
                 self.stopping = True
                 told = self._stopping()
@@ -186,7 +195,7 @@ class Machine:
             already = isinstance(message, Leave) and member.ended is Reason.LEFT
             self._emit(Answered(request, Departed(member.rank) if already else member.refusal()))
         else:
-            self.membership.renew(member, now)
+            self.membership.asks(request, member, now)
             self._asked_by_member(request, message, member, now)
 
     def _asked_by_member(
@@ -282,7 +291,9 @@ class Machine:
         return judge(member, push)
 
     def _push(self, request: int, push: Push, now: float) -> None:
-        self._renew(push.life, now)
+        member = self._member(push.life)
+        if isinstance(member, Incarnation) and not member.ended:
+            self.membership.asks(request, member, now)
         verdict = self.judge(push)
         if isinstance(verdict, Fresh):
             self.groups[push.group].push(request, push, verdict.member, now)

@@ -1,5 +1,8 @@
 """Who is live: ranks, their lives (incarnations), sessions and leases.
 
+A life with a request that is not answered yet is not silent: its lease does not run. It runs anew from the answer, or
+from the moment at which the asker is gone.
+
 Invariants: at most one incarnation of a rank is live; the incarnation number only grows; an ended session is never
 taken for a new one while it is remembered (the last `REMEMBERED_LIVES` of a rank). Memory is bounded by
 `limits.MAX_RANKS` x that.
@@ -37,7 +40,10 @@ _ENDED_CODE = {
 
 @dataclass(slots=True, eq=False)
 class Incarnation:
-    """One life of a rank. `groups`: its progress in each group it joined; kept after the end, for late repeats."""
+    """One life of a rank. `groups`: its progress in each group it joined; kept after the end, for late repeats.
+
+    `unanswered`: how many of its requests wait for their answers.
+    """
 
     rank: str
     number: int
@@ -46,6 +52,7 @@ class Incarnation:
     groups: dict[str, Progress] = field(default_factory=dict)
     ended: Reason | None = None
     ended_detail: str = ""
+    unanswered: int = 0
 
     def __str__(self) -> str:
         return f"{self.rank}#{self.number}"
@@ -75,6 +82,7 @@ class Membership:
     def __init__(self, lease_seconds: float) -> None:
         self.lease_seconds = lease_seconds
         self._ranks: dict[str, _Rank] = {}
+        self._asking: dict[int, Incarnation] = {}
         self._order: list[Incarnation] | None = None
 
     def live(self) -> list[Incarnation]:
@@ -130,8 +138,30 @@ class Membership:
     def renew(self, incarnation: Incarnation, now: float) -> None:
         incarnation.lease_until = max(incarnation.lease_until, now + self.lease_seconds)
 
+    def asks(self, request: int, incarnation: Incarnation, now: float) -> None:
+        """The life is heard of by this request, and is as long as that is not answered."""
+        self.renew(incarnation, now)
+        self._asking[request] = incarnation
+        incarnation.unanswered += 1
+
+    def answered(self, request: int, now: float) -> None:
+        """It is answered, or its asker is gone; which is no departure."""
+        incarnation = self._asking.pop(request, None)
+        if incarnation:
+            incarnation.unanswered -= 1
+            self.renew(incarnation, now)
+
+    def lease_left(self, incarnation: Incarnation, now: float) -> float:
+        """Seconds until this life is over, if nothing more is heard of it."""
+        return self.lease_seconds if incarnation.unanswered else incarnation.lease_until - now
+
+    def paused(self, seconds: float, now: float) -> None:
+        """The last `seconds` count against nobody. Whoever was heard of within them has a whole lease, not more."""
+        for one in self.live():
+            one.lease_until = min(one.lease_until + seconds, now + self.lease_seconds)
+
     def expired(self, now: float) -> list[Incarnation]:
-        return [one for one in self.live() if one.lease_until <= now]
+        return [one for one in self.live() if self.lease_left(one, now) <= 0]
 
     def remembered(self) -> dict[str, tuple[int, list[Incarnation]]]:
         """For saving: per rank the incarnation counter and the lives, oldest first, the live one last."""

@@ -88,6 +88,12 @@ class WaitingRoom:
         if waiting and waiting.member:
             del self._of_member[waiting.member]
 
+    def paused(self, seconds: float, now: float) -> None:
+        """The last `seconds` are not part of anybody's wait; who was parked within them has waited for nothing yet."""
+        for waiting in self._all.values():
+            assert waiting.pull.wait_seconds is not None, "who does not want to wait is never parked"
+            waiting.until = min(waiting.until + seconds, now + waiting.pull.wait_seconds)
+
     def expired(self, now: float) -> list[Waiting]:
         return [waiting for waiting in self if waiting.until <= now]
 

@@ -141,6 +141,10 @@ CHECKPOINT_SECONDS: Final = _histogram(
 EVENT_LOOP_LAG_SECONDS: Final = _histogram(
     "event_loop_lag_seconds", "How late a timer of the event loop fired.", _LOOP_SECONDS
 )
+PAUSED_SECONDS: Final = _counter(
+    "paused_seconds_total",
+    "Time in which the server did not run: stopped, its machine asleep, or its loop busy. It counts against nobody.",
+)
 
 LIVE: Final = (
     CLOCK,
@@ -187,4 +191,5 @@ CATALOGUE: Final = (
     CHECKPOINT_TIMESTAMP,
     CHECKPOINT_SECONDS,
     EVENT_LOOP_LAG_SECONDS,
+    PAUSED_SECONDS,
 )

@@ -221,6 +221,9 @@ class ServerMetrics:
     def event_loop_lagged(self, seconds: float) -> None:
         self._histograms[catalogue.EVENT_LOOP_LAG_SECONDS].observe(seconds)
 
+    def paused(self, seconds: float) -> None:
+        self._counters[catalogue.PAUSED_SECONDS].inc(seconds)
+
 
 class _LiveState(Collector):
     """Turns the state into samples when it is asked for."""

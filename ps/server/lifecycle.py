@@ -29,7 +29,8 @@ from leeway.ps.observability import logs
 from leeway.ps.observability.metrics import ServerMetrics
 from leeway.ps.server.app import application, runner
 from leeway.ps.server.history import History, plain
-from leeway.ps.server.runtime import TICK_SECONDS, Runtime
+from leeway.ps.server.pauses import TICK_SECONDS
+from leeway.ps.server.runtime import Runtime
 from leeway.ps.server.saving import Saving, offer_initial
 
 if TYPE_CHECKING:
@@ -204,10 +205,15 @@ async def _listen(app: web.AppRunner, host: str, port: int) -> str:
 
 async def _tick(runtime: Runtime) -> None:
     loop = asyncio.get_running_loop()
+    runtime.noticed_pause()
     while True:
-        due = loop.time() + TICK_SECONDS
-        await asyncio.sleep(TICK_SECONDS)
-        runtime.metrics.event_loop_lagged(max(0.0, loop.time() - due))
+        # After a pause nobody is judged before what came in meanwhile has been heard: the tick comes a turn later.
+        for _ in range(2):
+            due = loop.time() + TICK_SECONDS
+            await asyncio.sleep(TICK_SECONDS)
+            runtime.metrics.event_loop_lagged(max(0.0, loop.time() - due))
+            if not runtime.noticed_pause():
+                break
         runtime.tick()
 
 

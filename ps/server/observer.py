@@ -18,7 +18,7 @@ from leeway.protocol.replies import Disposition, Granted, NotYet, Pushed, PushPu
 from leeway.protocol.requests import Pull, Push
 from leeway.ps.core import describe
 from leeway.ps.core.effects import Answered, Apply, Began, Ended, Finished, Parked, RoundClosed, RoundOpened, Switched
-from leeway.ps.core.events import Asked
+from leeway.ps.core.events import Asked, Paused
 from leeway.ps.core.rounds import RoundState
 from leeway.ps.observability.curve import Progress, mean_figures
 from leeway.ps.observability.decision_log import Kind
@@ -43,6 +43,10 @@ if TYPE_CHECKING:
 
 # Dispositions that fall with the push's arrival; `applied` falls when the version with the update is made.
 _AT_ONCE = (Disposition.HELD, Disposition.SKIPPED)
+
+# A pause as long as this is worth a line; shorter ones are counted.
+TOLD_PAUSE_SECONDS = 1.0
+_COUNTS_FOR_NOBODY = "stopped, suspended or too busy; leases, waits and deadlines go on from where they were"
 
 # Waits for the server's own arithmetic: nobody decided them, and every run has them.
 _ARITHMETIC = (Reason.OWN_UPDATE, Reason.WAITING_FOR_STEP)
@@ -80,6 +84,10 @@ class Observer:
     def took(self, event: Event, effects: Sequence[Effect], now: float) -> None:
         """The machine has taken an event; its effects are about to be performed."""
         self._waits.see(event, effects, now)
+        if isinstance(event, Paused):
+            self._metrics.paused(event.seconds)
+            if event.seconds >= TOLD_PAUSE_SECONDS:
+                self._log.warning("the server stood still", seconds=round(event.seconds, 3), detail=_COUNTS_FOR_NOBODY)
         if isinstance(event, Asked) and isinstance(event.message, Push):
             self._took_push(event.request, event.message, effects)
         for effect in effects:

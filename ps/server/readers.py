@@ -58,6 +58,12 @@ class Readers:
             if reading.group == group and reading.number < current and reading.until is None:
                 reading.until = now + DEADLINE_SECONDS
 
+    def paused(self, seconds: float, now: float) -> None:
+        """The last `seconds` are not the readers' fault."""
+        for reading in self._reading:
+            if reading.until is not None:
+                reading.until = min(reading.until + seconds, now + DEADLINE_SECONDS)
+
     def close_late(self, now: float) -> None:
         """Close the connections whose deadline has passed."""
         for reading in list(self._reading):

@@ -33,11 +33,12 @@ from leeway.ps.core.effects import (
     Initialize,
     Parked,
 )
-from leeway.ps.core.events import Asked, Gone, Heard, Published, Stop, Tick
+from leeway.ps.core.events import Asked, Gone, Heard, Paused, Published, Stop, Tick
 from leeway.ps.observability.decision_log import DecisionLog, Kind
 from leeway.ps.server.applier import INLINE_BYTES, Applier, Job
 from leeway.ps.server.feed import Feed
 from leeway.ps.server.observer import Observer
+from leeway.ps.server.pauses import Pauses
 from leeway.ps.server.readers import Readers
 
 if TYPE_CHECKING:
@@ -55,9 +56,6 @@ if TYPE_CHECKING:
     from leeway.ps.core.machine import Machine
     from leeway.ps.observability.metrics import ServerMetrics
     from leeway.ps.server.history import History
-
-# Leases and waits run out at this resolution; the work of a tick is a few microseconds a worker.
-TICK_SECONDS = 0.1
 
 # How often a norm is measured that no step needs. It costs one pass over the gradient (100 MiB: 4 to 9 ms).
 NORM_SECONDS = 1.0
@@ -103,6 +101,7 @@ class Runtime:
         self.observer = Observer(machine, parameters, metrics, self.decisions, self.now)
         self.feed = Feed(machine, self.status, self.observer.progress, self.decisions, self.uptime)
         self.readers = Readers(self.observer.slow_reader_closed)
+        self.pauses = Pauses()
         self.finished = asyncio.Event()
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._pool = pool
@@ -154,6 +153,12 @@ class Runtime:
     def heard(self, life: Life) -> None:
         self.happen(Heard(life))
 
+    def noticed_pause(self) -> bool:
+        """The ticker has its turn: has the server stood still since its last one?"""
+        if seconds := self.pauses.turn(self._clock()):
+            self.happen(Paused(seconds))
+        return self.pauses.recent
+
     def tick(self) -> None:
         now = self._clock()
         self.readers.close_late(now)
@@ -180,15 +185,28 @@ class Runtime:
                     snapshot = self._unpublished.pop((event.group, event.number))
                     self.parameters[event.group].versions.publish(snapshot)
                 now = self._clock()
-                effects = self.machine.step(event, now)
-                if self._history:
-                    self._history.record(now - self._started_at, event, effects)
-                self.observer.took(event, effects, now)
-                self.feed.changes += not isinstance(event, Tick) or bool(effects)
-                for effect in effects:
-                    self._perform(effect)
+                if seconds := self.pauses.look(now):
+                    self._take(Paused(seconds), now)
+                self._take(event, now)
         finally:
             self._stepping = False
+
+    def _take(self, event: Event, now: float) -> None:
+        if isinstance(event, Paused):
+            self._paused(event.seconds, now)
+        effects = self.machine.step(event, now)
+        if self._history:
+            self._history.record(now - self._started_at, event, effects)
+        self.observer.took(event, effects, now)
+        self.feed.changes += not isinstance(event, Tick) or bool(effects)
+        for effect in effects:
+            self._perform(effect)
+
+    def _paused(self, seconds: float, now: float) -> None:
+        """Before the machine hears of it, so that nobody is closed, or charged with a wait, for this time."""
+        self.readers.paused(seconds, now)
+        for asking in self._asking.values():
+            asking.since = min(asking.since + seconds, now)
 
     # Questions.
 

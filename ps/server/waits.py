@@ -5,7 +5,7 @@ events' times; the set of those who are waited for is taken from the machine (`G
 depends on has changed while somebody waits, and a worker that has pushed is taken out by itself.
 
 A worker waits from the moment its pull is parked (of a push-pull: the pull behind the push) until that is answered, its
-asker is gone, or its life ends. It is waited for while a pull of another live worker waits for a push of it; of several
+asker is gone, or its life ends; time in which the server did not run is no part of it. It is waited for while a pull of another live worker waits for a push of it; of several
 each one counts that time. Pulls of readers and arrivals at named barriers are no waits here.
 """
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from leeway.protocol.requests import Push
 from leeway.ps.core.effects import Answered, Apply, Began, Ended, Parked
-from leeway.ps.core.events import Asked, Gone, Published
+from leeway.ps.core.events import Asked, Gone, Paused, Published
 from leeway.ps.core.rounds import RoundState
 
 if TYPE_CHECKING:
@@ -51,6 +51,10 @@ class Waits:
     def see(self, event: Event, effects: Sequence[Effect], now: float) -> None:
         """The machine has taken this event and decided these effects; before its next step."""
         match event:
+            case Paused(seconds):
+                for group in self._groups.values():
+                    group.waiting.paused(seconds, now)
+                    group.held.paused(seconds, now)
             case Gone(request):
                 self._end_wait(request, now)
             case Asked(_, Push(group=name, life=life)) if name in self._groups:
@@ -193,6 +197,9 @@ class _Stopwatches:
         since = self._since.pop(rank, None)
         if since is not None:
             self._totals[rank] = self._totals.get(rank, 0.0) + now - since
+
+    def paused(self, seconds: float, now: float) -> None:
+        self._since = {rank: min(since + seconds, now) for rank, since in self._since.items()}
 
     def forget(self, rank: str) -> None:
         self._since.pop(rank, None)

@@ -31,9 +31,9 @@ class DumbBarriers:
         attempt.parties = max(attempt.parties, asked.parties)
         if life not in attempt.arrived:
             attempt.arrived.append(life)
-        attempt.waiting.append((request, life, now + (asked.wait_seconds or 0.0)))
+        attempt.waiting.append((request, life, now, asked.wait_seconds or 0.0))
         self.pass_complete()
-        still_waits = any(asker == request for asker, _, _ in attempt.waiting)
+        still_waits = any(asker == request for asker, *_ in attempt.waiting)
         if asked.wait_seconds is None and still_waits and self.generations[asked.name] == generation:
             self.not_yet(asked.name, request)
 
@@ -45,7 +45,7 @@ class DumbBarriers:
                 # Nobody who had arrived is left: the next one to come is the first again.
                 del self.attempts[name]
             elif all(life in arrived for life in expected) and len(arrived) >= attempt.parties:
-                for request, _, _ in attempt.waiting:
+                for request, *_ in attempt.waiting:
                     self.say(request, ("passed", name, self.generations[name]))
                 self.generations[name] += 1
                 del self.attempts[name]
@@ -59,14 +59,14 @@ class DumbBarriers:
 
     def depart(self, life, epitaph) -> None:
         for attempt in self.attempts.values():
-            for request, _, _ in [one for one in attempt.waiting if one[1] is life]:
+            for request, *_ in [one for one in attempt.waiting if one[1] is life]:
                 self.say(request, epitaph)
             attempt.waiting = [one for one in attempt.waiting if one[1] is not life]
         self.pass_complete()
 
     def tick(self, now) -> None:
         for name, attempt in self.attempts.items():
-            for request in [request for request, _, until in attempt.waiting if until <= now]:
+            for request in [request for request, _, since, wait in attempt.waiting if since + wait <= now]:
                 self.not_yet(name, request)
 
     def gone(self, request) -> None:
@@ -75,6 +75,14 @@ class DumbBarriers:
 
     def send_away(self, told) -> None:
         for attempt in self.attempts.values():
-            for request, _, _ in attempt.waiting:
+            for request, *_ in attempt.waiting:
                 self.say(request, told)
             attempt.waiting = []
+
+    def has(self, life) -> bool:
+        """Whether a request of this life waits here."""
+        return any(one[1] is life for attempt in self.attempts.values() for one in attempt.waiting)
+
+    def pause(self, moved) -> None:
+        for attempt in self.attempts.values():
+            attempt.waiting = [(request, life, moved(since), wait) for request, life, since, wait in attempt.waiting]

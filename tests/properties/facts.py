@@ -87,7 +87,7 @@ class Waiter:
     request: int
     life: Life | None
     pull: Pull
-    until: float
+    since: float
     pushed: tuple[Any, ...] | None
 
 
@@ -98,4 +98,4 @@ class Attempt:
     present: tuple[Life, ...]
     parties: int = 1
     arrived: list[Life] = field(default_factory=list)
-    waiting: list[tuple[int, Life, float]] = field(default_factory=list)
+    waiting: list[tuple[int, Life, float, float]] = field(default_factory=list)

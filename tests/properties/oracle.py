@@ -72,8 +72,24 @@ class Oracle(Conditions):
                     self._end(life, Reason.ITERATION_TOO_LONG)
         self._settle()
         self.barriers.tick(now)
-        for waiter in [waiter for waiter in self.waiters if waiter.until <= now]:
+        for waiter in [waiter for waiter in self.waiters if waiter.since + waiter.pull.wait_seconds <= now]:
             self._answer(waiter, self.not_yet(waiter.pull, waiter.life))
+        self._settle()
+
+    def pause(self, seconds: float, now: float) -> None:
+        """What lies within the last `seconds` is as if it were now, all before is later by so much."""
+        self._begin(now)
+
+        def moved(at: float) -> float:
+            return now if at >= now - seconds else at + seconds
+
+        for life in self.live():
+            life.heard = moved(life.heard)
+        for grant in self.grants:
+            grant.at = moved(grant.at)
+        for waiter in self.waiters:
+            waiter.since = moved(waiter.since)
+        self.barriers.pause(moved)
         self._settle()
 
     def gone(self, request: int, now: float) -> None:
@@ -125,6 +141,17 @@ class Oracle(Conditions):
     def _begin(self, now: float) -> None:
         self._forget()
         self.now = now
+        for life in self.live():
+            if self.is_asking(life):
+                life.heard = now  # until this moment it had a request open, which is not silence
+
+    def is_asking(self, life: Life) -> bool:
+        """Whether a request of this life is not answered yet."""
+        waits = any(waiter.life is life for waiter in self.waiters) or self.barriers.has(life)
+        return waits or any(update.life is life and update.askers for update in self.updates)
+
+    def lease_left(self, life: Life) -> float:
+        return self.lease if self.is_asking(life) else life.heard + self.lease - self.now
 
     def _say(self, request: int, reply: Told) -> None:
         self.replies.append((request, reply))
@@ -216,7 +243,7 @@ class Oracle(Conditions):
         elif pull.wait_seconds is None:
             self._bring(request, pushed, self.not_yet(pull, life))
         else:
-            self.waiters.append(Waiter(request, life, pull, self.now + pull.wait_seconds, pushed))
+            self.waiters.append(Waiter(request, life, pull, self.now, pushed))
 
     def _grant(self, pull: Pull, life: Life | None) -> Told:
         unchanged = pull.since is not None and (pull.since.epoch, pull.since.number) == (self.epoch, self.published)

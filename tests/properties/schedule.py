@@ -14,7 +14,7 @@ from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.protocol.versions import Version
 from leeway.ps.core.describe import status
 from leeway.ps.core.effects import Answered, Apply, Initialize
-from leeway.ps.core.events import Asked, Gone, Heard, Published, Stop, Tick
+from leeway.ps.core.events import Asked, Gone, Heard, Paused, Published, Stop, Tick
 from leeway.ps.core.machine import GroupSettings, Machine, Settings
 from leeway.ps.core.saved import restore, save
 from tests.properties import told
@@ -116,7 +116,7 @@ class Both:
             progress = worker["groups"]["default"]
             self._same("rank", (worker["rank"], worker["incarnation"]), (life.rank, life.number))
             self._same(f"clock of {life.rank}", progress["clock"], oracle.clock(life))
-            self._same(f"lease of {life.rank}", worker["lease_left_seconds"], life.heard + LEASE_SECONDS - self.now)
+            self._same(f"lease of {life.rank}", worker["lease_left_seconds"], oracle.lease_left(life))
             if life in parked:
                 why = oracle.why_not(parked[life].pull, life)
                 assert why is not None
@@ -268,6 +268,17 @@ class Both:
     def wait(self, rank, n) -> None:
         self.now += WAITS_SECONDS[n]
         self._event(Tick(), lambda: self.oracle.tick(self.now))
+
+    def pause(self, rank, n) -> None:
+        """The server stands still; what came in during a part of it was taken before that was noticed."""
+        seconds = 1 + WAITS_SECONDS[n]
+        if n % 2:
+            self.now += WAITS_SECONDS[n] / 2
+            self.heard(rank, n) if n % 4 == 1 else self.step(rank, n - 1)
+            self.now += 1 + WAITS_SECONDS[n] / 2
+        else:
+            self.now += seconds
+        self._event(Paused(seconds), lambda: self.oracle.pause(seconds, self.now))
 
     def gone(self, rank, n) -> None:
         if self.open:

@@ -28,7 +28,18 @@ def schedules(verbs, *, longest=70):
     return chosen_moves.map(lambda moves: [move for move in moves if move.verb != "rest"])
 
 
-TRAINING = {"step": 8, "pull": 5, "push": 6, "part": 4, "skip": 2, "publish": 3, "wait": 3, "offer": 1, "read": 1}
+TRAINING = {
+    "step": 8,
+    "pull": 5,
+    "push": 6,
+    "part": 4,
+    "skip": 2,
+    "publish": 3,
+    "wait": 3,
+    "pause": 1,
+    "offer": 1,
+    "read": 1,
+}
 COMING_AND_GOING = {"join": 2, "rejoin": 2, "leave": 1, "heartbeat": 2, "heard": 1}
 DISORDER = {"again": 4, "push_again": 3, "old_join": 1, "wrong": 2, "gone": 2, "restart": 1}
 ALL = TRAINING | COMING_AND_GOING | DISORDER
@@ -83,6 +94,6 @@ def test_switching(policy, run, moves, offered):
 
 
 @some(150)
-@given(moves=schedules(COMING_AND_GOING | {"barrier": 10, "wait": 3, "gone": 1, "again": 2, "restart": 1}))
+@given(moves=schedules(COMING_AND_GOING | {"barrier": 10, "wait": 3, "pause": 1, "gone": 1, "again": 2, "restart": 1}))
 def test_barriers(moves):
     play("async", None, {}, moves)

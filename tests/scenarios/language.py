@@ -15,6 +15,7 @@ one line (`*` = the pull is answered). `pytest tests/scenarios --rewrite` writes
     barrier NAME w0 [generation=1] [parties=3] [no-wait]
     policy ssp(2) [group=a]           status                     why does who wait, and for whom
     advance 5                         seconds, then a tick
+    pause 5                           seconds in which the server does not run; no tick
     hold publishing                   publish [all]              versions come out at once, or one by one
     save           restart clean      restart crash              a crash goes on from what was saved, if anything
     stop

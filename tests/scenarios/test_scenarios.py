@@ -27,7 +27,7 @@ from leeway.protocol.requests import (
 from leeway.protocol.versions import Version
 from leeway.ps.core import describe
 from leeway.ps.core.effects import Answered, Apply, Drop, Initialize
-from leeway.ps.core.events import Asked, Gone, Heard, Published, Stop, Tick
+from leeway.ps.core.events import Asked, Gone, Heard, Paused, Published, Stop, Tick
 from leeway.ps.core.machine import GroupSettings, Machine, Settings
 from leeway.ps.core.saved import restore, save
 from tests.scenarios.language import Words, parse, policy, tensor
@@ -270,6 +270,10 @@ class Scenario:
     def do_advance(self, words: Words) -> None:
         self.now += float(words.names[0])
         self.step(Tick())
+
+    def do_pause(self, words: Words) -> None:
+        self.now += float(words.names[0])
+        self.step(Paused(float(words.names[0])))
 
     def do_hold(self, _: Words) -> None:
         self.holding = True

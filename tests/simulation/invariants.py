@@ -7,7 +7,8 @@ here from its effects; whether a waiter could go on, or a lease is over, is work
 from copy import deepcopy
 from dataclasses import dataclass, field
 
-from leeway.protocol.replies import Disposition, Granted, Joined, Pushed, PushPulled
+from leeway.protocol.reasons import Reason
+from leeway.protocol.replies import Disposition, Granted, Joined, NotYet, Pushed, PushPulled
 from leeway.protocol.requests import Push, UpdateKind
 from leeway.ps.core.effects import (
     Answered,
@@ -21,7 +22,7 @@ from leeway.ps.core.effects import (
     RoundClosed,
     RoundOpened,
 )
-from leeway.ps.core.events import Asked, Gone, Heard, Published, Stop, Tick
+from leeway.ps.core.events import Asked, Gone, Heard, Paused, Published, Stop, Tick
 
 LifeName = tuple[str, int]
 
@@ -84,9 +85,14 @@ class Invariants:
         group = machine.groups["default"]
         policy = group.policy_state()
         mode = (policy.mode, policy.staleness) if policy.switching_at is None else ("switching", None)
+        for message in self.open.values():
+            if life := getattr(message, "life", None):
+                self._renewed(life, now)  # until this moment it had a request open, which is not silence
         match event:
             case Asked(request, message):
                 self._asked(request, message, now)
+            case Paused(seconds):
+                self._paused(seconds, now)
             case Heard(life):
                 self._renewed(life, now)
             case Gone(request):
@@ -97,7 +103,7 @@ class Invariants:
             case Stop():
                 self.stopped = True
         for effect in effects:
-            self._effect(effect, group, now)
+            self._effect(effect, now)
         # Grants are judged by the state that the event has led to.
         clocks = {(one.rank, one.number): one.groups["default"].clock for one in group.roster}
         self._clocks(event, clocks, group.min_clock, mode)
@@ -124,7 +130,12 @@ class Invariants:
         if not self.stopped and life.epoch == self.epoch and self.facts.lives.get(life.rank) == life.incarnation:
             self.heard[name] = now
 
-    def _effect(self, effect, group, now: float) -> None:
+    def _paused(self, seconds: float, now: float) -> None:
+        """What lies within the pause is as if it were now, all before is later by so much."""
+        self.heard = {life: min(at + seconds, now) for life, at in self.heard.items()}
+        self.parked = {request: (ask, min(since + seconds, now)) for request, (ask, since) in self.parked.items()}
+
+    def _effect(self, effect, now: float) -> None:
         facts = self.facts
         match effect:
             case Began(rank, incarnation):
@@ -132,7 +143,10 @@ class Invariants:
                 facts.lives[rank] = incarnation
                 self.heard[rank, incarnation] = now
                 self.fixed = None if self.fixed is None else -1
-            case Ended(rank, incarnation):
+            case Ended(rank, incarnation, reason):
+                silent = now - self.heard[rank, incarnation]
+                silent_enough = reason is not Reason.LEASE_EXPIRED or silent >= self.settings.lease_seconds - 1e-6
+                must(silent_enough, "only the silent are evicted", rank=rank, silent=silent)
                 must(facts.lives.pop(rank, None) == incarnation, "only the living die", rank=rank)
                 self.fixed = None if self.fixed is None else -1
             case Apply():
@@ -207,13 +221,16 @@ class Invariants:
     def _answered(self, effect: Answered, clocks, group, mode, now: float) -> None:
         must(effect.request in self.open, "a request is answered once, and only while it is there", reply=effect)
         message = self.open.pop(effect.request)
-        self.parked.pop(effect.request, None)
+        _, since = self.parked.pop(effect.request, (message, now))
         reply = effect.reply
         if isinstance(reply, PushPulled):
             self._pushed(message, reply.pushed, group)
             reply = reply.pulled
         if isinstance(reply, Pushed):
             self._pushed(message, reply, group)
+        elif isinstance(reply, NotYet):
+            waited = reply.reason is Reason.REPLACED or now - since >= (message.wait_seconds or 0.0) - 1e-6
+            must(waited, "a wait lasts as long as was asked for", request=message, waited=now - since)
         elif isinstance(reply, Joined):
             self.heard[message.rank, reply.incarnation] = now
         elif isinstance(reply, Granted) and getattr(message, "life", None):
@@ -274,7 +291,7 @@ class Invariants:
         """7: silence longer than the lease is eviction."""
         for rank, incarnation in self.facts.lives.items():
             silent = now - self.heard[rank, incarnation]
-            must(silent < self.settings.lease_seconds, "the dead are evicted", rank=rank, silent=silent)
+            must(silent < self.settings.lease_seconds + 1e-6, "the dead are evicted", rank=rank, silent=silent)
 
     def _bodies(self, group) -> None:
         """Every body that has come in is staged, held, or has ended in exactly one step or drop."""
@@ -304,7 +321,7 @@ class Invariants:
         for message, since in self.parked.values():
             must(not self.stopped, "nobody waits for a server that stops", request=message)
             if ticked:
-                must(since + message.wait_seconds > now, "a wait ends in time", request=message)
+                must(since + message.wait_seconds > now - 1e-6, "a wait ends in time", request=message)
             life = (message.life.rank, message.life.incarnation)
             must(life in clocks, "the ended do not wait", request=message)
             must(not self._could_go_on(life, clocks, group, policy), "no forgotten waiter", request=message)

@@ -10,7 +10,7 @@ from random import Random
 
 from leeway.protocol.requests import Heartbeat, Join, Push, SetPolicy
 from leeway.ps.core.effects import Answered, Apply, Initialize
-from leeway.ps.core.events import Asked, Gone, Heard, Published, Stop, Tick
+from leeway.ps.core.events import Asked, Gone, Heard, Paused, Published, Stop, Tick
 from leeway.ps.core.machine import GroupSettings, Machine, Settings
 from leeway.ps.core.saved import restore, save
 from leeway.worker.states import Ending
@@ -23,7 +23,10 @@ TICK_SECONDS = 0.5
 TROUBLE_SECONDS = 12.0
 PATIENCE_SECONDS = 400.0
 # Some twice, to come up twice as often.
-VERBS = ("crash", "crash", "hang", "replace", "cut off", "die", "leave", "stop", "kill", "save", "switch", "switch")
+VERBS = (
+    *("crash", "crash", "hang", "replace", "cut off", "die", "leave"),
+    *("stop", "kill", "save", "pause", "pause", "switch", "switch"),
+)
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,9 @@ class Simulation:
         self.machine: Machine | None = Machine(self.settings, epoch=1)
         self.saved: tuple[str, list[int], Facts, dict[int, Push]] | None = None
         self.server_life = 0
+        # The server stands still until then, and from when on it has not been told so yet.
+        self.paused_until = 0.0
+        self.pause_to_notice = 0.0
         self.helped = False
         self.requests = self.updates = self.events = self.starting = 0
         self.connections: dict[int, tuple[Process, object]] = {}
@@ -94,21 +100,7 @@ class Simulation:
 
     def _troubles(self) -> list[Trouble]:
         random = self.random
-        verbs = (
-            "crash",
-            "crash",
-            "hang",
-            "replace",
-            "cut off",
-            "die",
-            "leave",
-            "stop",
-            "kill",
-            "save",
-            "switch",
-            "switch",
-        )
-        chosen = [random.choice(verbs) for _ in range(random.choice((0, 1, 2, 3, 5, 7)))]
+        chosen = [random.choice(VERBS) for _ in range(random.choice((0, 1, 2, 3, 5, 7)))]
         found = []
         # Somebody has to be left, and a rank that is gone for good has no other troubles.
         ranks = list(self.ranks)
@@ -200,18 +192,18 @@ class Simulation:
             case "leave" if process:
                 process.gone = True
                 process.leave()
-            case "stop" if self.machine:
-                self._stop()
-                self.clock.after(trouble.seconds / 4, partial(self._restore, self.machine_epoch))
+            case "stop":
+                self._when_it_runs(partial(self._stop, trouble.seconds / 4))
             case "kill" if self.machine and self._may_lose_state():
                 self.machine = None
                 self._disconnect()
                 self.clock.after(trouble.seconds / 4, partial(self._restore, self.machine_epoch + 1))
-            case "save" if self.machine:
-                self._save()
-            case "switch" if self.machine:
-                self.requests += 1
-                self.step(Asked(self.requests, SetPolicy(*trouble.policy)))
+            case "save":
+                self._when_it_runs(self._save)
+            case "switch":
+                self._when_it_runs(partial(self._switch, trouble.policy))
+            case "pause" if self.machine and self.clock.now >= self.paused_until:
+                self._pause(trouble.seconds)
 
     def _may_lose_state(self) -> bool:
         """Whoever has finished and gone does not come back: a start from before the beginning could wait for ever."""
@@ -219,6 +211,29 @@ class Simulation:
         return not finished or (self.saved is not None and self.saved[2].begun)
 
     # The server.
+
+    def _when_it_runs(self, action) -> None:
+        """Whatever comes while the server stands still is found when it runs again, in its order."""
+        if self.clock.now < self.paused_until:
+            self.clock.after(self.paused_until - self.clock.now, partial(self._when_it_runs, action))
+        elif self.machine:
+            action()
+
+    def _pause(self, seconds: float) -> None:
+        self.paused_until = self.clock.now + seconds
+        self.pause_to_notice = seconds
+        if self.random.random() < 0.5:
+            # Else it is noticed late, by the next tick, after what lay in the sockets.
+            self._when_it_runs(partial(self._notice_pause, self.server_life))
+
+    def _notice_pause(self, server_life: int) -> None:
+        seconds, self.pause_to_notice = self.pause_to_notice, 0.0
+        if seconds and server_life == self.server_life:
+            self.step(Paused(seconds))
+
+    def _switch(self, policy) -> None:
+        self.requests += 1
+        self.step(Asked(self.requests, SetPolicy(*policy)))
 
     def step(self, event) -> None:
         assert self.machine is not None
@@ -246,13 +261,22 @@ class Simulation:
         self.clock.after(seconds, partial(self._made, self.server_life))
 
     def _made(self, server_life: int) -> None:
-        if self.machine and server_life == self.server_life:
+        self._when_it_runs(partial(self._publish, server_life))
+
+    def _publish(self, server_life: int) -> None:
+        if server_life == self.server_life:
             self.step(Published("default", self.making.pop(0)))
             if self.making:
                 self._make_next()
 
     def _tick(self) -> None:
-        if self.machine:
+        if self.clock.now < self.paused_until:
+            self.clock.after(self.paused_until - self.clock.now, self._tick)
+            return
+        if self.machine and self.pause_to_notice:
+            # It judges nobody before it has had a time to hear what came in.
+            self._notice_pause(self.server_life)
+        elif self.machine:
             self.step(Tick())
         self.clock.after(TICK_SECONDS, self._tick)
 
@@ -262,8 +286,9 @@ class Simulation:
         kept = {body: self.invariants.bodies[body] for body in bodies}
         self.saved = (json.dumps(state), bodies, self.invariants.snapshot(), kept)
 
-    def _stop(self) -> None:
+    def _stop(self, away_seconds: float) -> None:
         """SIGTERM: everybody is told, what is being made is made, the state is saved."""
+        self.clock.after(away_seconds, partial(self._restore, self.machine_epoch))
         self.step(Stop())
         while self.making:
             self.step(Published("default", self.making.pop(0)))
@@ -274,6 +299,7 @@ class Simulation:
     def _disconnect(self) -> None:
         """The server's process is gone, with its connections and its applier."""
         self.server_life += 1
+        self.pause_to_notice = self.paused_until = 0.0
         self.making.clear()
         for request in list(self.connections):
             process, ask = self.connections.pop(request)
@@ -314,8 +340,11 @@ class Simulation:
         self.network.carry(process.rank, partial(self._arrives, process, ask, self.server_life))
 
     def _arrives(self, process: Process, ask: object, server_life: int) -> None:
+        self._when_it_runs(partial(self._takes, process, ask, server_life))
+
+    def _takes(self, process: Process, ask: object, server_life: int) -> None:
         # A connection ends with the server's process: what was on its way does not reach the next one.
-        if self.machine is None or server_life != self.server_life:
+        if server_life != self.server_life:
             return
         # A join that was never heard before cannot be told from a newer process's; the dead do not send any.
         if isinstance(ask, Join) and not process.alive:
@@ -342,5 +371,8 @@ class Simulation:
             self.hang_up(process, ask)
 
     def _gone(self, request: int) -> None:
-        if self.machine and self.connections.pop(request, None):
+        self._when_it_runs(partial(self._notice_gone, request))
+
+    def _notice_gone(self, request: int) -> None:
+        if self.connections.pop(request, None):
             self.step(Gone(request))

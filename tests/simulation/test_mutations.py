@@ -65,7 +65,7 @@ def test_no_deduplication(monkeypatch):
         return verdict
 
     monkeypatch.setattr(machine, "judge", broken)
-    found_out("applied at most once", policies=EAGER)
+    found_out("applied at most once|a clock goes on by its own push", policies=EAGER)
 
 
 def test_applying_twice(monkeypatch):
@@ -102,6 +102,35 @@ def test_a_contribution_that_goes_with_its_worker(monkeypatch):
 def test_nobody_is_evicted(monkeypatch):
     monkeypatch.setattr(Membership, "expired", lambda self, now: [])
     found_out("the dead are evicted")
+
+
+def test_a_pause_counts_against_the_living(monkeypatch):
+    monkeypatch.setattr(Membership, "paused", lambda self, seconds, now: None)
+    found_out("only the silent are evicted")
+
+
+def test_a_pause_is_given_back_twice(monkeypatch):
+    """To whoever was heard of between the end of the pause and its being noticed."""
+
+    def broken(self, seconds, now):
+        for one in self.live():
+            one.lease_until += seconds
+
+    monkeypatch.setattr(Membership, "paused", broken)
+    found_out("the dead are evicted")
+
+
+def test_a_pause_counts_as_waiting(monkeypatch):
+    monkeypatch.setattr(WaitingRoom, "paused", lambda self, seconds, now: None)
+    found_out("a wait lasts as long as was asked for", seeds=600)
+
+
+def test_evicting_who_is_parked(monkeypatch):
+    def broken(self, request, incarnation, now):
+        self.renew(incarnation, now)
+
+    monkeypatch.setattr(Membership, "asks", broken)
+    found_out("only the silent are evicted", seeds=600)
 
 
 def test_the_dead_hold_the_minimum(monkeypatch):

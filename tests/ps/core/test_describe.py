@@ -37,7 +37,7 @@ def test_status_answers_why_am_i_waiting_and_for_whom(serve):
     assert of(status, "w0") == {
         "rank": "w0",
         "incarnation": 1,
-        "lease_left_seconds": 6.0,
+        "lease_left_seconds": 10.0,
         "groups": {
             "default": {
                 "clock": 1,
@@ -48,6 +48,7 @@ def test_status_answers_why_am_i_waiting_and_for_whom(serve):
         },
     }
     assert of(status, "w1")["groups"]["default"]["state"] == "computing"
+    assert of(status, "w1")["lease_left_seconds"] == 6.0
     assert of(status, "w2")["groups"]["default"]["state"] == "idle"
 
 

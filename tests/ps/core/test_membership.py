@@ -91,6 +91,40 @@ def test_a_lease_is_renewed_and_never_shortened(membership):
     assert membership.expired(17.0) == [one]
 
 
+def test_a_life_with_an_open_request_is_not_silent(membership):
+    one = membership.begin("w0", "a", 0.0)
+    membership.asks(1, one, 1.0)
+    membership.asks(2, one, 2.0)
+    assert membership.expired(1000.0) == []
+    membership.answered(1, 1000.0)
+    membership.answered(1, 1001.0)
+    assert membership.expired(2000.0) == []
+    membership.answered(2, 2000.0)
+    assert membership.expired(2009.9) == []
+    assert membership.expired(2010.0) == [one]
+
+
+def test_a_pause_moves_a_lease_and_makes_it_no_longer_than_a_whole_one(membership):
+    old = membership.begin("w0", "a", 0.0)
+    renewed = membership.begin("w1", "a", 0.0)
+    membership.renew(renewed, 104.0)
+    membership.paused(100.0, 105.0)
+    assert membership.expired(109.9) == []
+    assert membership.expired(110.0) == [old]
+    assert membership.expired(115.0) == [old, renewed]
+
+
+@pytest.mark.parametrize("pauses", [1, 10, 1000])
+def test_pauses_keep_the_dead_alive_for_their_own_time_and_no_longer(membership, pauses):
+    one = membership.begin("w0", "a", 0.0)
+    now = 0.0
+    for _ in range(pauses):
+        now += 0.25
+        membership.paused(0.25, now)
+    assert membership.expired(now + 9.9) == []
+    assert membership.expired(now + 10.0) == [one]
+
+
 @pytest.mark.parametrize(
     ("reason", "code"),
     [

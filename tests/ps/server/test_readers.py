@@ -82,6 +82,16 @@ class TestReaders:
         assert closed == [1]
         assert len(lent) == 3
 
+    def test_a_pause_of_the_server_is_not_their_fault(self, some, closed):
+        _lent = some.lend("default", version(1), None)
+        some.paused(50.0, now=60.0)  # of those without a deadline there is nothing to move
+        some.press("default", 2, now=100.0)
+        some.paused(50.0, now=155.0)
+        some.close_late(155.0 + DEADLINE_SECONDS - 5.1)
+        assert closed == []
+        some.close_late(155.0 + DEADLINE_SECONDS - 5.0)
+        assert closed == [1]
+
     def test_one_without_a_connection_any_more(self, some, closed):
         _lent = some.lend("default", version(1), None)
         some.press("default", 2, now=0.0)

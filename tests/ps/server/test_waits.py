@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from leeway.protocol.requests import Barrier, Join, Leave, Offer, Pull, Push, SetPolicy, UpdateKind
 from leeway.protocol.requests import Life as Named
 from leeway.ps.core.effects import Answered, Apply, Ended, Initialize
-from leeway.ps.core.events import Asked, Gone, Published, Tick
+from leeway.ps.core.events import Asked, Gone, Paused, Published, Tick
 from leeway.ps.core.machine import GroupSettings, Machine, Settings
 from leeway.ps.server.waits import Waits
 from tests.properties.schedule import SPECS, Both, Move
@@ -203,6 +203,21 @@ def test_readers_and_barriers_are_no_waits():
     assert set(run.waited().values()) == set(run.held().values()) == {0}
 
 
+def test_time_in_which_the_server_did_not_run_is_charged_to_nobody():
+    run = Run("ssp", 0, workers=("w0", "w1"))
+    run.pull("w0")
+    run.push("w0")
+    run.now += 2.0
+    run.now += 60.0
+    run.happen(Paused(60.0))
+    assert run.waited()["w0"] == run.held()["w1"] == 2
+    run.now += 1.0
+    run.pull("w1")
+    run.push("w1")
+    assert run.waited()["w0"] == run.held()["w1"] == 3
+    assert run.waited()["w1"] == run.held()["w0"] == 0
+
+
 class Dumb(Both):
     """Adds up the time between any two events for everybody who waits in it, or is waited for."""
 
@@ -216,13 +231,18 @@ class Dumb(Both):
         self.waiting, self.waited_for = set(), set()
         self.before = self.now
 
+    def pause(self, rank, n):
+        """Nothing is taken in the middle of it: what has ended by then has been counted."""
+        super().pause(rank, n - n % 2)
+
     def _event(self, event, tell_oracle):
         if self.waits._machine is not self.machine:  # restarted: what is counted begins anew
             self.begin()
         step = self.machine.step
         for sums, ranks in ((self.waited, self.waiting), (self.held, self.waited_for)):
             for rank in ranks:
-                sums[rank] = sums.get(rank, 0.0) + self.now - self.before
+                if not isinstance(event, Paused):
+                    sums[rank] = sums.get(rank, 0.0) + self.now - self.before
         self.before = self.now
 
         def seen(event, now):
