@@ -1,12 +1,12 @@
-"""Time in which the server did not run: its process was stopped, its machine suspended, or its loop busy with one thing.
+"""Time in which the server did not run: its process was stopped, its machine suspended, its loop busy with one thing.
 
-The one rule: what a pause takes away is given back, and no more. Whatever the pauses, a turn of the ticker counts as one
-period at least, so the dead are evicted after as many turns as their lease has periods, and one.
+The one rule: what a pause takes away is given back, and no more. Whatever the pauses, a turn of the ticker counts as
+one period at least, so the dead are evicted after as many turns as their lease has periods, and one.
 
 It is measured on the clock that the deadlines go by, CLOCK_MONOTONIC, by how late things are that should have happened
-long ago. While a process is stopped (SIGSTOP, a debugger, a frozen container, a paused virtual machine) that clock goes
-on, and the pause is found. While a Linux machine sleeps the clock stands still, and the deadlines with it: then there is
-nothing to be given back, and nothing is found.
+long ago. While a process is stopped (SIGSTOP, a debugger, a frozen container, a virtual machine that is moved) that
+clock goes on, and the pause is found. While a Linux machine sleeps the clock stands still, and the deadlines with it:
+then there is nothing to be given back, and nothing is found.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TOLERATED_SECONDS = TICK_SECONDS
 
 
 class Pauses:
-    """Tell it of each turn of the ticker and of each event; it finds nothing before the first turn. Times in seconds."""
+    """Tell it of each turn of the ticker and of each event. Before the first turn it finds nothing. Times in seconds."""
 
     def __init__(self) -> None:
         self._turn_at: float | None = None

@@ -5,8 +5,9 @@ events' times; the set of those who are waited for is taken from the machine (`G
 depends on has changed while somebody waits, and a worker that has pushed is taken out by itself.
 
 A worker waits from the moment its pull is parked (of a push-pull: the pull behind the push) until that is answered, its
-asker is gone, or its life ends; time in which the server did not run is no part of it. It is waited for while a pull of another live worker waits for a push of it; of several
-each one counts that time. Pulls of readers and arrivals at named barriers are no waits here.
+asker is gone, or its life ends; time in which the server did not run is no part of it. It is waited for while a pull of
+another live worker waits for a push of it; of several each one counts that time. Pulls of readers and arrivals at named
+barriers are no waits here.
 """
 
 from __future__ import annotations
