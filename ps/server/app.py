@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import structlog
 from aiohttp import hdrs, web
 
-from leeway.errors import WireError
+from leeway.errors import MalformedRequest, WireError
 from leeway.protocol.codes import Code
 from leeway.ps.server import rendering
+from leeway.ps.server.connection import NO_ROUTE, Runner, close_after_upgrade
 from leeway.ps.server.handlers import Handlers
 
 if TYPE_CHECKING:
@@ -40,13 +41,16 @@ def application(runtime: Runtime, saving: Saving, max_body_bytes: int) -> web.Ap
     handlers = Handlers(runtime, saving, max_body_bytes)
     app.add_routes(handlers.table())
     app.on_shutdown.append(handlers.events.hurry)
+    app.on_response_prepare.append(close_after_upgrade)
     return app
 
 
-def runner(app: web.Application) -> web.AppRunner:
+def runner(app: web.Application, runtime: Runtime) -> web.AppRunner:
     """Handlers are cancelled when their client goes away: a parked pull of nobody is forgotten."""
-    return web.AppRunner(
+    return Runner(
         app,
+        runtime.metrics,
+        runtime.machine.settings.lease_seconds,
         access_log=None,
         handler_cancellation=True,
         auto_decompress=False,
@@ -70,19 +74,27 @@ def _observed(metrics: ServerMetrics) -> Middleware:
         except web.HTTPException as error:
             refusal = _known(error, request)
             headers = {name: value for name, value in error.headers.items() if name == hdrs.ALLOW}
-        except (asyncio.CancelledError, ConnectionError, web.RequestPayloadError):
+        except web.RequestPayloadError as error:
+            if request.transport is None or request.transport.is_closing():
+                raise
+            refusal = MalformedRequest(f"the body is not as its headers say: {' '.join(str(error).split())[:200]}")
+            headers = {hdrs.CONNECTION: "close"}  # where the next request would begin is not known
+        except (asyncio.CancelledError, ConnectionError):
             raise  # the client is gone, there is nobody to answer
         except Exception:
             log.exception("a handler failed", method=request.method, path=request.path)
             refusal = WireError(Code.INTERNAL, "the server failed on this request; its log says why")
         metrics.refused(route, refusal.code)
-        return rendering.problem(refusal, headers)
+        response = rendering.problem(refusal, headers)
+        if hdrs.CONNECTION in headers:
+            response.force_close()
+        return response
 
     @web.middleware
     async def observed(request: web.Request, handler: Handler) -> web.StreamResponse:
         began = time.perf_counter()
         resource = request.match_info.route.resource
-        route = resource.canonical if resource is not None else "unknown"
+        route = resource.canonical if resource is not None else NO_ROUTE
         response = await answer(request, handler, route)
         metrics.answered(route, request.method, response.status, time.perf_counter() - began)
         metrics.received(route, request.content.total_bytes)

@@ -120,7 +120,7 @@ class _Server:
                 runtime, saving = self._build(stack)
                 if config.init is not None:
                     await offer_initial(runtime, config.init)
-                app = runner(application(runtime, saving, config.max_body_bytes))
+                app = runner(application(runtime, saving, config.max_body_bytes), runtime)
                 stack.push_async_callback(app.cleanup)
                 await app.setup()
                 address = await _listen(app, config.host, config.port)

@@ -20,7 +20,7 @@ TOLERATED_SECONDS = TICK_SECONDS
 
 
 class Pauses:
-    """Tell it of each turn of the ticker and of each event. Before the first turn it finds nothing. Times in seconds."""
+    """Tell it of each turn of the ticker, and of each event. Before the first turn it finds nothing. In seconds."""
 
     def __init__(self) -> None:
         self._turn_at: float | None = None

@@ -35,7 +35,7 @@ def train(url, rank, slow_seconds):
 
 
 def test_a_stopped_server_evicts_nobody(commands):
-    """The workers' heartbeats lie in its sockets when it goes on; under `sync` the quick one's parked pull waits too."""
+    """Their heartbeats lie in its sockets when it goes on; under `sync` the quick one's parked pull waits too."""
     flags = ("--mode", "sync", "--workers", 2, "--lease", LEASE_SECONDS, "--history", "history.jsonl", "--until", 200)
     server = commands.serve(*flags)
     with ThreadPoolExecutor(2) as threads:

@@ -34,7 +34,8 @@ class Clock:
 class Server:
     """A server in this loop: what came out of `lifecycle`, and requests to it over real sockets."""
 
-    def __init__(self, runtime, clock, host, port):
+    def __init__(self, runtime, clock, host, port, app):
+        self._app = app
         self.runtime, self.clock = runtime, clock
         self.host, self.port = host, port
         self.url = f"http://{host}:{port}"
@@ -42,6 +43,10 @@ class Server:
     @property
     def pool(self):
         return self.runtime._pool
+
+    def connections(self):
+        """The transports of the accepted connections."""
+        return [connection.transport for connection in self._app.server.connections]
 
     def connect(self, *, small=False):
         return rawclient.connect(self.host, self.port, small=small)
@@ -116,12 +121,12 @@ async def serve(**settings):
     async with contextlib.AsyncExitStack() as stack:
         runtime, saving = lifecycle._Server(config)._build(stack)
         runtime._clock = clock = Clock()
-        app = runner(application(runtime, saving, config.max_body_bytes))
+        app = runner(application(runtime, saving, config.max_body_bytes), runtime)
         await app.setup()
         address = await lifecycle._listen(app, config.host, config.port)
         host, _, port = address.removeprefix("http://").rpartition(":")
         try:
-            yield Server(runtime, clock, host, int(port))
+            yield Server(runtime, clock, host, int(port), app)
         finally:
             runtime.stop()
             await app.cleanup()

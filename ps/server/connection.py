@@ -1,0 +1,165 @@
+"""One connection of a client: what is not HTTP, who goes away in the middle, and when the other side counts as gone.
+
+The one rule: whatever comes in is answered with a problem document where the connection allows, and is counted; it is
+never worth a traceback, since it is not our failure.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import socket
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from aiohttp import hdrs, web
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.web_protocol import _ErrInfo
+
+from leeway.errors import MalformedRequest
+from leeway.ps.server import rendering
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Iterator
+
+    from leeway.ps.observability.metrics import ServerMetrics
+
+# Requests that never came to a route, in the metrics.
+NO_ROUTE = "unknown"
+
+# What the parser says of a request goes on over several lines, with a copy of what it stumbled over.
+_MAX_COMPLAINT = 200
+
+# Probes of an idle connection that go unanswered before it counts as lost, where the platform has no time for that.
+_PROBES = 3
+
+# What a handler meets when its client is gone, or has stopped making sense in the middle of a body.
+_GONE = (ConnectionError, web.RequestPayloadError)
+
+_log = structlog.get_logger("ps.http")
+
+
+def options(lease_seconds: float) -> Iterator[tuple[int, int, int]]:
+    """The socket options by which a half-open connection is noticed: (level, option, value), what the platform has.
+
+    A worker whose cable was pulled must not live on its parked request: its connection is lost when it has
+    acknowledged nothing for one lease, whether something was sent to it or it was only probed.
+    """
+    lease_milliseconds = max(1, round(lease_seconds * 1000))
+    # The kernel probes in whole seconds.
+    probe_seconds = max(1, math.floor(lease_seconds / _PROBES))
+    yield socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1
+    for name, value in (
+        ("TCP_KEEPIDLE", probe_seconds),
+        ("TCP_KEEPINTVL", probe_seconds),
+        ("TCP_KEEPCNT", _PROBES),
+        ("TCP_USER_TIMEOUT", lease_milliseconds),
+    ):
+        if hasattr(socket, name):
+            yield socket.IPPROTO_TCP, getattr(socket, name), value
+
+
+class Connection(web.RequestHandler):
+    """`metrics`: where refusals are counted. `socket_options`: set on the socket, see `options`."""
+
+    __slots__ = ("_metrics", "_socket_options")
+
+    def __init__(
+        self, server: web.Server, metrics: ServerMetrics, socket_options: tuple[tuple[int, int, int], ...], **more: Any
+    ) -> None:
+        super().__init__(server, **more)
+        self._metrics = metrics
+        self._socket_options = socket_options
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        connected = transport.get_extra_info("socket")
+        # The other side may be gone already.
+        with contextlib.suppress(OSError):
+            for option in self._socket_options:
+                connected.setsockopt(*option)
+        super().connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._messages and isinstance(self._messages[-1][0], _ErrInfo):
+            # aiohttp tells nobody that the body before it (a bad chunk) will never end: its handler would wait for ever.
+            begun = (
+                self._messages[-2][1] if len(self._messages) > 1 else getattr(self._current_request, "content", None)
+            )
+            if begun is not None and not begun.is_eof():
+                begun.set_exception(web.RequestPayloadError(self._messages[-1][0].message))
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """What the parser has refused, or what came out of a handler: for the most part a client that is gone."""
+        if isinstance(exc, _GONE):
+            _log.debug("a client went away", remote=request.remote, error=repr(exc))
+            raise ConnectionError("the client is gone") from None
+        if not isinstance(exc, HttpProcessingError) or message is None:
+            return super().handle_error(request, status, exc, message)
+        complaint = " ".join(message.split())[:_MAX_COMPLAINT].rstrip(" ^")
+        _log.debug("not HTTP", remote=request.remote, error=complaint)
+        refusal = MalformedRequest(f"this is not HTTP as it is taken here: {complaint}")
+        self._metrics.refused(NO_ROUTE, refusal.code)
+        self._metrics.answered(NO_ROUTE, request.method, refusal.status, 0.0)
+        response = rendering.problem(refusal)
+        response.force_close()
+        return response
+
+    def log_exception(self, *args: Any, **facts: Any) -> None:
+        """What aiohttp shows with its traceback, unless it is a client that went away."""
+        error = facts.get("exc_info")
+        if isinstance(error, _GONE):
+            _log.debug("a client went away", error=repr(error))
+        else:
+            super().log_exception(*args, **facts)
+
+
+class _Server(web.Server):
+    """Makes a `Connection` of ours for each one that is accepted."""
+
+    def __init__(self, like: web.Server, metrics: ServerMetrics, lease_seconds: float) -> None:
+        super().__init__(
+            like.request_handler,
+            request_factory=like.request_factory,
+            handler_cancellation=like.handler_cancellation,
+            loop=like._loop,
+            **like._kwargs,
+        )
+        self._metrics = metrics
+        self._socket_options = tuple(options(lease_seconds))
+
+    def __call__(self) -> web.RequestHandler:
+        return Connection(self, self._metrics, self._socket_options, loop=self._loop, **self._kwargs)
+
+
+class Runner(web.AppRunner):
+    """An `AppRunner` whose connections are ours. aiohttp has no public place for that: `_make_server` is it."""
+
+    __slots__ = ("_lease_seconds", "_metrics")
+
+    def __init__(self, app: web.Application, metrics: ServerMetrics, lease_seconds: float, **more: Any) -> None:
+        super().__init__(app, **more)
+        self._metrics = metrics
+        self._lease_seconds = lease_seconds
+
+    async def _make_server(self) -> web.Server:
+        return _Server(await super()._make_server(), self._metrics, self._lease_seconds)
+
+
+async def close_after_upgrade(request: web.Request, response: web.StreamResponse) -> None:
+    """Answer a request that offers another protocol (`Upgrade: h2c`) as plain HTTP/1.1, and close.
+
+    aiohttp's parser stops behind such a request and loses what came with it in the same piece. Told to be closed, the
+    connection's other side knows that nothing behind this request was taken, and asks again. For websockets the parser
+    keeps the rest.
+    """
+    if request.headers.get(hdrs.UPGRADE, "websocket").lower() != "websocket":
+        response.headers[hdrs.CONNECTION] = "close"
+        response.force_close()
