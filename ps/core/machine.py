@@ -366,7 +366,7 @@ class Machine:
         self._emit(Answered(request, state))
 
     def _stopping(self) -> Refused:
-        return refuse(Code.STOPPING, "the server is stopping; its state is saved, ask again when it is back")
+        return refuse(Code.STOPPING, "the server is stopping; ask again when it is back")
 
     def _unknown_group(self, name: str) -> Refused:
         return refuse(Code.UNKNOWN_GROUP, f"there is no group {name!r}; this server has {', '.join(self.groups)}")

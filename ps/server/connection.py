@@ -83,10 +83,10 @@ class Connection(web.RequestHandler):
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if self._messages and isinstance(self._messages[-1][0], _ErrInfo):
-            # aiohttp tells nobody that the body before it (a bad chunk) will never end: its handler would wait for ever.
-            begun = (
-                self._messages[-2][1] if len(self._messages) > 1 else getattr(self._current_request, "content", None)
-            )
+            # aiohttp tells nobody that the body before it (a bad chunk) will not end: its handler would wait for ever.
+            begun = self._current_request.content if self._current_request is not None else None
+            if len(self._messages) > 1:
+                begun = self._messages[-2][1]
             if begun is not None and not begun.is_eof():
                 begun.set_exception(web.RequestPayloadError(self._messages[-1][0].message))
 

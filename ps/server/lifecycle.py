@@ -31,7 +31,7 @@ from leeway.ps.server.app import application, runner
 from leeway.ps.server.history import History, plain
 from leeway.ps.server.pauses import TICK_SECONDS
 from leeway.ps.server.runtime import Runtime
-from leeway.ps.server.saving import Saving, offer_initial
+from leeway.ps.server.saving import Kept, Saving, offer_initial
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -184,9 +184,9 @@ class _Server:
             task.cancel()
         if runtime.failed.done():
             return 1
-        saved = await saving.finish()
-        self._log.info("stopped", finished=runtime.machine.finished, saved=saved)
-        return 0 if saved else 1
+        kept = await saving.finish()
+        self._log.info("stopped", finished=runtime.machine.finished, saved=kept is Kept.SAVED, detail=str(kept))
+        return 1 if kept is Kept.FAILED else 0
 
 
 async def _listen(app: web.AppRunner, host: str, port: int) -> str:

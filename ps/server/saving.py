@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,15 @@ if TYPE_CHECKING:
     from leeway.ps.config import ServerConfig
     from leeway.ps.core.machine import Settings
     from leeway.ps.server.runtime import Runtime
+
+
+class Kept(StrEnum):
+    """What has become of the state when the server stops, in words for its last line."""
+
+    SAVED = "the state is saved"
+    NOTHING = "there was nothing to save"
+    NOWHERE = "nothing is kept: there is no --state-dir"
+    FAILED = "the state could not be saved"
 
 
 class Saving:
@@ -101,20 +111,20 @@ class Saving:
         path = await self._save(why)
         return {"checkpoint": path.name, "bytes": path.stat().st_size, "why": why}
 
-    async def finish(self) -> bool:
-        """The last checkpoint of a clean stop. Returns whether the state is safe, or need not be."""
+    async def finish(self) -> Kept:
+        """The last checkpoint of a clean stop. Returns what has become of the state."""
         if self._periodic is not None:
             await asyncio.wait([self._periodic])
-        if self._directory is None:
-            return True
         assert self._runtime is not None
         if not any(group.decided for group in self._runtime.machine.groups.values()):
-            return True
+            return Kept.NOTHING
+        if self._directory is None:
+            return Kept.NOWHERE
         try:
             self._directory.finish_clean(await self._save("stop"))
         except WireError:
-            return False
-        return True
+            return Kept.FAILED
+        return Kept.SAVED
 
     def listing(self) -> list[dict[str, Any]]:
         """The checkpoints there are, the oldest first; `time` in seconds since 1970."""

@@ -17,7 +17,7 @@ from leeway.ps.server.connection import options
 from tests import linux
 from tests.end_to_end.commands import Commands
 from tests.load import tunnel
-from tests.ps.server.rawclient import FRAME, Worker, frame
+from tests.ps.server.rawclient import FRAME, Worker
 from tests.ps.server.serving import serve
 from tests.ps.server.test_lifecycle import run as run
 
@@ -134,7 +134,7 @@ async def test_resets_and_nonsense_leave_no_line_in_the_log(run):
         HEAD.replace(b"/livez", b"/v1/events") + b"\r\n",
         HEAD.replace(b"/livez", b"/v1/params?min_version=9") + b"Prefer: wait=60\r\n\r\n",
     ]
-    for round_ in range(12):
+    for round_ in range(5):
         for request in requests:
             async with server.connect(small=True) as connection:
                 await connection.send(request)

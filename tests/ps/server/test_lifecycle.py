@@ -109,6 +109,24 @@ async def refused(*arguments):
 
 
 class TestStop:
+    @pytest.mark.parametrize(
+        ("flags", "offered", "saved", "detail"),
+        [
+            (["--state-dir", "{tmp}/state"], True, True, "the state is saved"),
+            (["--state-dir", "{tmp}/state"], False, False, "there was nothing to save"),
+            ([], True, False, "nothing is kept: there is no --state-dir"),
+            ([], False, False, "there was nothing to save"),
+        ],
+    )
+    async def test_the_last_line_says_what_is_kept(self, run, tmp_path, flags, offered, saved, detail):
+        server = await run("--log-format", "json", *(flag.format(tmp=tmp_path) for flag in flags))
+        if offered:
+            await server.offer({"weight": np.ones(3, np.float32)})
+        server.process.send_signal(signal.SIGTERM)
+        code, said = await server.ended()
+        last = json.loads(said.splitlines()[-1])
+        assert (code, last["event"], last["saved"], last["detail"]) == (0, "stopped", saved, detail)
+
     async def test_parked_requests_are_answered_the_state_is_saved_and_the_code_is_0(self, run, tmp_path):
         server = await run("--mode", "ssp", "--staleness", "0", "--state-dir", tmp_path / "state")
         await server.offer({"weight": np.ones(3, np.float32)})
