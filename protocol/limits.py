@@ -63,6 +63,14 @@ MAX_SESSION_LENGTH = 64
 # Figures a worker reports with a push (loss, accuracy, ...).
 MAX_REPORTED_METRICS = 32
 
+# Bytes of a figure's name in UTF-8. `validation/accuracy-top-5` has 25. Longer names, and those that cannot be printed,
+# are left out; the update is applied all the same.
+MAX_METRIC_NAME_BYTES = 64
+
+# Different names of figures at once, over all live workers. A name costs a series of metrics for each worker. What is
+# beyond is left out likewise, until others are no longer reported.
+MAX_METRIC_NAMES = 64
+
 # Seconds of a part of an iteration, as a worker reports them: a year. What is longer is a mistake of its clock, and
 # would stretch every drawing of the run.
 MAX_STEP_SECONDS = 31_536_000.0
@@ -72,6 +80,14 @@ MAX_STEP_TIMES = 16
 
 # Ranks named in "waiting for"; the count in words goes on.
 MAX_NAMED_WAITERS = 64
+
+# Workers listed in the status, divided by the number of groups. Of a worker a person reads a line; the count goes on.
+# A row has up to 13 KB: `MAX_NAMED_WAITERS` ranks that it waits for, and `MAX_REPORTED_METRICS` figures.
+MAX_STATUS_ROWS = 1024
+
+# So large `/v1/status` can become, with everything at its limits. It is made on the event loop, for each viewer's
+# messages too: what has no bound here can stop a server.
+MAX_STATUS_BYTES = 16 * 1024 * 1024
 
 # The largest staleness bound in clocks. Beyond it, say async.
 MAX_STALENESS = 1_000_000

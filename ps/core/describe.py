@@ -5,8 +5,10 @@ The one rule: it answers "why am I waiting, and for whom?" from the same decisio
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from leeway.protocol import limits
 from leeway.ps.core.rounds import RoundState
 
 if TYPE_CHECKING:
@@ -16,14 +18,20 @@ if TYPE_CHECKING:
 
 
 def status(machine: Machine, now: float) -> dict[str, Any]:
-    """Everything about the run that a person may ask, JSON-ready. Clocks in iterations, times in seconds."""
+    """Everything about the run that a person may ask, JSON-ready. Clocks in iterations, times in seconds.
+
+    `workers` are the live ones in natural order, as many as `MAX_STATUS_ROWS` has room for; `live_workers` counts all.
+    """
+    live = machine.membership.live()
+    most = limits.MAX_STATUS_ROWS // len(machine.groups)
     return {
         "epoch": machine.epoch,
         "until": machine.settings.until,
         "stopping": machine.stopping,
         "finished": machine.finished,
         "groups": {name: _group(group) for name, group in machine.groups.items()},
-        "workers": [_worker(machine, member, now) for member in machine.membership.live()],
+        "live_workers": len(live),
+        "workers": [_worker(machine, member, now) for member in live[:most]],
         "barriers": machine.barriers.generations(),
     }
 
@@ -37,7 +45,7 @@ def _group(group: Group) -> dict[str, Any]:
         "round": {
             "number": group.rounds.number,
             "state": str(group.rounds.state),
-            "waits_for": list(group.rounds.missing),
+            "waits_for": list(islice(group.rounds.missing, limits.MAX_NAMED_WAITERS)),
         },
         "readers_waiting": len(group.waiting) - sum(1 for one in group.roster if group.waiting.of(one)),
     }

@@ -120,6 +120,10 @@ BARRIER_HELD_SECONDS: Final = _counter(
 REPORTED: Final = _gauge(
     "reported", "What a live worker told with its last push, the loss for example.", "rank", "figure"
 )
+FIGURES_LEFT_OUT: Final = _counter(
+    "figures_left_out_total",
+    "Reported figures that are not shown, because their names are too long or too many; their updates are applied.",
+)
 WORKERS: Final = _gauge("workers", "Live workers by what they do.", "group", "state")
 
 JOINS: Final = _counter("joins_total", "Lives of workers that began.")
@@ -192,4 +196,5 @@ CATALOGUE: Final = (
     CHECKPOINT_SECONDS,
     EVENT_LOOP_LAG_SECONDS,
     PAUSED_SECONDS,
+    FIGURES_LEFT_OUT,
 )

@@ -221,6 +221,9 @@ class ServerMetrics:
     def event_loop_lagged(self, seconds: float) -> None:
         self._histograms[catalogue.EVENT_LOOP_LAG_SECONDS].observe(seconds)
 
+    def left_out(self, count: int) -> None:
+        self._counters[catalogue.FIGURES_LEFT_OUT].inc(count)
+
     def paused(self, seconds: float) -> None:
         self._counters[catalogue.PAUSED_SECONDS].inc(seconds)
 

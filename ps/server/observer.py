@@ -5,13 +5,12 @@ The one rule: it only looks. Nothing here changes what is decided or when it is 
 
 from __future__ import annotations
 
-import math
 import time
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from leeway.protocol import routes
+from leeway.protocol import limits, routes
 from leeway.protocol.reasons import Reason
 from leeway.protocol.release import __version__
 from leeway.protocol.replies import Disposition, Granted, NotYet, Pushed, PushPulled, Refused
@@ -24,6 +23,7 @@ from leeway.ps.observability.curve import Progress, mean_figures
 from leeway.ps.observability.decision_log import Kind
 from leeway.ps.observability.logs import OnChange
 from leeway.ps.observability.metrics import GroupView, WorkerState, WorkerView
+from leeway.ps.server.reported import Reported
 from leeway.ps.server.tallies import Tally
 from leeway.ps.server.waits import Waits
 
@@ -72,8 +72,7 @@ class Observer:
         self._log = structlog.get_logger("ps")
         # Why a worker waits is told once per life and reason: under `sync` it changes twice in every round.
         self._new = OnChange()
-        # The figures that each live worker reported with its last push.
-        self._reported: dict[str, dict[str, float | None]] = {}
+        self._reported = Reported()
         self._tallies = {name: Tally() for name in machine.groups}
         # Since when each round is open; one that was saved open is so since the start.
         groups = machine.groups.items()
@@ -108,9 +107,14 @@ class Observer:
                     if number == request and waiting and waiting.pushed:
                         accepted = self._count(push.group, waiting.pushed)
         if accepted and push.metrics:
-            # JSON has no NaN: a loss that has diverged is shown as null.
-            shown = {name: value if math.isfinite(value) else None for name, value in push.metrics.items()}
-            self._reported[push.life.rank] = shown
+            self._report(push.life.rank, push.metrics)
+
+    def _report(self, rank: str, figures: Mapping[str, float]) -> None:
+        if left_out := self._reported.take(rank, figures):
+            self._metrics.left_out(len(left_out))
+            if self._new("figures left out", True):
+                most = f"at most {limits.MAX_METRIC_NAMES} names at once, of {limits.MAX_METRIC_NAME_BYTES} bytes each"
+                self._log.warning("figures left out", rank=rank, name=left_out[0][:80], detail=f"{most}; said once")
 
     def _decided(self, effect: Effect, now: float) -> None:
         match effect:
@@ -124,7 +128,7 @@ class Observer:
                 self._decisions.add(Kind.JOINED, f"life {incarnation} of this rank", rank=rank)
             case Ended(rank, incarnation, reason, detail):
                 self._metrics.departed(reason)
-                self._reported.pop(rank, None)
+                self._reported.forget(rank)
                 log = self._log.info if reason is Reason.LEFT else self._log.warning
                 log("ended", rank=rank, incarnation=incarnation, reason=str(reason), detail=detail)
                 self._decisions.add(Kind.ENDED, detail, rank=rank, reason=str(reason))
@@ -197,7 +201,7 @@ class Observer:
         told = describe.status(self._machine, now)
         for worker in told["workers"]:
             rank = worker["rank"]
-            worker["reported"] = self._reported.get(rank, {})
+            worker["reported"] = dict(self._reported.of(rank))
             for name, progress in worker["groups"].items():
                 progress["waiting_seconds"] = round(self._waits.waiting_seconds(name, rank, now), 6)
                 progress["held_seconds"] = round(self._waits.held_seconds(name, rank, now), 6)
@@ -216,7 +220,7 @@ class Observer:
                 group.published,
                 self._tallies[name].updates,
                 group.min_clock,
-                mean_figures(self._reported.get(one.rank, {}) for one in group.roster),
+                mean_figures(self._reported.of(one.rank) for one in group.roster),
             )
             for name, group in self._machine.groups.items()
         }
@@ -241,7 +245,7 @@ class Observer:
                     state=WorkerState.WAITING if group.waiting.of(member) else WorkerState.COMPUTING,
                     waiting_seconds=self._waits.waiting_seconds(name, member.rank, now),
                     held_seconds=self._waits.held_seconds(name, member.rank, now),
-                    reported=self._reported.get(member.rank, {}),
+                    reported=self._reported.of(member.rank),
                 )
                 for member in group.roster
             ],
