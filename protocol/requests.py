@@ -97,7 +97,7 @@ class Leave:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """Renew the lease while a long step computes or a pull is parked."""
+    """Renew the lease while a long step computes."""
 
     life: Life
 
