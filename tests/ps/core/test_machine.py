@@ -5,7 +5,7 @@ import pytest
 from leeway.protocol import limits
 from leeway.protocol.codes import Code
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import Departed, LastPush, Offered, Passed, Renewed
+from leeway.protocol.replies import Departed, LastPush, NotYet, Offered, Passed, Renewed
 from leeway.protocol.requests import (
     Barrier,
     Heartbeat,
@@ -21,7 +21,7 @@ from leeway.protocol.requests import (
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.ps.core.deduplication import Fresh
 from leeway.ps.core.effects import Answered, Began, Drop, Ended, Finished, Initialize
-from leeway.ps.core.events import Asked, Heard, Stop
+from leeway.ps.core.events import Asked, Gone, Heard, Paused, Stop
 from leeway.ps.core.machine import GroupSettings, Machine, Settings
 
 GROUPS = (GroupSettings("ssp", 0, "a", ("a.*",)), GroupSettings("sync", None, "b", ("b.*",)))
@@ -186,6 +186,51 @@ def test_a_hung_iteration_is_eviction_too(serve):
 
 
 # Pushes.
+
+
+def test_a_pause_moves_every_deadline_and_judges_nobody(serve):
+    server = serve("ssp", 0, workers=2, lease_seconds=10.0, max_iteration_seconds=15.0)
+    server.offer()
+    w0, w1 = server.join("w0"), server.join("w1")
+    server.pull(w1)
+    server.walk(w0)
+    pull = server.send(Pull(life=w0, clock=1, wait_seconds=12.0))
+    arrival = server.send(Barrier(w0, "b", 0, wait_seconds=13.0))
+    server.now += 100.0
+    assert server.step(Paused(100.0)) == []
+    server.tick(9.9)
+    server.ask(Heartbeat(w1))
+    assert server.replies.keys().isdisjoint({pull, arrival})
+    server.tick(2.1)
+    assert isinstance(server.replies[pull], NotYet)
+    server.tick(1.0)
+    assert isinstance(server.replies[arrival], NotYet)
+    assert [effect.reason for effect in server.tick(2.0) if isinstance(effect, Ended)] == [Reason.ITERATION_TOO_LONG]
+
+
+def test_what_began_within_a_pause_has_its_whole_time(serve):
+    server = serve("ssp", 0, lease_seconds=10.0)
+    server.offer()
+    reader = server.send(Pull(min_version=9, wait_seconds=5.0))
+    server.now += 50.0
+    late = server.send(Pull(min_version=9, wait_seconds=5.0))
+    server.now += 50.0
+    server.step(Paused(100.0))
+    server.tick(4.9)
+    assert reader not in server.replies
+    server.tick(0.1)
+    assert isinstance(server.replies[reader], NotYet)
+    assert isinstance(server.replies[late], NotYet)
+
+
+def test_a_lease_runs_from_the_moment_at_which_the_asker_is_gone(serve):
+    server = serve("async", lease_seconds=10.0)
+    w0 = server.join("w0")
+    pull = server.send(Pull(life=w0, wait_seconds=300.0))
+    assert server.tick(100.0) == []
+    server.step(Gone(pull))
+    assert server.tick(9.9) == []
+    assert [effect.reason for effect in server.tick(0.1) if isinstance(effect, Ended)] == [Reason.LEASE_EXPIRED]
 
 
 def test_a_push_can_be_judged_before_its_tensors_are_looked_at(serve):
