@@ -93,7 +93,7 @@ SECTIONS: Final = {
             "Under ssp: iterations that a worker may be ahead of the slowest.",
             metavar="N",
         ),
-        Setting("--workers", int, "Workers to wait for before round 0 of sync opens.", metavar="N"),
+        Setting("--workers", int, "Workers to wait for before anybody computes.", metavar="N"),
         Setting("--until", int, "Stop when every worker has reached this iteration.", metavar="N"),
         Setting(
             "--lease",

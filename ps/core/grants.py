@@ -1,7 +1,7 @@
 """Whether a pull is answered, and with what.
 
 The one rule: what holds under every policy is judged here (there is something to read, it is new enough, it contains
-the worker's own updates), and only then is the policy asked.
+the worker's own updates, all who begin together have joined), and only then is the policy asked.
 """
 
 from __future__ import annotations
@@ -36,6 +36,12 @@ def judge(group: Group, pull: Pull, member: Incarnation | None) -> Decision:
             Reason.SWITCHING,
             f"round {group.switching_at}, the first under sync, opens when all are there",
             waiting_for=tuple(group.roster.behind(group.switching_at)),
+        )
+    if not group.assembled and not group.policy.gathers:
+        # A gathering policy has a rule of its own, which is stricter: so many must be live at once.
+        return Park(
+            Reason.WAITING_FOR_WORKERS,
+            f"the run begins when {group.workers} workers have joined, {len(group.arrived)} have so far",
         )
     return group.policy.pull(group, member.rank)
 

@@ -76,6 +76,9 @@ class Group:
         self.specs: dict[str, TensorSpec] = {}
         self.schema_closed = False
         self.started = False
+        # The ranks that have ever joined, until `workers` of them have: whether they still live does not matter.
+        self.arrived: set[str] = set()
+        self.assembled = False
         self.decided = 0
         self.published = 0
         self.in_flight: dict[int, InFlight] = {}
@@ -116,6 +119,9 @@ class Group:
         else:
             clock = self.min_clock
         self.roster.enter(member, clock)
+        if not self.assembled:
+            self.arrived.add(member.rank)
+            self.assembled = len(self.arrived) >= self.workers
 
     def exit(self, member: Incarnation, told: Refused) -> None:
         """The life has ended, whatever the way. Accepted pushes stay; staged parts and parked pulls do not."""
@@ -328,6 +334,7 @@ class Group:
             self.rounds.state,
             self.rounds.number,
             bool(self.specs),
+            self.assembled,
         )
         if seen == self._settled:
             return

@@ -63,6 +63,8 @@ def _save_group(group: Group, bodies: list[int]) -> dict[str, Any]:
         "staleness": policy.staleness,
         "switching_at": group.switching_at,
         "started": group.started,
+        "assembled": group.assembled,
+        "arrived": sorted(group.arrived),
         "schema_closed": group.schema_closed,
         "specs": [spec.to_row() for spec in group.specs.values()],
         "round": rounds.number if is_open else rounds.next_number,
@@ -125,7 +127,7 @@ def restore(settings: Settings, state: dict[str, Any], bodies: Sequence[int], ep
     machine = Machine(settings, epoch)
     machine.barriers.restore(state["barriers"])
     for name, saved_group in state["groups"].items():
-        _restore_group(machine.groups[name], saved_group, bodies)
+        _restore_group(machine.groups[name], saved_group, bodies, state["ranks"])
     for rank, saved_rank in state["ranks"].items():
         lives = [_restore_life(rank, saved, now + settings.lease_seconds) for saved in saved_rank["lives"]]
         machine.membership.remember(rank, saved_rank["incarnations"], lives)
@@ -138,11 +140,15 @@ def restore(settings: Settings, state: dict[str, Any], bodies: Sequence[int], ep
     return machine
 
 
-def _restore_group(group: Group, saved: dict[str, Any], bodies: Sequence[int]) -> None:
+def _restore_group(group: Group, saved: dict[str, Any], bodies: Sequence[int], ranks: dict[str, Any]) -> None:
     specs = [TensorSpec.read(row) for row in saved["specs"]]
     group.specs = {spec.name: spec for spec in specs}
     group.decided = group.published = saved["version"]
     group.started, group.schema_closed = saved["started"], saved["schema_closed"]
+    # Checkpoints of before this was saved: a run that had begun goes on, for another the ranks speak for themselves.
+    joined = [rank for rank, one in ranks.items() if any(group.name in life["groups"] for life in one["lives"])]
+    group.arrived = set(saved.get("arrived", joined))
+    group.assembled = saved.get("assembled", group.started or len(group.arrived) >= group.workers)
     group.roster = Roster(group.name, saved["min_clock"])
     group.switching_at = saved["switching_at"]
     mode = "async" if group.switching_at is not None else saved["mode"]

@@ -93,7 +93,7 @@ def life_in(event):
 
 
 def test_a_restarted_process_takes_the_rank_from_the_one_before(commands):
-    server = commands.serve("--workers", 2, "--mode", "async", "--until", 200, "--history", "history.jsonl")
+    server = commands.serve("--mode", "async", "--until", 200, "--history", "history.jsonl")
     slow = ("--batch-size", 8, "--slow", 0.05)
     first = commands.work(SMALL, server, "w0", *slow)
     server.version(at_least=5)

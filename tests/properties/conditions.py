@@ -56,6 +56,8 @@ class Conditions(History):
         clock = self.clock(life)
         if self.switching_at is not None:
             return (Reason.SWITCHING, self.behind(self.switching_at)) if clock >= self.switching_at else None
+        if self.mode != "sync" and not self.all_have_joined():
+            return Reason.WAITING_FOR_WORKERS, ()
         if self.mode == "async":
             return None
         if self.mode == "ssp":
@@ -79,6 +81,10 @@ class Conditions(History):
     def step_in_flight(self) -> bool:
         """Whether the step of the last round is being made, under the policy that gathered it."""
         return any(decision.round in self.rounds for decision in self.in_flight())
+
+    def all_have_joined(self) -> bool:
+        """Whether `workers` ranks have joined, be they live or not."""
+        return len({life.rank for life in self.lives}) >= self.workers
 
     def round_may_open(self) -> bool:
         number, live = self.next_round(), self.live()

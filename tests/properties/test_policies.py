@@ -54,9 +54,9 @@ runs = st.fixed_dictionaries(
 )
 
 
-def play(mode, bound, run, moves, *, offered=True):
+def play(mode, bound, run, moves, *, offered=True, joined=RANKS):
     both = Both(mode, bound, **run)
-    both.play([Move("join", who) for who in range(RANKS)])
+    both.play([Move("join", who) for who in range(joined)])
     if offered:
         both.play([Move("offer"), Move("publish")])
     both.play(moves)
@@ -91,6 +91,17 @@ def test_ssp(bound, run, moves):
 )
 def test_switching(policy, run, moves, offered):
     play(*policy, run, moves, offered=offered)
+
+
+@some(200)
+@given(
+    policy=st.sampled_from([("sync", None), ("async", None), ("ssp", 0), ("ssp", 2)]),
+    run=runs,
+    moves=schedules(TRAINING | COMING_AND_GOING | {"policy": 1, "restart": 1, "join": 4}, longest=40),
+    joined=st.integers(0, RANKS - 1),
+)
+def test_beginning_together(policy, run, moves, joined):
+    play(*policy, run, moves, joined=joined)
 
 
 @some(150)

@@ -42,6 +42,8 @@ class Facts:
     """What has become of things, in the history that survives: saved with the server's state, and restored with it."""
 
     lives: dict[str, int] = field(default_factory=dict)
+    # Ranks that have ever joined.
+    joined: set[str] = field(default_factory=set)
     # Each update by its own number (its `samples`): the version it went into.
     applied: dict[int, int] = field(default_factory=dict)
     # (rank, incarnation, clock) -> what was told of that push.
@@ -141,6 +143,7 @@ class Invariants:
             case Began(rank, incarnation):
                 must(rank not in facts.lives, "a rank has one life", rank=rank)
                 facts.lives[rank] = incarnation
+                facts.joined.add(rank)
                 self.heard[rank, incarnation] = now
                 self.fixed = None if self.fixed is None else -1
             case Ended(rank, incarnation, reason):
@@ -264,6 +267,8 @@ class Invariants:
         must(
             granted.clock == clock == asked, "a grant is for the iteration that was asked for", life=life, grant=granted
         )
+        if mode[0] in ("async", "ssp"):
+            must(self._all_have_joined(), "nobody begins before all have joined", life=life)
         lag = clock - min(clocks.values())
         must(granted.lag == lag, "the lag is told as it is", life=life, told=granted.lag, true=lag)
         if mode[0] == "ssp":
@@ -326,12 +331,17 @@ class Invariants:
             must(life in clocks, "the ended do not wait", request=message)
             must(not self._could_go_on(life, clocks, group, policy), "no forgotten waiter", request=message)
 
+    def _all_have_joined(self) -> bool:
+        return len(self.facts.joined) >= self.settings.workers
+
     def _could_go_on(self, life: LifeName, clocks, group, policy) -> bool:
         clock = clocks[life]
         if not group.published or self.facts.own.get(life, 0) > group.published:
             return False
         if policy.switching_at is not None:
             return clock < policy.switching_at
+        if policy.mode != "sync" and not self._all_have_joined():
+            return False
         if policy.mode == "ssp":
             return clock - min(clocks.values()) <= policy.staleness
         if policy.mode == "sync":

@@ -130,11 +130,26 @@ class Simulation:
                 # Whoever was left at the end has died there: somebody has to come and do the last iterations.
                 self.helped = True
                 self._start_after(0.0, self.ranks[0])
+            for rank in self._missed():
+                self.helped = True
+                self._start_after(0.0, rank)
             self.clock.step()
             if self.clock.now > TROUBLE_SECONDS + PATIENCE_SECONDS:
                 states = ", ".join(f"{one.name}: {one.session}" for one in self.processes if one.alive)
                 raise Unfinished(f"not at the end after {self.clock.now:.0f} s: {states}")
         self._check_the_end()
+
+    def _missed(self) -> list[str]:
+        """After a crash with nothing saved a new run waits for all, also for those who were done with the old one."""
+        if self.clock.now <= TROUBLE_SECONDS or self.helped or self.starting or self.machine is None:
+            return []
+        if self.machine.groups["default"].assembled:
+            return []
+        living = {one.rank for one in self.processes if not one.ended}
+        return [rank for rank in self.ranks if rank not in living and not self._is_gone(rank)]
+
+    def _is_gone(self, rank: str) -> bool:
+        return any(one.rank == rank and one.gone for one in self.processes)
 
     def _over(self) -> bool:
         quiet = self.clock.now > TROUBLE_SECONDS and not self.starting and not self.making
@@ -143,7 +158,7 @@ class Simulation:
     def _check_the_end(self) -> None:
         for rank in self.ranks:
             ends = [one.session.ending for one in self.processes if one.rank == rank and one.alive]
-            if Ending.FINISHED not in ends and not any(one.rank == rank and one.gone for one in self.processes):
+            if Ending.FINISHED not in ends and not self._is_gone(rank):
                 raise Unfinished(f"{rank} did not reach the end: {ends}")
         facts = self.invariants.facts
         lost = facts.acknowledged - facts.applied.keys()

@@ -57,6 +57,30 @@ def test_waking_only_those_at_the_new_minimum(monkeypatch):
     found_out("no forgotten waiter", policies=SSP, seeds=2000)
 
 
+def test_beginning_before_all_have_joined(monkeypatch):
+    enter = Group.enter
+
+    def broken(self, member):
+        enter(self, member)
+        self.assembled = True
+
+    monkeypatch.setattr(Group, "enter", broken)
+    found_out("nobody begins before all have joined", policies=EAGER)
+
+
+def test_waiting_again_for_those_who_have_joined_before_a_restart(monkeypatch):
+    restore = saved.restore
+
+    def broken(*args):
+        machine = restore(*args)
+        for group in machine.groups.values():
+            group.assembled, group.arrived = False, set()
+        return machine
+
+    monkeypatch.setattr("tests.simulation.simulation.restore", broken)
+    found_out("no forgotten waiter", policies=EAGER)
+
+
 def test_no_deduplication(monkeypatch):
     def broken(member, push):
         verdict = judge(member, push)

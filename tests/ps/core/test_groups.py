@@ -458,3 +458,16 @@ def test_the_run_is_not_done_while_something_is_applied(two):
 def test_a_refusal_is_a_refusal(two):
     server, w0, _ = two()
     assert isinstance(server.push(w0), Refused)
+
+
+@pytest.mark.parametrize(("mode", "bound"), [("async", None), ("ssp", 3)])
+def test_eager_policies_begin_when_all_have_joined(serve, mode, bound):
+    server = serve(mode, bound, workers=2)
+    server.offer()
+    first = server.join("w0")
+    waiting = server.send(Pull(life=first, wait_seconds=None))
+    assert server.replies[waiting] == NotYet(
+        Reason.WAITING_FOR_WORKERS, "the run begins when 2 workers have joined, 1 have so far"
+    )
+    server.join("w1")
+    assert server.pull(first).version.number == 1

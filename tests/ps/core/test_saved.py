@@ -180,6 +180,20 @@ def test_keys_stay_fixed(serve, restart):
     assert server.offer("b").error.code is Code.SCHEMA_CLOSED
 
 
+@pytest.mark.parametrize(("joined", "begun", "waits"), [(1, False, True), (2, False, False), (1, True, False)])
+def test_a_checkpoint_of_before_the_beginning_was_saved(serve, joined, begun, waits):
+    """Who began without waiting goes on without waiting; else the ranks that it knows have joined."""
+    server = serve("async", workers=2)
+    for life in range(joined):
+        server.join(f"w{life}")
+    state, _ = save(server.machine)
+    group = state["groups"]["default"]
+    del group["assembled"], group["arrived"]
+    group["started"] = begun
+    machine = restore(server.machine.settings, state, [], 2, 0.0)
+    assert machine.groups["default"].assembled is not waits
+
+
 def test_a_run_that_has_begun_does_not_wait_for_all_its_workers_again(serve, restart):
     server = serve("sync", workers=2)
     w0, w1 = two(server)
