@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
-import os
 import threading
+import weakref
 from concurrent.futures import CancelledError, wait
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from leeway.worker.client import Client
+from leeway.worker.forks import Home
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping, Sequence
@@ -35,31 +37,40 @@ T = TypeVar("T")
 GIVE_UP_SECONDS = 5.0
 
 
-def _new_loop() -> asyncio.AbstractEventLoop:
+@dataclass(frozen=True, slots=True)
+class _Exit:
+    error: BaseException
+
+
+async def _carried(work: Coroutine[Any, Any, T]) -> T | _Exit:
+    """These two would end the loop, and every later call would wait for it for ever: they are the caller's."""
     try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop()
-    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-    return loop
+        return await work
+    except (KeyboardInterrupt, SystemExit) as error:
+        return _Exit(error)
 
 
 class BlockingClient:
     """`Client` without `await`; the arguments and what is raised are the same.
 
     For one thread. An exception that is raised in it while a call waits (Ctrl-C) cancels that call, as
-    cancelling the coroutine would: the client can be used afterwards. Closed at the end of a `with` block, or
-    at the interpreter's exit.
+    cancelling the coroutine would: the client can be used afterwards. Closed at the end of a `with` block, when
+    nobody refers to it any more, or at the interpreter's exit. In a forked child every call raises `RuntimeError`.
     """
 
     def __init__(self, url: str, rank: str, **options: Any) -> None:
         self.client = Client(url, rank, **options)
-        self._loop: asyncio.AbstractEventLoop | None = _new_loop()
-        self._process = os.getpid()
-        # A daemon: an exit that forgets `close` is not held up before `atexit` has its turn.
+        self._home = Home(f"the worker {rank}")
+        self._closed: str | None = None
+        # Not uvloop's: that one ends every child that the user's process forks with SIGSEGV, and here it is no faster.
+        self._loop = asyncio.new_event_loop()
+        # A daemon: an exit that forgets `close` is not held up before `atexit` has its turn. It must not refer to this
+        # object, which would never be let go of then.
         self._thread = threading.Thread(target=self._serve, args=(self._loop,), name="leeway", daemon=True)
         self._thread.start()
-        atexit.register(self.close)
+        self._finalizer = weakref.finalize(self, _abandon, self.client, self._loop, self._thread, self._home)
+        self._finalizer.atexit = False
+        _OPEN.add(self)
 
     @staticmethod
     def _serve(loop: asyncio.AbstractEventLoop) -> None:
@@ -69,6 +80,11 @@ class BlockingClient:
         finally:
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.close()
+
+    @property
+    def ended(self) -> bool:
+        """Whether it holds its rank no more, as far as this process knows."""
+        return self._closed is not None or not self._home.here or self.session.ending is not None
 
     @property
     def session(self) -> Session:
@@ -85,17 +101,28 @@ class BlockingClient:
         self.close()
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        if self._loop is None:
-            work.close()
-            raise ValueError("this client is closed")
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
-            return future.result()
+            self.check()
+        except (RuntimeError, ValueError):
+            work.close()
+            raise
+        future = asyncio.run_coroutine_threadsafe(_carried(work), self._loop)
+        try:
+            result = future.result()
         except BaseException:
             if future.cancel():
                 # The future is done as soon as it is cancelled; the coroutine has still to let go.
                 wait([asyncio.run_coroutine_threadsafe(self.client.idle(), self._loop)], GIVE_UP_SECONDS)
             raise
+        if isinstance(result, _Exit):
+            raise result.error
+        return result
+
+    def check(self) -> None:
+        """Whether calls can be made: `RuntimeError` in a forked child, `ValueError` when it is closed."""
+        self._home.check()
+        if self._closed is not None:
+            raise ValueError(self._closed)
 
     def join(self) -> None:
         self._run(self.client.join())
@@ -142,15 +169,16 @@ class BlockingClient:
     def leave(self) -> None:
         self._run(self.client.leave())
 
-    def close(self) -> None:
-        """Leave, close the connections and end the thread, in a few seconds at most. Can be called again."""
-        atexit.unregister(self.close)
-        if self._loop is None:
+    def close(self, why: str = "this client is closed") -> None:
+        """Leave, close the connections and end the thread, in a few seconds at most. Can be called again.
+
+        `why`: what later calls are told. In a forked child nothing happens: all this is its parent's.
+        """
+        if self._closed is not None or not self._home.here:
             return
-        loop, self._loop = self._loop, None
-        if os.getpid() != self._process:
-            # A forked child has the object and neither the thread nor the right to end this life.
-            return
+        self._closed = why
+        self._finalizer.detach()
+        loop = self._loop
         closing = asyncio.run_coroutine_threadsafe(self.client.close(), loop)
         try:
             with contextlib.suppress(TimeoutError, CancelledError):
@@ -158,3 +186,32 @@ class BlockingClient:
         finally:
             loop.call_soon_threadsafe(loop.stop)
             self._thread.join(GIVE_UP_SECONDS)
+
+
+_OPEN: weakref.WeakSet[BlockingClient] = weakref.WeakSet()
+_LEAVING: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+
+
+def _abandon(client: Client, loop: asyncio.AbstractEventLoop, thread: threading.Thread, home: Home) -> None:
+    """Nobody refers to the blocking client any more. This runs in any thread at any moment, so it waits for nothing."""
+    if not home.here:
+        return
+    _LEAVING.add(thread)
+
+    async def leave() -> None:
+        try:
+            await client.close()
+        finally:
+            loop.stop()
+
+    # The thread may have ended already, in a test that ended it.
+    with contextlib.suppress(RuntimeError):
+        asyncio.run_coroutine_threadsafe(leave(), loop)
+
+
+@atexit.register
+def _close_all() -> None:
+    for client in list(_OPEN):
+        client.close()
+    for thread in list(_LEAVING):
+        thread.join(GIVE_UP_SECONDS)

@@ -28,19 +28,23 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import structlog
 
-from leeway.errors import ServerLost, WireError
+from leeway.errors import BodyTooLarge, ServerLost, WireError
 from leeway.protocol import routes
 from leeway.protocol.addresses import server_url
 from leeway.protocol.allocator import keep_freed_memory
 from leeway.protocol.decoder import allocate_aligned
-from leeway.protocol.limits import DEFAULT_MAX_BODY_BYTES, MAX_WAIT_SECONDS
-from leeway.protocol.ranks import is_rank
+from leeway.protocol.frames import encode, frame_length
+from leeway.protocol.limits import MAX_TENSOR_BYTES, MAX_WAIT_SECONDS
 from leeway.protocol.replies import Granted, NotYet, Passed, PushPulled, Refused
 from leeway.protocol.requests import DEFAULT_GROUP, Barrier, Offer, Push, UpdateKind
 from leeway.protocol.spans import Layout
+from leeway.worker import arguments
 from leeway.worker.backoff import Backoff
-from leeway.worker.exchange import SILENCE_SECONDS, Exchange, Lost, Tensors, Traffic
+from leeway.worker.exchange import SILENCE_SECONDS, Exchange, Tensors, Traffic
+from leeway.worker.failures import Lost
+from leeway.worker.forks import Home
 from leeway.worker.heartbeat import beat
+from leeway.worker.patience import Patience
 from leeway.worker.receiving import Pulled, Receiving
 from leeway.worker.refusals import REACTIONS, Reaction
 from leeway.worker.session import Ending, Outcome, Session, State
@@ -79,10 +83,11 @@ class Client:
 
     `rank`: this worker's stable name. `wait_seconds`: how long the server may park one request.
     `patience_seconds`: how long it may be away. `silence_seconds`: how long a connection may be silent in the
-    middle of something. `max_body_bytes`: the largest body that is received.
+    middle of something. `max_body_bytes`: the largest body that is received, by default the server's own limit.
 
     Calls raise `ServerLost`; `WireError` for a refusal that is for the user to mend, and `fenced` when another
-    process has taken the rank; `ValueError` for a wrong address or certificate.
+    process has taken the rank; `ValueError` for a wrong argument, and (as `SettingError`) for what never passes: a
+    certificate that is not to be trusted, a server that is no Leeway server; `RuntimeError` in a forked child.
     """
 
     def __init__(
@@ -94,12 +99,15 @@ class Client:
         wait_seconds: float = WAIT_SECONDS,
         patience_seconds: float = PATIENCE_SECONDS,
         silence_seconds: float = SILENCE_SECONDS,
-        max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
+        max_body_bytes: int | None = None,
     ) -> None:
-        if not is_rank(rank):
-            raise ValueError(f"rank {rank!r} must be 1 to 64 of the characters A-Z a-z 0-9 . _ -")
-        if not 0 < wait_seconds <= MAX_WAIT_SECONDS:
-            raise ValueError(f"wait_seconds is {wait_seconds}, it must be above 0 and at most {MAX_WAIT_SECONDS}")
+        arguments.name("rank", rank)
+        arguments.name("group", group)
+        wait_seconds = arguments.seconds("wait_seconds", wait_seconds, MAX_WAIT_SECONDS)
+        patience_seconds = arguments.seconds("patience_seconds", patience_seconds, zero=True)
+        silence_seconds = arguments.seconds("silence_seconds", silence_seconds)
+        if max_body_bytes is not None:
+            max_body_bytes = arguments.integer("max_body_bytes", max_body_bytes, 1, MAX_TENSOR_BYTES)
         self.url = server_url(url)
         keep_freed_memory()
         self.session = Session(
@@ -114,14 +122,15 @@ class Client:
         self.traffic = Traffic()
         """Of all calls so far; heartbeats are not counted."""
 
-        self._patience_seconds = patience_seconds
+        self._home = Home(f"the worker {rank}")
+        self._patience = Patience(self.url, rank, patience_seconds)
         self._silence_seconds = silence_seconds
         self._max_body_bytes = max_body_bytes
         self._receiving = Receiving(allocate_aligned)
         self._values: Values | None = None
         # Invariant: what the update in hand is made of, untouched until that has had its end.
         self._tensors: Tensors | None = None
-        self._away_since: float | None = None
+        self._fits: Layout | None = None  # whose table was found to fit into a frame
         self._http: aiohttp.ClientSession | None = None
         self._exchange: Exchange | None = None
         self._heartbeat: asyncio.Task[None] | None = None
@@ -154,7 +163,12 @@ class Client:
             await self._drive(lambda: False)
 
     async def close(self) -> None:
-        """Leave, in `GOODBYE_SECONDS` at most, and close the connections. Can be called again."""
+        """Leave, in `GOODBYE_SECONDS` at most, and close the connections. Can be called again.
+
+        In a forked child nothing happens: the life and the connections are its parent's.
+        """
+        if not self._home.here:
+            return
         try:
             if self._http is not None and self.session.state is not State.ENDED:
                 with contextlib.suppress(TimeoutError, ServerLost, WireError):
@@ -242,6 +256,7 @@ class Client:
 
     async def barrier(self, name: str, parties: int = 1) -> None:
         """Wait until all that are live have come to this barrier as often, and at least `parties` have."""
+        name, parties = arguments.name("barrier", name), arguments.parties(parties)
         async with self._turn:
             await self._settle()
             session = self.session
@@ -286,10 +301,34 @@ class Client:
         *,
         pull: bool,
     ) -> None:
+        """Take the update in hand: checked, with its body, and ready to be sent; or raise, and nothing has happened."""
+        if kind is not UpdateKind.SKIP:
+            samples, metrics = arguments.samples(samples), arguments.metrics(metrics)
+        if tensors is not None:
+            self._check(tensors)
         await self._settle()
         keys = tuple(tensors.layout.places) if tensors else ()
-        self.session.computed(kind, samples, keys, metrics, pull=pull, times=times)
+        # The body comes first: whatever ends this in between, there is never an update in hand without it.
         self._tensors = tensors
+        self.session.computed(kind, samples, keys, metrics, pull=pull, times=times)
+
+    def _check(self, tensors: Tensors) -> None:
+        """Whether this can be encoded; the table of a layout is looked at once. Raises `ValueError`."""
+        if tensors.layout is not self._fits:
+            encode({}, tensors.layout, tensors.buffers)
+            self._fits = tensors.layout
+        elif frame_length(tensors.buffers) != tensors.layout.nbytes:
+            encode({}, tensors.layout, tensors.buffers)
+
+    def _too_large(self, layout: Layout, what: str) -> BodyTooLarge | None:
+        """What the server would say, so that nothing need be sent in vain."""
+        limit = self.session.limits.max_body_bytes
+        if layout.nbytes <= limit:
+            return None
+        return BodyTooLarge(
+            f"the tensors of {what} have {layout.nbytes} bytes, the server takes at most {limit};"
+            f" start it with --max-body {layout.nbytes} or more"
+        )
 
     async def _settle(self) -> None:
         await self._drive(lambda: not self.session.in_hand)
@@ -314,13 +353,20 @@ class Client:
         session = self.session
         while not reached() and (request := session.ask()):
             await self._sleep(session.delay_seconds)
-            tensors = None
+            tensors, refusal = None, None
             if isinstance(request, Push) and request.kind is not UpdateKind.SKIP:
                 tensors = self._tensors
-            elif isinstance(request, Offer) and not request.ask:
+                assert tensors is not None
+                refusal = self._too_large(tensors.layout, "this update")
+            elif isinstance(request, Offer):
                 layout = Layout.of(request.specs)
-                assert self._values is not None
-                tensors = Tensors(layout, self._values(layout))
+                refusal = self._too_large(layout, "this model")
+                if refusal is None and not request.ask:
+                    assert self._values is not None
+                    tensors = Tensors(layout, self._values(layout))
+            if refusal is not None:
+                session.answered(request, Refused(refusal))
+                continue
             answer = await self._attempt(request, session.lost, tensors)
             if answer is not None:
                 self._keep(answer)
@@ -333,27 +379,23 @@ class Client:
     async def _attempt(self, request: Sent, lost: Callable[[], None], tensors: Tensors | None = None) -> Answer | None:
         """One exchange; None when it was lost. Raises `ServerLost` when that has gone on for too long."""
         try:
-            answer = await self._connected().send(request, tensors, allocate=self._receiving.allocate)
+            answer = await self._connected().send(
+                request,
+                tensors,
+                max_body_bytes=self._max_body_bytes or self.session.limits.max_body_bytes,
+                allocate=self._receiving.allocate,
+            )
         except Lost as error:
             lost()
-            self._away(error)
+            self._patience.failed(error)
             return None
         self.traffic.add(answer.traffic)
         match answer.reply:
             case Refused(refusal) if REACTIONS[refusal.code] is Reaction.AGAIN:
-                self._away(refusal)
-            case _ if self._away_since is not None:
-                self._away_since = None
-                log.info("server is back", server=self.url, rank=self.session.rank)
+                self._patience.failed(refusal)
+            case _:
+                self._patience.answered()
         return answer
-
-    def _away(self, error: Exception) -> None:
-        now = time.monotonic()
-        if self._away_since is None:
-            self._away_since = now
-            log.warning("server is away", server=self.url, rank=self.session.rank, detail=str(error))
-        if now - self._away_since > self._patience_seconds:
-            raise ServerLost(f"{self.url} has been away for more than {self._patience_seconds:g} s: {error}") from error
 
     def _keep(self, answer: Answer) -> None:
         reply = answer.reply
@@ -374,6 +416,7 @@ class Client:
             self.traffic.wait_seconds += time.perf_counter() - began
 
     def _connected(self) -> Exchange:
+        self._home.check()
         if self._http is None or self._exchange is None:
             # No limit of connections: a parked pull, a heartbeat and a status each have their own.
             connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_SECONDS)
@@ -383,7 +426,6 @@ class Client:
             self._exchange = Exchange(
                 self._http,
                 self.url,
-                max_body_bytes=self._max_body_bytes,
                 silence_seconds=self._silence_seconds,
             )
         return self._exchange

@@ -1,7 +1,7 @@
 """One request over HTTP, one reply: where each message is on the wire (docs/reference/http.md).
 
-The one rule: an exchange ends in an `Answer`, or in `Lost` when no reply that can be read has come, within a time
-limit. It decides nothing and keeps nothing; `worker.session` decides, `leeway.worker.client` keeps.
+The one rule: an exchange ends in an `Answer`, or in what `worker.failures` makes of its failure, within a time limit.
+It decides nothing and keeps nothing; `worker.session` decides, `leeway.worker.client` keeps.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
+from aiohttp import hdrs
 
-from leeway.errors import WireError
+from leeway.errors import BodyTooLarge, WireError
 from leeway.protocol import routes, streams
 from leeway.protocol.codes import Code
 from leeway.protocol.decoder import Decoder
+from leeway.protocol.fields import Fields
 from leeway.protocol.frames import encode, frame_length
-from leeway.protocol.limits import MAX_JSON_BYTES
+from leeway.protocol.limits import DEFAULT_MAX_BODY_BYTES, MAX_REPLY_JSON_BYTES
 from leeway.protocol.replies import (
     Departed,
     Granted,
@@ -34,6 +36,7 @@ from leeway.protocol.replies import (
     Staged,
 )
 from leeway.protocol.requests import Barrier, Heartbeat, Join, Leave, Offer, Pull, Push
+from leeway.worker.failures import FAILURES, judge
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -50,10 +53,6 @@ CONNECT_SECONDS = 10.0
 # The longest silence in a body either way, and between a complete request and its reply beyond the wait that it
 # asked for. A server applies a push before it answers: a large model on a busy machine takes seconds, not this.
 SILENCE_SECONDS = 60.0
-
-
-class Lost(Exception):
-    """No reply, or none that can be read: the request may or may not have been heard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,19 +114,17 @@ class _Call:
 
 
 class Exchange:
-    """Sends requests to one server. `max_body_bytes` and `allocate` are for the bodies that are received."""
+    """Sends requests to one server."""
 
     def __init__(
         self,
         http: aiohttp.ClientSession,
         url: str,
         *,
-        max_body_bytes: int,
         silence_seconds: float = SILENCE_SECONDS,
     ) -> None:
         self._http = http
         self._url = url
-        self._max_body_bytes = max_body_bytes
         self._silence_seconds = silence_seconds
 
     async def send(
@@ -135,36 +132,33 @@ class Exchange:
         request: Sent,
         tensors: Tensors | None = None,
         *,
+        max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
         allocate: Allocate | None = None,
         limit_seconds: float | None = None,
     ) -> Answer:
         """Send one request and receive its reply. `limit_seconds`: for all of it together.
 
-        Raises `Lost`; `ValueError` when the server's certificate is not to be trusted.
+        `max_body_bytes` and `allocate` are for the body that is received. Raises `Lost` for what may pass,
+        `SettingError` for what never will.
         """
         call = _call(request, tensors)
-        decoder = Decoder(self._max_body_bytes, allocate) if allocate else Decoder(self._max_body_bytes)
+        decoder = Decoder(max_body_bytes, allocate) if allocate else Decoder(max_body_bytes)
         try:
             async with asyncio.timeout(limit_seconds):
                 return await self._perform(request, call, decoder)
-        except aiohttp.ClientConnectorCertificateError as error:
-            raise ValueError(f"the certificate of {self._url} is not to be trusted: {error}") from error
-        except TimeoutError as error:
-            raise Lost(f"{self._url} was silent for too long: {error or 'time limit'}") from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise Lost(f"no connection to {self._url}: {error or type(error).__name__}") from error
-        except (WireError, ValueError) as error:
-            raise Lost(f"the reply of {self._url} cannot be read: {error}") from error
+        except FAILURES as error:
+            raise judge(error, self._url) from error
 
     async def read_json(self, path: str, query: dict[str, str]) -> Any:
-        """GET a JSON document. Raises `Lost`, or the server's `WireError`."""
+        """GET a JSON document. Raises what `send` raises, or the server's `WireError`."""
         try:
             async with self._http.get(self._url + path, params=query, allow_redirects=False) as response:
-                if response.status != 200:
-                    raise (await _refusal(response)).error
-                return await _json(response)
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise Lost(f"no connection to {self._url}: {error or type(error).__name__}") from error
+                if response.status == 200:
+                    return await _json(response)
+                refused = await _refusal(response)
+        except FAILURES as error:
+            raise judge(error, self._url) from error
+        raise refused.error
 
     async def _perform(self, request: Sent, call: _Call, decoder: Decoder) -> Answer:
         headers = {"Accept": f"{routes.FRAME}, application/json", "Accept-Encoding": "identity"}
@@ -208,7 +202,12 @@ class Exchange:
             ) as response,
         ):
             answering = time.perf_counter()
-            reply, frame = await _read(request, response, decoder)
+            try:
+                reply, frame = await _read(request, response, decoder)
+            except (WireError, ValueError) as error:
+                if _may_be_cut(response) and not isinstance(error, BodyTooLarge):
+                    raise aiohttp.ClientPayloadError(f"the reply may have broken off: {error}") from error
+                raise
             done = time.perf_counter()
         traffic.send_seconds, traffic.wait_seconds = sent - began, answering - sent
         traffic.receive_seconds = done - answering
@@ -280,7 +279,7 @@ async def _read(request: Sent, response: aiohttp.ClientResponse, decoder: Decode
         case Leave(life):
             return Departed(life.rank), None
         case Heartbeat():
-            return Renewed(float(document["lease_seconds"])), None
+            return Renewed(Fields(document, "renewed").number("lease_seconds")), None
         case Offer():
             return Offered.read(document), None
         case Push():
@@ -304,7 +303,13 @@ def _push_pulled(message: dict[str, Any]) -> PushPulled:
 
 
 async def _json(response: aiohttp.ClientResponse) -> Any:
-    return json.loads(await streams.receive_bytes(response.content, MAX_JSON_BYTES))
+    return json.loads(await streams.receive_bytes(response.content, MAX_REPLY_JSON_BYTES))
+
+
+def _may_be_cut(response: aiohttp.ClientResponse) -> bool:
+    """Whether only the end of the connection says where the body ends, so that its loss looks like a whole reply."""
+    empty = response.status in (204, 304)
+    return not empty and response.content_length is None and hdrs.TRANSFER_ENCODING not in response.headers
 
 
 def _header(response: aiohttp.ClientResponse, name: str) -> Any:
@@ -317,6 +322,9 @@ async def _refusal(response: aiohttp.ClientResponse) -> Refused:
     status = response.status
     if response.content_type == routes.PROBLEM:
         return Refused(WireError.from_document(await _json(response), status))
+    if status == 413:
+        where = response.url.with_query(None)
+        return Refused(BodyTooLarge(f"{where} answered HTTP 413: something before the server limits bodies"))
     # Not our server's words. What comes before it may be out of order for a while; else the address is wrong.
     code = Code.INTERNAL if status >= 500 or status in (408, 425, 429) else Code.NOT_FOUND
     moved = f", it points to {response.headers['Location']}" if "Location" in response.headers else ""

@@ -29,6 +29,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from leeway.errors import WireError
+from leeway.protocol.capacity import DEFAULT_CAPACITY
 from leeway.protocol.codes import Code
 from leeway.protocol.reasons import Reason
 from leeway.protocol.replies import (
@@ -95,6 +96,7 @@ class Session:
         self.policy = ""
         self.specs: tuple[TensorSpec, ...] = ()
         self.barriers: dict[str, int] = {}
+        self.limits = DEFAULT_CAPACITY
 
         # Invariant: `grant` answers the pull of iteration `clock`, and is None until that is answered.
         self.clock = 0
@@ -279,7 +281,7 @@ class Session:
         self.life = Life(self.rank, joined.epoch, joined.incarnation)
         self.lease_seconds, self.until = joined.lease_seconds, joined.until
         self.index, self.count = joined.index, joined.count
-        self.barriers = dict(joined.barriers)
+        self.barriers, self.limits = dict(joined.barriers), joined.limits
         self.policy, self.specs = group.policy, group.specs
         if self._update.push is not None:
             self._resume(self._update.push, joined.resumed, group)

@@ -18,13 +18,17 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
+from leeway.protocol.addresses import server_url
 from leeway.protocol.requests import DEFAULT_GROUP, UpdateKind
 from leeway.protocol.times import StepTimes
+from leeway.worker import arguments
 from leeway.worker.blocking import BlockingClient
 from leeway.worker.client import PATIENCE_SECONDS, WAIT_SECONDS
 from leeway.worker.environment import default_rank
+from leeway.worker.holders import hold
 from leeway.worker.torch_bridge import ModelBridge
 
 if TYPE_CHECKING:
@@ -48,7 +52,7 @@ class TrainingSession:
 
     Calls raise `ServerLost` when the server is away for longer than the client's patience, and `WireError` for a
     refusal that is the user's to mend (another model, a tensor of the wrong shape), or when another process has
-    taken the rank.
+    taken the rank. In a forked child they raise `RuntimeError`: connect there, under a rank of its own.
     """
 
     def __init__(self, client: BlockingClient) -> None:
@@ -158,22 +162,21 @@ class TrainingSession:
         """Push this iteration's update, wait as the policy says, pull; then every gradient is None.
 
         `samples`: how many were in it, the update's weight under `sync`. `metrics`: numbers for the server's
-        status and dashboards (at most 32), for example the loss. `update`: "gradient" takes each parameter's
-        `grad`; "delta" is pulled minus local, for a loop that steps locally.
+        status and dashboards (at most 32), for example the loss. Both may be numpy's or tensors of one element.
+        `update`: "gradient" takes each parameter's `grad`; "delta" is pulled minus local, for a loop that steps
+        locally.
         Returns what became of the update; it is in `outcome` too. After a step that was interrupted (Ctrl-C) the
         next one completes that: gradients of parameters that are no longer the current ones are not pushed.
 
-        Raises `ValueError` when there is nothing to push, and when the run is complete.
+        Raises `ValueError` for a wrong argument, when there is nothing to push, and when the run is complete. Nothing
+        has happened then, nor after any other exception before something was sent: the same step can be called again.
         """
         bridge = self._attached()
-        if samples < 1:
-            raise ValueError(f"samples is {samples}, it must be at least 1; an iteration without any is a skip()")
-        kind = UpdateKind(update)
+        samples, numbers, kind = arguments.samples(samples), arguments.metrics(metrics), arguments.update_kind(update)
         began = time.perf_counter()
         if self._interrupted and (completed := self._complete(began)):
             return completed
         tensors = bridge.gradients() if kind is UpdateKind.GRADIENT else bridge.deltas()
-        numbers = {name: float(value) for name, value in (metrics or {}).items()}
         collected = time.perf_counter()
         self._interrupted = True
         outcome, pulled = self.client.pushpull(kind, samples, tensors, numbers, self._times_to_tell())
@@ -207,6 +210,7 @@ class TrainingSession:
         self.close()
 
     def _attached(self) -> ModelBridge:
+        self.client.check()
         if self._bridge is None:
             raise ValueError("no model is attached; call attach(model) first")
         if self.finished:
@@ -220,7 +224,7 @@ class TrainingSession:
     def _complete(self, began: float) -> Outcome | None:
         """See an interrupted step to its end. None: it had not begun for the server, this one can."""
         outcome = self.client.settle()
-        if outcome is None or self.client.session.grant is self._grant:
+        if outcome is None or outcome is self.outcome or self.client.session.grant is self._grant:
             return None
         return self._stepped(began, time.perf_counter(), outcome, self.client.pull())
 
@@ -267,20 +271,21 @@ def connect(
     `url`: default the environment variable `PS_SERVER`. `rank`: this worker's stable name; by default `PS_RANK`, else
     what torchrun, Slurm or Kubernetes says (`w0`, `w1`, ...), else host and process id. `group`: the keys it trains.
     `wait_seconds`: how long the server may park one request; `patience_seconds`: how long it may be away.
+    A process that trains several models gives each session a rank; at a prompt and in a notebook the same rank once
+    more closes the session before it.
 
-    Raises `ValueError` for a wrong address, rank or environment, `ServerLost` when the server has not been reached,
-    `WireError` when it refuses.
+    Raises `ValueError` for a wrong address, rank or environment and for a rank that a session of this process holds,
+    `SettingError` (one too) for a server that can never be spoken with, `ServerLost` when the server has not been
+    reached, `WireError` when it refuses.
     """
     address = url or os.environ.get(SERVER_VARIABLE)
     if not address:
         raise ValueError(f"no server: give its address, or set {SERVER_VARIABLE}=http://HOST:PORT")
-    client = BlockingClient(
-        address,
-        rank or os.environ.get(RANK_VARIABLE) or default_rank(),
-        group=group,
-        wait_seconds=wait_seconds,
-        patience_seconds=patience_seconds,
+    name = arguments.name("rank", rank or os.environ.get(RANK_VARIABLE) or default_rank())
+    make = partial(
+        BlockingClient, address, name, group=group, wait_seconds=wait_seconds, patience_seconds=patience_seconds
     )
+    client = hold(server_url(address), name, make)
     try:
         client.join()
     except BaseException:

@@ -1,6 +1,5 @@
 """The blocking client: a thread, a real connection, Ctrl-C."""
 
-import os
 import threading
 
 import pytest
@@ -86,15 +85,3 @@ def test_closing_without_a_server_takes_no_time(far_server):
     client.close()
     far_server.script.clear()
     assert threads() == []
-
-
-def test_a_forked_child_does_not_end_its_parents_life(far_server, monkeypatch):
-    far_server.then(far_server.joined(), left())
-    client = BlockingClient(far_server.url, "w0")
-    client.join()
-    loop = client._loop
-    monkeypatch.setattr(client, "_process", -1)
-    client.close()
-    assert [seen.line for seen in far_server.seen] == ["POST /v1/workers"]
-    client._loop, client._process = loop, os.getpid()
-    client.close()

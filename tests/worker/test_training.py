@@ -174,7 +174,7 @@ def test_mistakes_are_told(far_server, session, model):
         session.step(samples=0)
     with pytest.raises(ValueError, match="no parameter has a gradient"):
         session.step(samples=1)
-    with pytest.raises(ValueError, match="'model' is not a valid UpdateKind"):
+    with pytest.raises(ValueError, match="update is 'model', it must be 'gradient' or 'delta'"):
         session.step(samples=1, update="model")
 
 
@@ -251,3 +251,100 @@ def test_another_model_on_the_server_is_refused(far_server, session):
     with pytest.raises(WireError, match="schema-conflict"):
         session.attach(nn.Linear(9, 2, bias=False))
     assert far_server.seen[-1].line == f"PUT {routes.PARAMS}"
+
+
+# What is wrong before anything is sent.
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"samples": 4.5}, "samples is 4.5"),
+        ({"samples": True}, "samples is True"),
+        ({"samples": 2**60}, "samples is 1152921504606846976"),
+        ({"samples": 4, "metrics": {"loss": torch.zeros(2)}}, r"metrics\['loss'\] is tensor"),
+        ({"samples": 4, "metrics": {3: 1.0}}, "metrics has the name 3"),
+        ({"samples": 4, "metrics": {"x" * 200: 1.0}}, "metrics has the name 'xxx"),
+        ({"samples": 4, "metrics": {str(number): 1.0 for number in range(40)}}, "metrics has 40 names"),
+        ({"samples": 4, "update": "skip"}, "update is 'skip'"),
+    ],
+)
+def test_a_wrong_argument_is_named_and_the_same_step_can_be_called_again(far_server, session, model, wrong, words):
+    far_server.then(far_server.granted(), far_server.pushpulled())
+    session.attach(model)
+    backward(model)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=words):
+            session.step(**wrong)
+    assert not session.client.session.in_hand
+    outcome = session.step(samples=np.int64(4), metrics={"loss": torch.tensor(0.5), "lr": np.float32(0.25)})
+    assert outcome.disposition is Disposition.APPLIED
+    (push,) = pushes(far_server)
+    assert (push.message["samples"], push.message["metrics"]) == (4, {"loss": 0.5, "lr": 0.25})
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, RuntimeError, OverflowError])
+@pytest.mark.parametrize(
+    "where",
+    [
+        "leeway.worker.torch_bridge.ModelBridge.gradients",
+        "leeway.worker.blocking.BlockingClient.pushpull",
+        "leeway.worker.client.Client._take",
+        "leeway.worker.session.Session.computed",
+        "leeway.worker.session.Push",
+        "leeway.worker.client.encode",
+        "leeway.worker.exchange._call",
+    ],
+)
+def test_whatever_happens_before_something_is_sent_the_session_goes_on(
+    far_server, session, model, monkeypatch, where, error
+):
+    def fail(*args, **named):
+        raise error("before anything was sent")
+
+    far_server.then(far_server.granted(), far_server.pushpulled())
+    session.attach(model)
+    backward(model)
+    with monkeypatch.context() as patched:
+        patched.setattr(where, fail)
+        with pytest.raises(error):
+            session.step(samples=4)
+    if session.client.session.in_hand:
+        # It is complete, and only had not gone out yet: the next call sees it to its end.
+        far_server.then(far_server.unchanged(1, 2))
+    assert session.step(samples=4).disposition is Disposition.APPLIED
+    (push,) = pushes(far_server)
+    assert tensor_of(push) == [[4.0] * 3] * 2
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (("a/b",), "barrier 'a/b' must be 1 to 64"),
+        (("x", 0), "parties is 0"),
+        (("x", True), "parties is True"),
+        ((None,), "barrier None"),
+    ],
+)
+def test_a_wrong_barrier_is_not_sent(far_server, session, wrong, words):
+    with pytest.raises(ValueError, match=words):
+        session.barrier(*wrong)
+    far_server.then(web.json_response({"name": "x", "generation": 0}))
+    session.barrier("x", parties=np.int64(2))
+    assert far_server.seen[-1].json["parties"] == 2
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"rank": "a b"}, "rank 'a b' must be"),
+        ({"rank": 3}, "rank 3 must be"),
+        ({"group": "a/b"}, "group 'a/b' must be"),
+        ({"wait_seconds": "20"}, "wait_seconds is '20'"),
+        ({"patience_seconds": float("nan")}, "patience_seconds is nan"),
+    ],
+)
+def test_a_wrong_argument_of_connect_leaves_no_thread(wrong, words):
+    with pytest.raises(ValueError, match=words):
+        leeway.connect("http://127.0.0.1:1", **{"rank": "w0"} | wrong)
+    assert [thread for thread in threading.enumerate() if thread.name == "leeway"] == []

@@ -39,6 +39,7 @@ class TestOnArrival:
 
     async def test_a_delta_is_subtracted(self, start):
         server = await start(mode="async", workers=2, lr=1.0)
+        await server.join("w1")
         await server.offer({"weight": np.zeros(3, np.float32)})
         worker = await server.join("w0")
         await worker.pull()

@@ -1,0 +1,133 @@
+"""What a loop may hand in, and what it is told otherwise: the argument, its value, what is allowed."""
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from leeway.protocol import limits
+from leeway.protocol.fields import MAX_INTEGER
+from leeway.protocol.requests import UpdateKind
+from leeway.worker import arguments
+
+
+class Index:
+    def __index__(self):
+        return 4
+
+
+@pytest.mark.parametrize(
+    "value", [4, np.int64(4), np.uint8(4), np.array(4), torch.tensor(4), torch.tensor(4, dtype=torch.int16), Index()]
+)
+def test_an_integer_in_any_clothes(value):
+    number = arguments.samples(value)
+    assert (type(number), number) == (int, 4)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [True, np.True_, torch.tensor(True), 4.0, np.float32(4), torch.tensor(4.0), torch.tensor([4, 4]), "4", None, [4]],
+    ids=repr,
+)
+def test_what_is_no_integer(value):
+    with pytest.raises(ValueError, match=r"^samples is .*, it must be an integer from 1 to \d+; an iteration"):
+        arguments.samples(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (0, r"samples is 0, it must be at least 1; an iteration without any is a skip\(\)"),
+        (np.int64(-3), "samples is -3"),
+        (2**53, "at most"),
+    ],
+)
+def test_an_integer_out_of_range(value, words):
+    with pytest.raises(ValueError, match=words):
+        arguments.samples(value)
+    assert arguments.samples(MAX_INTEGER) == MAX_INTEGER
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        0.5,
+        np.float32(0.5),
+        np.array(0.5),
+        torch.tensor(0.5),
+        torch.tensor([0.5]),
+        torch.tensor(0.5, requires_grad=True),
+    ],
+)
+def test_a_metric_in_any_clothes(value):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        numbers = arguments.metrics({"loss": value})
+    assert numbers == {"loss": 0.5}
+    assert type(numbers["loss"]) is float
+
+
+def test_a_diverged_loss_is_news():
+    assert math.isnan(arguments.metrics({"loss": torch.tensor(float("nan"))})["loss"])
+    assert arguments.metrics({"loss": math.inf, "steps": 3, "long": 10**300}) == {
+        "loss": math.inf,
+        "steps": 3.0,
+        "long": 1e300,
+    }
+    assert arguments.metrics(None) == {}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [True, np.False_, "0.5", b"1", None, 1j, [0.5], torch.zeros(2), 10**400, object()],
+    ids=lambda one: repr(one)[:20],
+)
+def test_what_is_no_metric(value):
+    with pytest.raises(ValueError, match=r"^metrics\['loss'\] is .*, it must be one number"):
+        arguments.metrics({"loss": value})
+
+
+@pytest.mark.parametrize("name", ["", 3, None, "x" * (limits.MAX_METRIC_NAME_BYTES + 1), "a\nb", "\ud800"], ids=repr)
+def test_what_names_no_metric(name):
+    with pytest.raises(ValueError, match=r"^metrics has the name .* printable characters"):
+        arguments.metrics({name: 0.5})
+
+
+def test_metrics_that_are_too_many_or_none_at_all():
+    with pytest.raises(ValueError, match="metrics has 33 names, it may have 32"):
+        arguments.metrics({str(number): 0.0 for number in range(limits.MAX_REPORTED_METRICS + 1)})
+    with pytest.raises(ValueError, match=r"metrics is 0\.5, it must map names to numbers"):
+        arguments.metrics(0.5)
+
+
+@pytest.mark.parametrize("value", ["skip", "model", None, 3, ["gradient"]])
+def test_what_is_no_update(value):
+    with pytest.raises(ValueError, match=r"^update is .*, it must be 'gradient' or 'delta'"):
+        arguments.update_kind(value)
+    assert arguments.update_kind("delta") is UpdateKind.DELTA
+
+
+@pytest.mark.parametrize("value", [0, -1, math.nan, 301, "20", None, True])
+def test_what_is_no_wait(value):
+    with pytest.raises(ValueError, match=r"^wait_seconds is .*, it must be a number of seconds above 0 and"):
+        arguments.seconds("wait_seconds", value, 300)
+
+
+def test_seconds():
+    assert arguments.seconds("patience_seconds", 0, zero=True) == 0.0
+    assert arguments.seconds("wait_seconds", np.float32(0.5), 300) == 0.5
+    assert arguments.seconds("patience_seconds", math.inf) == math.inf
+
+
+@pytest.mark.parametrize("value", ["", "a b", "a/b", "..", "x" * 65, 3, None])
+def test_what_is_no_name(value):
+    with pytest.raises(ValueError, match=r"^barrier .* must be 1 to 64 of the characters"):
+        arguments.name("barrier", value)
+    assert arguments.name("barrier", "eval-1") == "eval-1"
+
+
+def test_a_long_value_is_shortened():
+    with pytest.raises(ValueError, match=r"samples is 'x{70,80}\.\.\., it"):
+        arguments.samples("x" * 1000)

@@ -1,0 +1,124 @@
+"""What a training loop hands in, checked and made plain before anything is begun with it.
+
+The one rule: an argument is taken or refused here, with its name, its value and what is allowed; what has passed can be
+encoded, so that no update is ever in hand that cannot be sent.
+
+Numbers may come in any clothes: whatever `operator.index` takes, numpy's scalars, tensors of one element. A bool is no
+number: it is a comparison that was meant to be counted.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import TYPE_CHECKING, Any
+
+from leeway.protocol import limits
+from leeway.protocol.fields import MAX_INTEGER
+from leeway.protocol.ranks import is_rank
+from leeway.protocol.requests import UpdateKind
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+NAME = "1 to 64 of the characters A-Z a-z 0-9 . _ -"
+
+
+def samples(value: Any) -> int:
+    """The weight of an update."""
+    return integer("samples", value, 1, MAX_INTEGER, "; an iteration without any is a skip()")
+
+
+def parties(value: Any) -> int:
+    return integer("parties", value, 1, limits.MAX_RANKS)
+
+
+def integer(name: str, value: Any, minimum: int, maximum: int, hint: str = "") -> int:
+    plain = _plain(value)
+    try:
+        number = None if isinstance(plain, bool) else operator.index(plain)
+    except TypeError:
+        number = None
+    if number is None:
+        raise ValueError(f"{name} is {shown(value)}, it must be an integer from {minimum} to {maximum}{hint}")
+    if not minimum <= number <= maximum:
+        least = f"at least {minimum}" if number < minimum else f"at most {maximum}"
+        raise ValueError(f"{name} is {number}, it must be {least}{hint}")
+    return number
+
+
+def seconds(name: str, value: Any, maximum: float = math.inf, *, zero: bool = False) -> float:
+    """A duration: above 0 (or, with `zero`, from there) and at most `maximum`."""
+    number = _number(value)
+    if number is None or not 0 <= number <= maximum or (number == 0 and not zero):
+        least = "0 or more" if zero else "above 0"
+        most = f" and at most {maximum:g}" if maximum < math.inf else ""
+        raise ValueError(f"{name} is {shown(value)}, it must be a number of seconds {least}{most}")
+    return number
+
+
+def metrics(value: Mapping[str, Any] | None) -> dict[str, float]:
+    """What is reported with an update. NaN and infinity may be: a loss that has diverged is news."""
+    if value is None:
+        return {}
+    try:
+        given = dict(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"metrics is {shown(value)}, it must map names to numbers") from None
+    if len(given) > limits.MAX_REPORTED_METRICS:
+        raise ValueError(f"metrics has {len(given)} names, it may have {limits.MAX_REPORTED_METRICS}")
+    numbers = {}
+    for name, reported in given.items():
+        # The server leaves such names out; here it is a mistake that can be told.
+        printable = isinstance(name, str) and name.isprintable()
+        if not printable or not 1 <= len(name.encode()) <= limits.MAX_METRIC_NAME_BYTES:
+            allowed = f"text of 1 to {limits.MAX_METRIC_NAME_BYTES} bytes, printable characters"
+            raise ValueError(f"metrics has the name {shown(name)}, it must be {allowed}")
+        number = _number(reported)
+        if number is None:
+            raise ValueError(f"metrics[{name!r}] is {shown(reported)}, it must be one number")
+        numbers[str(name)] = number
+    return numbers
+
+
+def update_kind(value: Any) -> UpdateKind:
+    """What `step` may push."""
+    if value not in ("gradient", "delta"):
+        raise ValueError(f"update is {shown(value)}, it must be 'gradient' or 'delta'")
+    return UpdateKind(value)
+
+
+def name(what: str, value: Any) -> str:
+    """The name of a worker, a group or a barrier."""
+    if not isinstance(value, str) or not is_rank(value):
+        raise ValueError(f"{what} {shown(value)} must be {NAME}")
+    return value
+
+
+def shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _plain(value: Any) -> Any:
+    """The one element of a tensor or of a numpy scalar, else the value itself.
+
+    `float(loss)` would warn of a tensor that requires a gradient, and `operator.index` takes a tensor of bool.
+    """
+    item = getattr(value, "item", None)
+    if not callable(item) or isinstance(value, type):
+        return value
+    try:
+        return item()
+    except (ValueError, RuntimeError, TypeError):
+        return value
+
+
+def _number(value: Any) -> float | None:
+    plain = _plain(value)
+    if isinstance(plain, (bool, str, bytes, bytearray, complex)):
+        return None
+    try:
+        return float(plain)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        return None
