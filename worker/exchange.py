@@ -7,6 +7,7 @@ It decides nothing and keeps nothing; `worker.session` decides, `leeway.worker.c
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import time
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from leeway.protocol.codes import Code
 from leeway.protocol.decoder import Decoder
 from leeway.protocol.fields import Fields
 from leeway.protocol.frames import encode, frame_length
-from leeway.protocol.limits import DEFAULT_MAX_BODY_BYTES, MAX_REPLY_JSON_BYTES
+from leeway.protocol.limits import DEFAULT_MAX_BODY_BYTES, MAX_REPLY_JSON_BYTES, WRITE_CHUNK_BYTES
 from leeway.protocol.replies import (
     Departed,
     Granted,
@@ -177,7 +178,8 @@ class Exchange:
             deadline.reschedule(None)
             sent = time.perf_counter()
 
-        data: Any = call.content
+        # Bytes as they are would go out in one piece.
+        data: Any = call.content if len(call.content or b"") <= WRITE_CHUNK_BYTES else io.BytesIO(call.content or b"")
         if call.buffers:
             headers |= {"Content-Type": routes.FRAME, "Content-Length": str(traffic.sent_bytes)}
             data = body()

@@ -1,6 +1,7 @@
 """The worker's side against `ps-serve` itself, in a process of its own."""
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -12,7 +13,10 @@ import torch
 from torch import nn
 
 import leeway
+from leeway.errors import BodyTooLarge
+from leeway.protocol.limits import MAX_JSON_BYTES
 from leeway.protocol.replies import Disposition
+from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.worker.client import Client
 from leeway.worker.torch_bridge import ModelBridge
 
@@ -197,3 +201,39 @@ def test_the_own_script_of_the_examples():
         rank, words = line.split(": ")
         assert words.startswith("200 iterations, test accuracy ")
         assert float(words.split()[-1]) > 0.85, rank
+
+
+async def test_a_model_of_very_many_tensors_is_offered_and_joined():
+    """The question before the offer and the reply to a join are above the limit of other JSON bodies."""
+    names = [f"{10 * 'é'}.{number}" for number in range(45_000)]
+    specs = [TensorSpec(name, (1,), "float32", Kind.TRAINABLE) for name in names]
+    assert len(json.dumps([spec.to_row() for spec in specs], separators=(",", ":"))) > MAX_JSON_BYTES
+    with serving("--mode", "async", "--optimizer", "sgd") as (_, url):
+        async with Client(url, "w0") as first, Client(url, "w1") as second:
+            await first.offer(specs, lambda layout: [bytes(layout.nbytes)])
+            await second.offer(specs, lambda _: pytest.fail("the server has them all"))
+            assert len((await second.pull()).frame.places) == len(specs)
+
+
+async def test_who_comes_late_to_a_short_run_misses_nothing():
+    bridge = ModelBridge(model())
+    with serving("--mode", "async", "--workers", "2", "--until", "1") as (process, url):
+        async with Client(url, "w0") as early:
+            await early.offer(bridge.specs, bridge.values)
+            waiting = asyncio.create_task(early.pull())
+            while await state_of(early, "w0") != "waiting":  # noqa: ASYNC110 - nothing tells of it
+                await asyncio.sleep(0.01)
+            async with Client(url, "w1") as late:
+                for client, pulled in ((early, waiting), (late, late.pull())):
+                    assert await pulled
+                    outcome, _ = await client.skip()
+                    assert outcome.clock == 0
+        assert await asyncio.to_thread(process.wait, 20) == 0
+
+
+async def test_a_model_above_the_server_s_limit_is_told_at_once():
+    bridge = ModelBridge(nn.Linear(64, 64))
+    with serving("--mode", "async", "--max-body", "1KiB") as (_, url):
+        async with Client(url, "w0") as client:
+            with pytest.raises(BodyTooLarge, match="the server takes at most 1024; start it with --max-body"):
+                await client.offer(bridge.specs, bridge.values)
