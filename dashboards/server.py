@@ -199,10 +199,12 @@ def _refusals() -> list[Panel]:
         graph(
             "Broken off",
             "Bodies whose sender went away in the middle, and readers that were closed because they held old versions "
-            "for too long. Both come from bad networks and killed processes; nothing is lost by them.",
+            "for too long: both come from bad networks and killed processes. Figures that are not shown, because their "
+            "names are too long or too many. Nothing is lost by any of them.",
             NUMBER,
             Query(SERVERS.increase(server.ABORTED_BODIES, by=()), "bodies aborted"),
             Query(SERVERS.increase(server.SLOW_READERS_CLOSED, by=()), "slow readers closed"),
+            Query(SERVERS.increase(server.FIGURES_LEFT_OUT, by=()), "figures left out"),
             bars=True,
             colors={"bodies aborted": ORANGE, "slow readers closed": RED},
         ),
@@ -273,12 +275,14 @@ def _process() -> list[Panel]:
         graph(
             "Event-loop lag",
             "How late a timer of the event loop fired: how long any request may have to wait for the server's "
-            "attention. Above a tenth of a second heartbeats and latencies suffer.",
+            "attention. Above a tenth of a second heartbeats and latencies suffer. Stood still: seconds in which "
+            "nothing ran, which count against nobody.",
             SECONDS,
             *(
                 Query(SERVERS.quantile(one, server.EVENT_LOOP_LAG_SECONDS), f"p{one * 100:g}")
                 for one in (0.5, 0.99, 1.0)
             ),
+            Query(SERVERS.increase(server.PAUSED_SECONDS, by=()), "stood still"),
             limits=_LOOP_LIMITS,
         ),
         graph(
