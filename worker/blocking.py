@@ -12,9 +12,9 @@ import atexit
 import contextlib
 import threading
 import weakref
-from concurrent.futures import CancelledError, wait
+from concurrent.futures import CancelledError, Future, wait
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from leeway.worker.client import Client
 from leeway.worker.forks import Home
@@ -48,6 +48,33 @@ async def _carried(work: Coroutine[Any, Any, T]) -> T | _Exit:
         return await work
     except (KeyboardInterrupt, SystemExit) as error:
         return _Exit(error)
+
+
+class _Call(Generic[T]):
+    """A coroutine that is handed to the loop. `begin` and `cancel` run there, in the order they were asked for."""
+
+    def __init__(self, work: Coroutine[Any, Any, T]) -> None:
+        self.result: Future[T | _Exit] = Future()
+        self._work = work
+        self._task: asyncio.Task[T | _Exit] | None = None
+
+    def begin(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(_carried(self._work))
+        self._task.add_done_callback(self._ended)
+
+    def cancel(self) -> None:
+        if self._task is None:
+            self._work.close()
+        else:
+            self._task.cancel()
+
+    def _ended(self, task: asyncio.Task[T | _Exit]) -> None:
+        if task.cancelled():
+            self.result.cancel()
+        elif error := task.exception():
+            self.result.set_exception(error)
+        else:
+            self.result.set_result(task.result())
 
 
 class BlockingClient:
@@ -106,12 +133,14 @@ class BlockingClient:
         except (RuntimeError, ValueError):
             work.close()
             raise
-        future = asyncio.run_coroutine_threadsafe(_carried(work), self._loop)
+        call = _Call(work)
         try:
-            result = future.result()
+            self._loop.call_soon_threadsafe(call.begin)
+            result = call.result.result()
         except BaseException:
-            if future.cancel():
-                # The future is done as soon as it is cancelled; the coroutine has still to let go.
+            if not call.result.done():
+                # Ctrl-C comes at any moment, also just before or after the call was handed over.
+                self._loop.call_soon_threadsafe(call.cancel)
                 wait([asyncio.run_coroutine_threadsafe(self.client.idle(), self._loop)], GIVE_UP_SECONDS)
             raise
         if isinstance(result, _Exit):

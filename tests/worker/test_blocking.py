@@ -1,5 +1,6 @@
 """The blocking client: a thread, a real connection, Ctrl-C."""
 
+import asyncio
 import threading
 
 import pytest
@@ -85,3 +86,30 @@ def test_closing_without_a_server_takes_no_time(far_server):
     client.close()
     far_server.script.clear()
     assert threads() == []
+
+
+async def unanswered(request):
+    while not request.transport.is_closing():  # noqa: ASYNC110 - nothing tells of it
+        await asyncio.sleep(0.001)
+    return web.Response()
+
+
+@pytest.mark.parametrize("handed_over", [False, True])
+def test_ctrl_c_at_an_unlucky_moment_leaves_no_call_behind(far_server, monkeypatch, handed_over):
+    """It comes just before or just after a call is handed to the loop: nothing goes on that nobody waits for."""
+    far_server.then(far_server.joined(), *([unanswered] if handed_over else []), far_server.granted(), left())
+    with BlockingClient(far_server.url, "w0") as client:
+        hand_over = client._loop.call_soon_threadsafe
+        interrupts = iter([True])
+
+        def interrupted(callback, *arguments):
+            if not next(interrupts, False):
+                return hand_over(callback, *arguments)
+            if handed_over:
+                hand_over(callback, *arguments)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(client._loop, "call_soon_threadsafe", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            client.pull()
+        assert client.pull().grant.clock == 0
