@@ -33,7 +33,7 @@ class Kind(StrEnum):
 
     TRAINABLE = "trainable"  # takes part in optimizers, clipping, compression, noise and distances
     FLOAT_BUFFER = "float-buffer"  # travels as a value and is averaged: BatchNorm's running mean and variance
-    INTEGER_BUFFER = "integer-buffer"  # travels as a value, the maximum wins: BatchNorm's num_batches_tracked
+    INTEGER_BUFFER = "integer-buffer"  # travels as a value and replaces; the maximum for num_batches_tracked
 
     @classmethod
     def _missing_(cls, value: object) -> NoReturn:

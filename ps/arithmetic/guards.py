@@ -1,4 +1,4 @@
-"""Keeps NaN and infinity out of the model.
+"""Keeps NaN and infinity out of the model: out of what an optimizer steps with. Buffers are values, and may mean them.
 
 The one rule: the usual, finite update costs one sum over its memory. A sum is finite only if every addend
 is, so nothing is looked at more closely unless a sum is not (measured over 100 MiB: 3 ms against 130 for
@@ -9,15 +9,24 @@ from __future__ import annotations
 
 import math
 from enum import StrEnum
+from itertools import groupby
 from typing import TYPE_CHECKING
+
+import torch
 
 from leeway.errors import WireError
 from leeway.protocol.codes import Code
-from leeway.protocol.tensors import DTYPES
+from leeway.protocol.tensors import Kind, aligned
 from leeway.ps.arithmetic.bodies import Body
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from leeway.protocol.frames import Frame
+    from leeway.protocol.spans import Place
+
+
+_HALVES = (torch.float16, torch.bfloat16)
 
 
 class GuardMode(StrEnum):
@@ -27,12 +36,12 @@ class GuardMode(StrEnum):
 
 
 def guard(frame: Frame, mode: GuardMode) -> str | None:
-    """Look at an update as the mode says. Returns the name of the first tensor with a NaN or an infinity,
+    """Look at an update as the mode says. Returns the name of the first trainable tensor with a NaN or an infinity,
     or None.
 
     Raises `WireError` with `NON_FINITE` instead under `REFUSE`. `OFF` does not look.
     """
-    name = None if mode is GuardMode.OFF else first_non_finite(frame)
+    name = None if mode is GuardMode.OFF else next(non_finite(frame.places, Body(frame.body)), None)
     if name is not None and mode is GuardMode.REFUSE:
         raise WireError(
             Code.NON_FINITE,
@@ -42,33 +51,29 @@ def guard(frame: Frame, mode: GuardMode) -> str | None:
     return name
 
 
-def first_non_finite(frame: Frame) -> str | None:
-    """The name of the first tensor with a NaN or an infinity, in the order of the body; None if all is
-    finite.
-    """
-    body = Body(frame.body)
-    places, begin = frame.places, 0
-    while begin < len(places):
-        dtype, end = places[begin].spec.dtype, begin + 1
-        while end < len(places) and places[end].spec.dtype == dtype:
-            end += 1
-        if DTYPES[dtype].floating:
-            start_bytes = places[begin].offset_bytes
-            end_bytes = places[end].offset_bytes if end < len(places) else body.nbytes
-            # The padding is zero. A sum of finite values can overflow, so its verdict is a suspicion only.
-            if not _finite_sum(body, dtype, start_bytes, end_bytes - start_bytes):
-                for place in places[begin:end]:
-                    if not _finite(body, dtype, place.offset_bytes, place.spec.nbytes):
-                        return place.spec.name
-        begin = end
-    return None
+def non_finite(places: Sequence[Place], body: Body) -> Iterator[str]:
+    """The names of the trainable tensors with a NaN or an infinity, in the order of the body that lies so."""
+    for (kind, dtype), members in groupby(places, key=lambda place: (place.spec.kind, place.spec.dtype)):
+        if kind is not Kind.TRAINABLE:
+            continue
+        run = list(members)
+        # The padding is zero. A sum of finite values can overflow, so its verdict is a suspicion only.
+        if not _finite_sum(body.flat(dtype, run[0].offset_bytes, _end(run[-1]) - run[0].offset_bytes)):
+            for place in run:
+                if not _finite(body.tensor(place)):
+                    yield place.spec.name
 
 
-def _finite_sum(body: Body, dtype: str, start_bytes: int, nbytes: int) -> bool:
-    return math.isfinite(body.flat(dtype, start_bytes, nbytes).sum().item())
+def _end(place: Place) -> int:
+    return aligned(place.end_bytes)
 
 
-def _finite(body: Body, dtype: str, start_bytes: int, nbytes: int) -> bool:
-    return _finite_sum(body, dtype, start_bytes, nbytes) or bool(
-        body.flat(dtype, start_bytes, nbytes).isfinite().all().item()
-    )
+def _finite_sum(values: torch.Tensor) -> bool:
+    if values.dtype in _HALVES and values.numel():
+        # The sum of a healthy gradient is often beyond what half precision can hold; both of these take a NaN over.
+        return all(math.isfinite(edge.item()) for edge in torch.aminmax(values))
+    return math.isfinite(values.sum().item())
+
+
+def _finite(values: torch.Tensor) -> bool:
+    return _finite_sum(values) or bool(values.isfinite().all().item())

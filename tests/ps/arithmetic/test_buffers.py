@@ -105,7 +105,7 @@ def test_what_nobody_sent_keeps_its_value(take_in):
         assert all(torch.equal(new[name], current[name]) for name in current)
 
 
-def test_integers_take_the_maximum(take_in):
+def test_counts_of_batches_take_the_maximum(take_in):
     updates = [(1, statistics(count=7)), (99, statistics(count=5))]
     assert take_in(statistics(count=6), updates)["bn.num_batches_tracked"] == 7
     assert take_in(statistics(count=6), updates[1:], 4)["bn.num_batches_tracked"] == 6
@@ -125,9 +125,112 @@ def test_a_single_workers_values_are_taken_exactly(take_in, live_workers):
     assert all(torch.equal(new[name], sent[name]) for name in sent)
 
 
+INTEGERS = {
+    "queue_ptr": (torch.tensor(6), torch.tensor(0), torch.tensor(2)),
+    "warmed_up": (torch.tensor(True), torch.tensor(False), torch.tensor(True)),
+    "bn.num_batches_tracked.copy": (torch.tensor(9), torch.tensor(3), torch.tensor(5)),
+    "table": tuple(torch.tensor([9, -1, value], dtype=torch.int16) for value in (9, -9, 3)),
+}
+
+
+@pytest.mark.parametrize("name", INTEGERS)
+def test_other_integers_and_flags_are_replaced(take_in, name):
+    current, first, second = INTEGERS[name]
+    for live_workers in (1, 4):
+        assert torch.equal(take_in({name: current}, [(1, {name: first})], live_workers)[name], first)
+    assert torch.equal(take_in({name: current}, [(1, {name: first})])[name], first)
+    assert torch.equal(take_in({name: current}, [(1, {}), (1, {name: first}), (99, {name: second})])[name], first)
+
+
+def test_counts_and_flags_in_one_span(take_in):
+    def values(count, pointer):
+        return {"num_batches_tracked": torch.tensor(count), "p": torch.tensor(pointer), "z": torch.tensor([pointer])}
+
+    new = take_in(values(5, 6), [(1, values(7, 0)), (1, values(9, 3))])
+    assert [new[name].item() for name in ("num_batches_tracked", "p", "z")] == [9, 0, 0]
+    new = take_in(values(5, 6), [(1, values(3, 0))], 2)
+    assert [new[name].item() for name in ("num_batches_tracked", "p", "z")] == [5, 0, 0]
+
+
+INF, NAN = float("inf"), float("nan")
+DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
+
+
+def buffer(values, dtype):
+    return {"x.running_mean": torch.tensor(values).to(dtype)}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("live_workers", [1, 3, 8])
+def test_on_arrival_what_is_not_finite_gives_way_to_the_workers_value(take_in, dtype, live_workers):
+    current = [-INF, INF, NAN, 1.0, 2.0, 3.0, -INF, 1.0]
+    sent = [-INF, 4.0, 5.0, INF, -INF, NAN, INF, 1.0]
+    new = take_in(buffer(current, dtype), [(1, buffer(sent, dtype))], live_workers)["x.running_mean"]
+    torch.testing.assert_close(new, torch.tensor(sent).to(dtype), rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_rounds_mean_is_that_of_the_finite(take_in, dtype):
+    sent = [
+        [-INF, INF, NAN, INF, 0.1, NAN, 1.0],
+        [-INF, 4.0, 5.0, -INF, 0.1, INF, 2.0],
+        [-INF, 8.0, INF, NAN, 0.1, -INF, 4.0],
+    ]
+    updates = [(samples, buffer(values, dtype)) for samples, values in zip((1, 1, 3), sent, strict=True)]
+    new = take_in(buffer([0.0] * 7, dtype), updates)["x.running_mean"]
+    expected = torch.tensor([-INF, 7.0, 5.0, INF, 0.1, NAN, 3.0]).to(dtype)
+    torch.testing.assert_close(new, expected, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("live_workers", [None, 1, 3])
+def test_equal_bits_stay(take_in, dtype, live_workers):
+    largest = torch.finfo(dtype).max
+    values = torch.tensor([-0.0, 0.1, 1 / 3, largest, -largest, INF, -INF, NAN]).to(dtype)
+    bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[values.element_size()]
+    updates = [(samples, {"mask": values}) for samples in (3, 1, 7)]
+    new = take_in({"mask": values}, updates, live_workers)
+    assert torch.equal(new["mask"].view(bits), values.view(bits))
+
+
+def test_a_running_variance_is_joined_over_those_who_have_both_finite(take_in):
+    def statistics_of(means, variances):
+        return {"bn.running_mean": torch.tensor(means), "bn.running_var": torch.tensor(variances)}
+
+    sent = [
+        (1, statistics_of([0.0, INF, 0.0, NAN, 5.0], [1.0, 9.0, INF, 2.0, 0.1])),
+        (1, statistics_of([4.0, 4.0, 4.0, NAN, 5.0], [3.0, 3.0, 3.0, 6.0, 0.1])),
+        (2, statistics_of([2.0, 2.0, 2.0, INF, 5.0], [2.0, 3.0, 3.0, INF, 0.1])),
+    ]
+    new = take_in(statistics_of([9.0] * 5, [9.0] * 5), sent)
+    assert new["bn.running_mean"].tolist()[:3] == [2.0, pytest.approx(8 / 3), 2.0]
+    spread = (1 * (4 - 8 / 3) ** 2 + 2 * (2 - 8 / 3) ** 2) / 3
+    expected = [2.0 + 2.0, 3.0 + spread, 3.0 + spread, 4.0, 0.1]
+    torch.testing.assert_close(new["bn.running_var"], torch.tensor(expected))
+    assert new["bn.running_mean"][3].isnan(), "of none finite the first"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_spread_beyond_half_precision_is_no_infinity(take_in, dtype):
+    def far(mean):
+        return {"bn.running_mean": torch.tensor([mean]).to(dtype), "bn.running_var": torch.tensor([1.0]).to(dtype)}
+
+    size = torch.finfo(dtype).max / 2
+    new = take_in(far(0.0), [(1, far(size)), (1, far(-size))])
+    assert new["bn.running_mean"] == 0
+    assert new["bn.running_var"].isfinite().all()
+
+
+def test_who_has_no_weight_is_in_no_mean(take_in):
+    updates = [(0, statistics(mean=100.0)), (1, statistics(mean=1.0)), (1, statistics(mean=3.0))]
+    new = take_in(statistics(), updates)
+    assert torch.equal(new["bn.running_mean"], torch.full((FEATURES,), 2.0))
+    assert torch.equal(new["bn.running_var"], torch.full((FEATURES,), 2.0))
+
+
 def test_half_precision_and_flags(take_in):
     current = {"m.running_mean": torch.zeros(3).half(), "f": torch.tensor([True, False, False])}
     sent = {"m.running_mean": torch.ones(3).half(), "f": torch.tensor([False, True, False])}
     new = take_in(current, [(1, current), (1, sent)])
     assert torch.equal(new["m.running_mean"], torch.full((3,), 0.5).half())
-    assert new["f"].tolist() == [True, True, False]
+    assert new["f"].tolist() == [True, False, False]
