@@ -48,6 +48,7 @@ from leeway.worker.patience import Patience
 from leeway.worker.receiving import Pulled, Receiving
 from leeway.worker.refusals import REACTIONS, Reaction
 from leeway.worker.session import Ending, Outcome, Session, State
+from leeway.worker.skips import RefusedInARow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -131,6 +132,7 @@ class Client:
         # Invariant: what the update in hand is made of, untouched until that has had its end.
         self._tensors: Tensors | None = None
         self._fits: Layout | None = None  # whose table was found to fit into a frame
+        self._refused = RefusedInARow()
         self._http: aiohttp.ClientSession | None = None
         self._exchange: Exchange | None = None
         self._heartbeat: asyncio.Task[None] | None = None
@@ -331,8 +333,19 @@ class Client:
         )
 
     async def _settle(self) -> None:
+        in_hand = self.session.in_hand
         await self._drive(lambda: not self.session.in_hand)
         self._tensors = None
+        outcome = self.session.outcome
+        if in_hand and outcome is not None and self._refused.ended(outcome):
+            log.warning(
+                "updates are refused: a NaN or an infinity in a gradient",
+                rank=self.session.rank,
+                iteration=outcome.clock,
+                tensor=outcome.tensor,
+                in_a_row=self._refused.count,
+                detail="they became skips, and the model stays as it is; look at the loss, or lower the learning rate",
+            )
 
     async def _settled(self) -> Outcome:
         await self._settle()

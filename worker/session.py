@@ -385,7 +385,8 @@ class Session:
                 self._update.drop(code)
                 self._leave(Ending.FINISHED)
             case Reaction.SKIP if self._update.push is not None:
-                self._update.become_skip(code)
+                tensor = error.facts.get("tensor")
+                self._update.become_skip(code, tensor if isinstance(tensor, str) else None)
             case _:
                 if self.state is State.PUSHING:
                     self._update.drop(code)

@@ -40,6 +40,7 @@ class Outcome:
     """The end of the update of iteration `clock`. `disposition` None: dropped, and `reason` says why.
 
     `version` and `staleness` are told of an update that was applied on arrival, if its reply came through.
+    `tensor`: the name of the one for which it was refused and became a skip.
     """
 
     clock: int
@@ -47,10 +48,12 @@ class Outcome:
     reason: Reason | Code
     version: int | None = None
     staleness: int | None = None
+    tensor: str | None = None
 
     @property
     def dropped(self) -> bool:
         return self.disposition is None
 
     def __str__(self) -> str:
-        return f"{self.disposition or 'dropped'} @{self.clock} ({self.reason})"
+        reason = f"{self.reason}: {self.tensor}" if self.tensor else str(self.reason)
+        return f"{self.disposition or 'dropped'} @{self.clock} ({reason})"

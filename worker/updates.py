@@ -30,24 +30,28 @@ class Recall(Enum):
 class UpdateInHand:
     """At most one. Invariant: `push` is None when nothing is in hand; `outcome` is None while something is."""
 
-    __slots__ = ("_refused_as", "outcome", "push")
+    __slots__ = ("_refused_as", "_refused_tensor", "outcome", "push")
 
     def __init__(self) -> None:
         self.push: Push | None = None
         self.outcome: Outcome | None = None
         self._refused_as: Code | None = None
+        self._refused_tensor: str | None = None
 
     def take(self, push: Push) -> None:
         assert self.push is None, "an update is in hand already"
         self.push = push
         self.outcome = None
-        self._refused_as = None
+        self._refused_as = self._refused_tensor = None
 
-    def become_skip(self, code: Code) -> None:
-        """The tensors were refused with this code: the iteration goes on without them, under the same name."""
+    def become_skip(self, code: Code, tensor: str | None = None) -> None:
+        """The tensors were refused with this code: the iteration goes on without them, under the same name.
+
+        `tensor`: which of them, if the refusal says so.
+        """
         assert self.push is not None
         self.push = dataclasses.replace(self.push, kind=UpdateKind.SKIP, samples=0, keys=(), metrics={})
-        self._refused_as = code
+        self._refused_as, self._refused_tensor = code, tensor
 
     def move(self, life: Life) -> None:
         """The same life goes on in a new epoch: the name stays, and the request must say the epoch."""
@@ -56,7 +60,9 @@ class UpdateInHand:
 
     def settle(self, pushed: Pushed) -> None:
         reason = self._refused_as or pushed.reason
-        self._end(Outcome(pushed.clock, pushed.disposition, reason, pushed.version, pushed.staleness))
+        self._end(
+            Outcome(pushed.clock, pushed.disposition, reason, pushed.version, pushed.staleness, self._refused_tensor)
+        )
 
     def recall(self, last: LastPush | None) -> Recall:
         """Compare with the last push that the server has accepted of this life."""
@@ -64,7 +70,8 @@ class UpdateInHand:
             return Recall.UNKNOWN
         if last.disposition is None:
             return Recall.PENDING
-        self._end(Outcome(last.clock, last.disposition, self._refused_as or Reason.REPEATED))
+        reason = self._refused_as or Reason.REPEATED
+        self._end(Outcome(last.clock, last.disposition, reason, tensor=self._refused_tensor))
         return Recall.SETTLED
 
     def drop(self, reason: Code | Reason) -> None:

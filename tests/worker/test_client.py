@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from aiohttp import web
+from structlog.testing import capture_logs
 
 from leeway.errors import ServerLost, WireError
 from leeway.protocol.codes import Code
@@ -378,6 +379,25 @@ async def test_non_finite_becomes_a_skip_without_tensors(server, client):
     assert outcome == Outcome(0, Disposition.SKIPPED, Code.NON_FINITE, 2, 0)
     assert server.seen[-2].frame.message["kind"] == "skip"
     assert server.seen[-2].frame.places == ()
+
+
+async def test_updates_that_keep_being_refused_are_told_with_the_tensor_ever_more_rarely(server, client):
+    server.then(server.granted())
+    await client.pull()
+    with capture_logs() as logs:
+        for clock in range(12):
+            server.then(
+                server.refused("non-finite", tensor="fc.weight"),
+                server.pushpulled(clock, clock + 2) if clock % 2 else server.pushed(clock, Disposition.SKIPPED),
+            )
+            if clock % 2 == 0:
+                server.then(server.granted(clock + 1, clock + 2))
+            await client.pushpull(GRADIENT, 1, server.tensors())
+    told = [line for line in logs if line["log_level"] == "warning"]
+    assert [(line["tensor"], line["in_a_row"], line["iteration"]) for line in told] == [
+        ("fc.weight", 1, 0),
+        ("fc.weight", 10, 9),
+    ]
 
 
 async def test_what_is_for_the_user_is_raised_and_another_update_can_be_pushed(server, client):

@@ -395,6 +395,35 @@ def test_non_finite_becomes_a_skip_of_the_same_iteration():
     assert it.outcome == Outcome(0, Disposition.SKIPPED, Code.NON_FINITE, 6, 0)
 
 
+@pytest.mark.parametrize(
+    ("facts", "tensor"), [({"tensor": "fc.weight"}, "fc.weight"), ({"tensor": 7}, None), ({}, None)]
+)
+def test_the_outcome_names_the_tensor_that_was_refused(facts, tensor):
+    it = at(State.PUSHING)
+    tell(it, refuse(Code.NON_FINITE, "weight has a NaN", **facts))
+    tell(it, pushed(0, Disposition.SKIPPED, Reason.SKIPPED))
+    assert (it.outcome.reason, it.outcome.clock) == (Code.NON_FINITE, 0)
+    assert it.outcome.tensor == tensor
+    assert (f": {tensor})" in str(it.outcome)) is (tensor is not None)
+
+
+def test_the_tensor_is_named_when_the_reply_to_the_skip_was_lost():
+    it = at(State.PUSHING)
+    tell(it, refuse(Code.NON_FINITE, "weight has a NaN", tensor="weight"))
+    it.lost()
+    tell(it, refuse(Code.FENCED, "over", last={"default": {"clock": 0, "disposition": "skipped"}}))
+    assert it.outcome == Outcome(0, Disposition.SKIPPED, Code.NON_FINITE, tensor="weight")
+
+
+def test_the_next_update_is_not_named_after_the_last():
+    it = at(State.PUSHING)
+    tell(it, refuse(Code.NON_FINITE, "weight has a NaN", tensor="weight"))
+    tell(it, PushPulled(pushed(0, Disposition.SKIPPED, Reason.SKIPPED), granted(1)))
+    it.computed(UpdateKind.GRADIENT, 32)
+    tell(it, pushed(1))
+    assert it.outcome.tensor is None
+
+
 USERS = [code for code in Code if REACTIONS[code] is Reaction.TELL]
 
 
