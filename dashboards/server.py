@@ -190,9 +190,11 @@ def _refusals() -> list[Panel]:
         graph(
             "Updates with NaN or infinity",
             "By group, whether they were refused or let through (--non-finite). A few at the start can be the warmup "
-            "of mixed precision; many mean that the run diverges.",
+            "of mixed precision; many mean that the run diverges. Versions with NaN or infinity in them were published "
+            "all the same, and the server's log names the tensor: go back to a checkpoint.",
             NUMBER,
             Query(f"sum by (group) ({SERVERS.happened(server.NON_FINITE)})", "{{group}}"),
+            Query(f"sum by (group) ({SERVERS.happened(server.NON_FINITE_VERSIONS)})", "versions of {{group}}"),
             bars=True,
             colors={"default": RED},
         ),

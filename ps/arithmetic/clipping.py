@@ -36,10 +36,10 @@ def clip(gradient: Sequence[Run], max_norm: float, scratch: Scratch) -> tuple[li
 
 
 def scale(gradient: Sequence[Run], factor: float | torch.Tensor, scratch: Scratch) -> list[Run]:
-    """The gradient times a factor, in the scratch body; it may already lie there."""
+    """The gradient times a factor, in the scratch; it may already lie there."""
     scaled = []
     for run in gradient:
-        target = run.within(scratch())
+        target = scratch().flat(run)
         torch.mul(run.values, factor, out=target)
         scaled.append(Run(run.span, run.first, run.stop, target))
     return scaled

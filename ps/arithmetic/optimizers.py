@@ -1,8 +1,8 @@
 """Steps from one version's body into the next one's.
 
 The one rule: an old body is never written to, and the numbers are those of a plain `torch.optim` loop over
-the same gradients. A parameter without a gradient is left alone: value, momentum, decay and its own count
-of steps.
+the same gradients, in float32 for what is trained in half precision (see `values`). A parameter without a gradient is
+left alone: value, momentum, decay and its own count of steps.
 
 torch.optim works in place, so the old values are copied and stepped in the new body. Plain SGD keeps no
 state and goes straight from old to new in one pass, whole runs at a time (100 MiB: 7 ms instead of 10).
@@ -24,13 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from leeway.protocol.spans import Layout, Place, Span
-    from leeway.ps.arithmetic.bodies import Body
     from leeway.ps.arithmetic.runs import Run
-
-# Half precision is stepped tensor by tensor with torch's default implementation: the fused SGD of torch
-# 2.13 on the CPU leaves most elements of such parameters as they were, and its `add` rounds an array's last
-# few elements differently, so that a flat run would not have the bits of its tensors.
-FULL_PRECISION = ("float32", "float64")
+    from leeway.ps.arithmetic.values import Values
 
 _CLASSES: Mapping[OptimizerKind, Any] = {
     OptimizerKind.MOMENTUM: torch.optim.SGD,
@@ -61,7 +56,7 @@ class StateLost(RuntimeError):
 class Optimizer:
     """The optimizer of one group. Belongs to its applier thread."""
 
-    def __init__(self, settings: OptimizerSettings, layout: Layout, values: Body) -> None:
+    def __init__(self, settings: OptimizerSettings, layout: Layout, values: Values) -> None:
         self._settings = settings
         self._steps = 0
         # Of the step under way, or the last one: how it can be put back.
@@ -84,24 +79,27 @@ class Optimizer:
         """Steps made so far: the index of the next one, for the schedule."""
         return self._steps
 
-    def step(self, old: Body, new: Body, gradient: Sequence[Run]) -> float:
+    def step(self, old: Values, new: Values, gradient: Sequence[Run]) -> float:
         """Fill the trainable part of `new` with the values of `old` after one step; return the learning rate used.
 
-        `gradient` holds trainable tensors, in the order of the layout, without overlap. After an exception, or where
+        `gradient` holds trainable tensors, in the order of the layout, without overlap, and is as wide as they are:
+        float32 for half precision. After an exception, or where
         the step is not to count after all, `put_back` undoes it.
         """
         self._steps_before, self._writing = self._steps, False
         self._fresh.clear()
         rate = self._settings.learning_rate(self._steps)
+        new.copy_masters(old)
         if self._settings.kind is OptimizerKind.SGD:
             self._descend(old, new, gradient, rate)
         else:
-            new.copy(old, 0, self._trainable_bytes)
+            new.body.copy(old.body, 0, self._trainable_bytes)
             self._step_torch(new, gradient, rate)
+        new.round()
         self._steps += 1
         return rate
 
-    def put_back(self, old: Body) -> bool:
+    def put_back(self, old: Values) -> bool:
         """Undo the last step, whose values have come from `old`. False: its state could not be, and begins anew."""
         self._steps = self._steps_before
         for place, parameter in zip(self._places(), self._parameters.values(), strict=False):
@@ -131,7 +129,7 @@ class Optimizer:
             self._settings = before
             raise
 
-    def extend(self, layout: Layout, values: Body) -> None:
+    def extend(self, layout: Layout, values: Values) -> None:
         """Go on with a larger layout; what was known keeps its state."""
         self._lay_out(layout, values, self._states())
 
@@ -164,7 +162,9 @@ class Optimizer:
                 raise ValueError(
                     f"the saved state {tensor_name!r} has shape {tuple(tensor.shape)}, it must be {expected}"
                 )
-            states.setdefault(name, {})[state_name] = tensor.clone()
+            # What was saved before there were masters is as narrow as the parameter.
+            dtype = torch.float32 if state_name == "step" else self._parameters[name].dtype
+            states.setdefault(name, {})[state_name] = tensor.to(dtype, copy=True)
         for name, state in states.items():
             missing = set(_STATE_NAMES[self._settings.kind]) - state.keys()
             if missing:
@@ -175,22 +175,16 @@ class Optimizer:
     def _decay(self, span: Span) -> float:
         return self._settings.weight_decay if span.decayed or self._settings.decay_vectors else 0.0
 
-    def _descend(self, old: Body, new: Body, gradient: Sequence[Run], rate: float) -> None:
+    def _descend(self, old: Values, new: Values, gradient: Sequence[Run], rate: float) -> None:
         """Plain SGD, out of place."""
         copied_bytes = 0
         for run in gradient:
-            new.copy(old, copied_bytes, run.start_bytes - copied_bytes)
+            new.body.copy(old.body, copied_bytes, run.start_bytes - copied_bytes)
             copied_bytes = run.end_bytes
-            decay = self._decay(run.span)
-            if run.span.dtype in FULL_PRECISION:
-                _descend(run.within(old), run.within(new), run.values, rate, decay)
-                continue
-            new.copy(old, run.start_bytes, run.end_bytes - run.start_bytes)
-            for place, slope in run.tensors():
-                _descend(old.tensor(place), new.tensor(place), slope, rate, decay)
-        new.copy(old, copied_bytes, self._trainable_bytes - copied_bytes)
+            _descend(old.flat(run), new.flat(run), run.values, rate, self._decay(run.span))
+        new.body.copy(old.body, copied_bytes, self._trainable_bytes - copied_bytes)
 
-    def _step_torch(self, new: Body, gradient: Sequence[Run], rate: float) -> None:
+    def _step_torch(self, new: Values, gradient: Sequence[Run], rate: float) -> None:
         if self._torch is None:
             assert not gradient, "a gradient for a group without parameters"
             return
@@ -225,7 +219,7 @@ class Optimizer:
     def _places(self) -> Iterator[Place]:
         return (place for span in self._spans for place in span.places)
 
-    def _lay_out(self, layout: Layout, values: Body, states: Mapping[str, State]) -> None:
+    def _lay_out(self, layout: Layout, values: Values, states: Mapping[str, State]) -> None:
         spans = [span for span in layout.spans if span.kind is Kind.TRAINABLE]
         # Plain SGD has no use for them, and they would pin this body: only a torch step moves them on.
         parameters = {
@@ -250,7 +244,7 @@ class Optimizer:
                 {
                     "params": [parameters[place.spec.name] for place in span.places],
                     "weight_decay": self._decay(span),
-                    "fused": span.dtype in FULL_PRECISION,
+                    "fused": True,
                 }
                 for span in spans
             ]

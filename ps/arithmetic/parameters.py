@@ -7,7 +7,7 @@ decides about the order of things publishes it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from leeway.protocol.requests import UpdateKind
@@ -16,11 +16,13 @@ from leeway.protocol.tensors import Kind
 from leeway.ps.arithmetic import buffers
 from leeway.ps.arithmetic.aggregation.registry import DEFAULT_RULE, rule
 from leeway.ps.arithmetic.aggregation.rule import Contribution
-from leeway.ps.arithmetic.bodies import Body
+from leeway.ps.arithmetic.bodies import TORCH_DTYPES, Body
 from leeway.ps.arithmetic.clipping import clip, norm, scale
+from leeway.ps.arithmetic.guards import non_finite
 from leeway.ps.arithmetic.optimizers import Optimizer, StateLost
-from leeway.ps.arithmetic.runs import Chart
+from leeway.ps.arithmetic.runs import Chart, Run
 from leeway.ps.arithmetic.trial import try_settings
+from leeway.ps.arithmetic.values import MASTER_DTYPE, Masters, Values, has_master
 from leeway.ps.arithmetic.versions import Snapshot, VersionStore
 
 if TYPE_CHECKING:
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
     from leeway.protocol.frames import Frame
     from leeway.ps.arithmetic.aggregation.rule import Scratch
     from leeway.ps.arithmetic.memory import Pool
-    from leeway.ps.arithmetic.runs import Run
     from leeway.ps.arithmetic.settings import OptimizerSettings
 
 
@@ -62,7 +63,9 @@ class Step:
 class Saved:
     """All of a group's values between two steps: what a checkpoint holds of it.
 
-    `optimizer_tensors` are named `<state>/<key>`; `optimizer` is what of its state is plain data.
+    `optimizer_tensors` are named `<state>/<key>`; `optimizer` is what of its state is plain data. `masters`, by key,
+    are the float32 values of what is trained in half precision; where one is missing (saved before there were any) it
+    is made from the rounded value.
     """
 
     number: int
@@ -70,6 +73,7 @@ class Saved:
     body: memoryview
     optimizer_tensors: Mapping[str, torch.Tensor]
     optimizer: Mapping[str, Any]
+    masters: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
 class Parameters:
@@ -94,7 +98,8 @@ class Parameters:
         self._aggregate = rule(aggregation)
         try_settings(settings)
         self._latest = self.versions.current
-        self._values = Body(memoryview(b""))
+        self._masters = Masters.of(self._latest.layout)
+        self._values = Values(self._masters, memoryview(b""), memoryview(b""))
         self._chart = Chart(self._latest.layout)
         self._optimizer = Optimizer(settings, self._latest.layout, self._values)
 
@@ -123,16 +128,19 @@ class Parameters:
         known = self._latest.layout
         assert added, "a version without a new tensor"
         layout = Layout.of([*(place.spec for place in known.places.values()), *added])
-        memory = self.versions.fresh(number, layout.nbytes)
-        new, offered = Body(memory), Body(frame.body)
+        masters = Masters.of(layout)
+        memory, new = self._fresh(number, masters)
+        offered = Body(frame.body)
         new.clear()
         for name, place in known.places.items():
             new.tensor(layout.places[name]).copy_(self._values.tensor(place))
         for place in frame.places:
             if place.spec.name in names:
                 new.tensor(layout.places[place.spec.name]).copy_(offered.tensor(place))
+        new.round()
+        snapshot = _snapshot(number, layout, memory, new)
         self._optimizer.extend(layout, new)
-        return self._use(Snapshot(number, layout, memory.toreadonly()), new)
+        return self._use(snapshot, new, masters)
 
     def step(
         self,
@@ -163,61 +171,77 @@ class Parameters:
             gradient_norm = norm(gradient)
 
         layout = self._latest.layout
-        memory = self.versions.fresh(number, layout.nbytes)
-        new = Body(memory)
+        memory, new = self._fresh(number, self._masters)
         for span in layout.spans:
             if span.kind is not Kind.TRAINABLE:
-                new.copy(self._values, span.offset_bytes, span.nbytes)
+                new.body.copy(self._values.body, span.offset_bytes, span.nbytes)
         if aggregated:
-            buffers.aggregate([_only(contribution, trainable=False) for contribution in contributions], new)
+            buffers.aggregate([_only(contribution, trainable=False) for contribution in contributions], new.body)
         else:
-            buffers.arrive(_only(contributions[0], trainable=False).runs, live_workers, new)
+            buffers.arrive(_only(contributions[0], trainable=False).runs, live_workers, new.body)
         # Last, since all else leaves what was there before untouched.
         try:
             rate = self._optimizer.step(self._values, new, gradient)
+            snapshot = _snapshot(number, layout, memory, new)
         except BaseException as error:
             if self._optimizer.put_back(self._values):
                 raise
             raise StateLost(f"a step failed, and with it the optimizer's state: {error}") from error
-        return Step(self._use(Snapshot(number, layout, memory.toreadonly()), new), rate, gradient_norm)
+        return Step(self._use(snapshot, new, self._masters), rate, gradient_norm)
 
     def save(self) -> Saved:
         """All values, as they are between two steps.
 
-        The body is the version itself: immutable, so not copied, but it counts as live until it is let go.
-        The optimizer's state, which the next step changes in place, is copied.
+        The body is the version itself: immutable, so not copied, but it counts as live until it is let go; so do the
+        masters. The optimizer's state, which the next step changes in place, is copied.
         """
         tensors, metadata = self._optimizer.save()
-        return Saved(self._latest.number, self._latest.layout, self._latest.body, tensors, metadata)
+        masters = {place.spec.name: self._values.tensor(place) for place in self._masters.places()}
+        return Saved(self._latest.number, self._latest.layout, self._latest.body, tensors, metadata, masters)
 
     def restore(self, saved: Saved) -> Snapshot:
         """Take over saved values, as the version of their number. Only before anything else was offered.
 
-        Raises `ValueError` when the optimizer is of another kind than the saved one.
+        Raises `ValueError` when the optimizer is of another kind than the saved one, or the masters are not the
+        values' own.
         """
         assert self._latest.number == 0, "saved values are restored into an empty group"
         if saved.number == 0:
             return self._latest
-        memory = self.versions.fresh(saved.number, saved.layout.nbytes)
+        masters = Masters.of(saved.layout)
+        memory, new = self._fresh(saved.number, masters)
         memory[:] = saved.body
-        new = Body(memory)
+        new.widen()
+        places = {place.spec.name: place for place in masters.places()}
+        for name, master in saved.masters.items():
+            if name not in places or tuple(master.shape) != places[name].spec.shape:
+                raise ValueError(f"the saved master {name!r} belongs to no half-precision parameter of this model")
+            new.tensor(places[name]).copy_(master)
+        snapshot = _snapshot(saved.number, saved.layout, memory, new)
         self._optimizer.extend(saved.layout, new)
         self._optimizer.load(saved.optimizer_tensors, saved.optimizer)
-        return self._use(Snapshot(saved.number, saved.layout, memory.toreadonly()), new)
+        return self._use(snapshot, new, masters)
 
-    def _use(self, snapshot: Snapshot, values: Body) -> Snapshot:
+    def _use(self, snapshot: Snapshot, values: Values, masters: Masters) -> Snapshot:
         if snapshot.layout is not self._latest.layout:
             self._chart = Chart(snapshot.layout)
-        self._latest, self._values = snapshot, values
+        self._latest, self._values, self._masters = snapshot, values, masters
         return snapshot
 
-    def _scratch(self) -> Scratch:
-        """A body to compute in, taken when first asked for, and free again after the step."""
-        taken: list[Body] = []
+    def _fresh(self, number: int, masters: Masters) -> tuple[memoryview, Values]:
+        """A version's body, and the values that write to it."""
+        memory = self.versions.fresh(number, masters.layout.nbytes)
+        return memory, Values(masters, memory, self._pool.take(masters.nbytes))
 
-        def scratch() -> Body:
+    def _scratch(self) -> Scratch:
+        """Values to compute in, taken when first asked for, and free again after the step."""
+        taken: list[Values] = []
+        masters = self._masters
+
+        def scratch() -> Values:
             if not taken:
-                taken.append(Body(self._pool.take(self._latest.layout.nbytes)))
+                memory, wide = self._pool.take(masters.layout.nbytes), self._pool.take(masters.nbytes)
+                taken.append(Values(masters, memory, wide))
             return taken[0]
 
         return scratch
@@ -230,10 +254,9 @@ class Parameters:
         scratch: Scratch,
     ) -> list[Run]:
         trainable = [_only(contribution, trainable=True) for contribution in contributions]
-        if aggregated:
-            return self._aggregate(trainable, scratch)
-        gradient = list(trainable[0].runs)
-        if updates[0].kind is UpdateKind.DELTA:
+        gradient = self._aggregate(trainable, scratch) if aggregated else trainable[0].runs
+        gradient = [_widened(run, scratch) for run in gradient]
+        if not aggregated and updates[0].kind is UpdateKind.DELTA:
             factor = self.settings.delta_scale or 1.0 / self._workers
             if factor != 1.0:
                 gradient = scale(gradient, factor, scratch)
@@ -243,3 +266,15 @@ class Parameters:
 def _only(contribution: Contribution, *, trainable: bool) -> Contribution:
     runs = [run for run in contribution.runs if run.trainable is trainable]
     return Contribution(contribution.samples, runs)
+
+
+def _widened(run: Run, scratch: Scratch) -> Run:
+    """As wide as what it changes: norms, factors and steps are computed in float32 for half precision."""
+    if not has_master(run.span) or run.values.dtype is TORCH_DTYPES[MASTER_DTYPE]:
+        return run
+    return Run(run.span, run.first, run.stop, scratch().flat(run).copy_(run.values))
+
+
+def _snapshot(number: int, layout: Layout, memory: memoryview, values: Values) -> Snapshot:
+    found = tuple(non_finite(tuple(layout.places.values()), values.body))
+    return Snapshot(number, layout, memory.toreadonly(), found)

@@ -32,7 +32,8 @@ def _edge_bytes(span: Span, index: int) -> int:
 class Run:
     """Values for `span.places[first:stop]` of the group's layout.
 
-    `values` is a flat array of the span's dtype, with the padding, wherever it lies in memory.
+    `values` is a flat array of the span's dtype, with the padding, wherever it lies in memory; of float32 where
+    something was computed from half precision.
     """
 
     span: Span

@@ -11,11 +11,11 @@ from typing import Any
 
 from leeway.protocol.spans import Layout
 from leeway.protocol.tensors import DTYPES, Kind, TensorSpec
-from leeway.ps.arithmetic.bodies import Body
 from leeway.ps.arithmetic.clipping import clip
-from leeway.ps.arithmetic.optimizers import FULL_PRECISION, Optimizer
-from leeway.ps.arithmetic.runs import Chart
+from leeway.ps.arithmetic.optimizers import Optimizer
+from leeway.ps.arithmetic.runs import Chart, Run
 from leeway.ps.arithmetic.settings import MAX_STEPS, OptimizerSettings
+from leeway.ps.arithmetic.values import Masters, Values
 
 # A first step that divides by next to nothing, then the usual one.
 _GRADIENTS = (0.0, 1.0)
@@ -41,18 +41,22 @@ def _try(settings: OptimizerSettings) -> None:
         if dtype.floating
         for shape in ((1,), (1, 1))
     )
-    bodies = [Body(memoryview(bytearray(layout.nbytes))) for _ in range(3)]
-    chart, (old, new, slopes) = Chart(layout), bodies
+    masters, chart = Masters.of(layout), Chart(layout)
+
+    def fresh() -> Values:
+        return Values(masters, memoryview(bytearray(layout.nbytes)), memoryview(bytearray(masters.nbytes)))
+
+    old, new, slopes = fresh(), fresh(), fresh()
     optimizer = Optimizer(settings, layout, old)
     for size in _GRADIENTS:
         for place in layout.places.values():
             slopes.tensor(place).fill_(size)
-        gradient = chart.whole(slopes)
+        gradient = [Run(run.span, run.first, run.stop, slopes.flat(run)) for run in chart.whole(slopes.body)]
         if settings.clip_norm is not None:
-            gradient, _ = clip(gradient, settings.clip_norm, lambda: Body(memoryview(bytearray(layout.nbytes))))
+            gradient, _ = clip(gradient, settings.clip_norm, fresh)
         optimizer.step(old, new, gradient)
-        precise = [place for place in layout.places.values() if place.spec.dtype in FULL_PRECISION]
-        if not all(new.tensor(place).isfinite().all() for place in precise):
+        # Not what is rounded from it: a rate may be too large for half precision and right for its neighbours.
+        if not all(new.tensor(place).isfinite().all() for place in layout.places.values()):
             raise ValueError(f"a gradient of {size:g} leads to NaN or infinity")
         old, new = new, old
     for step in (settings.warmup_steps, settings.schedule_steps or 0, MAX_STEPS):

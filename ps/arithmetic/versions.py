@@ -28,12 +28,14 @@ class Snapshot:
     """One published state. `body` is read-only and lies as `layout` says; slices of it keep the version
     alive.
 
-    Number 0 is the empty state before the group has any parameter.
+    Number 0 is the empty state before the group has any parameter. `non_finite`: the trainable tensors that hold a NaN
+    or an infinity.
     """
 
     number: int
     layout: Layout
     body: memoryview
+    non_finite: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"v{self.number}: {self.layout}"

@@ -64,6 +64,9 @@ SLOW_READERS_CLOSED: Final = _counter(
 PUSHES: Final = _counter("pushes_total", "Updates that got their final disposition.", "group", "disposition", "reason")
 UPDATE_BYTES: Final = _histogram("update_bytes", "Size of an accepted update's body.", _BYTES, "group")
 NON_FINITE: Final = _counter("non_finite_total", "Updates with NaN or infinity in them.", "group")
+NON_FINITE_VERSIONS: Final = _counter(
+    "non_finite_versions_total", "Versions published with a NaN or an infinity in a trained tensor.", "group"
+)
 PULL_WAIT_SECONDS: Final = _histogram(
     "pull_wait_seconds",
     "Time from a pull's arrival to its answer, by the reason for which it waited last (granted: it did not).",
@@ -179,6 +182,7 @@ CATALOGUE: Final = (
     PUSHES,
     UPDATE_BYTES,
     NON_FINITE,
+    NON_FINITE_VERSIONS,
     PULL_WAIT_SECONDS,
     STALENESS,
     GRANT_LAG,

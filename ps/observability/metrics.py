@@ -165,6 +165,9 @@ class ServerMetrics:
     def non_finite(self, group: str) -> None:
         self._counters[catalogue.NON_FINITE].labels(group).inc()
 
+    def non_finite_version(self, group: str) -> None:
+        self._counters[catalogue.NON_FINITE_VERSIONS].labels(group).inc()
+
     def pull_answered(self, group: str, reason: Reason, waited_seconds: float) -> None:
         """`reason` is the one for which the pull waited last, `GRANTED` when it did not have to."""
         self._histograms[catalogue.PULL_WAIT_SECONDS].labels(group, reason).observe(waited_seconds)

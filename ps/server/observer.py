@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from leeway.protocol.replies import Reply
     from leeway.protocol.requests import Request
     from leeway.ps.arithmetic.parameters import Parameters, Step
+    from leeway.ps.arithmetic.versions import Snapshot
     from leeway.ps.core.effects import Effect
     from leeway.ps.core.events import Event
     from leeway.ps.core.groups import Group
@@ -77,8 +78,11 @@ class Observer:
         # Since when each round is open; one that was saved open is so since the start.
         groups = machine.groups.items()
         self._opened_at = {name: clock() for name, group in groups if group.rounds.state is RoundState.OPEN}
+        self._not_finite: dict[str, set[str]] = {name: set() for name in machine.groups}
         for name in machine.groups:
             metrics.begin_group(name)
+            # One that was resumed from.
+            self.published(name, parameters[name].versions.current)
 
     def took(self, event: Event, effects: Sequence[Effect], now: float) -> None:
         """The machine has taken an event; its effects are about to be performed."""
@@ -183,6 +187,28 @@ class Observer:
             self._metrics.pushed(apply.group, Disposition.APPLIED, Reason.ON_ARRIVAL)
             tally.updates += 1
         self._metrics.stepped(apply.group, seconds, staleness, update_bytes, made.gradient_norm)
+
+    def published(self, group: str, snapshot: Snapshot) -> None:
+        """A version that is not finite is published as what it is, and told: each tensor of it once."""
+        if not snapshot.non_finite:
+            return
+        self._metrics.non_finite_version(group)
+        told = self._not_finite[group]
+        unheard = [name for name in snapshot.non_finite if name not in told]
+        told.update(unheard)
+        if unheard:
+            first, *others = unheard
+            self._log.error(
+                "a version is not finite",
+                group=group,
+                version=snapshot.number,
+                tensor=first,
+                others=len(others),
+                detail="it is published as it is; lower the learning rate, and go back to a checkpoint or other values",
+            )
+            more = f" and {len(others)} others" if others else ""
+            detail = f"version {snapshot.number} has a NaN or an infinity in {first!r}{more}"
+            self._decisions.add(Kind.NON_FINITE, detail, group=group)
 
     def non_finite(self, push: Push, tensor: str, *, refused: bool) -> None:
         self._metrics.non_finite(push.group)

@@ -371,6 +371,7 @@ class Runtime:
         self.appliers[group].submit(Job(work, done, max(nbytes, model_bytes)))
 
     def _made(self, group: str, snapshot: Snapshot) -> None:
+        self.observer.published(group, snapshot)
         self._unpublished[group, snapshot.number] = snapshot
         self.happen(Published(group, snapshot.number))
         self.on_published(group, snapshot.number)

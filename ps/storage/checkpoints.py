@@ -4,8 +4,9 @@ The one rule: a checkpoint is a state between two versions, complete and durable
 What cannot be read as a whole is refused, never read in part and never passed over for an older one in
 silence.
 
-Tensors of a file: `model/<group>/<key>`, `optimizer/<group>/<state>/<key>`, and `held/<n>`, the body of the
-n-th held contribution as bytes. The metadata holds `leeway`, a JSON object with the rest.
+Tensors of a file: `model/<group>/<key>`, `master/<group>/<key>` of what is trained in half precision (files of before
+there were masters have none), `optimizer/<group>/<state>/<key>`, and `held/<n>`, the body of the n-th held contribution
+as bytes. The metadata holds `leeway`, a JSON object with the rest.
 """
 
 from __future__ import annotations
@@ -126,6 +127,7 @@ def _description(checkpoint: Checkpoint) -> dict[str, Any]:
                 "kinds": {key: str(place.spec.kind) for key, place in saved.layout.places.items()},
                 "optimizer": saved.optimizer,
                 "states": list(saved.optimizer_tensors),
+                "masters": list(saved.masters),
             }
             for name, saved in checkpoint.groups.items()
         },
@@ -146,13 +148,16 @@ def _entries(checkpoint: Checkpoint) -> list[Entry]:
     found = []
     for name, saved in checkpoint.groups.items():
         found += entries(saved.layout, saved.body, f"model/{name}/")
-        for state, tensor in saved.optimizer_tensors.items():
-            dtype = str(tensor.dtype).removeprefix("torch.")
-            data = tensor.contiguous().view(-1).view(torch.uint8).numpy().data
-            found.append(Entry(f"optimizer/{name}/{state}", dtype, tuple(tensor.shape), data))
+        found += [_entry(f"master/{name}/{key}", tensor) for key, tensor in saved.masters.items()]
+        found += [_entry(f"optimizer/{name}/{state}", tensor) for state, tensor in saved.optimizer_tensors.items()]
     for index, frame in enumerate(checkpoint.held):
         found.append(Entry(f"held/{index}", "uint8", (frame.body.nbytes,), frame.body))
     return found
+
+
+def _entry(name: str, tensor: torch.Tensor) -> Entry:
+    data = tensor.contiguous().view(-1).view(torch.uint8).numpy().data
+    return Entry(name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), data)
 
 
 def _read_group(name: str, group: dict[str, Any], tensors: Mapping[str, torch.Tensor]) -> Saved:
@@ -164,7 +169,8 @@ def _read_group(name: str, group: dict[str, Any], tensors: Mapping[str, torch.Te
     for key, place in layout.places.items():
         body.tensor(place).copy_(values[key])
     states = {state: tensors[f"optimizer/{name}/{state}"] for state in group["states"]}
-    return Saved(group["number"], layout, memory, states, group["optimizer"])
+    masters = {key: tensors[f"master/{name}/{key}"] for key in group.get("masters", ())}
+    return Saved(group["number"], layout, memory, states, group["optimizer"], masters)
 
 
 def _read_held(index: int, held: dict[str, Any], tensors: Mapping[str, torch.Tensor]) -> Frame:

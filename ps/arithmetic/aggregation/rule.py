@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from leeway.ps.arithmetic.bodies import Body
+from leeway.ps.arithmetic.values import Values
 
 if TYPE_CHECKING:
     from leeway.ps.arithmetic.runs import Run
 
-# Gives a body in the group's layout to write results into, the same each time within a step.
-Scratch: TypeAlias = Callable[[], Body]
+# Gives values in the group's layout to write results into (see `flat`), the same each time within a step.
+Scratch: TypeAlias = Callable[[], Values]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,6 @@ class Aggregation(Protocol):
         """The gradient of one step: for each tensor that anybody sent, its aggregated value.
 
         The runs returned do not overlap and come in the order of the layout; their values lie in the
-        scratch body, or in a contribution's own memory where nothing had to be computed. Contributions are
+        scratch, or in a contribution's own memory where nothing had to be computed. Contributions are
         never written to.
         """

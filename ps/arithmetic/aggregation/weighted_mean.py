@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 import torch
 
 from leeway.ps.arithmetic.runs import Run, overlay
+from leeway.ps.arithmetic.values import has_master
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from leeway.ps.arithmetic.aggregation.rule import Contribution, Scratch
 
-# Half precision is summed in float32 and rounded once, in blocks that stay in the processor's cache.
+# Half precision is summed in float32, in blocks that stay in the processor's cache.
 BLOCK_ELEMENTS = 65_536
 
 
@@ -32,9 +33,9 @@ def weighted_mean(contributions: Sequence[Contribution], scratch: Scratch) -> li
     mean = []
     for pieces in overlay([contribution.runs for contribution in contributions]):
         run = pieces[0][1]
-        target = run.within(scratch())
+        target = scratch().flat(run)
         weighted = [(weights[index], piece.values) for index, piece in pieces]
-        if target.dtype in (torch.float16, torch.bfloat16):
+        if has_master(run.span):
             _sum_halves(weighted, target)
         else:
             _sum(weighted, target)
@@ -52,7 +53,6 @@ def _sum(weighted: Sequence[tuple[float, torch.Tensor]], target: torch.Tensor) -
 def _sum_halves(weighted: Sequence[tuple[float, torch.Tensor]], target: torch.Tensor) -> None:
     for start in range(0, target.numel(), BLOCK_ELEMENTS):
         stop = start + BLOCK_ELEMENTS
-        block = torch.zeros(target[start:stop].numel())
+        block = target[start:stop].zero_()
         for weight, values in weighted:
             block.add_(values[start:stop].float(), alpha=weight)
-        target[start:stop] = block

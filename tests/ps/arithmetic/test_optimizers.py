@@ -3,13 +3,12 @@ import math
 import pytest
 import torch
 
-from leeway.protocol.decoder import allocate_aligned
 from leeway.protocol.spans import Layout
 from leeway.protocol.tensors import Kind
-from leeway.ps.arithmetic.bodies import Body
-from leeway.ps.arithmetic.optimizers import FULL_PRECISION, Optimizer
-from leeway.ps.arithmetic.runs import Chart
+from leeway.ps.arithmetic.optimizers import Optimizer
+from leeway.ps.arithmetic.runs import Chart, Run
 from leeway.ps.arithmetic.settings import OptimizerKind, OptimizerSettings
+from tests.ps.arithmetic.computing import values_of
 
 SHAPES = {"conv.weight": (4, 3, 3, 3), "fc.weight": (33, 7), "conv.bias": (4,), "norm.scale": (), "void": (0, 2)}
 KINDS = list(OptimizerKind)
@@ -47,25 +46,40 @@ class Server:
     def __init__(self, frame, values, settings):
         start = frame(values)
         self.frame, self.layout = frame, Layout.of(start.specs)
-        self.chart, self.body = Chart(self.layout), Body(start.body)
-        self.optimizer = Optimizer(settings, self.layout, self.body)
+        self.chart, self.numbers = Chart(self.layout), values_of(self.layout, start.body)
+        self.optimizer = Optimizer(settings, self.layout, self.numbers)
+
+    @property
+    def body(self):
+        return self.numbers.body
 
     def step(self, gradients):
-        memory = allocate_aligned(self.layout.nbytes)
-        memory[:] = b"\xff" * len(memory)
-        before = bytes(self.body._bytes.numpy())
-        new = Body(memory)
+        new = values_of(self.layout)
         for span in self.layout.spans:
             if span.kind is not Kind.TRAINABLE:
-                new.copy(self.body, span.offset_bytes, span.nbytes)
-        rate = self.optimizer.step(self.body, new, self.chart.runs([self.frame(gradients)]))
-        assert bytes(self.body._bytes.numpy()) == before, "the old body was written to"
-        self.body = new
+                new.body.copy(self.body, span.offset_bytes, span.nbytes)
+        before = bytes(self.body._bytes.numpy()), bytes(self.numbers._wide._bytes.numpy())
+        rate = self.optimizer.step(self.numbers, new, self.wide(gradients))
+        after = bytes(self.body._bytes.numpy()), bytes(self.numbers._wide._bytes.numpy())
+        assert after == before, "the old values were written to"
+        self.numbers = new
         return rate
+
+    def wide(self, gradients):
+        """The gradient as the optimizer takes it: float32 for half precision."""
+        scratch = values_of(self.layout)
+        return [
+            Run(run.span, run.first, run.stop, scratch.flat(run).copy_(run.values))
+            for run in self.chart.runs([self.frame(gradients)])
+        ]
 
     @property
     def values(self):
         return {name: self.body.tensor(place).clone() for name, place in self.layout.places.items()}
+
+    @property
+    def precise(self):
+        return {name: self.numbers.tensor(place).clone() for name, place in self.layout.places.items()}
 
 
 def assert_same(found, expected, **tolerance):
@@ -78,21 +92,22 @@ def assert_same(found, expected, **tolerance):
 
 @pytest.mark.parametrize("decay_vectors", [False, True])
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("kind", KINDS)
 def test_bits_are_those_of_a_plain_loop(frame, kind, dtype, weight_decay, decay_vectors):
     settings = OptimizerSettings(kind, lr=0.05, weight_decay=weight_decay, decay_vectors=decay_vectors)
-    start = model(dtype)
-    parameters = {name: torch.nn.Parameter(tensor.clone()) for name, tensor in start.items()}
-    loop = plain(kind, parameters, settings, fused=str(dtype).removeprefix("torch.") in FULL_PRECISION)
+    start, wide = model(dtype), torch.promote_types(dtype, torch.float32)
+    parameters = {name: torch.nn.Parameter(tensor.to(wide, copy=True)) for name, tensor in start.items()}
+    loop = plain(kind, parameters, settings, fused=True)
     server = Server(frame, start, settings)
     for _ in range(5):
         gradients = model(dtype)
         for name, gradient in gradients.items():
-            parameters[name].grad = gradient.clone()
+            parameters[name].grad = gradient.to(wide, copy=True)
         loop.step()
         server.step(gradients)
-        assert_same(server.values, parameters)
+        assert_same(server.values, {name: tensor.detach().to(dtype) for name, tensor in parameters.items()})
+        assert_same(server.precise, parameters)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -235,9 +250,9 @@ def test_a_larger_layout_keeps_the_state_of_what_was_known(frame, kind):
     for added in (False, True):
         if added:
             grown = frame(server.values | {"fc.weight": start["fc.weight"]})
-            server.layout, server.body = Layout.of(grown.specs), Body(grown.body)
-            server.chart = Chart(server.layout)
-            server.optimizer.extend(server.layout, server.body)
+            server.layout = Layout.of(grown.specs)
+            server.numbers, server.chart = values_of(server.layout, grown.body), Chart(server.layout)
+            server.optimizer.extend(server.layout, server.numbers)
         gradients = {name: torch.randn(shape) for name, shape in SHAPES.items() if added or name in known}
         for name, gradient in gradients.items():
             parameters[name].grad = gradient.clone()

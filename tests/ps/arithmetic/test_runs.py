@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leeway.protocol.spans import Layout
@@ -43,6 +43,7 @@ def test_a_full_update_is_one_run_per_span(chart, frame):
     assert_same(tensors(runs), MODEL)
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_any_part_in_any_order_and_any_number_of_frames(frame, data):
     chart = Chart(Layout.of(frame(MODEL).specs))
@@ -70,6 +71,7 @@ def test_missing_neighbours_cut_a_run(chart, frame):
     assert [(run.first, run.stop) for run in runs] == [(0, 1), (2, 3)]
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_overlay_lists_who_sent_what(frame, data):
     chart = Chart(Layout.of(frame(MODEL).specs))

@@ -3,7 +3,7 @@ import torch
 
 from leeway.ps.arithmetic.memory import Pool
 from leeway.ps.arithmetic.parameters import Parameters
-from leeway.ps.arithmetic.settings import MAX_STEPS, OptimizerKind, OptimizerSettings
+from leeway.ps.arithmetic.settings import MAX_RATE, MAX_STEPS, OptimizerKind, OptimizerSettings
 from leeway.ps.arithmetic.trial import try_settings
 
 KINDS = list(OptimizerKind)
@@ -15,7 +15,7 @@ KINDS = list(OptimizerKind)
     [
         {},
         {"lr": 0.0},
-        {"lr": 1e4},
+        {"lr": MAX_RATE},
         {"clip_norm": 2**64},
         {"clip_norm": 1e-300},
         {"clip_norm": 1e300, "weight_decay": 1.0, "decay_vectors": True},

@@ -43,6 +43,7 @@ def with_everything_recorded() -> ServerMetrics:
     metrics.slow_reader_closed()
     metrics.pushed("default", Disposition.APPLIED, Reason.ON_ARRIVAL)
     metrics.non_finite("default")
+    metrics.non_finite_version("default")
     metrics.pull_answered("default", Reason.LAG, 0.2)
     metrics.pull_granted("default", 3)
     metrics.round_closed("default", 2.5)

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from structlog.testing import capture_logs
 
 from leeway.ps.config import GroupConfig
 from leeway.ps.observability.catalogue import CATALOGUE
@@ -227,6 +228,41 @@ class TestGradientNorm:
         await worker.step({"bias": np.array([np.inf, 0, 0], np.float32)})
         assert server.metric("gradient_norm") == math.inf
         assert (await server.get("/v1/status")).json["groups"]["default"]["gradient_norm"] is None
+
+
+class TestVersionsThatAreNotFinite:
+    async def test_are_published_and_told_each_tensor_once(self, start):
+        server = await start(mode="async", non_finite="off", lr=1.0)
+        await server.offer()
+        worker = await server.join("w0")
+        with capture_logs() as logs:
+            for tensors in ({"bias": [np.inf, 0, 0]}, {"bias": [1, np.nan, 0]}, {"weight": [[np.nan] * 3] * 4}):
+                await worker.step({name: np.array(values, np.float32) for name, values in tensors.items()})
+        told = [line for line in logs if line["event"] == "a version is not finite"]
+        assert [(line["log_level"], line["version"], line["tensor"]) for line in told] == [
+            ("error", 2, "bias"),
+            ("error", 4, "weight"),
+        ]
+        assert server.metric("non_finite_versions_total") == 3
+        decided = [line for line in server.runtime.decisions.after(None) if line.kind == "non-finite"]
+        assert [line.detail for line in decided] == [
+            "version 2 has a NaN or an infinity in 'bias'",
+            "version 4 has a NaN or an infinity in 'weight'",
+        ]
+
+    async def test_a_rate_that_overflows_is_told_too(self, start):
+        server = await start(mode="async", lr=1e6)
+        await server.offer()
+        worker = await server.join("w0")
+        with capture_logs() as logs:
+            await worker.step({"bias": np.array([3e38, 0, 0], np.float32)})
+        assert [line["tensor"] for line in logs if line["event"] == "a version is not finite"] == ["bias"]
+
+    async def test_offered_values_are_told_too(self, start):
+        server = await start(mode="async")
+        with capture_logs() as logs:
+            await server.offer({"w": np.array([np.nan], np.float32)})
+        assert [line["tensor"] for line in logs if line["event"] == "a version is not finite"] == ["w"]
 
 
 class TestCheckpoints:

@@ -1,6 +1,7 @@
 import json
 
 import pytest
+import safetensors
 import safetensors.torch
 import torch
 
@@ -71,6 +72,47 @@ def test_a_group_goes_on_from_the_file_bit_by_bit(tmp_path, frame, tensors, kind
     path.unlink()
     expected, found = one.step(3, update, aggregated=False), two.step(3, update, aggregated=False)
     assert bytes(found.snapshot.body) == bytes(expected.snapshot.body)
+
+
+@pytest.mark.parametrize("kind", list(OptimizerKind))
+def test_masters_go_into_the_file_and_a_file_without_them_is_read(tmp_path, frame, tensors, kind):
+    settings = OptimizerSettings(kind, lr=1e-4)
+    one = Parameters(settings, Pool())
+    one.versions.publish(one.offer(1, frame, set(tensors)))
+    update = [Update("gradient", 1, (frame,))]
+    one.versions.publish(one.step(2, update, aggregated=False).snapshot)
+    saved = one.save()
+    assert saved.masters.keys() == {"half", "brain"}
+    group = read(Checkpoints(tmp_path).write(Checkpoint({}, {"default": saved}), 2)).groups["default"]
+    assert all(torch.equal(group.masters[name], saved.masters[name]) for name in saved.masters)
+    two = Parameters(settings, Pool())
+    two.versions.publish(two.restore(group))
+    assert bytes(two.step(3, update, aggregated=False).snapshot.body) == bytes(
+        one.step(3, update, aggregated=False).snapshot.body
+    )
+
+
+def without_masters(path):
+    """The file as it was written before there were masters."""
+    with safetensors.safe_open(path, "pt") as file:
+        description = json.loads(file.metadata()["leeway"])
+        kept = {name: file.get_tensor(name) for name in file.keys() if not name.startswith("master/")}  # noqa: SIM118
+    for group in description["groups"].values():
+        del group["masters"]
+    safetensors.torch.save_file(kept, path, {"leeway": json.dumps(description)})
+
+
+def test_a_file_of_before_there_were_masters_is_read(tmp_path, frame, tensors):
+    one = Parameters(OptimizerSettings(lr=1e-4), Pool())
+    one.versions.publish(one.offer(1, frame, set(tensors)))
+    one.versions.publish(one.step(2, [Update("gradient", 1, (frame,))], aggregated=False).snapshot)
+    path = Checkpoints(tmp_path).write(Checkpoint({}, {"default": one.save()}), 2)
+    without_masters(path)
+    group = read(path).groups["default"]
+    assert group.masters == {}
+    two = Parameters(OptimizerSettings(lr=1e-4), Pool())
+    assert bytes(two.restore(group).body) == bytes(one.versions.current.body)
+    assert all(torch.equal(master, master.half().float()) for master in [two.save().masters["half"]])
 
 
 def test_the_newest_are_kept(tmp_path):
