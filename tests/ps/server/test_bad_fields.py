@@ -1,5 +1,6 @@
 """Bad fields, in JSON, queries, headers and the message of a push: named, with the value and the limit."""
 
+import numpy as np
 import pytest
 
 from leeway.protocol import limits
@@ -147,6 +148,9 @@ class TestPolicyAndOptimizer:
             ({"betas": [0.9]}, ["betas", "two numbers"]),
             ({"lr_schedule": "cosine"}, ["schedule_steps is None"]),
             ({"clip_norm": 0}, ["clip_norm is 0"]),
+            ({"clip_norm": 10**400}, ["clip_norm is an integer of 1329 bits", "finite"]),
+            ({"lr": 1e7}, ["lr is 10000000.0", "at most 1e+06"]),
+            ({"weight_decay": [0.1] * 1000}, ["weight_decay is [0.1, 0.1", "..."]),
         ],
     )
     async def test_optimizer(self, server, body, words):
@@ -154,6 +158,21 @@ class TestPolicyAndOptimizer:
         async with server.untouched():
             (await server.put("/v1/optimizer", body)).refused(422, "invalid-value", *words)
         assert (await server.get("/v1/optimizer")).json == before
+
+    @pytest.mark.parametrize("body", [{"clip_norm": 2**64}, {"lr": 10**6}, {"delta_scale": 1, "momentum": 1e-300}])
+    async def test_whole_numbers_and_extremes_that_the_next_step_can_be_made_with(self, server, body):
+        reply = await server.put("/v1/optimizer", body)
+        assert reply.status == 200, reply
+        worker = await server.join("w0")
+        await worker.step({"bias": np.ones(3, np.float32)})
+        assert (await server.get("/livez")).status == 200
+
+    async def test_what_no_step_can_be_made_with_is_refused_before_it_counts(self, start):
+        server = await start(mode="async", optimizer="adam")
+        await server.offer()
+        (await server.put("/v1/optimizer", {"eps": 0})).refused(422, "invalid-value", "eps is 0.0", "NaN")
+        await (await server.join("w0")).step({"bias": np.zeros(3, np.float32)})
+        assert np.isfinite((await server.values())["bias"]).all()
 
     @pytest.mark.parametrize("body", [b'{"lr": NaN}', b'{"lr": Infinity}', b'{"lr": 1e999}'])
     async def test_a_rate_that_is_no_number(self, server, body):
