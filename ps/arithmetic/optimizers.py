@@ -83,7 +83,8 @@ class Optimizer:
         """Fill the trainable part of `new` with the values of `old` after one step; return the learning rate used.
 
         `gradient` holds trainable tensors, in the order of the layout, without overlap, and is as wide as they are:
-        float32 for half precision. After an exception, or where the step is not to count after all, `put_back` undoes it.
+        float32 for half precision. After an exception, or where the step is not to count after all, `put_back` undoes
+        it.
         """
         self._steps_before, self._writing = self._steps, False
         self._fresh.clear()
