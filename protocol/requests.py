@@ -172,8 +172,10 @@ class Push:
 
     Named by (group, rank, incarnation, clock, part of parts): applied at most once, whatever is re-sent.
     `version`: the number it was computed from; `round`: under sync, the round likewise. `samples`: its weight.
-    `keys`: the names of the tensors in the frame. `pull`: the next parameters are wanted in the same reply, if they
-    are not those of `since`. `metrics` and `times` (of the iteration before) are told, and decide nothing.
+    `keys`: the names of the tensors in the frame; `values`: those of them that are trainable and to be set to what is
+    in the frame, in place of being stepped by it (frozen parameters that the script moves). `pull`: the next
+    parameters are wanted in the same reply, if they are not those of `since`. `metrics` and `times` (of the iteration
+    before) are told, and decide nothing.
     """
 
     life: Life
@@ -186,6 +188,7 @@ class Push:
     part: int = 0
     parts: int = 1
     keys: tuple[str, ...] = ()
+    values: tuple[str, ...] = ()
     pull: bool = False
     since: Version | None = None
     wait_seconds: float | None = None
@@ -206,6 +209,8 @@ class Push:
             raise MalformedRequest(
                 "push: 'samples' is 0, it must be at least 1; an iteration without samples is a skip"
             )
+        if self.values and (unknown := set(self.values).difference(self.keys)):
+            raise MalformedRequest(f"push: 'values' names {min(unknown)[:80]!r}, which is not among its tensors")
 
     @classmethod
     def read(
@@ -223,6 +228,9 @@ class Push:
             # NaN may be reported: a loss that has diverged is news. bool is no number here.
             if type(value) is not float and (type(value) is not int or abs(value) > MAX_INTEGER):
                 raise MalformedRequest(f"push: metric {name[:80]!r} must be a number")
+        values = fields.listing("values", limits.MAX_TENSORS) if "values" in fields else []
+        if not all(isinstance(name, str) for name in values):
+            raise MalformedRequest("push: 'values' must be a list of names")
         times = Fields(fields.mapping("times", limits.MAX_STEP_TIMES), "push: times") if "times" in fields else None
         return cls(
             life=Life.read(fields),
@@ -235,6 +243,7 @@ class Push:
             part=fields.integer("part", 0, limits.MAX_PARTS - 1) if "part" in fields else 0,
             parts=parts,
             keys=keys,
+            values=tuple(values),
             pull=pull,
             since=since,
             wait_seconds=wait_seconds,
@@ -256,6 +265,8 @@ class Push:
         }
         if self.round is not None:
             fields["round"] = self.round
+        if self.values:
+            fields["values"] = list(self.values)
         if self.metrics:
             fields["metrics"] = dict(self.metrics)
         if self.times:

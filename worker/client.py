@@ -198,6 +198,11 @@ class Client:
             self.session.offer(specs)
             await self._drive(self._has_joined)
 
+    def withdraw(self) -> None:
+        """Offer nothing any more: what was offered is not to be trained after all. Between calls."""
+        self.session.offer(())
+        self._values = None
+
     async def pull(self) -> Pulled | None:
         """The parameters of this iteration, when the policy allows; None when the run is complete."""
         async with self._turn:
@@ -309,10 +314,10 @@ class Client:
         if tensors is not None:
             self._check(tensors)
         await self._settle()
-        keys = tuple(tensors.layout.places) if tensors else ()
+        keys, values = (tuple(tensors.layout.places), tensors.values) if tensors else ((), ())
         # The body comes first: whatever ends this in between, there is never an update in hand without it.
         self._tensors = tensors
-        self.session.computed(kind, samples, keys, metrics, pull=pull, times=times)
+        self.session.computed(kind, samples, keys, metrics, values=values, pull=pull, times=times)
 
     def _check(self, tensors: Tensors) -> None:
         """Whether this can be encoded; the table of a layout is looked at once. Raises `ValueError`."""

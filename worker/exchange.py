@@ -58,13 +58,15 @@ SILENCE_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Tensors:
-    """A body: what lies in `layout`, cut into contiguous buffers anywhere, padding (zeros) included.
+    """A body: what lies in `layout`, cut into contiguous buffers anywhere, padding (zeros) included. `values`: as in
+    `Push`.
 
     The buffers must stay as they are until the request that carries them has had its end.
     """
 
     layout: Layout
     buffers: Sequence[Buffer]
+    values: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)

@@ -180,11 +180,12 @@ class Session:
         keys: tuple[str, ...] = (),
         metrics: Mapping[str, float] | None = None,
         *,
+        values: tuple[str, ...] = (),
         pull: bool = True,
         times: StepTimes | None = None,
     ) -> None:
-        """The iteration's update is ready. `pull`: the next parameters are wanted in the same reply. `times`: of the
-        iteration before.
+        """The iteration's update is ready. `values`: those of `keys` that are values. `pull`: the next parameters are
+        wanted in the same reply. `times`: of the iteration before.
 
         When the grant has lapsed in the meantime the update is dropped at once: see `outcome`.
         Raises `ValueError` when this iteration's pull has not been answered.
@@ -206,6 +207,7 @@ class Session:
             group=self.group,
             round=self.grant.round,
             keys=keys,
+            values=values,
             pull=pull,
             since=self._held if pull else None,
             wait_seconds=self.wait_seconds if pull else None,

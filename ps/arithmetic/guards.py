@@ -20,7 +20,7 @@ from leeway.protocol.tensors import Kind, aligned
 from leeway.ps.arithmetic.bodies import Body
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from leeway.protocol.frames import Frame
     from leeway.protocol.spans import Place
@@ -35,13 +35,16 @@ class GuardMode(StrEnum):
     OFF = "off"
 
 
-def guard(frame: Frame, mode: GuardMode) -> str | None:
+def guard(frame: Frame, mode: GuardMode, values: Collection[str] = ()) -> str | None:
     """Look at an update as the mode says. Returns the name of the first trainable tensor with a NaN or an infinity,
-    or None.
+    or None. Those named in `values` no optimizer touches: what they are is for the sender to say.
 
     Raises `WireError` with `NON_FINITE` instead under `REFUSE`. `OFF` does not look.
     """
-    name = None if mode is GuardMode.OFF else next(non_finite(frame.places, Body(frame.body)), None)
+    name = None
+    if mode is not GuardMode.OFF:
+        found = non_finite(frame.places, Body(frame.body))
+        name = next((name for name in found if name not in values), None)
     if name is not None and mode is GuardMode.REFUSE:
         raise WireError(
             Code.NON_FINITE,

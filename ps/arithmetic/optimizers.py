@@ -112,6 +112,12 @@ class Optimizer:
             self._build({}, self._parameters)
         return not self._writing
 
+    def assign(self, new: Values, runs: Sequence[Run]) -> None:
+        """After a step: set these trainable tensors in `new`, and their masters. Momentum and counts of steps stay."""
+        for run in runs:
+            new.flat(run).copy_(run.values)
+            run.within(new.body).copy_(run.values)
+
     def configure(self, settings: OptimizerSettings) -> None:
         """Go on with other settings from the next step; the state is kept. Raises `ValueError` for another
         kind.

@@ -20,7 +20,7 @@ from leeway.ps.arithmetic.bodies import TORCH_DTYPES, Body
 from leeway.ps.arithmetic.clipping import clip, norm, scale
 from leeway.ps.arithmetic.guards import non_finite
 from leeway.ps.arithmetic.optimizers import Optimizer, StateLost
-from leeway.ps.arithmetic.runs import Chart, Run
+from leeway.ps.arithmetic.runs import Chart, Run, split
 from leeway.ps.arithmetic.trial import try_settings
 from leeway.ps.arithmetic.values import MASTER_DTYPE, Masters, Values, has_master
 from leeway.ps.arithmetic.versions import Snapshot, VersionStore
@@ -40,12 +40,21 @@ if TYPE_CHECKING:
 class Update:
     """One worker's update of one iteration, in one frame or several parts without a tensor in common.
 
-    Its frames are finite where that matters, and checked against the current layout.
+    Its frames are finite where that matters, and checked against the current layout. `values`: trainable tensors in
+    them that are set to what was sent, in place of being stepped by it.
     """
 
     kind: UpdateKind
     samples: int
     frames: tuple[Frame, ...]
+    values: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, kind: UpdateKind, samples: int, frames: tuple[Frame, ...]) -> Update:
+        """The update of these frames, whose messages were read as a `Push` when they came."""
+        return cls(
+            kind, samples, frames, frozenset(name for frame in frames for name in frame.message.get("values") or ())
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +170,7 @@ class Parameters:
         `StateLost`: the optimizer's state (momentum and the like, not its count of steps) has begun anew then.
         """
         assert aggregated or len(updates) == 1, "on arrival, each update is a step of its own"
-        contributions = [Contribution(update.samples, self._chart.runs(update.frames)) for update in updates]
+        contributions, assigned = self._contributions(updates)
         scratch = self._scratch()
         gradient = self._gradient(updates, contributions, aggregated, scratch)
         gradient_norm = None
@@ -182,6 +191,9 @@ class Parameters:
         # Last, since all else leaves what was there before untouched.
         try:
             rate = self._optimizer.step(self._values, new, gradient)
+            # The first contributor's value is the one that stays.
+            for runs in reversed(assigned):
+                self._optimizer.assign(new, runs)
             snapshot = _snapshot(number, layout, memory, new)
         except BaseException as error:
             if self._optimizer.put_back(self._values):
@@ -232,6 +244,17 @@ class Parameters:
         """A version's body, and the values that write to it."""
         memory = self.versions.fresh(number, masters.layout.nbytes)
         return memory, Values(masters, memory, self._pool.take(masters.nbytes))
+
+    def _contributions(self, updates: Sequence[Update]) -> tuple[list[Contribution], list[list[Run]]]:
+        """What the step is computed from, and apart from it the values that are set after it."""
+        contributions, assigned = [], []
+        for update in updates:
+            runs = self._chart.runs(update.frames)
+            if update.values:
+                runs, values = split(runs, update.values)
+                assigned.append(values)
+            contributions.append(Contribution(update.samples, runs))
+        return contributions, assigned
 
     def _scratch(self) -> Scratch:
         """Values to compute in, taken when first asked for, and free again after the step."""

@@ -15,7 +15,7 @@ from leeway.protocol.tensors import DTYPES, Kind
 from leeway.ps.arithmetic.bodies import Body
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     import torch
 
@@ -123,6 +123,22 @@ class Chart:
             values = body.flat(span.dtype, start_bytes, end_bytes - start_bytes)
             yield Run(span, first, first + end - begin, values)
             begin = end
+
+
+def split(runs: Iterable[Run], names: Collection[str]) -> tuple[list[Run], list[Run]]:
+    """The runs without the tensors of these names, and the runs of those alone; both in the order of the layout."""
+    others: list[Run] = []
+    named: list[Run] = []
+    for run in runs:
+        first = run.first
+        while first < run.stop:
+            among = run.span.places[first].spec.name in names
+            stop = first + 1
+            while stop < run.stop and (run.span.places[stop].spec.name in names) is among:
+                stop += 1
+            (named if among else others).append(run.part(first, stop))
+            first = stop
+    return others, named
 
 
 def overlay(contributions: Sequence[Sequence[Run]]) -> Iterator[list[tuple[int, Run]]]:

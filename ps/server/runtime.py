@@ -215,12 +215,12 @@ class Runtime:
 
     async def inspect(self, push: Push, frame: Frame) -> None:
         """Look at an update's tensors: are they the group's, are they finite. Raises `WireError`."""
-        admission.check(self.parameters[push.group].versions.current.layout, frame)
+        admission.check(self.parameters[push.group].versions.current.layout, frame, push.values)
         try:
             if frame.body.nbytes < INLINE_BYTES:
-                culprit = guard(frame, self._guard_mode)
+                culprit = guard(frame, self._guard_mode, push.values)
             else:
-                culprit = await self._loop.run_in_executor(None, guard, frame, self._guard_mode)
+                culprit = await self._loop.run_in_executor(None, guard, frame, self._guard_mode, push.values)
         except WireError as error:
             self.observer.non_finite(push, error.facts["tensor"], refused=True)
             raise
@@ -331,7 +331,7 @@ class Runtime:
 
     def _apply(self, apply: Apply) -> None:
         updates = [
-            Update(apply.kind, one.samples, tuple(self.bodies.pop(body) for body in one.bodies))
+            Update.of(apply.kind, one.samples, tuple(self.bodies.pop(body) for body in one.bodies))
             for one in apply.contributions
         ]
         one = self.parameters[apply.group]
