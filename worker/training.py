@@ -32,7 +32,7 @@ from leeway.worker.holders import hold
 from leeway.worker.torch_bridge import ModelBridge
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from types import TracebackType
 
     import torch
@@ -133,25 +133,31 @@ class TrainingSession:
 
     # What there is to do.
 
-    def attach(self, model: torch.nn.Module) -> None:
+    def attach(self, model: torch.nn.Module, exclude: str | Iterable[str] = ()) -> None:
         """Offer the module's values as the initial ones, then take the server's.
 
-        The first worker's become those of all. The module stays where it is (CPU or GPU); move it before. Once per
-        session. Raises `ValueError` for a module that cannot travel (see `ModelBridge`).
+        The first worker's become those of all. `exclude`: names, or patterns as a shell has them (`"head.*"`), of
+        parameters and buffers that are this worker's own: they are not offered, pulled or pushed. Once per session;
+        after an exception it can be called again.
+        Raises `ValueError` for a module that cannot travel, and for a pattern that matches nothing (see `View`).
         """
         if self._bridge is not None:
             raise ValueError("a model is attached already; a session trains one")
-        bridge = ModelBridge(model)
+        bridge = ModelBridge(model, exclude)
         if bridge.on_gpu:
             self.client.client.receive_into(bridge.allocate)
-        self.client.offer(bridge.specs, bridge.values)
+        try:
+            self.client.offer(bridge.specs, bridge.values)
+            self._take(bridge, self.client.pull())
+        except BaseException:
+            self.client.client.withdraw()
+            raise
         self._bridge = bridge
-        self._take(self.client.pull())
 
     def pull(self) -> None:
         """Take the server's parameters once more for this iteration, and `index` and `count` as they are now."""
-        self._attached()
-        self._take(self.client.pull())
+        bridge = self._attached()
+        self._take(bridge, self.client.pull())
 
     def step(
         self,
@@ -168,15 +174,18 @@ class TrainingSession:
         Returns what became of the update; it is in `outcome` too. After a step that was interrupted (Ctrl-C) the
         next one completes that: gradients of parameters that are no longer the current ones are not pushed.
 
-        Raises `ValueError` for a wrong argument, when there is nothing to push, and when the run is complete. Nothing
-        has happened then, nor after any other exception before something was sent: the same step can be called again.
+        Raises `ValueError` for a wrong argument, when there is nothing to push, when the run is complete, and when the
+        module has changed otherwise than in its values. Nothing has happened then, nor after any other exception before
+        something was sent: the same step can be called again. Warns of trained parameters that the loop has changed
+        between pull and a push of gradients.
         """
         bridge = self._attached()
         samples, numbers, kind = arguments.samples(samples), arguments.metrics(metrics), arguments.update_kind(update)
         began = time.perf_counter()
         if self._interrupted and (completed := self._complete(began)):
             return completed
-        tensors = bridge.gradients() if kind is UpdateKind.GRADIENT else bridge.deltas()
+        collect = bridge.gradients if kind is UpdateKind.GRADIENT else bridge.deltas
+        tensors = collect(first=self.index == 0)
         collected = time.perf_counter()
         self._interrupted = True
         outcome, pulled = self.client.pushpull(kind, samples, tensors, numbers, self._times_to_tell())
@@ -215,6 +224,8 @@ class TrainingSession:
             raise ValueError("no model is attached; call attach(model) first")
         if self.finished:
             raise ValueError(f"there is nothing more to push: {self.ending}; loop while not session.finished")
+        # Before anything is sent: a module that has changed is put back, and the same call made again.
+        self._bridge.check()
         return self._bridge
 
     def _times_to_tell(self) -> StepTimes | None:
@@ -232,8 +243,8 @@ class TrainingSession:
         before, after = self._traffic_before, self.traffic
         received = time.perf_counter()
         compute_seconds = began - self._granted_at
-        self._take(pulled)
         assert self._bridge is not None
+        self._take(self._bridge, pulled)
         self._bridge.forget_gradients()
         self.outcome = outcome
         sending = after.send_seconds - before.send_seconds
@@ -247,10 +258,9 @@ class TrainingSession:
         )
         return outcome
 
-    def _take(self, pulled: Pulled | None) -> None:
+    def _take(self, bridge: ModelBridge, pulled: Pulled | None) -> None:
         if pulled is not None:
-            assert self._bridge is not None
-            self._bridge.load(pulled.frame)
+            bridge.load(pulled.frame)
             self._version = pulled.grant.version.number
             self._grant = pulled.grant
         self._interrupted = False

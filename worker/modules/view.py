@@ -1,0 +1,261 @@
+"""The module's tensors by name, looked up anew each time: whatever object, device or memory is behind a name now.
+
+The one rule: what travels is decided when the view is made. A name may get another object, another memory, another
+device; what appears, vanishes, changes shape or dtype, or is tied otherwise is a `ValueError` that says what to do.
+
+- Parameters are `trainable`, whether or not they require a gradient now; a parameter of integers is an integer buffer.
+- Persistent buffers (those in the `state_dict`) are buffers. Others stay at home.
+- Tensors with the same elements in the same layout are one key, under the first name: the same object under two names,
+  parameters tied by `.data`, views. Parameters come before buffers.
+- The prefixes that wrappers put before names are left out (`module_names`), so that wrapped and plain workers agree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from torch.nn.parameter import is_lazy
+
+from leeway.worker.module_names import names as names_of
+from leeway.worker.modules.elements import Elements, overlap
+from leeway.worker.modules.travel import fault, spec_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    import torch
+
+    from leeway.protocol.tensors import TensorSpec
+
+# How many names an error lists before it counts.
+SHOWN_NAMES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Tensors:
+    """The module's tensors as they are now. `by_key`: the first of each key. `twins`: for keys that have several names,
+    all the different objects with those elements, the first included."""
+
+    by_key: Mapping[str, torch.Tensor]
+    twins: Mapping[str, Sequence[torch.Tensor]]
+
+    def of(self, key: str) -> Sequence[torch.Tensor]:
+        return self.twins.get(key) or (self.by_key[key],)
+
+
+@dataclass(slots=True)
+class _Found:
+    """Everything there is, by its path in the module, wrappers included. As `module_names` finds it, but as quickly as
+    every step needs it: the names are looked up only where the paths are others than before."""
+
+    parameters: dict[str, torch.Tensor] = field(default_factory=dict)
+    buffers: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def walk(self, module: torch.nn.Module, prefix: str = "") -> _Found:
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                self.parameters[prefix + name] = parameter
+        for name, buffer in module._buffers.items():
+            if buffer is not None and name not in module._non_persistent_buffers_set:
+                self.buffers[prefix + name] = buffer
+        for name, child in module._modules.items():
+            if child is not None:
+                self.walk(child, f"{prefix}{name}.")
+        return self
+
+    def paths(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        return tuple(self.parameters), tuple(self.buffers)
+
+
+class View:
+    """The view of one module. `exclude`: names, or patterns as a shell has them, of what stays at home.
+
+    `specs`: of all keys, in the order of the module. `names`: of each key, all of its names, itself first; `aliases`:
+    its further names, where it has any.
+    Raises `ValueError` for a module without parameters, with a tensor that cannot travel, or with two that have
+    elements in common and are not tied; and for a pattern that matches nothing.
+    """
+
+    def __init__(self, model: torch.nn.Module, exclude: str | Iterable[str] = ()) -> None:
+        self._model = model
+        self._exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+        found = _Found().walk(model)
+        self._paths = found.paths()
+        self._names = self._included()
+        there = names_of(model)
+        for pattern in self._exclude:
+            if not any(fnmatchcase(name, pattern) for name in there):
+                raise ValueError(f"exclude: {pattern!r} matches no parameter or buffer of the module; {_some(there)}")
+        if not any(path in self._names for path in found.parameters):
+            left = ", or all are excluded" if found.parameters else ""
+            raise ValueError(f"the model has no parameters{left}; attach the module that is trained")
+        tensors = self._present(found)
+        self.names = self._tied(tensors)
+        # All are looked at, the second names too: a twin on a meta device is none.
+        specs = {name: spec_of(name, tensor) for name, tensor in tensors.items()}
+        self.specs = tuple(specs[key] for key in self.names)
+        self._specs = specs
+        self._marks = [_mark(tensor) for tensor in tensors.values()]
+        self.aliases = {key: names[1:] for key, names in self.names.items() if len(names) > 1}
+        self._several = {key: names for key, names in self.names.items() if len(names) > 1}
+        self.gpus = _gpus(tensors.values())
+
+    def look(self) -> Tensors:
+        """The tensors as they are now. Raises `ValueError` when they are no longer those that are trained."""
+        found = _Found().walk(self._model)
+        if found.paths() != self._paths:
+            self._names = self._included()
+            tensors = self._present(found)
+            self._compare_names(tensors)
+            self._paths = found.paths()
+            self._marks = []
+        else:
+            tensors = self._present(found)
+        marks = [_mark(tensor) for tensor in tensors.values()]
+        if marks != self._marks:
+            # Another memory, shape or dtype somewhere: all is looked at as at the beginning.
+            self._compare_specs(tensors)
+            self._compare_ties(tensors)
+            self._marks, self.gpus = marks, _gpus(tensors.values())
+        by_key = {key: tensors[key] for key in self.names}
+        twins = {
+            key: list({id(tensors[name]): tensors[name] for name in names}.values())
+            for key, names in self._several.items()
+        }
+        return Tensors(by_key, twins)
+
+    def _included(self) -> dict[str, str]:
+        """The names on the wire of what travels, by the paths in the module."""
+        return {path: name for name, path in names_of(self._model).items() if not self._is_excluded(name)}
+
+    def _is_excluded(self, name: str) -> bool:
+        return any(fnmatchcase(name, pattern) for pattern in self._exclude)
+
+    def _present(self, found: _Found) -> dict[str, torch.Tensor]:
+        """What travels, parameters first."""
+        names = self._names
+        tensors = {names[path]: tensor for path, tensor in found.parameters.items() if path in names}
+        for path, tensor in found.buffers.items():
+            if path in names:
+                tensors[names[path]] = tensor
+        return tensors
+
+    def _tied(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[str, ...]]:
+        """The keys with all their names. Raises `ValueError` for elements in common that are not a tie."""
+        memories: dict[str, Elements] = {}
+        first_of: dict[object, str] = {}
+        names: dict[str, list[str]] = {}
+        for name, tensor in tensors.items():
+            place: object = id(tensor)
+            if fault(tensor) is None and tensor.numel():
+                # Tensors without elements are one only if they are one object: they overlap nothing.
+                place = memories[name] = Elements.of(tensor)
+            key = first_of.setdefault(place, name)
+            names.setdefault(key, []).append(name)
+        if pair := overlap({key: memories[key] for key in names if key in memories}):
+            first, second = pair
+            raise ValueError(
+                f"{first} and {second} have elements in common, but are not the same tensor in the same layout: what"
+                f" is pulled into the one would change the other. Give {second} a memory of its own (clone()), tie"
+                f" them as a whole, or leave one out: attach(model, exclude=[{second!r}])"
+            )
+        if self._exclude:
+            self._check_excluded({memories[key]: key for key in names if key in memories})
+        return {key: tuple(found) for key, found in names.items()}
+
+    def _check_excluded(self, keys: Mapping[Elements, str]) -> None:
+        found = _Found().walk(self._model)
+        tensors = found.parameters | found.buffers
+        for name, path in names_of(self._model).items():
+            tensor = tensors[path]
+            if not self._is_excluded(name) or fault(tensor) or not tensor.numel():
+                continue
+            if key := keys.get(Elements.of(tensor)):
+                raise ValueError(f"{name} is excluded and tied to {key}, which is not; exclude both of them or neither")
+
+    # What has changed since the beginning.
+
+    def _compare_names(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        new = {name: tensor for name, tensor in tensors.items() if name not in self._specs}
+        gone = [spec for name, spec in self._specs.items() if name not in tensors]
+        if not new and not gone:
+            return
+        described = [
+            *(f"{spec} is gone" for spec in gone),
+            *(f"{name} {_describe(tensor)} is new" for name, tensor in new.items()),
+        ]
+        raise ValueError(
+            f"the module has changed since it was attached: {_list(described, 'changes')}. What is trained is decided"
+            " at attach: change the module before that (layers that make a tensor when they first run: one forward"
+            " pass before), put it back as it was, or attach it so in a new session"
+        )
+
+    def _compare_specs(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        changed = []
+        for name, tensor in tensors.items():
+            before = self._specs[name]
+            if why := fault(tensor):
+                raise ValueError(f"{name} was {before.dtype}{list(before.shape)} when it was attached, and now {why}")
+            now = spec_of(name, tensor)
+            if now != before:
+                as_kind = f" ({before.kind}, now {now.kind})" if now.kind != before.kind else ""
+                changed.append(f"{name} was {_words(before)} and is {_words(now)}{as_kind}")
+        if changed:
+            raise ValueError(
+                f"the module has changed since it was attached: {_list(changed, 'changes')}. Shapes and dtypes stay"
+                " those of attach: convert the module before that (for lower precision use torch.autocast), put it back"
+                " as it was, or attach it so in a new session"
+            )
+
+    def _compare_ties(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        names_now = self._tied(tensors)
+        if names_now == self.names:
+            return
+        key_now = {name: key for key, names in names_now.items() for name in names}
+        key_before = {name: key for key, names in self.names.items() for name in names}
+        for name, before in key_before.items():
+            if key_now[name] != key_now[before]:
+                raise ValueError(
+                    f"{before} and {name} were the same tensor when the module was attached, and are two now; tie"
+                    f" them again ({name} = {before}; model.to(...) takes apart what was tied by .data), or attach the"
+                    " module as it is in a new session"
+                )
+        for name, now in key_now.items():
+            if key_before[name] != key_before[now]:
+                raise ValueError(
+                    f"{now} and {name} were two tensors when the module was attached, and are the same now; tie them"
+                    " before attach, give each a memory of its own, or attach the module as it is in a new session"
+                )
+
+
+def _mark(tensor: torch.Tensor) -> tuple[object, ...]:
+    """What changes when another memory, shape or dtype is behind a tensor, or the memory is taken away."""
+    try:
+        return tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride(), tensor.untyped_storage().nbytes()
+    except (RuntimeError, NotImplementedError):  # it has none: sparse, lazy, a subclass
+        return (None,)
+
+
+def _gpus(tensors: Iterable[torch.Tensor]) -> frozenset[torch.device]:
+    return frozenset(tensor.device for tensor in tensors if tensor.is_cuda)
+
+
+def _words(spec: TensorSpec) -> str:
+    return f"{spec.dtype}[{','.join(map(str, spec.shape))}]"
+
+
+def _describe(tensor: torch.Tensor) -> str:
+    if is_lazy(tensor):
+        return "without a shape"
+    return f"{str(tensor.dtype).removeprefix('torch.')}[{','.join(map(str, tensor.shape))}]"
+
+
+def _list(items: Sequence[str], what: str) -> str:
+    more = len(items) - SHOWN_NAMES
+    return "; ".join(items[:SHOWN_NAMES]) + (f"; and {more} more {what}" if more > 0 else "")
+
+
+def _some(names: Iterable[str]) -> str:
+    return "it has " + _list(sorted(names), "names").replace(";", ",")
