@@ -65,6 +65,14 @@ class _Found:
                 self.walk(child, f"{prefix}{name}.")
         return self
 
+    def under(self, names: Mapping[str, str]) -> dict[str, torch.Tensor]:
+        """What is at these paths, by the names that `names` gives them; parameters first."""
+        tensors = {names[path]: tensor for path, tensor in self.parameters.items() if path in names}
+        for path, tensor in self.buffers.items():
+            if path in names:
+                tensors[names[path]] = tensor
+        return tensors
+
     def paths(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         return tuple(self.parameters), tuple(self.buffers)
 
@@ -91,7 +99,7 @@ class View:
         if not any(path in self._names for path in found.parameters):
             left = ", or all are excluded" if found.parameters else ""
             raise ValueError(f"the model has no parameters{left}; attach the module that is trained")
-        tensors = self._present(found)
+        tensors = found.under(self._names)
         self.names = self._tied(tensors)
         # All are looked at, the second names too: a twin on a meta device is none.
         specs = {name: spec_of(name, tensor) for name, tensor in tensors.items()}
@@ -105,14 +113,12 @@ class View:
     def look(self) -> Tensors:
         """The tensors as they are now. Raises `ValueError` when they are no longer those that are trained."""
         found = _Found().walk(self._model)
+        tensors = found.under(self._names)
         if found.paths() != self._paths:
-            self._names = self._included()
-            tensors = self._present(found)
+            names = self._included()
+            tensors = found.under(names)
             self._compare_names(tensors)
-            self._paths = found.paths()
-            self._marks = []
-        else:
-            tensors = self._present(found)
+            self._paths, self._names, self._marks = found.paths(), names, []
         marks = [_mark(tensor) for tensor in tensors.values()]
         if marks != self._marks:
             # Another memory, shape or dtype somewhere: all is looked at as at the beginning.
@@ -132,15 +138,6 @@ class View:
 
     def _is_excluded(self, name: str) -> bool:
         return any(fnmatchcase(name, pattern) for pattern in self._exclude)
-
-    def _present(self, found: _Found) -> dict[str, torch.Tensor]:
-        """What travels, parameters first."""
-        names = self._names
-        tensors = {names[path]: tensor for path, tensor in found.parameters.items() if path in names}
-        for path, tensor in found.buffers.items():
-            if path in names:
-                tensors[names[path]] = tensor
-        return tensors
 
     def _tied(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[str, ...]]:
         """The keys with all their names. Raises `ValueError` for elements in common that are not a tie."""
