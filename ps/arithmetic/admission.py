@@ -31,7 +31,7 @@ def check(layout: Layout, frame: Frame, values: Sequence[str] = ()) -> None:
         if spec.kind is not Kind.TRAINABLE:
             raise WireError(
                 Code.WRONG_TENSOR,
-                f"tensor {name!r} is a {spec.kind}, which is a value in every push; leave it out of 'values'",
+                f"tensor {name!r} has kind {spec.kind}, which is a value in every push; leave it out of 'values'",
                 tensor=name,
                 expected=str(Kind.TRAINABLE),
                 got=str(spec.kind),

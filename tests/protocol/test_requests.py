@@ -56,12 +56,14 @@ def pushes(draw):
     if draw(st.booleans()):
         return Push(kind=UpdateKind.SKIP, **common)
     parts = draw(st.integers(1, limits.MAX_PARTS))
+    keys = draw(st.lists(st.text(), max_size=3))
     return Push(
         kind=draw(st.sampled_from([UpdateKind.GRADIENT, UpdateKind.DELTA])),
         samples=draw(st.integers(1, MAX_INTEGER)),
         part=draw(st.integers(0, parts - 1)),
         parts=parts,
-        keys=tuple(draw(st.lists(st.text(), max_size=3))),
+        keys=tuple(keys),
+        values=tuple(key for key in keys if draw(st.booleans())),
         **common,
     )
 
@@ -150,11 +152,22 @@ def test_set_policy(policy):
         ({"kind": UpdateKind.SKIP}, "a skip carries no tensors, no samples"),
         ({"kind": UpdateKind.SKIP, "samples": 0, "keys": ("w",)}, "a skip carries no tensors, no samples"),
         ({"kind": UpdateKind.SKIP, "samples": 0, "parts": 2}, "a skip carries no tensors, no samples"),
+        (
+            {"kind": UpdateKind.SKIP, "samples": 0, "values": ("w",)},
+            "'values' names 'w', which is not among its tensors",
+        ),
+        ({"keys": ("v",), "values": ("v", "w")}, "'values' names 'w', which is not among its tensors"),
     ],
 )
 def test_a_push_that_contradicts_itself(change, words):
     with pytest.raises(MalformedRequest, match=words):
         replace(PUSH, **change)
+
+
+@pytest.mark.parametrize("values", ["w", [1], [["w"]], {"w": 1}, ["w", None]])
+def test_values_are_a_list_of_names(values):
+    with pytest.raises(MalformedRequest, match="'values'"):
+        Push.read(Fields(PUSH.to_fields() | {"values": values}, "push"), ("w",))
 
 
 @pytest.mark.parametrize("metric", [True, "0.5", None, [1], 10**400])
@@ -214,7 +227,7 @@ readers = {
     "heartbeat": (Heartbeat(LIFE), Heartbeat.read),
     "pull": (Pull(life=LIFE, min_version=2, since=Version(1, 2)), lambda fields: Pull.read(fields, None)),
     "push": (
-        replace(PUSH, round=1, metrics={"loss": 1.0}, times=StepTimes(4, 1.0)),
+        replace(PUSH, round=1, keys=("w",), values=("w",), metrics={"loss": 1.0}, times=StepTimes(4, 1.0)),
         lambda fields: Push.read(fields, ("w",)),
     ),
     "barrier": (Barrier(LIFE, "b", 0), lambda fields: Barrier.read(fields, "b", None)),

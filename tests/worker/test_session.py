@@ -628,3 +628,12 @@ def test_a_refusal_that_is_not_of_this_moment_is_ignored(state, life):
     it = at(state)
     it.refused(life, WireError(Code.EVICTED, "silent"))
     assert it.state is state
+
+
+def test_values_are_named_and_a_skip_has_none():
+    it = at(State.COMPUTING)
+    it.computed(UpdateKind.GRADIENT, 4, ("weight", "frozen"), values=("frozen",))
+    push = it.ask()
+    assert (push.keys, push.values) == (("weight", "frozen"), ("frozen",))
+    tell(it, refuse(Code.NON_FINITE, "weight has a NaN"))
+    assert (it.ask().keys, it.ask().values) == ((), ())

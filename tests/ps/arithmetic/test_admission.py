@@ -43,3 +43,13 @@ def test_another_shape_dtype_or_kind_is_named_with_what_was_expected(frame, layo
     assert raised.value.status == 422
     assert raised.value.facts["tensor"] == name
     assert words in raised.value.detail
+
+
+def test_only_a_trainable_tensor_has_to_be_called_a_value(frame, layout):
+    check(layout, frame(MODEL), ("w", "b"))
+    with pytest.raises(
+        WireError, match=r"'bn.running_mean' has kind float-buffer, which is a value in every push"
+    ) as raised:
+        check(layout, frame(MODEL), ("w", "bn.running_mean"))
+    assert raised.value.code is Code.WRONG_TENSOR
+    assert raised.value.facts["tensor"] == "bn.running_mean"

@@ -71,3 +71,10 @@ def test_infinities_that_cancel_are_found(frame):
 def test_the_first_in_the_order_of_the_body_is_named(frame):
     nan = torch.full((2,), float("nan"))
     assert first_non_finite(frame({"z": nan, "b": nan}, as_given=True)) == "z"
+
+
+def test_values_that_no_optimizer_touches_are_not_looked_at(frame):
+    mask = {"a": torch.full((3, 3), -torch.inf), "b": torch.ones(2, 2)}
+    assert guard(frame(mask), GuardMode.REFUSE, ("a",)) is None
+    with pytest.raises(WireError, match="tensor 'b'"):
+        guard(frame(mask | {"b": torch.full((2, 2), torch.nan)}), GuardMode.REFUSE, ("a",))

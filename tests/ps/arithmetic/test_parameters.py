@@ -263,3 +263,42 @@ def test_settings_change_between_steps(started, update):
 def test_an_unknown_rule_is_refused():
     with pytest.raises(ValueError, match="no aggregation rule 'krum'"):
         Parameters(OptimizerSettings(), Pool(), aggregation="krum")
+
+
+# Values among the trainable tensors.
+
+
+@pytest.mark.parametrize("kind", [UpdateKind.GRADIENT, UpdateKind.DELTA])
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adamw"])
+def test_a_value_is_set_and_nothing_else_sees_it(started, frame, values, kind, optimizer):
+    model = {name: torch.randn(3, 2) for name in "abc"}
+    settings = OptimizerSettings(OptimizerKind(optimizer), lr=0.1, weight_decay=0.1, clip_norm=1.0)
+    with_value, without = started(settings, model, workers=2), started(settings, model, workers=2)
+    sent = {"a": torch.randn(3, 2), "b": torch.full((3, 2), 100.0), "c": torch.randn(3, 2)}
+    for _ in range(2):
+        step = arrive(with_value, Update(kind, 1, (frame(sent),), frozenset("b")))
+        plain = arrive(without, Update(kind, 1, (frame({name: sent[name] for name in "ac"}),)))
+        assert step.gradient_norm == plain.gradient_norm
+        found, expected = values(step.snapshot), values(plain.snapshot)
+        assert torch.equal(found["b"], sent["b"])
+        assert all(torch.equal(found[name], expected[name]) for name in "ac")
+
+
+def test_of_several_values_the_first_in_order_is_taken(started, frame, values):
+    parameters = started(values={name: torch.zeros(2, 2) for name in "abc"})
+    first = Update(UpdateKind.GRADIENT, 1, (frame({"a": torch.ones(2, 2), "b": torch.ones(2, 2)}),), frozenset("b"))
+    both = {"a": torch.ones(2, 2), "b": torch.full((2, 2), 2.0), "c": torch.full((2, 2), 3.0)}
+    second = Update(UpdateKind.GRADIENT, 3, (frame(both),), frozenset("bc"))
+    third = Update(UpdateKind.GRADIENT, 4, (frame({"b": torch.full((2, 2), 8.0)}),))
+    found = values(parameters.step(2, [first, second, third], aggregated=True).snapshot)
+    # A gradient for what another sets is overwritten; one that nobody but them sent is the mean as ever.
+    assert (found["b"] == 1).all()
+    assert (found["c"] == 3).all()
+    assert torch.allclose(found["a"], torch.full((2, 2), -0.05))
+
+
+def test_an_update_of_values_alone(started, frame, values):
+    parameters = started(values={"a": torch.zeros(2, 2), "b": torch.zeros(2, 2)})
+    step = arrive(parameters, Update(UpdateKind.GRADIENT, 1, (frame({"b": torch.ones(2, 2)}),), frozenset("b")))
+    assert (values(step.snapshot)["a"] == 0).all()
+    assert (values(step.snapshot)["b"] == 1).all()

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from leeway.protocol.spans import Layout
 from leeway.ps.arithmetic.bodies import Body
-from leeway.ps.arithmetic.runs import Chart, overlay
+from leeway.ps.arithmetic.runs import Chart, overlay, split
 
 MODEL = {
     "a.weight": torch.arange(12.0).view(3, 4),
@@ -96,3 +96,15 @@ def test_overlay_lists_who_sent_what(frame, data):
 def test_equal_contributions_are_laid_over_each_other_span_by_span(chart, frame):
     contributions = [chart.runs([frame(MODEL)]) for _ in range(3)]
     assert [len(pieces) for pieces in overlay(contributions)] == [3] * len(chart.layout.spans)
+
+
+@given(st.data())
+def test_split_by_name(frame, data):
+    chart = Chart(Layout.of(frame(MODEL).specs))
+    sent = data.draw(st.lists(st.sampled_from(list(MODEL)), unique=True))
+    named = data.draw(st.sets(st.sampled_from(list(MODEL))))
+    others, those = split(chart.runs([frame({name: MODEL[name] for name in sent})]), named)
+    assert_same(tensors(others), {name: MODEL[name] for name in sent if name not in named})
+    assert_same(tensors(those), {name: MODEL[name] for name in sent if name in named})
+    for run in (*others, *those):
+        assert run.values.nbytes == run.end_bytes - run.start_bytes

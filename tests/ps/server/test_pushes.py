@@ -372,3 +372,41 @@ class TestOptimizerOnALiveRun:
         assert (await pushed).status == 200
         assert (await second).status == 200
         assert (await server.get("/v1/optimizer")).json["lr"] == 0.5
+
+
+class TestValues:
+    """Trainable tensors that are set, in place of being stepped."""
+
+    @pytest.mark.parametrize("kind", ["gradient", "delta"])
+    async def test_on_arrival(self, server, worker, gradient, kind):
+        reply = await worker.push(gradient | {"bias": np.full(3, 7, np.float32)}, kind=kind, values=["bias"])
+        assert reply.json["disposition"] == "applied"
+        values = await server.values()
+        assert np.array_equal(values["bias"], [7, 7, 7])
+        assert np.allclose(values["weight"].ravel(), np.arange(12) - 0.1)
+
+    async def test_in_a_round_the_first_in_rank_order(self, start):
+        server = await start(mode="sync", workers=2, lr=1.0)
+        await server.offer({"a": np.zeros(2, np.float32), "b": np.zeros(2, np.float32)})
+        workers = [await server.join(rank) for rank in ("w10", "w2")]
+        await asyncio.gather(*(worker.pull() for worker in workers))
+        for number, worker in enumerate(workers, 1):
+            sent = {"a": np.ones(2, np.float32), "b": np.full(2, number, np.float32)}
+            await worker.push(sent, values=["b"])
+        await server.until(lambda: server.runtime.parameters["default"].versions.current.number == 2)
+        values = await server.values()
+        assert values["b"].tolist() == [2, 2]
+        assert values["a"].tolist() == [-1, -1]
+
+    async def test_what_is_not_finite_passes_as_a_value_alone(self, server, worker, gradient):
+        infinite = gradient | {"bias": np.full(3, -np.inf, np.float32)}
+        (await worker.push(infinite)).refused(422, "non-finite", "'bias'")
+        assert (await worker.push(infinite, values=["bias"])).status == 200
+        assert np.isneginf((await server.values())["bias"]).all()
+
+    async def test_names_that_do_not_fit(self, server, worker, gradient):
+        async with server.untouched():
+            (await worker.push(gradient, values=["nope"])).refused(400, "malformed-request", "'nope'")
+            (await worker.push(gradient, values="bias")).refused(400, "malformed-request", "'values'")
+            reply = await worker.push(gradient, values=["seen"])
+            reply.refused(422, "wrong-tensor", "'seen' has kind integer-buffer, which is a value in every push")
