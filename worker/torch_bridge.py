@@ -46,7 +46,7 @@ class ModelBridge:
         self._view = View(model, exclude)
         self.specs, self.aliases = self._view.specs, self._view.aliases
         self._spec_by_name = {spec.name: spec for spec in self.specs}
-        held = self._view.look()
+        self._held = held = self._view.look()
         parameters = [key for key, tensor in held.by_key.items() if isinstance(tensor, torch.nn.Parameter)]
         self.buffers = tuple(key for key in held.by_key if key not in set(parameters))
         # Invariant: every parameter is in one of these, and goes from the second to the first, never back.
@@ -94,7 +94,7 @@ class ModelBridge:
                 raise ValueError(f"the server's parameters lack {spec}; is another model being trained there?")
             if there[spec.name].spec != spec:
                 raise ValueError(f"the server has {there[spec.name].spec}, and the model {spec}")
-        held = self._view.look()
+        self._held = held = self._view.look()
         first = not self._pulled
         self._pulled = views_of(frame)
         for key in self._spec_by_name if first else (*self.trained, *self.buffers):
@@ -105,9 +105,8 @@ class ModelBridge:
 
     def forget_gradients(self) -> None:
         """Set every gradient to None: the next `backward` begins anew."""
-        held = self._view.look()
         for key in (*self.trained, *self.frozen):
-            for tensor in held.of(key):
+            for tensor in self._held.of(key):
                 tensor.grad = None
 
     @undisturbed
@@ -160,7 +159,7 @@ class ModelBridge:
 
     def _looked(self) -> Held:
         """The module as it is at this step: what requires a gradient is trained from now on."""
-        held = self._view.look()
+        self._held = held = self._view.look()
         for key in [key for key in self.frozen if _requires_grad(held, key)]:
             del self.frozen[key]
             self.trained[key] = None

@@ -157,6 +157,7 @@ class TrainingSession:
     def pull(self) -> None:
         """Take the server's parameters once more for this iteration, and `index` and `count` as they are now."""
         bridge = self._attached()
+        bridge.check()
         self._take(bridge, self.client.pull())
 
     def step(
@@ -182,8 +183,10 @@ class TrainingSession:
         bridge = self._attached()
         samples, numbers, kind = arguments.samples(samples), arguments.metrics(metrics), arguments.update_kind(update)
         began = time.perf_counter()
-        if self._interrupted and (completed := self._complete(began)):
-            return completed
+        if self._interrupted:
+            bridge.check()
+            if completed := self._complete(began):
+                return completed
         collect = bridge.gradients if kind is UpdateKind.GRADIENT else bridge.deltas
         tensors = collect(first=self.index == 0)
         collected = time.perf_counter()
@@ -194,7 +197,7 @@ class TrainingSession:
     def skip(self) -> Outcome:
         """This iteration has no update (an overflowed mixed-precision step, nothing left to read); otherwise as
         `step`."""
-        self._attached()
+        self._attached().check()
         began = time.perf_counter()
         if self._interrupted and (completed := self._complete(began)):
             return completed
@@ -224,8 +227,6 @@ class TrainingSession:
             raise ValueError("no model is attached; call attach(model) first")
         if self.finished:
             raise ValueError(f"there is nothing more to push: {self.ending}; loop while not session.finished")
-        # Before anything is sent: a module that has changed is put back, and the same call made again.
-        self._bridge.check()
         return self._bridge
 
     def _times_to_tell(self) -> StepTimes | None:

@@ -269,3 +269,20 @@ def test_kinds():
     assert kinds["0.weight"] is Kind.TRAINABLE
     assert kinds["1.running_mean"] is Kind.FLOAT_BUFFER
     assert kinds["table"] is kinds["1.num_batches_tracked"] is Kind.INTEGER_BUFFER
+
+
+def test_one_of_many_that_gets_another_memory_is_compared_with_all():
+    model = nn.ModuleList([nn.Linear(3, 3) for _ in range(30)])
+    view = View(model)
+    model[7].weight = nn.Parameter(torch.zeros(3, 3))
+    view.look()
+    model[7].weight = nn.Parameter(model[21].weight.detach())
+    changed(view, r"7\.weight and 21\.weight were two tensors")
+    model[7].weight = nn.Parameter(torch.zeros(3, 3))
+    view.look()
+    # Without elements in common it may reach into another's stretch.
+    both = torch.zeros(3, 6)
+    model[7].weight, model[8].weight = nn.Parameter(both[:, :3]), nn.Parameter(both[:, 3:])
+    view.look()
+    model[9].weight = nn.Parameter(both[:, 1:4])
+    changed(view, r"have elements in common")
