@@ -107,7 +107,8 @@ class ModelBridge:
         """Set every gradient to None: the next `backward` begins anew."""
         for key in (*self.trained, *self.frozen):
             for tensor in self._held.of(key):
-                tensor.grad = None
+                if tensor.is_leaf:  # a buffer can be a view of a parameter
+                    tensor.grad = None
 
     @undisturbed
     def gradients(self, *, first: bool = True) -> Tensors:
@@ -121,7 +122,7 @@ class ModelBridge:
         gradients = {
             key: found
             for key in self.trained
-            if (found := [tensor.grad for tensor in held.of(key) if tensor.grad is not None])
+            if (found := [tensor.grad for tensor in held.of(key) if tensor.is_leaf and tensor.grad is not None])
         }
         if not gradients:
             raise ValueError("no parameter has a gradient; call loss.backward() before step(), or skip()")
@@ -213,4 +214,4 @@ class ModelBridge:
 
 
 def _requires_grad(held: Held, key: str) -> bool:
-    return any(tensor.requires_grad for tensor in held.of(key))
+    return any(tensor.requires_grad and tensor.is_leaf for tensor in held.of(key))

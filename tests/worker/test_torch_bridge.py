@@ -554,3 +554,15 @@ def test_a_model_on_a_gpu():
         tensor_of(received(bridge.deltas()), "0.weight"),
         tensor_of(pulled, "0.weight") - model[0].weight.cpu(),
     )
+
+
+def test_a_buffer_that_is_a_view_of_a_parameter():
+    model = nn.Linear(3, 2)
+    model.register_buffer("alias", model.weight[:])
+    bridge = ModelBridge(model)
+    assert [spec.name for spec in bridge.specs] == ["weight", "bias"]
+    bridge.load(served(bridge))
+    model(torch.ones(1, 3)).sum().backward()
+    assert torch.equal(tensor_of(received(bridge.gradients()), "weight"), torch.ones(2, 3))
+    bridge.forget_gradients()
+    assert model.weight.grad is None
