@@ -302,3 +302,15 @@ def test_an_update_of_values_alone(started, frame, values):
     step = arrive(parameters, Update(UpdateKind.GRADIENT, 1, (frame({"b": torch.ones(2, 2)}),), frozenset("b")))
     assert (values(step.snapshot)["a"] == 0).all()
     assert (values(step.snapshot)["b"] == 1).all()
+
+
+def test_the_values_of_an_update_are_those_that_its_parts_name(frame):
+    # As a checkpoint gives back what it held: the message is plain data.
+    parts = [
+        frame({"a": torch.zeros(1)}),
+        frame({"b": torch.zeros(1), "c": torch.zeros(1)}),
+        frame({"d": torch.zeros(1)}),
+    ]
+    parts[0].message["values"] = ["a"]
+    parts[1].message["values"] = ["c"]
+    assert Update.of(UpdateKind.DELTA, 2, tuple(parts)).values == {"a", "c"}
