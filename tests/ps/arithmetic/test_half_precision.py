@@ -214,3 +214,17 @@ def test_a_version_says_what_of_it_is_not_finite(group, update, frame):
     assert again.restore(parameters.save()).non_finite == ("b",)
     offered = frame({"d": torch.tensor([[float("-inf")]])})
     assert parameters.offer(made.snapshot.number + 1, offered, {"d"}).non_finite == ("d", "b")
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adam"])
+@pytest.mark.parametrize("dtype", HALVES)
+def test_a_value_sets_the_master_too(group, frame, values, kind, dtype):
+    parameters = group(start(dtype), kind=kind, lr=0.001)
+    step(parameters, Update(UpdateKind.GRADIENT, 1, (frame({EMBEDDING: torch.ones(30, 8, dtype=dtype)}),)))
+    value = torch.randn(30, 8).to(dtype)
+    step(parameters, Update(UpdateKind.GRADIENT, 1, (frame({EMBEDDING: value}),), frozenset({EMBEDDING})))
+    assert torch.equal(values(parameters.versions.current)[EMBEDDING], value)
+    assert torch.equal(parameters.save().masters[EMBEDDING], value.float())
+    # The next step goes on from it.
+    step(parameters, Update(UpdateKind.GRADIENT, 1, (frame({"bias": torch.ones(8, dtype=dtype)}),)))
+    assert torch.equal(values(parameters.versions.current)[EMBEDDING], value)
