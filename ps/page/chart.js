@@ -2,11 +2,17 @@
 //
 // The one rule: lines join measured points and nothing else; the readout gives the point's own values.
 
-import { setText, show, svg, el } from "./dom.js";
+import { el, setProperty, setText, show, svg } from "./dom.js";
 import { ticks } from "./figures.js";
 import { tick as tickWords } from "./words.js";
 
-const EDGE = { top: 30, right: 14, bottom: 36, left: 46 };
+const EDGE = { top: 40, right: 14, bottom: 36, left: 46 };
+
+/** The width of a digit of the ticks, in pixels. */
+const DIGIT = 7;
+
+/** Nothing is drawn beyond this: differences of the largest floats are no floats. */
+const FAR = 1e300;
 
 export class LineChart {
   #place;
@@ -16,6 +22,8 @@ export class LineChart {
   #what = { lines: [], marks: [] };
   #cursor = null;
   #asKey = "";
+  /** Where the axis begins: its numbers stand before it. */
+  #left = EDGE.left;
 
   /** `name`: what the chart shows, for those who hear it. `empty`: said while there are no points. */
   constructor(place, name, empty) {
@@ -35,12 +43,12 @@ export class LineChart {
   /**
    * `lines`: `[{name, kind, points: [{x, y}]}]`, the first one undermost; `marks`: `[{x, text}]`, moments worth a
    * vertical line; `fromZero`: the axis begins at 0; `xLabel`, `yLabel`; `xSize`: what one unit of the axis' numbers
-   * is; `sayX`, `sayY`: a value in words.
+   * is; `sayX`, `sayY`: a value in words; `newest`: words before the newest point's, when it is not of now.
    */
   draw(what) {
     // Drawing is the dearest thing on the page: not without a reason.
     const ends = what.lines.map(({ name, points }) => [name, points.length, points[0], points.at(-1)]);
-    const key = JSON.stringify([what.xLabel, what.yLabel, what.marks, ends]);
+    const key = JSON.stringify([what.xLabel, what.yLabel, what.marks, what.newest, ends]);
     if (key === this.#asKey) return;
     this.#asKey = key;
     this.#what = what;
@@ -56,31 +64,34 @@ export class LineChart {
     const [width, height] = [this.#place.clientWidth, this.#place.clientHeight];
     if (all.length < 2 || width < 80) return;
     const scale = scaleOf(all, this.#what, width, height);
+    this.#left = scale.left;
     this.#drawing.setAttribute("viewBox", `0 0 ${width} ${height}`);
     this.#drawing.replaceChildren(
       ...this.#axes(scale, width, height),
       ...this.#marks(marks, scale, height),
       ...lines.map((line) => lineNode(line, scale)),
     );
+    const label = this.#drawing.querySelector(".axis-name.y");
+    setProperty(this.#readout, "--before", label ? `${label.textContent.length * DIGIT + 12}px` : "0px");
     this.#say(scale, height);
   }
 
   #axes(scale, width, height) {
     const nodes = [];
     const { xLabel, yLabel } = this.#what;
-    for (const value of scale.y.ticks) {
+    for (const { value, words } of scale.y.ticks) {
       const y = scale.y.at(value);
-      const place = { class: "tick", x: EDGE.left - 7, y: y + 4, "text-anchor": "end" };
-      nodes.push(svg("line", { class: "grid", x1: EDGE.left, x2: width - EDGE.right, y1: y, y2: y }));
-      nodes.push(svg("text", place, tickWords(value, scale.y.step)));
+      const place = { class: "tick", x: scale.left - 7, y: y + 4, "text-anchor": "end" };
+      nodes.push(svg("line", { class: "grid", x1: scale.left, x2: width - EDGE.right, y1: y, y2: y }));
+      nodes.push(svg("text", place, words));
     }
-    for (const value of scale.x.ticks) {
+    for (const { value, words } of scale.x.ticks) {
       const place = { class: "tick", x: scale.x.at(value), y: height - EDGE.bottom + 16, "text-anchor": "middle" };
-      nodes.push(svg("text", place, tickWords(value / this.#what.xSize, scale.x.step)));
+      nodes.push(svg("text", place, words));
     }
     nodes.push(svg("text", { class: "axis-name", x: width - EDGE.right, y: height - 4, "text-anchor": "end" }, xLabel));
     // The readout needs the room on a phone.
-    if (width > 420) nodes.push(svg("text", { class: "axis-name", x: 0, y: 14 }, yLabel));
+    if (width > 420) nodes.push(svg("text", { class: "axis-name y", x: 0, y: 14 }, yLabel));
     return nodes;
   }
 
@@ -91,19 +102,21 @@ export class LineChart {
     return inside.flatMap(({ at, text }, index) => {
       const line = svg("line", { class: "mark", x1: at, x2: at, y1: EDGE.top, y2: height - EDGE.bottom });
       const room = (inside[index + 1]?.at ?? this.#place.clientWidth) - at;
-      if (room < 8 + 7 * text.length) return [line];
-      return [line, svg("text", { class: "mark-name", x: at + 4, y: EDGE.top + 8 }, text)];
+      if (room < 8 + DIGIT * text.length) return [line];
+      // Above the lines, not among them.
+      return [line, svg("text", { class: "mark-name", x: at, y: EDGE.top - 5 }, text)];
     });
   }
 
   /** The value at the cursor, or the newest one. */
   #say(scale, height) {
-    const { lines, sayX, sayY } = this.#what;
+    const { lines, sayX, sayY, newest } = this.#what;
     const points = longest(lines);
     const at = this.#cursor === null ? points.at(-1).x : nearest(points, this.#cursor).x;
     const drawn = lines.filter(({ points }) => points.length);
     const found = drawn.map(({ name, points }) => ({ name, ...nearest(points, at) }));
-    setText(this.#readout, `${sayX(at)}: ${found.map(({ name, y }) => `${name} ${sayY(y)}`).join(", ")}`);
+    const before = newest && this.#cursor === null ? `${newest} ` : "";
+    setText(this.#readout, `${before}${sayX(at)}: ${found.map(({ name, y }) => `${name} ${sayY(y)}`).join(", ")}`);
     if (this.#cursor === null) return;
     const x = scale.x.at(at);
     this.#drawing.append(svg("line", { class: "cursor", x1: x, x2: x, y1: EDGE.top, y2: height - EDGE.bottom }));
@@ -114,7 +127,7 @@ export class LineChart {
 
   #point(event) {
     const box = this.#place.getBoundingClientRect();
-    const share = (event.clientX - box.left - EDGE.left) / (box.width - EDGE.left - EDGE.right);
+    const share = (event.clientX - box.left - this.#left) / (box.width - this.#left - EDGE.right);
     const xs = this.#xs();
     if (xs.length) this.#moveTo(xs[0] + share * (xs.at(-1) - xs[0]));
   }
@@ -158,24 +171,37 @@ function longest(lines) {
 
 function scaleOf(points, { fromZero, xSize }, width, height) {
   const xs = points.map((point) => point.x);
-  const ys = points.map((point) => point.y);
+  const ys = points.map((point) => Math.max(-FAR, Math.min(FAR, point.y)));
   const [lowX, highX] = [Math.min(...xs), Math.max(...xs)];
   let [lowY, highY] = [fromZero ? 0 : Math.min(...ys), Math.max(...ys)];
   if (highY === lowY) [lowY, highY] = [fromZero ? 0 : lowY - Math.abs(lowY || 1) / 2, highY + Math.abs(highY || 1) / 2];
   const room = (highY - lowY) * 0.06;
-  const across = [EDGE.left, width - EDGE.right];
   const up = [height - EDGE.bottom, EDGE.top];
-  return {
-    x: axis(lowX, highX > lowX ? highX : lowX + 1, across, Math.max(3, Math.floor(width / 90)), xSize),
-    y: axis(fromZero ? 0 : lowY - room, highY + room, up, Math.max(2, Math.floor(height / 55))),
-  };
+  const y = axis(fromZero ? 0 : lowY - room, highY + room, up, Math.max(2, Math.floor(height / 55)));
+  const left = Math.max(EDGE.left, 9 + DIGIT * Math.max(0, ...y.ticks.map(({ words }) => words.length)));
+  const across = [left, width - EDGE.right];
+  const last = highX > lowX ? highX : lowX + 1;
+  // As many as there are, or as have room for their words.
+  let count = Math.max(3, Math.floor(width / 90));
+  let x = axis(lowX, last, across, count, xSize);
+  for (; count > 1 && crowded(x); count -= 1) x = axis(lowX, last, across, count - 1, xSize);
+  return { x, y, left };
 }
 
 function axis(low, high, [from, to], count, size = 1) {
   const found = ticks(low / size, high / size, count);
   const step = found.length > 1 ? found[1] - found[0] : (high - low) / size;
-  const at = (value) => from + ((value - low) / (high - low)) * (to - from);
-  return { low, high, ticks: found.map((value) => value * size), step, at };
+  const largest = Math.max(Math.abs(low), Math.abs(high)) / size;
+  // Clamped: what lies beyond every scale is drawn at its end.
+  const at = (value) => from + Math.max(0, Math.min(1, (value - low) / (high - low))) * (to - from);
+  return { low, high, at, ticks: found.map((value) => ({ value: value * size, words: tickWords(value, step, largest) })) };
+}
+
+function crowded({ ticks: all, at }) {
+  return all.some(({ value, words }, index) => {
+    const next = all[index + 1];
+    return next && at(next.value) - at(value) < 6 + (DIGIT * (words.length + next.words.length)) / 2;
+  });
 }
 
 function lineNode({ points, kind }, scale) {

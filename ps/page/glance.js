@@ -1,19 +1,21 @@
 // The one sentence: who holds whom up, and why; and which workers to show when there are too many for a lane each.
 //
 // The one rule: the verdict rests on measured time (who was waited for in the last ten seconds), so that it does not
-// flicker with every snapshot; what is true right now stands beside it.
+// flicker with every snapshot; what is true right now stands beside it. Whom the sentence names the headline names too.
 
-import { counted, duration, names, percent, whole } from "./words.js";
+import { counted, duration, names, percent, shortName, whole } from "./words.js";
 
 /** A rank that others waited for during this share of the last ten seconds holds them up. */
 const HOLDING_SHARE = 0.2;
 
-/** The ranks that hold others up, the worst first. Before anything is measured: those that are waited for now. */
+/** Or during this share of the last two, and now: whoever stands still is seen at once, and not two seconds later. */
+const STALLED_SHARE = 0.5;
+
+/** The ranks that hold others up, the worst first. Of whom nothing is measured yet: those that are waited for now. */
 export function holders(workers) {
-  const measured = workers.filter((worker) => worker.heldShare !== null);
-  const found = measured.length
-    ? measured.filter((worker) => worker.heldShare >= HOLDING_SHARE)
-    : workers.filter((worker) => worker.awaitedBy > 0);
+  const holds = ({ heldShare, stallShare, awaitedBy }) =>
+    heldShare === null ? awaitedBy > 0 : heldShare >= HOLDING_SHARE || (awaitedBy > 0 && stallShare >= STALLED_SHARE);
+  const found = workers.filter(holds);
   return found.sort((one, other) => other.heldShare - one.heldShare || other.awaitedBy - one.awaitedBy);
 }
 
@@ -43,21 +45,33 @@ export function glance(view, ending) {
 
   const front = Math.max(...workers.map((worker) => worker.lag));
   const ahead = front > 0 ? `The fastest is ${whole(front)} ahead of the slowest.` : "All are at the same clock.";
-  const whom = workers.filter((worker) => worker.awaitedBy > 0).map((worker) => worker.rank);
-  const wait = `${counted(waiting.length, "worker")} ${waiting.length === 1 ? "waits" : "wait"} now`;
-  const now = waiting.length ? `${wait}${whom.length ? ` for ${names(whom)}` : ""}.` : "Right now nobody waits.";
   const blamed = holders(workers);
-  if (!blamed.length) return said("running", "Nobody holds the others up", `${now} ${ahead}`, "running");
+  const wait = `${counted(waiting.length, "worker")} ${waiting.length === 1 ? "waits" : "wait"} now`;
+  if (!blamed.length) {
+    const brief = waiting.some((worker) => worker.why?.waiting_for?.length) ? ", not for long yet" : "";
+    const now = waiting.length ? `${wait}${brief}.` : "Right now nobody waits.";
+    return said("running", "Nobody holds the others up", `${now} ${ahead}`, "running");
+  }
   const [worst] = blamed;
   const ranks = blamed.map((worker) => worker.rank);
-  const share = `${worst.rank} was waited for ${percent(worst.heldShare)} of the last 10 s.`;
+  const whom = blamed.filter((worker) => worker.awaitedBy > 0).map((worker) => worker.rank);
+  const now = waiting.length ? `${wait}${whom.length ? ` for ${names(whom)}` : ""}.` : "Right now nobody waits.";
+  const over = `the last ${whole(Math.max(1, view.heldOver ?? 10))} s`;
+  const share = `${shortName(worst.rank)} was waited for ${percent(worst.heldShare)} of ${over}.`;
   const detail = [now, ...(worst.heldShare === null ? [] : [share]), ahead].join(" ");
   const hold = ranks.length === 1 ? "holds" : "hold";
-  const short = `${names(ranks, 1)} ${hold} ${whole(waiting.length)} up`;
-  return said("held", `${names(ranks)} ${hold} the others up`, detail, short);
+  return said("held", `${names(ranks)} ${hold} the others up`, detail, `${names(ranks, 1)} ${hold} others up`);
 }
 
-/** The lanes to show first, in natural order: those waited for, those in trouble, the first and the most waiting. */
+/** The order of the lanes when they are many: who holds the others up, who is in trouble, and the rest as they were. */
+export function urgentFirst(workers) {
+  const first = holders(workers);
+  const next = workers.filter((worker) => worker.silentSeconds !== null && !first.includes(worker));
+  const moved = new Set([...first, ...next]);
+  return [...moved, ...workers.filter((worker) => !moved.has(worker))];
+}
+
+/** The lanes to show of many, in natural order: those waited for, those in trouble, the first and the most waiting. */
 export function notable(workers, most) {
   const weight = ({ silentSeconds, awaitedBy, heldShare, waitingShare }) =>
     (silentSeconds === null ? 0 : 4) + (awaitedBy ? 2 + (heldShare ?? 0) : 0) + (waitingShare ?? 0);
@@ -97,7 +111,9 @@ export function track(view) {
 
 function openEnd(furthest) {
   const steps = [4, 6, 8, 10, 15, 20, 30, 40, 60, 80, 100];
-  return steps.find((step) => step >= furthest) ?? Math.ceil(furthest / 50) * 50;
+  // Two digits: it does not change with every iteration, however far one is ahead.
+  const size = 10 ** (Math.floor(Math.log10(Math.max(1, furthest))) - 1);
+  return steps.find((step) => step >= furthest) ?? Math.ceil(furthest / (5 * size)) * 5 * size;
 }
 
 function said(kind, headline, detail, short) {

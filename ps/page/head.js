@@ -3,7 +3,7 @@
 // The one rule: it is always said how old the picture is: live, or since when not.
 
 import { byId, setAttribute, setText, show } from "./dom.js";
-import { clockTime, duration, policy, setting, whole } from "./words.js";
+import { clockTime, count, duration, policy, setting, whole } from "./words.js";
 
 /** What is read aloud comes no more often than this. */
 const QUIET_SECONDS = 10;
@@ -15,9 +15,14 @@ export function drawHead(run, view) {
   setText(byId("fact-epoch"), String(status.epoch));
   setText(byId("policy"), policy(view.policy));
   setText(byId("fact-workers"), whole(view.workers.length));
-  setText(byId("fact-version"), whole(view.version));
-  setText(byId("fact-clock"), whole(view.min_clock) + (view.until === null ? "" : ` of ${whole(view.until)}`));
+  setText(byId("fact-version"), number(view.version));
+  setText(byId("fact-clock"), number(view.min_clock) + (view.until === null ? "" : ` of ${number(view.until)}`));
   setText(byId("fact-rate"), setting(view.learning_rate));
+}
+
+/** As it is, unless it has more digits than anybody reads. */
+function number(value) {
+  return value < 1e9 ? whole(value) : count(value);
 }
 
 /** `connection`: what the stream said last. Answers the connection in two or three words. */
@@ -78,6 +83,6 @@ export function title(connection, words, short) {
 /** The commands that start a worker of this server. */
 export function drawWelcome(origin) {
   setText(byId("command"), `ps-worker digits --server ${origin} --rank w0`);
-  setText(byId("connect"), `worker.connect("${origin}")`);
+  setText(byId("connect"), `leeway.connect("${origin}")`);
 }
 

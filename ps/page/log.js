@@ -1,9 +1,9 @@
 // The log of decisions: what was decided, when, about whom, and why; the newest first.
 //
-// The one rule: it shows the server's own words. Filters hide, they never change.
+// The one rule: it says what the server said. Filters hide, they never change.
 
 import { el, keyed, setAttribute, setText, span } from "./dom.js";
-import { clockTime, NOTHING } from "./words.js";
+import { clockTime, NOTHING, plain } from "./words.js";
 
 /** Rows in the page. Older ones are in the server's log. */
 const MOST_ROWS = 300;
@@ -72,6 +72,6 @@ function makeRow(decision) {
     el("time", { datetime: time.toISOString(), title: after }, clockTime(time)),
     span("kind", kind),
     span("rank", rank ?? NOTHING),
-    span("what", detail || NOTHING, " ", span("reason", reason ?? "")),
+    span("what", detail ? plain(detail) : NOTHING, " ", span("reason", reason ?? "")),
   );
 }

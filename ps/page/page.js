@@ -15,7 +15,10 @@ import { Race } from "./race.js";
 import { Run } from "./run.js";
 import { Stream } from "./stream.js";
 import * as theme from "./theme.js";
-import { duration, figure, rate, whole } from "./words.js";
+import { duration, figure, rate, shortName, whole } from "./words.js";
+
+/** A newest point older than this is said to be old: points come once a second while somebody trains. */
+const OLD_SECONDS = 5;
 
 const run = new Run();
 const announcer = new Announcer();
@@ -46,7 +49,7 @@ const log = new Log(
   { rows: byId("log"), kind: byId("log-kind"), rank: byId("log-rank"), note: byId("log-note"), ranks: byId("ranks") },
   soon,
 );
-const curve = new LineChart(byId("curve-chart"), "Learning curve", "No figure was reported yet.");
+const curve = new LineChart(byId("curve-chart"), "Learning curve", "Nothing was measured yet.");
 const speed = new LineChart(byId("speed-chart"), "Steps and updates a second", "Nothing was measured yet.");
 
 function take(event, data) {
@@ -117,18 +120,27 @@ function drawCurves(view) {
     .filter((one) => one.kind === "switched" && (one.group ?? group) === group)
     .map((one) => ({ x: one.seconds, text: one.mode }));
   const points = chosenFigure ? series(run.points, group, chosenFigure, over) : [];
+  const last = run.points.at(-1);
+  const old = last !== undefined && view.uptime - last.seconds > OLD_SECONDS;
+  const newest = old ? "last, at" : "";
+  // A loss that has diverged has no place on a scale: it is said.
+  const lost = chosenFigure !== null && last?.groups[group]?.figures?.[chosenFigure] === null;
+  setText(byId("curve-note"), lost ? `${chosenFigure} is not finite (NaN or infinity)` : "");
+  show(byId("curve-note"), lost);
   curve.draw({
     ...(overTime ? timeAxis : clockAxis),
-    lines: [{ name: chosenFigure, kind: "figure", points }],
+    newest: old || lost ? "last, at" : "",
+    lines: [{ name: shortName(chosenFigure ?? ""), kind: "figure", points }],
     marks: overTime ? marks : [],
     fromZero: false,
-    yLabel: chosenFigure ?? "",
+    yLabel: shortName(chosenFigure ?? ""),
     sayY: figure,
   });
   setText(byId("steps-rate"), rate(view.stepsRate));
   setText(byId("updates-rate"), rate(view.updatesRate));
   speed.draw({
     ...timeAxis,
+    newest,
     lines: [
       { name: "updates/s", kind: "updates", points: rates(run.points, group, "updates") },
       { name: "steps/s", kind: "steps", points: rates(run.points, group, "version") },
@@ -146,7 +158,7 @@ function makeFigure(name) {
     chosenFigure = name;
     soon();
   });
-  return el("label", {}, input, el("span", {}, name));
+  return el("label", { title: name }, input, el("span", {}, name));
 }
 
 function drawToken() {

@@ -5,21 +5,38 @@
 
 import { el, keyed, setAttribute, setProperty, setText, show, span, symbol } from "./dom.js";
 import { drawField } from "./field.js";
-import { notable, track, trouble } from "./glance.js";
-import { doing, figure, percent, whole } from "./words.js";
+import { roundUp } from "./figures.js";
+import { notable, track, trouble, urgentFirst } from "./glance.js";
+import { count, doing, figure, percent, shortName, whole } from "./words.js";
 
 /** With more workers than this the field is shown first, and the lanes of a few. */
 const MANY = 60;
 const FEW = 12;
 
-/** The few stay for so long, so that one can read them. */
-const FEW_SECONDS = 3;
+/** With more lanes than this not all are in sight: those that matter come first. */
+const IN_SIGHT = 8;
+
+/** The few, and the order of the lanes, stay for so long, so that one can read them. */
+const STAY_SECONDS = 3;
 
 /** With more lanes than this each is half as high. */
 const COMPACT = 16;
 
-/** Ticks on the axis, the two ends included. */
+/** Ticks on the axis, the two ends included: no more than this, and no more than have room for their words. */
 const MOST_TICKS = 11;
+
+/** The width of a letter on the axis, and the gap between two of its words, in pixels. */
+const LETTER = 7;
+const GAP = 10;
+
+/** Up to so many columns each has a line; with more, runners keep clear of the ends by this many pixels (page.css). */
+const WIDE_COLUMNS = 24;
+const EDGE = 14.4;
+
+/** Above this a clock is told in short; how far one is ahead stands beside it. */
+const LONG_CLOCK = 1e8;
+
+const RANK_LETTERS = 13;
 
 export class Race {
   #nodes;
@@ -28,6 +45,7 @@ export class Race {
   #all = false;
   #focused = null;
   #few = { ranks: new Set(), until: 0 };
+  #order = { ranks: new Map(), until: 0 };
   #chosen = "";
 
   /** `nodes`: the elements of the page by name. `onChosen(rank)`: a lane was chosen, or none ("") any more. */
@@ -39,6 +57,7 @@ export class Race {
     nodes.rows.addEventListener("keydown", (event) => this.#key(event));
     nodes.rows.addEventListener("click", (event) => this.#choose(event.target.closest(".lane")));
     nodes.rows.addEventListener("focusin", (event) => this.#focus(event.target.closest(".lane")));
+    new ResizeObserver(redraw).observe(nodes.axis);
   }
 
   /** All lanes, or the field and a few of them. */
@@ -61,13 +80,13 @@ export class Race {
     const { workers } = view;
     const course = track(view);
     const many = workers.length > MANY;
-    const shown = many && !this.#all ? this.#chooseFew(workers) : workers;
+    const shown = this.#ordered(many && !this.#all ? this.#chooseFew(workers) : workers);
     const last = course.last + 1;
     setProperty(lanes, "--columns", String(last));
     setProperty(lanes, "--gate", course.gate === null ? "2" : ((course.gate + 0.5) / last).toFixed(4));
     setAttribute(lanes, "data-gate", course.gate === null ? null : "");
     lanes.classList.toggle("compact", shown.length > COMPACT);
-    lanes.classList.toggle("wide-columns", last <= 24);
+    lanes.classList.toggle("wide-columns", last <= WIDE_COLUMNS);
     this.#axis(course, view.min_clock);
     show(showAll, many);
     setText(showAll, this.#all ? "Show the field" : `Show all ${whole(workers.length)} lanes`);
@@ -88,8 +107,21 @@ export class Race {
     if (kept.length === FEW && performance.now() < this.#few.until) return kept;
     const chosen = notable(workers, FEW);
     const ranks = new Set(chosen.map((worker) => worker.rank));
-    this.#few = { ranks, until: performance.now() + FEW_SECONDS * 1000 };
+    this.#few = { ranks, until: performance.now() + STAY_SECONDS * 1000 };
     return chosen;
+  }
+
+  /** Many lanes: who is waited for stands above the fold. The order stays while the same ones are there, for a while. */
+  #ordered(workers) {
+    if (workers.length <= IN_SIGHT) return workers;
+    const { ranks, until } = this.#order;
+    if (workers.length === ranks.size && performance.now() < until && workers.every(({ rank }) => ranks.has(rank))) {
+      return [...workers].sort((one, other) => ranks.get(one.rank) - ranks.get(other.rank));
+    }
+    const ordered = urgentFirst(workers);
+    const places = new Map(ordered.map(({ rank }, place) => [rank, place]));
+    this.#order = { ranks: places, until: performance.now() + STAY_SECONDS * 1000 };
+    return ordered;
   }
 
   #lane(node, worker, view, last, reported) {
@@ -100,7 +132,7 @@ export class Race {
     setAttribute(node, "data-awaited", worker.awaitedBy || null);
     setAttribute(node, "tabindex", worker.rank === this.#focused ? "0" : "-1");
     setAttribute(node, "aria-selected", String(worker.rank === this.#chosen));
-    setText(rank, worker.rank);
+    setText(rank, shortName(worker.rank, RANK_LETTERS));
     setAttribute(rank, "title", `${worker.rank}, life ${worker.incarnation}`);
     setProperty(node, "--at", at);
     if (runner.dataset.state !== worker.state) {
@@ -115,9 +147,10 @@ export class Race {
     const silent = trouble(worker);
     show(words.silent, silent !== null);
     if (silent) setText(words.silentText, silent);
-    setText(clock, whole(worker.clock));
-    setText(lag, worker.lag ? `+${whole(worker.lag)}` : "0");
-    setAttribute(value, "data-label", reported);
+    setText(clock, worker.clock < LONG_CLOCK ? whole(worker.clock) : count(worker.clock));
+    setAttribute(clock, "title", whole(worker.clock));
+    setText(lag, worker.lag ? `+${worker.lag < 1e6 ? whole(worker.lag) : count(worker.lag)}` : "0");
+    setAttribute(value, "data-label", shortName(reported, RANK_LETTERS));
     setText(value, figure(worker.reported[reported]));
     setText(share.firstElementChild, percent(worker.waitingShare));
     setProperty(share, "--share", (worker.waitingShare ?? 0).toFixed(3));
@@ -125,15 +158,28 @@ export class Race {
 
   #axis(course, minClock) {
     const { axis } = this.#nodes;
-    const every = Math.max(1, Math.ceil((course.last + 1) / MOST_TICKS));
-    const marks = [];
-    for (let lag = 0; lag <= course.last; lag += every) {
-      const text = lag === 0 ? `clock ${whole(minClock)}` : `+${lag}`;
-      marks.push({ key: `tick ${lag}`, kind: "tick", at: (lag + 0.5) / (course.last + 1), text });
+    const places = course.last + 1;
+    const width = axis.clientWidth || 1e4;
+    const share = (text) => (LETTER * text.length) / width;
+    // Half of a word may be beyond its place, never beyond the axis.
+    const edge = places > WIDE_COLUMNS ? EDGE / width : 0;
+    const inside = (at, text) =>
+      Math.max(share(text) / 2, Math.min(1 - share(text) / 2, edge + at * (1 - 2 * edge)));
+    const start = `clock ${minClock < LONG_CLOCK ? whole(minClock) : count(minClock)}`;
+    const least = Math.ceil(places / MOST_TICKS);
+    const words = (LETTER * `+${whole(course.last)}`.length + GAP) / width;
+    const every = roundUp(Math.max(1, least, places * words));
+    const marks = [{ key: "tick 0", kind: "tick", at: inside(0.5 / places, start), text: start }];
+    for (let lag = every; lag <= course.last; lag += every) {
+      const text = `+${whole(lag)}`;
+      const at = inside((lag + 0.5) / places, text);
+      const before = marks.at(-1);
+      const free = at - share(text) / 2 - before.at - share(before.text) / 2;
+      if (free * width >= GAP) marks.push({ key: `tick ${lag}`, kind: "tick", at, text });
     }
     if (course.label) {
-      const at = course.gate === null ? 1 : (course.gate + 0.5) / (course.last + 1);
-      marks.push({ key: "gate", kind: at === 1 ? "gate-name end" : "gate-name", at, text: course.label });
+      const at = inside(course.gate === null ? 1 : (course.gate + 0.5) / places, course.label);
+      marks.push({ key: "gate", kind: "gate-name", at, text: course.label });
     }
     keyed(axis, marks, ({ key }) => key, () => el("span"), (node, mark) => {
       setAttribute(node, "class", mark.kind);

@@ -4,13 +4,20 @@
 // nothing. A new epoch is a new run: nothing of the old one stays.
 
 import { extended } from "./figures.js";
-import { Trail } from "./trail.js";
+import { APART_SECONDS, Trail } from "./trail.js";
 
 /** Decisions that are kept. */
 const MOST_DECISIONS = 1000;
 
 /** A worker that was not heard of for this share of its lease is in trouble: heartbeats come three times a lease. */
 const SILENT_SHARE = 0.5;
+
+/** Over how long it is measured who holds the others up, in seconds; and who has just come to a stand. */
+const HELD_SECONDS = 10;
+const STALL_SECONDS = 2;
+
+/** Ranks that have gone and of which it is known for how long they were waited for. */
+const MOST_GONE = 200;
 
 const RANKS = new Intl.Collator("en", { numeric: true });
 
@@ -22,6 +29,10 @@ export class Run {
   news = 0;
   #trail = new Trail();
   #leaseSeconds = 0;
+  /** By group: its policy as text, and the uptime at which it came into force (null: before the page was opened). */
+  #policies = new Map();
+  /** By group: for how long the ranks held the others that are here no more. */
+  #gone = new Map();
 
   /** Take a message of the stream. */
   take(event, data) {
@@ -46,7 +57,10 @@ export class Run {
     const group = this.status?.groups[name];
     if (!group) return null;
     const members = this.status.workers.filter((worker) => worker.groups[name]);
-    const workers = members.map((worker) => this.#worker(worker, name));
+    // What was measured under another policy says nothing of this one.
+    const since = this.#policies.get(name)?.since ?? null;
+    const heldOver = since === null ? HELD_SECONDS : Math.min(HELD_SECONDS, this.status.uptime_seconds - since);
+    const workers = members.map((worker) => this.#worker(worker, name, heldOver));
     workers.sort((one, other) => RANKS.compare(one.rank, other.rank));
     const awaitedBy = new Map();
     for (const worker of workers) {
@@ -58,6 +72,8 @@ export class Run {
       ...group,
       name,
       workers,
+      heldOver,
+      gone: [...(this.#gone.get(name) ?? [])].map(([rank, heldSeconds]) => ({ rank, heldSeconds })),
       uptime: this.status.uptime_seconds,
       until: this.status.until,
       stepsRate: this.#trail.rate(`steps ${name}`, 5),
@@ -66,14 +82,26 @@ export class Run {
   }
 
   #status(status) {
-    if (this.status !== null && this.status.epoch !== status.epoch) {
-      this.points = [];
+    const before = this.status;
+    if (before !== null && before.epoch !== status.epoch) {
       this.decisions = [];
       this.news += 1;
+    }
+    // A server that was stopped in good order and resumed goes on with its epoch, and counts its uptime from zero.
+    if (before !== null && (before.epoch !== status.epoch || before.uptime_seconds > status.uptime_seconds)) {
+      this.points = [];
       this.#trail = new Trail();
       this.#leaseSeconds = 0;
-    }
+      this.#policies = new Map();
+      this.#gone = new Map();
+    } else if (before !== null) this.#remember(before, status);
     this.status = status;
+    for (const [name, { policy }] of Object.entries(status.groups)) {
+      const words = JSON.stringify(policy);
+      const known = this.#policies.get(name);
+      if (known?.words === words) continue;
+      this.#policies.set(name, { words, since: known ? status.uptime_seconds : null });
+    }
     const totals = new Map();
     for (const [name, group] of Object.entries(status.groups)) {
       totals.set(`steps ${name}`, group.steps ?? group.version);
@@ -89,9 +117,25 @@ export class Run {
     this.#trail.add(status.uptime_seconds, totals);
   }
 
-  #worker(worker, name) {
+  /** What the lives that have ended between two states were waited for. */
+  #remember(before, after) {
+    const here = new Set(after.workers.map(({ rank, incarnation }) => `${incarnation} ${rank}`));
+    for (const { rank, incarnation, groups } of before.workers) {
+      if (here.has(`${incarnation} ${rank}`)) continue;
+      for (const [name, { held_seconds: held }] of Object.entries(groups)) {
+        if (!(held > 0)) continue;
+        const gone = this.#gone.get(name) ?? new Map();
+        this.#gone.set(name, gone);
+        gone.set(rank, (gone.get(rank) ?? 0) + held);
+        if (gone.size > MOST_GONE) gone.delete([...gone].reduce((least, one) => (one[1] < least[1] ? one : least))[0]);
+      }
+    }
+  }
+
+  #worker(worker, name, heldOver) {
     const progress = worker.groups[name];
     const left = worker.lease_left_seconds;
+    const held = (over) => (over < APART_SECONDS ? null : this.#trail.share(life("held", name, worker), over));
     return {
       rank: worker.rank,
       incarnation: worker.incarnation,
@@ -102,7 +146,8 @@ export class Run {
       why: progress.why ?? null,
       heldSeconds: progress.held_seconds ?? 0,
       waitingShare: this.#trail.share(life("waiting", name, worker)),
-      heldShare: this.#trail.share(life("held", name, worker), 10),
+      heldShare: held(heldOver),
+      stallShare: held(Math.min(STALL_SECONDS, heldOver)),
       leaseLeft: left,
       silentSeconds: left < this.#leaseSeconds * SILENT_SHARE ? this.#leaseSeconds - left : null,
     };

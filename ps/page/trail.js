@@ -6,7 +6,8 @@
 /** Seconds that the page looks back. */
 export const WINDOW_SECONDS = 30;
 
-const APART_SECONDS = 0.5;
+/** Between two measurements that say anything. */
+export const APART_SECONDS = 0.5;
 
 export class Trail {
   #kept = [];

@@ -38,8 +38,10 @@ def spark(values: Sequence[float], cells: int) -> str:
     """A curve in at most `cells` cells, from the lowest value to the highest; many values are averaged in one cell."""
     cells = min(cells, len(values))
     edges = [round(place * len(values) / cells) for place in range(cells + 1)]
-    means = [sum(values[begin:end]) / (end - begin) for begin, end in pairwise(edges)]
+    # Divided before they are added: the sum of two large floats may be none.
+    means = [sum(value / (end - begin) for value in values[begin:end]) for begin, end in pairwise(edges)]
     low, high = min(means), max(means)
     if high == low:
         return _LOWER[0] * cells
-    return "".join(_LOWER[round(7 * (value - low) / (high - low))] for value in means)
+    # Halves likewise: so may be the difference.
+    return "".join(_LOWER[round(7 * ((value / 2 - low / 2) / (high / 2 - low / 2)))] for value in means)

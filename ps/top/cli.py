@@ -18,8 +18,9 @@ _FAILED, _BAD_USAGE, _INTERRUPTED = 1, 2, 130
 
 _HELP = """Watch a run: who is ahead, who waits for whom and why, how stale the updates are.
 
-URL is where ps-serve listens. Ctrl-C ends the watching, not the run. When the output is no terminal, one snapshot is
-printed, as with --once. NO_COLOR=1 takes the color away; it tells nothing that the words do not."""
+URL is where ps-serve listens. q or Ctrl-C ends the watching, not the run; ? explains what is shown. When the output is
+no terminal, one snapshot is printed, as with --once. NO_COLOR=1 takes the color away; it tells nothing that the words
+do not."""
 
 _EXAMPLES = """\b
 Examples:

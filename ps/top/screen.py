@@ -1,18 +1,21 @@
 """What is shown of a run, as lines of text: head, a lane for each worker, staleness, loss, decisions.
 
-The one rule: it is a function of what is known, the room there is and the time. A line is never wider than the room,
-and with more workers than lines, those who wait and those who are waited for come first.
+The one rule: it is a function of what is known, the room there is and the time. A line is never wider than the room.
+The lanes have it first: with more workers than lines there is nothing else below the head, and those who are waited for
+and those who wait come first.
 """
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from leeway.ps.top.bars import bar, columns, spark
+from leeway.ps.top.words import count, doing, duration, number, plain, rate, short_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,31 +29,63 @@ _BAR_CELLS = 12
 _RANK_CELLS = 14
 _DECISIONS = 6
 
-# Lanes that are shown before anything below them is.
-_LEAST_LANES = 4
+# The words say what a lane is about: below these widths the columns that are dearest give way to them.
+_WIDE_FOR_BAR, _WIDE_FOR_LOSS, _WIDE_FOR_WAITED = 76, 60, 50
+
+_HELP = (
+    ("q", "ends the watching, not the run; so does Ctrl-C"),
+    ("?", "this page, and back"),
+    ("", ""),
+    ("clock", "the iteration that the worker is in"),
+    ("lag", "iterations ahead of the slowest; the bar too"),
+    ("\u2502", "the bound of ssp: beyond it one has to wait"),
+    ("waited", "share of the last 30 s that it has waited"),
+    ("loss", "what the worker reported last"),
+    ("idle", "on its way: between an answer and a question"),
+    ("step", "makes a version of the model"),
+    ("update", "what one worker pushes; under sync a step takes all"),
+    ("staleness", "versions made between an update's pull and its step"),
+)
 
 # Besides the words, which say the same: nothing here is told by a color alone.
 _WAITS, _AWAITED, _COMPUTES = "yellow", "bold red", "green"
 _DATA, _FAINT, _STRONG, _ALARM = "cyan", "dim", "bold", "bold red"
 
 
-def render(watched: Watched, width: int, height: int | None, now: float) -> Text:
-    """At most `height` lines (None: as many as there are) of `width` cells. `now`: seconds since 1970."""
+def render(watched: Watched, width: int, height: int | None, now: float, *, keys: bool = False) -> Text:
+    """At most `height` lines (None: as many as there are) of `width` cells.
+
+    `now`: seconds since 1970. `keys`: there is somebody who can press them.
+    """
     width = max(width, _LEAST_WIDTH)
     if watched.status is None:
         lines = [Text(f"{watched.url}: {watched.lost_because or 'nothing has come yet'}")]
     else:
-        lines = _lines(watched, width, height, now)
+        lines = _lines(watched, width, height, now, keys)
+    return _fitted(lines, width, height)
+
+
+def render_help(width: int, height: int) -> Text:
+    """What the keys do and what the words mean."""
+    lines = [Text("ps-top: q ends, ? goes back", style=_STRONG), Text()]
+    lines += [Text.assemble((f"{word:<10}", _DATA), meaning) for word, meaning in _HELP]
+    return _fitted(lines, max(width, _LEAST_WIDTH), height)
+
+
+def _fitted(lines: list[Text], width: int, height: int | None) -> Text:
     for line in lines[:height]:
         line.truncate(width, overflow="ellipsis")
     return Text("\n").join(lines[:height])
 
 
-def _lines(watched: Watched, width: int, height: int | None, now: float) -> list[Text]:
-    head, loss, staleness = list(_head(watched, width, now)), list(_loss(watched, width)), list(_staleness(watched))
-    decisions = list(_decisions(watched))
+def _lines(watched: Watched, width: int, height: int | None, now: float, keys: bool) -> list[Text]:
+    head = list(_head(watched, width, now, keys))
+    loss, staleness, decisions = list(_loss(watched, width)), list(_staleness(watched)), list(_decisions(watched))
+    workers = sum(1 for _ in watched.workers())
+    if height is not None and workers > height - len(head) - 2:
+        return [*head, *_lanes(watched, width, max(1, height - len(head) - 1))]
     below: list[Text] = []
-    room = None if height is None else height - len(head) - 2 - min(_LEAST_LANES, sum(1 for _ in watched.workers()))
+    room = None if height is None else height - len(head) - 2 - max(1, workers)
     # The first of them stay the longest. Of the decisions a few are as good as all.
     for section in (loss, staleness, decisions):
         if section and room is not None:
@@ -59,20 +94,19 @@ def _lines(watched: Watched, width: int, height: int | None, now: float) -> list
                 continue
             room -= len(section) + 1
         below += [Text(), *section] if section else []
-    fits = None if height is None else max(1, height - len(head) - 2 - len(below))
-    return [*head, Text(), *_lanes(watched, fits), *below]
+    return [*head, Text(), *_lanes(watched, width, None), *below]
 
 
 # The head.
 
 
-def _head(watched: Watched, width: int, now: float) -> Iterator[Text]:
+def _head(watched: Watched, width: int, now: float, keys: bool) -> Iterator[Text]:
     status, group = watched.status or {}, watched.group
     version = status.get("program", {}).get("version", "")
     named = f"  group {watched.group_name}" if len(status["groups"]) > 1 else ""
     yield _apart(
         Text.assemble((f"leeway {version}".strip(), _STRONG), f"  {watched.url}{named}"),
-        Text(f"up {_duration(status['uptime_seconds'])}"),
+        Text(f"up {duration(status['uptime_seconds'])}{'  ? help' if keys else ''}"),
         width,
     )
     rates = watched.rates()
@@ -80,7 +114,7 @@ def _head(watched: Watched, width: int, now: float) -> Iterator[Text]:
         _policy(group["policy"]),
         f"version {group['version']}",
         f"epoch {status['epoch']}",
-        *((f"{rates[0]:.1f} steps/s", f"{rates[1]:.1f} updates/s") if rates else ()),
+        *((f"{rate(rates[0])} steps/s", f"{rate(rates[1])} updates/s") if rates else ()),
     ]
     yield Text("  ".join(told))
     if watched.lost_since is not None:
@@ -98,7 +132,7 @@ def _lost(watched: Watched, now: float) -> Text:
     if watched.status["stopping"] or watched.status["finished"]:
         finished = "the run is finished; " if watched.status["finished"] else ""
         return Text(f"{finished}the server stopped at {since}", style=_STRONG)
-    ago = _duration(max(0.0, now - watched.lost_since))
+    ago = duration(max(0.0, now - watched.lost_since))
     return Text(f"the server does not answer since {since} ({ago}): {watched.lost_because}", style=_ALARM)
 
 
@@ -115,7 +149,7 @@ def _summary(watched: Watched) -> Text:
     text = Text(f"{len(states)} worker{'' if len(states) == 1 else 's'}, {waiting or 'none'} waiting")
     awaited = sorted(watched.awaited().items(), key=lambda one: -one[1])
     if awaited:
-        text.append(" for ").append(", ".join(rank for rank, _ in awaited), style=_AWAITED)
+        text.append(" for ").append(", ".join(short_name(rank) for rank, _ in awaited), style=_AWAITED)
     if watched.group.get("readers_waiting"):
         text.append(f"; {watched.group['readers_waiting']} readers wait")
     return text
@@ -124,7 +158,7 @@ def _summary(watched: Watched) -> Text:
 # The lanes.
 
 
-def _lanes(watched: Watched, fits: int | None) -> Iterator[Text]:
+def _lanes(watched: Watched, width: int, fits: int | None) -> Iterator[Text]:
     """The lanes' head, and at most `fits` lines of lanes."""
     workers, awaited = list(watched.workers()), watched.awaited()
     if not workers:
@@ -136,16 +170,36 @@ def _lanes(watched: Watched, fits: int | None) -> Iterator[Text]:
         urgent = sorted(workers, key=lambda one: _urgency(one[0]["rank"], one[1], awaited))
         shown, rest = urgent[: fits - 1], urgent[fits - 1 :]
     longest = max((cell_len(worker["rank"]) for worker, _ in shown), default=0)
-    ranks = min(max(longest, len("worker")), _RANK_CELLS)
+    form = _Form(min(max(longest, len("worker")), _RANK_CELLS), width)
     bound = watched.group["policy"].get("staleness")
     # One who waits under ssp is one beyond the bound.
     scale = max([1, *(progress["lag"] for _, progress in workers), *(() if bound is None else (bound + 1,))])
-    head = f"{'worker':{ranks}} {'clock':>7} {'lag':>4} {'':{_BAR_CELLS}} {'waited':>6} {'loss':>8}  what it does"
-    yield Text(head, style=_FAINT)
+    yield Text(form.line("worker", "clock", "lag", "", "waited", "loss", "what it does"), style=_FAINT)
     for worker, progress in shown:
-        yield _lane(watched, worker, progress, ranks, scale, bound, awaited)
+        yield _lane(watched, worker, progress, form, scale, bound, awaited)
     if rest:
         yield Text(f"... and {len(rest)} more: {_tally(rest)}", style=_FAINT)
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """Which columns a lane has in this width, and how wide the first one is."""
+
+    ranks: int
+    width: int
+
+    def line(self, rank: str, clock: str, lag: str, drawn: str, waited: str, loss: str, words: str) -> str:
+        return f"{self.before(rank, clock, lag)}{self.bar(drawn)}{self.after(waited, loss)}  {words}"
+
+    def before(self, rank: str, clock: str, lag: str) -> str:
+        return f"{set_cell_size(rank, self.ranks)} {clock:>7} {lag:>4}"
+
+    def bar(self, drawn: str) -> str:
+        return f" {drawn:{_BAR_CELLS}}" if self.width >= _WIDE_FOR_BAR else ""
+
+    def after(self, waited: str, loss: str) -> str:
+        columns = (waited, 6, _WIDE_FOR_WAITED), (loss, 8, _WIDE_FOR_LOSS)
+        return "".join(f" {text:>{cells}}" for text, cells, least in columns if self.width >= least)
 
 
 def _urgency(rank: str, progress: dict[str, Any], awaited: dict[str, int]) -> int:
@@ -156,32 +210,24 @@ def _lane(
     watched: Watched,
     worker: dict[str, Any],
     progress: dict[str, Any],
-    ranks: int,
+    form: _Form,
     scale: int,
     bound: int | None,
     awaited: dict[str, int],
 ) -> Text:
     rank, lag, state = worker["rank"], progress["lag"], progress["state"]
     share = watched.share_waiting(rank, worker["incarnation"])
-    loss = worker.get("reported", {}).get("loss")
+    reported = worker.get("reported", {})
+    loss = number(reported["loss"]) if "loss" in reported else ""
     style = _AWAITED if rank in awaited else _WAITS if state == "waiting" else _COMPUTES if state == "computing" else ""
-    line = Text(f"{set_cell_size(rank, ranks)} {progress['clock']:>7} {lag:>4} ")
-    line.append(bar(lag, scale, _BAR_CELLS, bound), style=style)
-    line.append(f" {'' if share is None else f'{share:.0%}':>6} {_number(loss):>8}  ")
-    doing = _doing(progress)
+    line = Text(form.before(short_name(rank, form.ranks), count(progress["clock"], 7), count(lag, 4)))
+    line.append(form.bar(bar(lag, scale, _BAR_CELLS, bound)), style=style)
+    line.append(form.after("" if share is None else f"{share:.0%}", loss)).append("  ")
+    words = doing(progress, bound)
     if rank in awaited:
-        count = awaited[rank]
-        doing = f"{'WAITED FOR' if count == 1 else f'WAITED FOR by {count}'}, {doing}"
-    return line.append(doing, style=style)
-
-
-def _doing(progress: dict[str, Any]) -> str:
-    if progress["state"] != "waiting":
-        return "computes" if progress["state"] == "computing" else "idle"
-    why = progress["why"]
-    whom = why.get("waiting_for", [])
-    # "w0 leads w1 by 4 > 3": the words name all that there is to say, for whom too.
-    return f"waits: {why['detail']}" if why.get("detail") else f"waits for {', '.join(whom) or why['reason']}"
+        waiting = awaited[rank]
+        words = f"{'WAITED FOR' if waiting == 1 else f'WAITED FOR by {waiting}'}, {words}"
+    return line.append(words, style=style)
 
 
 def _tally(workers: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> str:
@@ -213,8 +259,8 @@ def _loss(watched: Watched, width: int) -> Iterator[Text]:
     losses = watched.losses()
     if len(losses) < 2:
         return
-    first, last = _number(losses[0][1]), _number(losses[-1][1])
-    span = f" over {_duration(losses[-1][0] - losses[0][0])}"
+    first, last = number(losses[0][1]), number(losses[-1][1])
+    span = f" over {duration(losses[-1][0] - losses[0][0])}"
     room = width - len("loss ") - len(first) - len(last) - len(span) - 2
     line = spark([loss for _, loss in losses], max(8, room))
     yield Text.assemble(("loss ", _FAINT), f"{first} ", (line, _DATA), f" {last}", (span, _FAINT))
@@ -226,8 +272,8 @@ def _decisions(watched: Watched) -> Iterator[Text]:
         yield Text("decisions", style=_FAINT)
     for told in list(watched.decisions)[: -_DECISIONS - 1 : -1]:
         at = time.strftime("%H:%M:%S", time.localtime(told["time"]))
-        who = f"{told['rank']}: " if told.get("rank") else ""
-        words = " ".join(str(told.get("detail") or told.get("reason") or "").split())
+        who = f"{short_name(told['rank'])}: " if told.get("rank") else ""
+        words = plain(" ".join(str(told.get("detail") or told.get("reason") or "").split()))
         yield Text.assemble((f"{at} ", _FAINT), f"{told['kind']:<11} {who}{words}")
 
 
@@ -235,18 +281,3 @@ def _apart(left: Text, right: Text, width: int) -> Text:
     """Two ends of one line; the right one gives way."""
     gap = width - left.cell_len - right.cell_len
     return left.append(" " * gap).append_text(right) if gap >= 2 else left
-
-
-def _number(value: float | None) -> str:
-    """Four significant digits or so, in eight characters at most (nine below zero)."""
-    if value is None:
-        return ""
-    return f"{value:.4f}" if 0.001 <= abs(value) < 100 else f"{value:.3g}"
-
-
-def _duration(seconds: float) -> str:
-    whole = int(seconds)
-    hours, minutes = whole // 3600, whole // 60 % 60
-    if hours:
-        return f"{hours}:{minutes:02}:{whole % 60:02}"
-    return f"{minutes}:{whole % 60:02}" if minutes else f"{whole} s"

@@ -38,7 +38,7 @@ def test_the_rank_that_holds_up_the_others_is_the_one_waited_for(commands):
     assert set(lanes) == set(RANKS)
     assert "WAITED FOR by 2, computes" in lanes["w1"] or "WAITED FOR by 2, idle" in lanes["w1"]
     for rank in ("w0", "w2"):
-        assert f"waits: {rank} leads w1 by 2 > 1" in lanes[rank]
+        assert "waits for w1: 2 ahead, max 1" in lanes[rank]
         # It waits all the time, and stands before the bound's stroke.
         assert "│" in lanes[rank]
         assert lanes[rank].split("│")[1].split()[1] == "100%"

@@ -57,11 +57,9 @@ _PLAIN = Case()
 
 def messages(case):
     """The whole stream of a case: `(event, data, id or None)`."""
-    told = []
     # Two states before the newest one: what is measured is a difference. After a switch, next to nothing is.
     moments = {"begun": (0.0,), "switched": (30.0, 20.0, 12.0, 0.3, 0.0)}.get(case.phase, (30.0, 20.0, 10.0, 2.0, 0.0))
-    for ago in moments:
-        told.append(("status", _status(case, case.seconds - ago, ago), None))
+    told = [("status", _status(case, case.seconds - ago, ago), None) for ago in moments]
     told.insert(1, ("curve", {"points": _points(case)}, None))
     told += [("decision", decision, decision["id"]) for decision in _decisions(case)]
     return told
@@ -180,8 +178,8 @@ def _decisions(case):
     told = []
     for number, (kind, rank, reason, detail, switch) in enumerate(rows, 1):
         seconds = case.seconds * switch[0] if switch else min(case.seconds, float(number))
-        told.append({"id": number, "seconds": seconds, "time": START + seconds, "kind": kind, "group": None, "rank": rank,
-                     "reason": reason, "mode": switch and switch[1], "detail": detail})  # fmt: skip
+        decision = {"id": number, "seconds": seconds, "time": START + seconds, "kind": kind, "group": None}
+        told.append(decision | {"rank": rank, "reason": reason, "mode": switch and switch[1], "detail": detail})
     return told
 
 

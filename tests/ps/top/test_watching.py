@@ -1,20 +1,12 @@
 """The listening thread and the terminal: against a server that says what it is told to, over real HTTP."""
 
-import os
-import pty
-import select
 import signal
-import subprocess
-import sys
-import time
 
 import pytest
 
 from leeway.ps.top.watching import Unwatchable, once
-from tests.end_to_end.commands import ROOT
 from tests.ps.top.telling import Script, decision, leads, message, status, telling, worker
-
-PATIENCE_SECONDS = 60.0
+from tests.ps.top.terminal import PATIENCE_SECONDS, Terminal
 
 LATER = message(
     "status", status(worker("w0", 9, 4, "waiting", why=leads("w0", "w1", 4, 3)), worker("w1", 5), seconds=12.0)
@@ -27,7 +19,7 @@ def test_a_snapshot(capsys):
         once(server.url, None)
     shown = capsys.readouterr().out
     assert "WAITED FOR, computes" in shown
-    assert "waits: w0 leads w1 by 4 > 3" in shown
+    assert "waits for w1: 4 ahead, max 3" in shown
     assert "joined" in shown
     assert "\x1b" not in shown
 
@@ -51,57 +43,6 @@ def test_a_snapshot_of_a_server_that_ends_meanwhile(capsys):
 def test_nothing_to_watch(script, words):
     with telling(script) as server, pytest.raises(Unwatchable, match=words):
         once(server.url, "other" if script.body == TOLD else None)
-
-
-class Terminal:
-    """A command in a terminal of 80 x 24, and what it has shown there."""
-
-    def __init__(self, *arguments, **environment):
-        self.shown = ""
-        self._ours, theirs = pty.openpty()
-        self.popen = subprocess.Popen(
-            [sys.executable, "-m", "leeway.ps.top.cli", *arguments],
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "80", "LINES": "24", **environment},
-            start_new_session=True,
-        )
-        os.close(theirs)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self.popen.poll() is None:
-            self.popen.kill()
-            self.popen.wait()
-        os.close(self._ours)
-
-    def see(self, text):
-        """Wait until this is shown."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while text not in self.shown:
-            left = deadline - time.monotonic()
-            assert left > 0, self.shown
-            assert self._read(left), self.shown
-
-    def end(self, number):
-        """Signal it and wait for its end: its exit code."""
-        self.popen.send_signal(number)
-        while self._read(PATIENCE_SECONDS):
-            pass
-        return self.popen.wait(PATIENCE_SECONDS)
-
-    def _read(self, seconds):
-        if not select.select([self._ours], [], [], seconds)[0]:
-            return False
-        try:
-            data = os.read(self._ours, 65_536)
-        except OSError:  # Linux's way to say that nobody is at the other end
-            return False
-        self.shown += data.decode(errors="replace")
-        return bool(data)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
