@@ -55,7 +55,7 @@ export function figure(value) {
 
 /** A setting such as a learning rate: without zeros at its end. */
 export function setting(value) {
-  return Number.isFinite(value) ? trimmed(value) : NOTHING;
+  return Number.isFinite(value) && Math.abs(value) < 1e6 ? trimmed(value) : figure(value ?? undefined);
 }
 
 /** A number a second. */

@@ -7,6 +7,7 @@ import pytest
 from selenium.webdriver.common.keys import Keys
 
 from tests.end_to_end.commands import SMALL, Commands
+from tests.ps.page.made_up import Case, messages
 
 pytestmark = pytest.mark.e2e
 
@@ -37,7 +38,7 @@ def test_who_is_waited_for_and_why(live):
     def all_told():
         lanes = {rank: live.lane(rank) for rank in ("w0", "w1", "tortoise")}
         slow = lanes.pop("tortoise")
-        waits = f"waits for tortoise: leads by {BOUND + 1} > {BOUND}"
+        waits = f"waits for tortoise: {BOUND + 1} ahead, {BOUND} allowed"
         if all(lane["state"] == "waiting" and lane["words"] == [waits] for lane in lanes.values()):
             return slow
         return None
@@ -78,7 +79,7 @@ def test_a_switch_of_the_policy_is_seen(live, server):
         live.until(lambda: live.text("#policy") == "ssp: at most 1 ahead", "the new bound")
         live.until_text('.row[data-kind="switched"]', "ssp")
         live.until_text("#axis", "bound 1")
-        live.until(lambda: "leads by 2 > 1" in str(live.lane("w0")["words"]), "the new reason")
+        live.until(lambda: "2 ahead, 1 allowed" in str(live.lane("w0")["words"]), "the new reason")
     finally:
         server.ask("PUT", "/v1/policy", {"mode": "ssp", "staleness": BOUND})
 
@@ -199,3 +200,14 @@ def test_runners_stand_where_their_clocks_were_measured(live):
             )
         )
     assert all(place == int(place) for place in seen), seen
+
+
+def test_what_the_matrix_makes_up_has_the_shape_of_what_a_server_tells(server):
+    told = server.status()
+    (made, *_) = [data for event, data, _ in messages(Case(3, "ssp")) if event == "status"]
+    assert set(made) == set(told)
+    assert set(made["groups"]["default"]) == set(told["groups"]["default"])
+    assert set(made["workers"][0]) == set(told["workers"][0])
+    assert set(made["workers"][0]["groups"]["default"]) - {"why"} == set(told["workers"][0]["groups"]["default"]) - {
+        "why"
+    }

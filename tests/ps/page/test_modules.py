@@ -4,7 +4,9 @@ import json
 
 import pytest
 
+from leeway.protocol.reasons import Reason
 from tests.end_to_end.commands import Commands
+from tests.ps.page.matrix import disagreements
 
 pytestmark = pytest.mark.e2e
 
@@ -123,7 +125,7 @@ def test_words(modules):
         "100\u202f%",
     ]
     said = modules("words.js", "[0.12345, 12.3456, 12345, 0.00001, null].map(m.figure)")
-    assert said == ["0.1235", "12.35", "12345", "1.00\u2009e-5", "–"]
+    assert said == ["0.1235", "12.35", "12345", "1.00\u2009e-5", "NaN"]
     assert modules("words.js", "m.names(['a', 'b', 'c', 'd'])") == "a, b, c and 1 more"
     modes = [
         {"mode": "sync", "staleness": None, "switching_at": 91},
@@ -139,10 +141,14 @@ def test_words(modules):
     ]
 
 
-def worker(rank, clock, state="computing", awaited=0, held=0.0, reason="lag", whom=()):
+def worker(rank, clock, state="computing", awaited=0, held=0.0, reason="lag", whom=(), stall=0.0):
     why = {"reason": reason, "detail": f"{rank} waits", "waiting_for": list(whom)} if state == "waiting" else None
-    measured = {"heldShare": held, "waitingShare": 0.0, "silentSeconds": None}
+    measured = {"heldShare": held, "stallShare": stall, "waitingShare": 0.0, "silentSeconds": None}
     return {"rank": rank, "clock": clock, "lag": clock, "state": state, "why": why, "awaitedBy": awaited} | measured
+
+
+def waits(rank, whom, held=0.0):
+    return worker(rank, 1, "waiting", held=held, whom=[whom])
 
 
 def view(mode, workers, staleness=None, switching_at=None, **more):
@@ -160,12 +166,127 @@ def view(mode, workers, staleness=None, switching_at=None, **more):
         (view("ssp", [worker("a", 0, held=0.9), worker("b", 1)]), "a holds the others up"),
         (view("ssp", [worker("a", 0, held=0.3), worker("b", 0, held=0.4)]), "b and a hold the others up"),
         (view("ssp", [worker("a", 0, held=0.1), worker("b", 1, "waiting")]), "Nobody holds the others up"),
+        (view("ssp", [worker("a", 0, awaited=1, held=0.1, stall=0.3), waits("b", "a")]), "Nobody holds the others up"),
+        (view("ssp", [worker("a", 0, awaited=1, held=0.1, stall=0.9), waits("b", "a")]), "a holds the others up"),
+        (view("ssp", [worker("a", 0, awaited=1, held=None), waits("b", "a", held=0.0)]), "a holds the others up"),
         (view("ssp", [worker("a", 0, held=None, awaited=1), worker("b", 1, held=None)]), "a holds the others up"),
         (view("sync", [worker("a", 0, "waiting", reason="waiting-for-workers")]), "Waiting for more workers"),
     ],
 )
 def test_the_verdict(modules, seen, headline):
-    assert modules("glance.js", f"m.glance({json.dumps(seen)}, null)")["headline"] == headline
+    said = modules("glance.js", f"m.glance({json.dumps(seen)}, null)")
+    assert said["headline"] == headline
+    assert disagreements(said["headline"], said["detail"], said["short"]) == []
+
+
+SIZES = [0, *(10.0**power for power in range(-300, 301, 20)), 4e9, 999.95, 99_999.5, 1e5, 0.005]
+
+
+def test_a_number_of_any_size_has_a_handful_of_characters(modules):
+    most = {"figure": 10, "count": 10, "rate": 10, "whole": 20, "duration": 14, "setting": 10}
+    for name, letters in most.items():
+        said = modules("words.js", f"{json.dumps(SIZES)}.map(m.{name})")
+        assert max(map(len, said)) <= letters, said
+        assert not [words for words in said if "undefined" in words or "NaN" in words]
+    assert modules("words.js", "[0, 0.001, 6.546, 1e9].map(m.rate)") == ["0", "<0.01", "6.55", "1G"]
+    assert modules("words.js", "[null, undefined, Infinity, NaN].map(m.figure)") == ["NaN", "–", "–", "–"]
+    assert modules("words.js", "[9999, 91666, 999950, 4e9, 6.4e11].map(m.count)") == [
+        "9\u202f999",
+        "91.7k",
+        "1M",
+        "4G",
+        "640G",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (0, 4e9, ["0", "1e9", "2e9", "3e9", "4e9"]),
+        (0, 40_000, ["0", "10k", "20k", "30k", "40k"]),
+        (10_000, 10_004, ["10000", "10001", "10002", "10003", "10004"]),
+        (0, 4e-12, ["0", "1e-12", "2e-12", "3e-12", "4e-12"]),
+        (-1e300, 1e300, ["-1e300", "-5e299", "0", "5e299", "1e300"]),
+        (0.2, 0.6, ["0.2", "0.3", "0.4", "0.5", "0.6"]),
+        (1e6, 1.4e6, ["1e6", "1.1e6", "1.2e6", "1.3e6", "1.4e6"]),
+    ],
+)
+def test_ticks_of_any_size_can_be_told_apart(modules, low, high, ticks):
+    values = modules("figures.js", f"m.ticks({low}, {high}, 4)")
+    step = values[1] - values[0]
+    largest = max(abs(low), abs(high))
+    assert modules("words.js", f"{json.dumps(values)}.map((value) => m.tick(value, {step}, {largest}))") == ticks
+
+
+def test_names_of_any_length_can_be_told_apart(modules):
+    long = [f"worker-{'x' * 50}-{number:06}" for number in range(5)]
+    short = modules("words.js", f"{json.dumps(long)}.map((name) => m.shortName(name))")
+    assert len(set(short)) == 5
+    assert {len(name) for name in short} == {24}
+    assert modules("words.js", f"m.names({json.dumps(long)})").endswith(" and 2 more")
+
+
+@pytest.mark.parametrize("reason", [one for one in Reason if one not in (Reason.LAG, Reason.SWITCHING)])
+def test_no_reason_is_told_by_the_servers_word_for_it(modules, reason):
+    one = worker("a", 4, "waiting", reason=str(reason), whom=["b"])
+    said = modules("words.js", f"m.doing({json.dumps(one)}, 3)")
+    assert said.startswith("waits")
+    assert str(reason) not in said
+
+
+def test_leads_and_switches_in_words(modules):
+    one = worker("a", 4, "waiting", whom=["b", "c"])
+    assert modules("words.js", f"m.doing({json.dumps(one)}, 3)") == "waits for b and c: 4 ahead, 3 allowed"
+    one = worker("a", 4, "waiting", reason="switching", whom=["b"])
+    assert modules("words.js", f"m.doing({json.dumps(one)}, 3)") == "waits for b: sync begins when all are there"
+    assert modules("words.js", "m.plain('a leads b and c by 4 > 3')") == "a is 4 ahead of b and c, 3 allowed"
+
+
+STATE = {"policy": {"mode": "ssp", "staleness": 3, "switching_at": None}, "version": 1, "steps": 1, "updates": 1}
+
+
+def told(seconds, held, *, mode="ssp", ranks=("w0", "w1"), epoch=1):
+    def one(rank):
+        progress = {"clock": 1, "lag": 0, "state": "computing", "waiting_seconds": 0.0, "held_seconds": held}
+        return {"rank": rank, "incarnation": 1, "lease_left_seconds": 9.0, "groups": {"g": progress}}
+
+    group = STATE | {"policy": STATE["policy"] | {"mode": mode}, "min_clock": 0}
+    state = {"epoch": epoch, "uptime_seconds": seconds, "until": None, "groups": {"g": group}}
+    return state | {"workers": [one(rank) for rank in ranks]}
+
+
+def seen_of(modules, *states):
+    script = f"""(() => {{
+        const run = new m.Run();
+        for (const state of {json.dumps(states)}) run.take('status', state);
+        return run.view('g');
+    }})()"""
+    return modules("run.js", script)
+
+
+def test_what_was_measured_before_a_switch_is_not_held_against_anybody(modules):
+    before = [told(at, at / 2) for at in (10.0, 15.0, 20.0)]
+    assert seen_of(modules, *before)["workers"][0]["heldShare"] == 0.5
+    just = seen_of(modules, *before, told(20.2, 10.0, mode="async"))
+    assert just["workers"][0]["heldShare"] is None
+    later = seen_of(modules, *before, told(20.2, 10.0, mode="async"), told(21.0, 10.0, mode="async"),
+                    told(22.2, 10.0, mode="async"))  # fmt: skip
+    assert later["workers"][0]["heldShare"] == 0
+    assert later["heldOver"] == pytest.approx(2)
+
+
+def test_a_server_that_resumed_with_its_epoch_is_measured_anew(modules):
+    """A stop in good order keeps the epoch; the uptime begins at zero."""
+    view = seen_of(modules, told(500.0, 100.0), told(510.0, 110.0), told(0.5, 0.0), told(2.5, 1.0))
+    assert view["workers"][0]["heldShare"] == 0.5
+    assert view["gone"] == []
+
+
+def test_who_has_gone_is_remembered_by_what_was_waited_for(modules):
+    states = told(10.0, 3.0), told(12.0, 4.0, ranks=("w0",)), told(14.0, 5.0, ranks=())
+    gone = seen_of(modules, *states)["gone"]
+    assert sorted((one["rank"], one["heldSeconds"]) for one in gone) == [("w0", 4), ("w1", 3)]
+    assert seen_of(modules, *states, told(1.0, 0.0, epoch=2))["gone"] == []
 
 
 def test_the_gate(modules):
