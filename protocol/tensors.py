@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from leeway.errors import MalformedRequest
 from leeway.protocol.limits import MAX_NAME, MAX_NDIM, MAX_TENSOR_BYTES
+from leeway.protocol.names import is_tensor_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -88,7 +89,7 @@ class TensorSpec:
 
     def __post_init__(self) -> None:
         name = self.name
-        if not 1 <= len(name) <= MAX_NAME or not name.isprintable():
+        if not is_tensor_name(name):
             found = f"{reprlib.repr(name)} with {len(name)} characters"
             raise ValueError(f"tensor name {found} is not one of 1 to {MAX_NAME} printable ones")
         dtype = DTYPES.get(self.dtype)

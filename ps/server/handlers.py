@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from leeway.protocol.frames import Frame
+    from leeway.protocol.spans import Layout
     from leeway.ps.server.runtime import Outcome, Runtime
     from leeway.ps.server.saving import Saving
 
@@ -130,21 +131,17 @@ class Handlers:
             return await self._download(request, pull, accept)
         if "keys" in fields:
             raise MalformedRequest("'keys' selects tensors of a safetensors or npy answer; a frame has the whole group")
-        outcome = await self._runtime.ask(pull)
+        outcome = _unless_known(request, await self._runtime.ask(pull))
         return await rendering.pulled(request, outcome, self._lend(request, pull.group, outcome))
 
     async def _download(self, request: web.Request, pull: Pull, accept: str) -> web.StreamResponse:
         if not any(kind in accept for kind in (routes.SAFETENSORS, routes.NPY, "*/*", "application/*")):
             raise rendering.not_acceptable(accept)
-        outcome = await self._runtime.ask(pull)
+        outcome = _unless_known(request, await self._runtime.ask(pull))
         if not isinstance(outcome.reply, Granted) or outcome.version is None:
             return await rendering.pulled(request, outcome, [])
-        fields = admission.query(request)
-        keys = fields.text("keys", limits.MAX_METADATA_BYTES).split(",") if "keys" in fields else None
         layout = outcome.version.layout
-        for key in keys or ():
-            if key not in layout:
-                raise WireError(Code.UNKNOWN_TENSOR, f"there is no tensor {key[:120]!r} in group {pull.group}")
+        keys = _keys(request, pull.group, layout)
         (body,) = self._lend(request, pull.group, outcome)
         headers: dict[str, str] = {hdrs.ETAG: outcome.reply.version.etag}
         if routes.NPY in accept:
@@ -231,6 +228,32 @@ def _life(request: web.Request) -> Life:
 
 def _group(request: web.Request) -> str:
     return request.query.get("group", DEFAULT_GROUP)
+
+
+def _keys(request: web.Request, group: str, layout: Layout) -> list[str] | None:
+    """The tensors that `keys` names, each once; None for all.
+
+    Each value is the name of a tensor, commas and all, or else names with commas between.
+    """
+    if "keys" not in request.query:
+        return None
+    keys: dict[str, None] = {}
+    for value in request.query.getall("keys"):
+        for key in [value] if value in layout else value.split(","):
+            if key not in layout:
+                raise WireError(Code.UNKNOWN_TENSOR, f"there is no tensor {key[:120]!r} in group {group}")
+            keys[key] = None
+    return list(keys)
+
+
+def _unless_known(request: web.Request, outcome: Outcome) -> Outcome:
+    """The outcome without its version, if `If-None-Match` (RFC 9110, 13.1.2) has it in a list, or is `*`."""
+    reply = outcome.reply
+    if isinstance(reply, Granted) and outcome.version is not None:
+        known = {tag.value for tag in request.if_none_match or ()}
+        if known & {"*", str(reply.version)}:
+            return replace(outcome, reply=replace(reply, unchanged=True), version=None)
+    return outcome
 
 
 def _since(pull: Pull, etag: str) -> Pull:

@@ -30,6 +30,18 @@ class TestReaders:
         reply = await server.get("/v1/params", {"Accept": FRAME, "If-None-Match": tag})
         assert reply.status == 200
 
+    @pytest.mark.parametrize("accept", [FRAME, "*/*"])
+    async def test_lists_and_any_version(self, server, worker, accept):
+        etag = (await server.get("/v1/params", {"Accept": FRAME})).headers["etag"]
+        for tag in ("*", f'"1.1", {etag}', f'W/{etag}, "x"', f'"a,b",{etag}'):
+            reply = await server.get("/v1/params", {"Accept": accept, "If-None-Match": tag})
+            assert (reply.status, reply.headers["etag"], reply.body) == (304, etag, b""), tag
+            assert json.loads(reply.headers["leeway-grant"])["unchanged"] is True
+
+    async def test_any_version_waits_for_the_first(self, start):
+        empty = await start(mode="async")
+        assert (await empty.get("/v1/params", {"Accept": FRAME, "If-None-Match": "*"})).status == 204
+
     async def test_waits_for_a_version(self, server, worker, gradient):
         assert json.loads((await server.get("/v1/params?min_version=2")).headers["leeway-reason"])["reason"] == (
             "min-version"
@@ -72,6 +84,33 @@ class TestDownloads:
         reply = await server.get("/v1/params?keys=bias,seen", {"Accept": SAFETENSORS})
         tensors = safetensors.torch.load(reply.body)
         assert sorted(tensors) == ["bias", "seen"]
+
+    @pytest.mark.parametrize(
+        ("query", "names"),
+        [
+            ("keys=a,b", ["a,b"]),
+            ("keys=a%2Cb", ["a,b"]),
+            ("keys=a&keys=b", ["a", "b"]),
+            ("keys=a,b&keys=b&keys=bias,weight&keys=b", ["a,b", "b", "bias", "weight"]),
+            ("keys=a,bias", ["a", "bias"]),
+            ("keys=,&keys=a", [",", "a"]),
+        ],
+    )
+    async def test_names_with_commas(self, server, query, names):
+        await server.offer({name: np.ones(2, np.float32) for name in ("a", "b", "a,b", ",")})
+        reply = await server.get(f"/v1/params?{query}", {"Accept": SAFETENSORS})
+        assert sorted(safetensors.torch.load(reply.body)) == sorted(names)
+
+    async def test_one_tensor_with_a_comma_as_npy(self, server, tmp_path):
+        await server.offer({"a,b": np.arange(3, dtype=np.float32)})
+        reply = await server.get("/v1/params?keys=a,b", {"Accept": NPY})
+        (tmp_path / "t.npy").write_bytes(reply.body)
+        assert np.load(tmp_path / "t.npy").tolist() == [0, 1, 2]
+
+    @pytest.mark.parametrize("query", ["keys=", "keys=bias,", "keys=bias&keys=nope", "keys=a,b"])
+    async def test_a_name_that_is_none_is_named(self, server, query):
+        reply = await server.get(f"/v1/params?{query}", {"Accept": SAFETENSORS})
+        assert (reply.status, reply.json["code"]) == (422, "unknown-tensor")
 
     async def test_one_tensor_as_npy(self, server, tmp_path):
         reply = await server.get("/v1/params?keys=weight", {"Accept": NPY})
