@@ -1,4 +1,4 @@
-"""Programs of the operating system that some tests run: Prometheus, Chromium and what comes with them.
+"""Programs of the operating system that some tests run: Prometheus, Chromium and what comes with them, Node.
 
 The one rule: a test that needs one calls `require`. On a developer's machine that lacks the program the test skips and
 says its name and the package; under CI (the environment variable CI is set) it fails, so that nothing goes untested
@@ -23,6 +23,7 @@ PACKAGES = {
     "promtool": "prometheus",
     "chromium": "chromium",
     "chromedriver": "chromium-driver",
+    "node": "nodejs",
 }
 """The Debian package of each program."""
 

@@ -29,8 +29,11 @@ import leeway.ps.cli
 import leeway.ps.top.cli
 import leeway.worker.cli
 import leeway.worker.launch
+from leeway.errors import MalformedRequest
 from leeway.protocol import limits
 from leeway.protocol.codes import STATUS, Code
+from leeway.protocol.fields import Fields
+from leeway.protocol.names import REFUSED_CHARACTERS
 from leeway.protocol.reasons import Reason
 from leeway.protocol.replies import (
     Disposition,
@@ -43,7 +46,7 @@ from leeway.protocol.replies import (
     Pushed,
     Staged,
 )
-from leeway.protocol.requests import Life, Push, UpdateKind
+from leeway.protocol.requests import Barrier, Join, Life, Pull, Push, SetPolicy, UpdateKind
 from leeway.protocol.times import StepTimes
 from leeway.ps.arithmetic.settings import OptimizerSettings
 from leeway.ps.core import deduplication, membership
@@ -325,6 +328,61 @@ def test_every_field_of_a_push_is_told() -> None:
 def test_what_can_be_changed_of_an_optimizer_is_told() -> None:
     page = TEXTS["docs/how-to/switch-live.md"]
     assert [field.name for field in dataclasses.fields(OptimizerSettings) if f"`{field.name}`" not in page] == []
+
+
+_LIFE = {"rank": "w0", "epoch": 1, "incarnation": 1}
+
+# A request with all its fields, and what reads it.
+_WHOLE = {
+    "join": ({"rank": "w0", "session": "s", "groups": ["default"]}, Join.read),
+    "pull": (
+        _LIFE | {"clock": 1, "group": "default", "min_version": 1, "since": "1.1"},
+        lambda fields: Pull.read(fields, None),
+    ),
+    "push": (
+        _LIFE
+        | {"clock": 1, "version": 1, "kind": "skip", "samples": 0, "group": "default", "round": 1, "part": 0}
+        | {"parts": 1, "metrics": {}, "times": StepTimes(4).to_fields()},
+        lambda fields: Push.read(fields, ()),
+    ),
+    "barrier": (_LIFE | {"generation": 0, "parties": 1}, lambda fields: Barrier.read(fields, "b", None)),
+    "policy": ({"mode": "ssp", "staleness": 1}, lambda fields: SetPolicy.read(fields, "default")),
+}
+
+
+@pytest.mark.parametrize("request_name", _WHOLE)
+def test_what_may_be_left_out_is_told_and_all_else_is_needed(request_name: str) -> None:
+    whole, read = _WHOLE[request_name]
+    told = {row[1].strip("`") for row in rows("What may be left out") if row[0] == request_name}
+    optional = set()
+    read(Fields(whole | {"of": "tomorrow"}, "request"))
+    for name in whole:
+        for without in ({key: value for key, value in whole.items() if key != name}, whole | {name: None}):
+            try:
+                read(Fields(without, "request"))
+            except MalformedRequest:
+                continue
+            optional.add(name)
+    # These are in the query, beside the message; `keys` and `pull` are read there.
+    assert optional == told - {"keys", "pull"} - ({"group"} if request_name == "policy" else set())
+
+
+def characters_table() -> str:
+    """What is refused in names of tensors."""
+    runs = [f"U+{first:04X}" if first == last else f"U+{first:04X}–{last:04X}" for first, last in REFUSED_CHARACTERS]
+    lines = [", ".join(runs[at : at + 6]) for at in range(0, len(runs), 6)]
+    return ",\n".join(lines)
+
+
+def test_the_characters_refused_in_names_are_told(rewrite: bool) -> None:
+    page = DOCS / "reference" / "frame-format.md"
+    text = page.read_text(encoding="utf-8")
+    before, marker, rest = text.partition("<!-- characters -->\n")
+    _, end, after = rest.partition("<!-- end of characters -->")
+    fresh = f"{before}{marker}{characters_table()}\n{end}{after}"
+    if rewrite:
+        page.write_text(fresh, encoding="utf-8")
+    assert fresh == (fresh if rewrite else text), "run `python -m pytest tests/test_docs.py --rewrite`"
 
 
 # Limits.

@@ -26,6 +26,7 @@ def test_the_runs_are_in_order_and_apart():
     assert REFUSED_CHARACTERS[-1][1] == sys.maxunicode
 
 
+@pytest.mark.skipif(int(unicodedata.unidata_version.split(".")[0]) > 16, reason="the list is that of Unicode 16")
 def test_it_is_what_unicode_calls_other_and_separator():
     """Of the characters that this Python's Unicode has assigned; the list itself knows later ones too."""
     refused = {code for first, last in REFUSED_CHARACTERS for code in range(first, last + 1)}
