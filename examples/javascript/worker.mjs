@@ -14,6 +14,9 @@ const [server = "http://127.0.0.1:8080", rank = "js0"] = process.argv.slice(2);
 const FRAME = "application/vnd.leeway.frame";
 const TRUTH = [1, -2, 3];
 
+/** How long a server may be away before the worker gives up. */
+const PATIENCE_MS = 300_000;
+
 class Refused extends Error {
   constructor({ status, code, detail, ...facts }) {
     super(`${status} ${code}: ${detail}`);
@@ -23,7 +26,9 @@ class Refused extends Error {
 
 /** One request, sent again with the same bytes while the server is away: a push is applied once however often it comes. */
 async function call(method, path, { body, type = "application/json", wait = 0 } = {}) {
+  const patience = Date.now() + PATIENCE_MS;
   for (let pause = 100; ; pause = Math.min(2 * pause, 5000)) {
+    if (Date.now() > patience) throw new Error(`${server} has been away for too long`);
     let reply, data;
     try {
       const headers = { "Content-Type": type, Accept: FRAME, Prefer: `wait=${wait}` };
@@ -74,8 +79,13 @@ let { life, clock, lease } = await join(session);
 let w = [0, 0, 0];
 await offer(w);
 
-const alive = () => call("PUT", `/v1/workers/${rank}/lease?${query({ epoch: life.epoch, incarnation: life.incarnation })}`).catch(() => {});
-const heartbeat = setInterval(() => alive(), (lease * 1000) / 3);
+/** Once and no more: the next heartbeat is the repetition. */
+function tell(method, path) {
+  const signal = AbortSignal.timeout(5000);
+  return fetch(`${server}${path}?${query({ epoch: life.epoch, incarnation: life.incarnation })}`, { method, signal }).catch(() => {});
+}
+
+const heartbeat = setInterval(() => tell("PUT", `/v1/workers/${rank}/lease`), (lease * 1000) / 3);
 
 for (;;) {
   try {
@@ -101,5 +111,5 @@ for (;;) {
 
 clearInterval(heartbeat);
 // The server may have ended with the run: whoever leaves does not wait for it.
-await fetch(`${server}/v1/workers/${rank}?${query({ epoch: life.epoch, incarnation: life.incarnation })}`, { method: "DELETE" }).catch(() => {});
+await tell("DELETE", `/v1/workers/${rank}`);
 console.log(clock, w.map((value) => value.toFixed(3)).join(" "));
