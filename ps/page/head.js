@@ -14,7 +14,10 @@ export function drawHead(run, view) {
   setText(byId("fact-uptime"), duration(status.uptime_seconds));
   setText(byId("fact-epoch"), String(status.epoch));
   setText(byId("policy"), policy(view.policy));
-  setText(byId("fact-workers"), whole(view.workers.length));
+  // A state has room for many workers, not for all of a very large run.
+  const untold = (status.live_workers ?? 0) - status.workers.length;
+  const here = whole(view.workers.length);
+  setText(byId("fact-workers"), untold > 0 ? `${here}, ${whole(untold)} more not shown` : here);
   setText(byId("fact-version"), number(view.version));
   setText(byId("fact-clock"), number(view.min_clock) + (view.until === null ? "" : ` of ${number(view.until)}`));
   setText(byId("fact-rate"), setting(view.learning_rate));

@@ -146,7 +146,11 @@ def _summary(watched: Watched) -> Text:
     """How many there are and who holds up how many."""
     states = [progress["state"] for _, progress in watched.workers()]
     waiting = states.count("waiting")
-    text = Text(f"{len(states)} worker{'' if len(states) == 1 else 's'}, {waiting or 'none'} waiting")
+    status = watched.status or {}
+    # A state has room for many workers, not for all of a very large run.
+    untold = status.get("live_workers", 0) - len(status["workers"])
+    more = f" ({untold} more not shown)" if untold > 0 else ""
+    text = Text(f"{len(states)} worker{'' if len(states) == 1 else 's'}{more}, {waiting or 'none'} waiting")
     awaited = sorted(watched.awaited().items(), key=lambda one: -one[1])
     if awaited:
         text.append(" for ").append(", ".join(short_name(rank) for rank, _ in awaited), style=_AWAITED)

@@ -97,6 +97,7 @@ def _status(case, seconds, ago):
         "stopping": case.phase in ("finished", "stopping") and ago == 0,
         "finished": case.phase == "finished" and ago == 0,
         "groups": {"default": group},
+        "live_workers": len(workers),
         "workers": workers,
         "barriers": {},
         "uptime_seconds": seconds,

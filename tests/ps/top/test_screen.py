@@ -135,6 +135,12 @@ def test_a_round_that_waits():
     assert shown(watched(worker("w0", 7, 1, "waiting", why=why)))[5].endswith("waits for its own update")
 
 
+def test_a_state_that_has_no_room_for_all():
+    lines = shown(watched(*WORKERS, live_workers=12_004))
+    assert lines[2] == "4 workers (12000 more not shown), 1 waiting for w1"
+    assert shown(watched(*WORKERS, live_workers=4))[2] == "4 workers, 1 waiting for w1"
+
+
 def test_nobody_is_there():
     lines = shown(watched())
     assert lines[2] == "0 workers, none waiting"
