@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from leeway.protocol import limits
 from leeway.protocol.fields import MAX_INTEGER
+from leeway.protocol.limits import MAX_METRIC_NAME_BYTES
 from leeway.protocol.ranks import is_rank
 from leeway.protocol.requests import UpdateKind
 
@@ -69,10 +70,8 @@ def metrics(value: Mapping[str, Any] | None) -> dict[str, float]:
         raise ValueError(f"metrics has {len(given)} names, it may have {limits.MAX_REPORTED_METRICS}")
     numbers = {}
     for name, reported in given.items():
-        # The server leaves such names out; here it is a mistake that can be told.
-        printable = isinstance(name, str) and name.isprintable()
-        if not printable or not 1 <= len(name.encode()) <= limits.MAX_METRIC_NAME_BYTES:
-            allowed = f"text of 1 to {limits.MAX_METRIC_NAME_BYTES} bytes, printable characters"
+        if not isinstance(name, str) or not name.isprintable() or not 1 <= len(name.encode()) <= MAX_METRIC_NAME_BYTES:
+            allowed = f"printable text of 1 to {MAX_METRIC_NAME_BYTES} bytes"
             raise ValueError(f"metrics has the name {shown(name)}, it must be {allowed}")
         number = _number(reported)
         if number is None:
