@@ -163,6 +163,26 @@ def alerts(pace: Pace | None = None) -> list[Alert]:
             "--state-dir is full or gone. Make room, then POST /v1/checkpoints.",
         ),
         Alert(
+            "LeewayStepsFail",
+            scope.happened(server.FAILED_STEPS),
+            "0s",
+            Severity.CRITICAL,
+            "Steps of group {{ $labels.group }} fail",
+            "Their versions have the values of the ones before them, so what the workers computed is lost; the run "
+            'goes on. The server\'s log says why ("step failed"). Usually memory is short: give the machine more, or '
+            "the model fewer slow readers. A setting that no step can be made with is changed with PUT /v1/optimizer.",
+        ),
+        Alert(
+            "LeewayTellingFails",
+            scope.happened(server.LISTENER_FAILURES),
+            "0s",
+            Severity.WARNING,
+            "The server cannot tell its {{ $labels.listener }} what happens",
+            "The run is not touched, but what is told of it has gaps. history: it stays off until the next start; "
+            "usually its disk is full. saving: periodic checkpoints are not made; save with POST /v1/checkpoints. The "
+            'server\'s log says why, once ("telling failed").',
+        ),
+        Alert(
             "LeewayNoProgress",
             f"changes({scope.series(server.MIN_CLOCK)}[{pace.window}]) == 0 "
             f"and on (job, instance, group) sum by (job, instance, group) ({scope.series(server.WORKERS)}) > 0",

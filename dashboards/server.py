@@ -269,6 +269,15 @@ def _updates() -> list[Panel]:
             SERVERS.buckets(server.UPDATE_BYTES),
             axis="body",
         ),
+        graph(
+            "Faults of the server's own",
+            "Steps that failed, whose versions have the values of the ones before them, and events that history, log, "
+            "metrics, live page or periodic saving could not be told. There should be none; the server's log says why.",
+            NUMBER,
+            Query(f"sum by (group) ({SERVERS.happened(server.FAILED_STEPS)})", "failed steps of {{group}}"),
+            Query(f"sum by (listener) ({SERVERS.happened(server.LISTENER_FAILURES)})", "not told to {{listener}}"),
+            bars=True,
+        ),
     ]
 
 

@@ -40,6 +40,7 @@ class Code(StrEnum):
     STOPPING = "stopping"
     BUSY = "busy"
     INTERNAL = "internal"
+    STORAGE_FAILED = "storage-failed"
 
 
 STATUS: dict[Code, int] = {
@@ -72,4 +73,5 @@ STATUS: dict[Code, int] = {
     Code.STOPPING: 503,
     Code.BUSY: 503,
     Code.INTERNAL: 500,
+    Code.STORAGE_FAILED: 507,
 }

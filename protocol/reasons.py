@@ -31,6 +31,8 @@ class Reason(StrEnum):
     SKIPPED = "skipped"
     REPEATED = "repeated"
     STAGED = "staged"
+    # an accepted update is in no version: the arithmetic of its step failed
+    STEP_FAILED = "step-failed"
     # an incarnation ends
     LEFT = "left"
     LEASE_EXPIRED = "lease-expired"

@@ -138,7 +138,8 @@ class Joined:
 class Granted:
     """A pull is answered with this version. For a worker: the pull of iteration `clock`, of `round` under sync.
 
-    `lag` is the clock minus the min clock at the grant.
+    `lag` is the clock minus the min clock at the grant. `step_failed`: the worker's last update was held in a round
+    whose step failed; it is in no version.
     """
 
     version: Version
@@ -149,11 +150,13 @@ class Granted:
     index: int = 0
     count: int = 0
     unchanged: bool = False
+    step_failed: bool = False
 
     def __str__(self) -> str:
         of_round = f" round {self.round}" if self.round is not None else ""
         same = " unchanged" if self.unchanged else ""
-        return f"ok v{self.version.number}{of_round} lag={self.lag}{same}"
+        failed = " (step failed)" if self.step_failed else ""
+        return f"ok v{self.version.number}{of_round} lag={self.lag}{same}{failed}"
 
     @classmethod
     def read(cls, value: object) -> Granted:
@@ -167,6 +170,7 @@ class Granted:
             index=fields.integer("index"),
             count=fields.integer("count"),
             unchanged=fields.flag("unchanged"),
+            step_failed=fields.flag("step_failed"),
         )
 
     def to_fields(self) -> dict[str, Any]:
@@ -179,6 +183,7 @@ class Granted:
             "index": self.index,
             "count": self.count,
             "unchanged": self.unchanged,
+            "step_failed": self.step_failed,
         }
 
 
@@ -223,7 +228,8 @@ class Pushed:
     def __str__(self) -> str:
         made = f" -> v{self.version} staleness={self.staleness}" if self.version is not None else ""
         again = " (repeated)" if self.reason is Reason.REPEATED else ""
-        return f"{self.disposition} @{self.clock}{made}{again}"
+        failed = " (step failed)" if self.reason is Reason.STEP_FAILED else ""
+        return f"{self.disposition} @{self.clock}{made}{again}{failed}"
 
     @classmethod
     def read(cls, value: object) -> Pushed:

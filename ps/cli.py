@@ -178,7 +178,12 @@ def _serve(config: ServerConfig) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run `ps-serve` and end the process: 0 done, 2 a mistake in the settings, 130 Ctrl-C."""
+    """Run `ps-serve` and end the process.
+
+    0 done; 1 a failure of the server's own, or its last state could not be saved; 2 what the user can mend: settings, a
+    state directory that cannot be used, a damaged checkpoint; 130 Ctrl-C.
+    """
+    _hold_standard_streams()
     try:
         code = command.main(arguments, prog_name="ps-serve", standalone_mode=False)
     except click.Abort:
@@ -188,6 +193,15 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         print(f"ps-serve: {' '.join(said.split())}", file=sys.stderr)
         code = _BAD_USAGE
     sys.exit(code)
+
+
+def _hold_standard_streams() -> None:
+    """A stream that was closed (`2>&-`) leaves its number to the next file that is opened: lines would go in there."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 if __name__ == "__main__":

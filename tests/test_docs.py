@@ -264,7 +264,8 @@ def test_flags_in_prose_exist() -> None:
 
 
 def served_routes() -> set[str]:
-    runtime = SimpleNamespace(metrics=SimpleNamespace(registry=prometheus_client.CollectorRegistry()), feed=None)
+    metrics = SimpleNamespace(registry=prometheus_client.CollectorRegistry())
+    runtime = SimpleNamespace(metrics=metrics, feed=None, listeners=None)
     return {f"{route.method} {route.path}" for route in Handlers(runtime, None, 0).table()}
 
 

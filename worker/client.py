@@ -35,6 +35,7 @@ from leeway.protocol.allocator import keep_freed_memory
 from leeway.protocol.decoder import allocate_aligned
 from leeway.protocol.frames import encode, frame_length
 from leeway.protocol.limits import MAX_TENSOR_BYTES, MAX_WAIT_SECONDS
+from leeway.protocol.reasons import Reason
 from leeway.protocol.replies import Granted, NotYet, Passed, PushPulled, Refused
 from leeway.protocol.requests import DEFAULT_GROUP, Barrier, Offer, Push, UpdateKind
 from leeway.protocol.spans import Layout
@@ -133,6 +134,7 @@ class Client:
         self._tensors: Tensors | None = None
         self._fits: Layout | None = None  # whose table was found to fit into a frame
         self._refused = RefusedInARow()
+        self._failed_steps = 0
         self._http: aiohttp.ClientSession | None = None
         self._exchange: Exchange | None = None
         self._heartbeat: asyncio.Task[None] | None = None
@@ -238,15 +240,13 @@ class Client:
         """`push` and `pull` in one request, where the policy answers in time, and in several where it does not."""
         async with self._turn:
             await self._take(kind, samples, tensors, metrics, times, pull=True)
-            outcome = await self._settled()
-            return outcome, await self._until_granted()
+            return await self._settled_and_granted()
 
     async def skip(self, times: StepTimes | None = None) -> tuple[Outcome, Pulled | None]:
         """The iteration has no update: on to the next."""
         async with self._turn:
             await self._take(UpdateKind.SKIP, 0, None, None, times, pull=True)
-            outcome = await self._settled()
-            return outcome, await self._until_granted()
+            return await self._settled_and_granted()
 
     async def settle(self) -> Outcome | None:
         """See the update in hand to its end, where a cancelled call has left one; the buffers are free then."""
@@ -357,6 +357,20 @@ class Client:
         outcome = self.session.outcome
         assert outcome is not None
         return outcome
+
+    async def _settled_and_granted(self) -> tuple[Outcome, Pulled | None]:
+        await self._settled()
+        pulled = await self._until_granted()
+        # The next grant may say more of an update that was held: that its step failed.
+        outcome = self.session.outcome
+        assert outcome is not None
+        if outcome.reason is Reason.STEP_FAILED:
+            self._failed_steps += 1
+            # The first, and then seldom: the server may fail at every step.
+            if self._failed_steps.bit_count() == 1:
+                detail = f"the update of iteration {outcome.clock} is in no version; the server's log says why"
+                log.warning("step failed", rank=self.session.rank, failed=self._failed_steps, detail=detail)
+        return outcome, pulled
 
     async def _until_granted(self) -> Pulled | None:
         session = self.session

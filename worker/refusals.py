@@ -31,6 +31,7 @@ REACTIONS = MappingProxyType(
         Code.BUSY: Reaction.AGAIN,
         # Also what a proxy's own 502 or 504 is read as.
         Code.INTERNAL: Reaction.AGAIN,
+        Code.STORAGE_FAILED: Reaction.AGAIN,
         Code.OLD_EPOCH: Reaction.REJOIN,
         Code.NOT_JOINED: Reaction.REJOIN,
         Code.SUPERSEDED: Reaction.DROP,

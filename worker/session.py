@@ -338,11 +338,17 @@ class Session:
                 if pulled.count:
                     self.index, self.count = pulled.index, pulled.count
                 self._lapsed = None
+                if pulled.step_failed:
+                    self._update.step_failed(self.clock - 1)
                 self.state = State.COMPUTING
             case NotYet():
                 # A pull that was parked is asked again at once; one that was not must not become a busy loop.
                 parked = self.wait_seconds is not None
                 self._backoff.succeeded(0.0 if parked else retry_after_seconds or BASE_SECONDS)
+                if pulled.reason is Reason.NO_PARAMETERS and self._offers:
+                    # Somebody else was offering them, and the server failed to store them.
+                    self._wanted = None
+                    self.state = State.OFFERING
             case Refused(error):
                 self._refused(error, retry_after_seconds)
 

@@ -7,7 +7,7 @@ decides about the order of things publishes it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from leeway.protocol.requests import UpdateKind
@@ -200,6 +200,11 @@ class Parameters:
                 raise
             raise StateLost(f"a step failed, and with it the optimizer's state: {error}") from error
         return Step(self._use(snapshot, new, self._masters), rate, gradient_norm)
+
+    def again(self, number: int) -> Snapshot:
+        """Version `number`, whose step failed: the values of the latest, in the same memory."""
+        self._latest = replace(self._latest, number=number)
+        return self._latest
 
     def save(self) -> Saved:
         """All values, as they are between two steps.

@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from leeway.protocol.codes import Code
-from leeway.protocol.replies import Pushed, Refused, refuse
+from leeway.protocol.reasons import Reason
+from leeway.protocol.replies import Disposition, Pushed, Refused, refuse
 from leeway.protocol.requests import UpdateKind
 
 if TYPE_CHECKING:
-    from leeway.protocol.reasons import Reason
-    from leeway.protocol.replies import Disposition
     from leeway.protocol.requests import Push
     from leeway.ps.core.membership import Incarnation
 
@@ -28,7 +27,10 @@ REMEMBERED_GRANTS = 16
 
 @dataclass(slots=True, eq=False)
 class Record:
-    """The last accepted push. `disposition` None: still being applied; `waiters` are told when it falls."""
+    """The last accepted push. `disposition` None: still being applied; `waiters` are told when it falls.
+
+    `step_failed`: it was held, and the step of its round failed; told with the grants of the next iteration.
+    """
 
     clock: int
     parts: int
@@ -36,11 +38,22 @@ class Record:
     disposition: Disposition | None = None
     version: int | None = None
     staleness: int | None = None
+    step_failed: bool = False
     waiters: list[tuple[int, Push]] = field(default_factory=list)
+
+    def settle(self, *, failed: bool) -> None:
+        """The version of an update on arrival is published, with the update in it or, its step having failed, not."""
+        if failed:
+            self.disposition, self.reason = Disposition.SKIPPED, Reason.STEP_FAILED
+            self.version = self.staleness = None
+        else:
+            self.disposition = Disposition.APPLIED
 
     def to_reply(self, reason: Reason | None = None) -> Pushed:
         assert self.disposition is not None
-        return Pushed(self.clock, self.disposition, reason or self.reason, self.version, self.staleness)
+        # That the step failed is news to whoever asks again because the first answer was lost.
+        told = self.reason if self.reason is Reason.STEP_FAILED else reason or self.reason
+        return Pushed(self.clock, self.disposition, told, self.version, self.staleness)
 
 
 @dataclass(slots=True, eq=False)

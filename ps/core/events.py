@@ -55,6 +55,20 @@ class Published:
 
 
 @dataclass(frozen=True, slots=True)
+class Failed:
+    """The arithmetic for this version raised: it is published all the same, with keys and values of the one before it.
+
+    In the order of the `Apply` effects, in place of `Published`.
+    """
+
+    group: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"failed {self.group} v{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time has passed: leases and waits may have run out."""
 
@@ -83,4 +97,4 @@ class Stop:
         return "stop"
 
 
-Event = Asked | Heard | Gone | Published | Tick | Paused | Stop
+Event = Asked | Heard | Gone | Published | Failed | Tick | Paused | Stop

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def judge(group: Group, pull: Pull, member: Incarnation | None) -> Decision:
     """May this pull be answered now? `member` None: a reader's."""
-    if not group.published:
+    if not group.readable:
         return Park(Reason.NO_PARAMETERS, f"group {group.name} has no parameters yet; nobody has offered any")
     if group.published < pull.min_version:
         return Park(Reason.MIN_VERSION, f"version {pull.min_version} is not out, the newest is {group.published}")
@@ -67,4 +67,5 @@ def grant(group: Group, pull: Pull, member: Incarnation | None, decision: Answer
         index=group.roster.index_of(member.rank),
         count=group.live_workers,
         unchanged=unchanged,
+        step_failed=progress.record is not None and progress.record.step_failed,
     )

@@ -37,7 +37,7 @@ from leeway.ps.core.effects import (
     Switched,
 )
 from leeway.ps.core.grants import grant, judge
-from leeway.ps.core.in_flight import Accepted, InFlight, Offering, RoundStep
+from leeway.ps.core.in_flight import Accepted, Adding, InFlight, RoundStep
 from leeway.ps.core.roster import Roster
 from leeway.ps.core.rounds import Held, Rounds, RoundState
 from leeway.ps.core.waiting import Waiting, WaitingRoom
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from leeway.ps.core.decisions import Decision
     from leeway.ps.core.deduplication import Progress
     from leeway.ps.core.effects import Effect
+    from leeway.ps.core.in_flight import Offering
     from leeway.ps.core.membership import Incarnation
     from leeway.ps.core.policies.policy import Policy
 
@@ -81,6 +82,8 @@ class Group:
         self.assembled = False
         self.decided = 0
         self.published = 0
+        # Whether there is anything to read: a first offer whose step failed leaves a version without keys.
+        self.readable = False
         self.in_flight: dict[int, InFlight] = {}
         # On the way to sync (the contract, *Switching*): all runs as `async` below this clock, and parks at it.
         self.switching_at: int | None = None
@@ -261,31 +264,44 @@ class Group:
             pull = Pull(self.name, push.life, push.clock + 1, since=push.since, wait_seconds=push.wait_seconds)
             self.pull(request, pull, member, now, pushed)
 
-    def published_is(self, number: int, now: float) -> None:
-        """The arithmetic for this version is done."""
+    def published_is(self, number: int, now: float, *, failed: bool = False) -> None:
+        """The arithmetic for this version is done; `failed`: it has keys and values of the version before it."""
         assert number == self.published + 1, f"v{number} came out after v{self.published}"
         self.published = number
         made = self.in_flight.pop(number)
-        if isinstance(made, Offering):
-            made.groups_left -= 1
-            if not made.groups_left:
-                self.emit(Drop((made.request,)))
-                if not made.gone:
-                    self.emit(Answered(made.request, made.reply))
+        if isinstance(made, Adding):
+            self._added(made, failed=failed)
         elif isinstance(made, Accepted):
-            made.record.disposition = Disposition.APPLIED
+            made.record.settle(failed=failed)
             self._advance(made.member)
             waiters, made.record.waiters = made.record.waiters, []
             for place, (request, push) in enumerate(waiters):
                 self.tell(request, push, made.member, made.record, now, Reason.REPEATED if place else None)
-        elif self.rounds.state is RoundState.APPLYING:
-            self.rounds.finish()
+        else:
+            for record in made.records:
+                record.step_failed = failed
+            if self.rounds.state is RoundState.APPLYING:
+                self.rounds.finish()
+
+    def _added(self, adding: Adding, *, failed: bool) -> None:
+        """The keys of an offer are there, or are not; the offer is answered when all its groups have come so far."""
+        offering = adding.offering
+        if failed:
+            self.specs = {name: spec for name, spec in self.specs.items() if name not in adding.keys}
+        else:
+            self.readable = True
+        offering.failed = offering.failed or failed
+        offering.groups_left -= 1
+        if not offering.groups_left:
+            self.emit(Drop((offering.request,)))
+            if not offering.gone:
+                self.emit(Answered(offering.request, _not_stored() if offering.failed else offering.reply))
 
     def offer(self, specs: tuple[TensorSpec, ...], offering: Offering) -> None:
         """Add keys, none of them known, from the body of the offer: they make the next version."""
         self.specs |= {spec.name: spec for spec in specs}
         self.decided += 1
-        self.in_flight[self.decided] = offering
+        self.in_flight[self.decided] = Adding(offering, tuple(spec.name for spec in specs))
         self.emit(Initialize(self.name, self.decided, offering.request, specs))
 
     # The policy.
@@ -363,8 +379,8 @@ class Group:
         for made in self.in_flight.values():
             if isinstance(made, Accepted):
                 made.record.waiters = [asker for asker in made.record.waiters if asker[0] != request]
-            elif isinstance(made, Offering) and made.request == request:
-                made.gone = True
+            elif isinstance(made, Adding) and made.offering.request == request:
+                made.offering.gone = True
 
     def why(self, waiting: Waiting) -> Park:
         """Why this pull waits, and for whom, as things stand now."""
@@ -402,12 +418,15 @@ class Group:
             return
         assert kind is not None
         self.decided += 1
-        self.in_flight[self.decided] = RoundStep()
+        records = []
         for rank in contributors:
             # A contributor may have ended, and a new life of its rank owes nothing to the old one's update.
             member = self.roster.of_rank(rank)
-            if member and member.groups[self.name].clock == number + 1 and member.groups[self.name].record:
-                member.groups[self.name].owed = self.decided
+            progress = member.groups[self.name] if member else None
+            if progress and progress.record and progress.clock == number + 1:
+                progress.owed = self.decided
+                records.append(progress.record)
+        self.in_flight[self.decided] = RoundStep(tuple(records))
         self.emit(Apply(self.name, self.decided, kind, updates, aggregated=True, live=self.live_workers))
 
     @property
@@ -419,6 +438,12 @@ class Group:
         if progress.staged:
             self.emit(Drop(tuple(request for request, _ in progress.staged.values())))
             progress.staged.clear()
+
+
+def _not_stored() -> Refused:
+    return refuse(
+        Code.INTERNAL, "the server failed to store what was offered, its log says why; its keys are free, offer again"
+    )
 
 
 def _wrong_clock(member: Incarnation, asked: int, clock: int) -> Refused:

@@ -22,6 +22,15 @@ class Offering:
     reply: Offered
     groups_left: int
     gone: bool = False
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Adding:
+    """One group's part of an offer: the keys that its next version gets."""
+
+    offering: Offering
+    keys: tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -34,7 +43,9 @@ class Accepted:
 
 @dataclass(slots=True)
 class RoundStep:
-    """The aggregated step of a round; its members were told `held` already."""
+    """The aggregated step of a round; its members were told `held` already. `records`: of those who live on."""
+
+    records: tuple[Record, ...]
 
 
-InFlight = Offering | Accepted | RoundStep
+InFlight = Adding | Accepted | RoundStep

@@ -33,7 +33,7 @@ from leeway.ps.core import policies
 from leeway.ps.core.barriers import Barriers
 from leeway.ps.core.deduplication import Fresh, StagedAgain, judge, not_joined
 from leeway.ps.core.effects import Answered, Began, Drop, Ended, Finished
-from leeway.ps.core.events import Asked, Gone, Heard, Paused, Published, Stop, Tick
+from leeway.ps.core.events import Asked, Failed, Gone, Heard, Paused, Published, Stop, Tick
 from leeway.ps.core.groups import Group
 from leeway.ps.core.in_flight import Offering
 from leeway.ps.core.membership import Incarnation, Membership
@@ -122,6 +122,8 @@ class Machine:
                     group.gone(request)
             case Published(name, number):
                 self.groups[name].published_is(number, now)
+            case Failed(name, number):
+                self.groups[name].published_is(number, now, failed=True)
             case Tick():
                 self._tick(now)
             case Paused(seconds):

@@ -14,6 +14,7 @@ from leeway.protocol.replies import Disposition
 from leeway.protocol.requests import UpdateKind
 from leeway.protocol.tensors import TensorSpec
 from leeway.ps.core import policies
+from leeway.ps.core.consistency import check
 from leeway.ps.core.deduplication import Progress, Record
 from leeway.ps.core.in_flight import Accepted
 from leeway.ps.core.machine import Machine
@@ -101,6 +102,7 @@ def _save_life(machine: Machine, life: Incarnation) -> dict[str, Any]:
                 "disposition": str(record.disposition or Disposition.APPLIED),
                 "version": record.version,
                 "staleness": record.staleness,
+                "step_failed": record.step_failed,
             },
         }
     return {
@@ -117,10 +119,11 @@ def restore(settings: Settings, state: dict[str, Any], bodies: Sequence[int], ep
 
     `bodies`: the numbers under which the bodies of `save`'s list are known now. `epoch` is the saved one after a
     clean stop, else a new one. The policies are the saved ones, which may have been switched on the live run.
-    Raises `ValueError` when the state does not fit the settings.
+    Raises `ValueError` when the state cannot be true, or does not fit the settings.
     """
     if state.get("format") != FORMAT:
         raise ValueError(f"saved state has format {state.get('format')!r}, this version reads {FORMAT}")
+    check(state, len(bodies))
     if set(state["groups"]) != {group.name for group in settings.groups}:
         saved, given = ", ".join(state["groups"]), ", ".join(group.name for group in settings.groups)
         raise ValueError(f"the saved groups are {saved}, the configured ones {given}; start with the same groups")
@@ -144,6 +147,7 @@ def _restore_group(group: Group, saved: dict[str, Any], bodies: Sequence[int], r
     specs = [TensorSpec.read(row) for row in saved["specs"]]
     group.specs = {spec.name: spec for spec in specs}
     group.decided = group.published = saved["version"]
+    group.readable = bool(specs)
     group.started, group.schema_closed = saved["started"], saved["schema_closed"]
     # Checkpoints of before this was saved: a run that had begun goes on, for another the ranks speak for themselves.
     joined = [rank for rank, one in ranks.items() if any(group.name in life["groups"] for life in one["lives"])]
@@ -178,6 +182,7 @@ def _restore_life(rank: str, saved: dict[str, Any], lease_until: float) -> Incar
                 Disposition(record["disposition"]),
                 record["version"],
                 record["staleness"],
+                record.get("step_failed", False),
             )
         life.groups[name] = progress
     return life

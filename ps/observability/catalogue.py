@@ -93,6 +93,11 @@ ROUND_SECONDS: Final = _histogram(
     "group",
 )
 STEPS: Final = _counter("steps_total", "Optimizer steps; each published a version.", "group")
+FAILED_STEPS: Final = _counter(
+    "failed_steps_total",
+    "Steps whose arithmetic failed: a version was published with the values of the one before it.",
+    "group",
+)
 APPLY_SECONDS: Final = _histogram(
     "apply_seconds", "Time of one step: aggregation, optimizer, publication.", _STEP_SECONDS, "group"
 )
@@ -145,6 +150,11 @@ CHECKPOINT_TIMESTAMP: Final = _gauge(
 CHECKPOINT_SECONDS: Final = _histogram(
     "checkpoint_seconds", "Time to save a checkpoint, to the last fsync.", _WAIT_SECONDS
 )
+LISTENER_FAILURES: Final = _counter(
+    "listener_failures_total",
+    "Events that could not be told to history, log, metrics, live page or periodic saving; the run itself went on.",
+    "listener",
+)
 EVENT_LOOP_LAG_SECONDS: Final = _histogram(
     "event_loop_lag_seconds", "How late a timer of the event loop fired.", _LOOP_SECONDS
 )
@@ -152,6 +162,9 @@ PAUSED_SECONDS: Final = _counter(
     "paused_seconds_total",
     "Time in which the server did not run: stopped, its machine asleep, or its loop busy. It counts against nobody.",
 )
+
+LISTENERS: Final = ("history", "observer", "metrics", "feed", "saving")
+"""Who is told of the run, by the names under which their failures are counted."""
 
 LIVE: Final = (
     CLOCK,
@@ -188,6 +201,7 @@ CATALOGUE: Final = (
     GRANT_LAG,
     ROUND_SECONDS,
     STEPS,
+    FAILED_STEPS,
     APPLY_SECONDS,
     GRADIENT_NORM,
     SWITCHES,
@@ -198,6 +212,7 @@ CATALOGUE: Final = (
     CHECKPOINT_BYTES,
     CHECKPOINT_TIMESTAMP,
     CHECKPOINT_SECONDS,
+    LISTENER_FAILURES,
     EVENT_LOOP_LAG_SECONDS,
     PAUSED_SECONDS,
     FIGURES_LEFT_OUT,

@@ -30,6 +30,7 @@ class Kind(StrEnum):
     CHECKPOINT = "checkpoint"
     OPTIMIZER = "optimizer"
     NON_FINITE = "non-finite"
+    STEP_FAILED = "step-failed"
     SLOW_READER = "slow-reader"
     FINISHED = "finished"
     STOPPING = "stopping"

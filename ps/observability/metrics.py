@@ -118,6 +118,8 @@ class ServerMetrics:
             self._counters[catalogue.DEPARTURES].labels(reason)
         for outcome in _OUTCOMES:
             self._counters[catalogue.CHECKPOINTS].labels(outcome)
+        for listener in catalogue.LISTENERS:
+            self._counters[catalogue.LISTENER_FAILURES].labels(listener)
         registry.register(_LiveState(groups))
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
@@ -199,6 +201,13 @@ class ServerMetrics:
             self._histograms[catalogue.UPDATE_BYTES].labels(group).observe(size_bytes)
         if gradient_norm is not None:
             self._gauges[catalogue.GRADIENT_NORM].labels(group).set(gradient_norm)
+
+    def step_failed(self, group: str) -> None:
+        self._counters[catalogue.FAILED_STEPS].labels(group).inc()
+
+    def listener_failed(self, listener: str) -> None:
+        """`listener`: one of `catalogue.LISTENERS`."""
+        self._counters[catalogue.LISTENER_FAILURES].labels(listener).inc()
 
     def joined(self) -> None:
         self._counters[catalogue.JOINS].inc()

@@ -114,7 +114,7 @@ class _Drawing:
         match event["is"]:
             case "Asked":
                 self._asked(moment, event["request"], event["message"])
-            case "Published":
+            case "Published" | "Failed":
                 self._published(moment, self._group(event["group"]), event["number"])
             case "Gone":
                 self._met(moment, event["request"])

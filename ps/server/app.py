@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from aiohttp.typedefs import Middleware
 
     from leeway.ps.observability.metrics import ServerMetrics
+    from leeway.ps.server.listeners import Listeners
     from leeway.ps.server.runtime import Runtime
     from leeway.ps.server.saving import Saving
 
@@ -37,7 +38,7 @@ LINGERING_SECONDS = 1.0
 
 
 def application(runtime: Runtime, saving: Saving, max_body_bytes: int) -> web.Application:
-    app = web.Application(middlewares=[_observed(runtime.metrics)])
+    app = web.Application(middlewares=[_observed(runtime.metrics, runtime.listeners)])
     handlers = Handlers(runtime, saving, max_body_bytes)
     app.add_routes(handlers.table())
     app.on_shutdown.append(handlers.events.hurry)
@@ -60,7 +61,7 @@ def runner(app: web.Application, runtime: Runtime) -> web.AppRunner:
     )
 
 
-def _observed(metrics: ServerMetrics) -> Middleware:
+def _observed(metrics: ServerMetrics, listeners: Listeners) -> Middleware:
     log = structlog.get_logger("ps.http")
 
     async def answer(request: web.Request, handler: Handler, route: str) -> web.StreamResponse:
@@ -84,7 +85,8 @@ def _observed(metrics: ServerMetrics) -> Middleware:
         except Exception:
             log.exception("a handler failed", method=request.method, path=request.path)
             refusal = WireError(Code.INTERNAL, "the server failed on this request; its log says why")
-        metrics.refused(route, refusal.code)
+        with listeners.guard("metrics"):
+            metrics.refused(route, refusal.code)
         response = rendering.problem(refusal, headers)
         if hdrs.CONNECTION in headers:
             response.force_close()
@@ -96,10 +98,11 @@ def _observed(metrics: ServerMetrics) -> Middleware:
         resource = request.match_info.route.resource
         route = resource.canonical if resource is not None else NO_ROUTE
         response = await answer(request, handler, route)
-        metrics.answered(route, request.method, response.status, time.perf_counter() - began)
-        metrics.received(route, request.content.total_bytes)
-        # Small responses are written after this; what they will be is known.
-        metrics.sent(route, 0 if request.method == hdrs.METH_HEAD else response.content_length or 0)
+        with listeners.guard("metrics"):
+            metrics.answered(route, request.method, response.status, time.perf_counter() - began)
+            metrics.received(route, request.content.total_bytes)
+            # Small responses are written after this; what they will be is known.
+            metrics.sent(route, 0 if request.method == hdrs.METH_HEAD else response.content_length or 0)
         return response
 
     return observed

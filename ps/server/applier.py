@@ -2,7 +2,7 @@
 
 The one rule: jobs run in the order in which they were submitted, one at a time, and each result is taken back on the
 loop before the next job starts. So versions come out in the order of their numbers, and a job of the checkpoint sees
-exactly what was decided before it.
+exactly what was decided before it. A job that fails is taken back like any other, and the next one starts.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -24,13 +25,14 @@ INLINE_BYTES = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """`work` computes, on the applier thread or inline; `done` takes its result, on the loop.
+    """`work` computes, on the applier thread or inline; `done` takes its result, `failed` what it raised, on the loop.
 
     `nbytes`: how much it touches. `makes_version`: it waits until a version can be written.
     """
 
     work: Callable[[], Any]
     done: Callable[[Any], None]
+    failed: Callable[[Exception], None]
     nbytes: int
     makes_version: bool = True
 
@@ -38,8 +40,7 @@ class Job:
 class Applier:
     """`has_room`: whether a version can be written now. `on_stall`: called when a job has to wait for that.
 
-    `on_failure` gets what a job raised: a job that fails is our own bug or a lack of memory, and the versions that
-    were decided can no longer be made.
+    `on_failure` gets what taking a result raised, which is a fault of ours: after that no job is started any more.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Applier:
         *,
         has_room: Callable[[], bool],
         on_stall: Callable[[], None],
-        on_failure: Callable[[BaseException], None],
+        on_failure: Callable[[Exception], None],
     ) -> None:
         self._loop = loop
         self._has_room = has_room
@@ -69,18 +70,30 @@ class Applier:
         self.go_on()
 
     def result_of(self, work: Callable[[], T], nbytes: int) -> asyncio.Future[T]:
-        """Submit work that makes no version. Its result is for whoever still waits for it: the asker may be gone."""
+        """Submit work that makes no version. Its result, or what it raised, is for whoever still waits for it: the
+        asker may be gone.
+        """
         result: asyncio.Future[T] = self._loop.create_future()
 
         def done(value: T) -> None:
             if not result.done():
                 result.set_result(value)
 
-        self.submit(Job(work, done, nbytes, makes_version=False))
+        def failed(error: Exception) -> None:
+            if not result.done():
+                result.set_exception(error)
+
+        self.submit(Job(work, done, failed, nbytes, makes_version=False))
         return result
 
     def go_on(self) -> None:
         """Start the next job if there is one and it can run: after a submit, a result, or memory set free."""
+        try:
+            self._start_jobs()
+        except Exception as error:
+            self._fail(error)
+
+    def _start_jobs(self) -> None:
         while self._jobs and not self._busy and not self._failed:
             job = self._jobs[0]
             if job.makes_version and not self._has_room():
@@ -89,12 +102,7 @@ class Applier:
             self._jobs.popleft()
             self._busy = True
             if job.nbytes < INLINE_BYTES:
-                try:
-                    result = job.work()
-                except BaseException as error:
-                    self._fail(error)
-                    return
-                self._take(job, result)
+                self._take(_worked(job))
             else:
                 self._thread.submit(self._run, job)
 
@@ -102,21 +110,27 @@ class Applier:
         self._thread.shutdown(wait=True, cancel_futures=True)
 
     def _run(self, job: Job) -> None:
-        try:
-            result = job.work()
-        except BaseException as error:
-            self._loop.call_soon_threadsafe(self._fail, error)
-        else:
-            self._loop.call_soon_threadsafe(self._take_and_go_on, job, result)
+        self._loop.call_soon_threadsafe(self._take_and_go_on, _worked(job))
 
-    def _take(self, job: Job, result: Any) -> None:
+    def _take(self, take: Callable[[], None]) -> None:
         self._busy = False
-        job.done(result)
+        take()
 
-    def _take_and_go_on(self, job: Job, result: Any) -> None:
-        self._take(job, result)
+    def _take_and_go_on(self, take: Callable[[], None]) -> None:
+        try:
+            self._take(take)
+        except Exception as error:
+            self._fail(error)
         self.go_on()
 
-    def _fail(self, error: BaseException) -> None:
+    def _fail(self, error: Exception) -> None:
         self._failed = True
         self._on_failure(error)
+
+
+def _worked(job: Job) -> Callable[[], None]:
+    """Do the job's work, and return how its result or its failure is taken."""
+    try:
+        return partial(job.done, job.work())
+    except Exception as error:
+        return partial(job.failed, error)

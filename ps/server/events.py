@@ -18,6 +18,7 @@ from leeway.protocol import routes
 if TYPE_CHECKING:
     from leeway.ps.observability.metrics import ServerMetrics
     from leeway.ps.server.feed import Feed
+    from leeway.ps.server.listeners import Listeners
 
 # Longer than a phone takes to change from one network to another; the browser connects again by itself.
 WRITE_SECONDS = 30.0
@@ -30,8 +31,9 @@ _HEADERS = {hdrs.CACHE_CONTROL: "no-store", "X-Accel-Buffering": "no"}
 
 
 class Events:
-    def __init__(self, feed: Feed, metrics: ServerMetrics) -> None:
+    def __init__(self, feed: Feed, metrics: ServerMetrics, listeners: Listeners) -> None:
         self._feed = feed
+        self._listeners = listeners
         self._metrics = metrics
         # Of the viewers that are being written to: nearly always nobody, but for those that do not read.
         self._deadlines: set[asyncio.Timeout] = set()
@@ -60,7 +62,8 @@ class Events:
                 await response.write(messages)
             finally:
                 self._deadlines.discard(deadline)
-        self._metrics.sent(routes.EVENTS, len(messages))
+        with self._listeners.guard("metrics"):
+            self._metrics.sent(routes.EVENTS, len(messages))
 
     async def hurry(self, app: web.Application) -> None:
         """The server stops: whoever does not take the last messages at once goes without them."""

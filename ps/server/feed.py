@@ -20,12 +20,15 @@ from typing import TYPE_CHECKING, Any
 from leeway.errors import WireError
 from leeway.protocol import limits
 from leeway.protocol.codes import Code
+from leeway.ps.core.events import Tick
 from leeway.ps.observability.curve import Curve, Point
 from leeway.ps.observability.decision_log import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from leeway.ps.core.effects import Effect
+    from leeway.ps.core.events import Event
     from leeway.ps.core.machine import Machine
     from leeway.ps.observability.curve import Progress
     from leeway.ps.observability.decision_log import DecisionLog
@@ -52,7 +55,7 @@ class Viewer:
 class Feed:
     """`document` makes the state of `/v1/status`; `progress` each group's; `uptime` is in seconds.
 
-    `changes` counts whatever may have changed the state; whoever takes events adds to it.
+    It is told of every event, and remembers that the state may have changed.
     """
 
     def __init__(
@@ -68,7 +71,7 @@ class Feed:
         self._progress = progress
         self._decisions = decisions
         self._uptime = uptime
-        self.changes = 0
+        self._changes = 0
         self.stopped = False
         self._viewers: set[Viewer] = set()
         self._news = asyncio.Event()
@@ -88,6 +91,10 @@ class Feed:
     @property
     def viewers(self) -> int:
         return len(self._viewers)
+
+    def took(self, event: Event, effects: Sequence[Effect], now: float) -> None:
+        """The machine has taken an event."""
+        self._changes += not isinstance(event, Tick) or bool(effects)
 
     def tick(self) -> None:
         """Time has passed."""
@@ -164,7 +171,7 @@ class Feed:
     # The state.
 
     def _marks(self) -> tuple[int, int]:
-        return self.changes, self._decisions.newest_id
+        return self._changes, self._decisions.newest_id
 
     def _least_seconds(self) -> float:
         return max(LEAST_SECONDS, LEAST_SECONDS_PER_WORKER * len(self._machine.membership.live()))

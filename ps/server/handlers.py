@@ -56,7 +56,7 @@ class Handlers:
         self._runtime = runtime
         self._saving = saving
         self._max_body_bytes = max_body_bytes
-        self.events = Events(runtime.feed, runtime.metrics)
+        self.events = Events(runtime.feed, runtime.metrics, runtime.listeners)
         self._page = Page()
         self._openapi = resources.files("leeway.ps.server").joinpath("openapi.yaml").read_bytes()
 
@@ -180,7 +180,8 @@ class Handlers:
             return await admission.frame_body(request, self._max_body_bytes, self._runtime.allocate)
         except (asyncio.CancelledError, ConnectionError, web.RequestPayloadError):
             # The sender is gone: nothing was applied, and the buffer goes back with this frame of the stack.
-            self._runtime.metrics.body_aborted()
+            with self._runtime.listeners.guard("metrics"):
+                self._runtime.metrics.body_aborted()
             raise
 
     # The run.

@@ -10,8 +10,9 @@ import dataclasses
 import json
 import math
 import os
+import stat
 from contextlib import suppress
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from leeway.errors import WireError
 from leeway.protocol.versions import Version
@@ -19,6 +20,7 @@ from leeway.ps.core.events import Heard, Tick
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from io import FileIO
     from pathlib import Path
 
     from leeway.ps.core.effects import Effect
@@ -43,6 +45,55 @@ def plain(value: object) -> Any:
     return value
 
 
+# Lines are kept back until the next tick, or until there are so many bytes of them.
+_KEPT_BACK_BYTES = 64 * 1024
+
+
+class History:
+    """Appends to `path`. Every method but `close` raises `OSError` when it cannot be written."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("ab", buffering=0)
+        self._lines: list[bytes] = []
+        self._size_bytes = 0
+        if _ends_in_half_a_line(path):
+            self._lines.append(b"\n")
+
+    def begin(self, facts: Mapping[str, Any]) -> None:
+        """The first line of a start: epoch, wall time, settings, and the state that it goes on from."""
+        self._add({"is": "Started", **facts})
+
+    def record(self, seconds: float, event: Event, effects: Sequence[Effect]) -> None:
+        """`seconds` since the start."""
+        if effects or not isinstance(event, (Tick, Heard)):
+            effect_rows = [plain(effect) for effect in effects]
+            self._add({"t": round(seconds, 6), "event": plain(event), "effects": effect_rows})
+
+    def flush(self) -> None:
+        """Write what is kept back. What could not be written is lost, and half a line of it is taken back."""
+        lines, self._lines, self._size_bytes = self._lines, [], 0
+        waiting = memoryview(b"".join(lines))
+        whole = _size(self._file)
+        try:
+            while waiting:
+                waiting = waiting[self._file.write(waiting) :]
+        except OSError:
+            if whole is not None:
+                with suppress(OSError):
+                    self._file.truncate(whole)
+            raise
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _add(self, row: Mapping[str, Any]) -> None:
+        line = json.dumps(row, separators=(",", ":")).encode() + b"\n"
+        self._lines.append(line)
+        self._size_bytes += len(line)
+        if self._size_bytes >= _KEPT_BACK_BYTES:
+            self.flush()
+
+
 def _ends_in_half_a_line(path: Path) -> bool:
     """Whether a server that was killed has written here: what is put behind its half line could not be read."""
     with suppress(OSError), path.open("rb") as file:
@@ -51,30 +102,7 @@ def _ends_in_half_a_line(path: Path) -> bool:
     return False
 
 
-class History:
-    """Appends to `path`. Raises `OSError` when it cannot be written."""
-
-    def __init__(self, path: Path) -> None:
-        torn = _ends_in_half_a_line(path)
-        self._file: IO[str] = path.open("a", encoding="utf-8")
-        if torn:
-            self._file.write("\n")
-
-    def begin(self, facts: Mapping[str, Any]) -> None:
-        """The first line of a start: epoch, wall time, settings, and the state that it goes on from."""
-        self._write({"is": "Started", **facts})
-
-    def record(self, seconds: float, event: Event, effects: Sequence[Effect]) -> None:
-        """`seconds` since the start."""
-        if effects or not isinstance(event, (Tick, Heard)):
-            effect_rows = [plain(effect) for effect in effects]
-            self._write({"t": round(seconds, 6), "event": plain(event), "effects": effect_rows})
-
-    def flush(self) -> None:
-        self._file.flush()
-
-    def close(self) -> None:
-        self._file.close()
-
-    def _write(self, row: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(row, separators=(",", ":")) + "\n")
+def _size(file: FileIO) -> int | None:
+    """None for what is no regular file: a pipe, a device."""
+    status = os.fstat(file.fileno())
+    return status.st_size if stat.S_ISREG(status.st_mode) else None

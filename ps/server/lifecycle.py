@@ -1,7 +1,7 @@
 """The life of a server process: from its settings to its exit code.
 
 The one rule: however it ends, every parked request is answered first; and when it ends in good order, the state is
-saved before the process is gone.
+saved before the process is gone. A state that is no longer what was acknowledged is not saved.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import signal
 import time
 from typing import TYPE_CHECKING, Any, Literal
@@ -32,6 +33,7 @@ from leeway.ps.server.history import History, plain
 from leeway.ps.server.pauses import TICK_SECONDS
 from leeway.ps.server.runtime import Runtime
 from leeway.ps.server.saving import Kept, Saving, offer_initial
+from leeway.ps.storage.files import in_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -44,7 +46,8 @@ GOODBYE_SECONDS = 5.0
 
 
 def serve(config: ServerConfig) -> int:
-    """Serve until SIGTERM, SIGINT or the end of the run. Returns the exit code: 0, or 1 after a failure of our own.
+    """Serve until SIGTERM, SIGINT or the end of the run. Returns the exit code: 0, or 1 after a failure of our own and
+    where the last state could not be saved.
 
     Prints the address as the first line on stdout. Raises `SettingError` for what the user can mend: a port in use, an
     unreadable checkpoint, initial values that are none.
@@ -124,11 +127,21 @@ class _Server:
                 stack.push_async_callback(app.cleanup)
                 await app.setup()
                 address = await _listen(app, config.host, config.port)
-            except (ValueError, OSError) as error:
+            except ValueError as error:
                 raise SettingError(str(error)) from error
+            except OSError as error:
+                raise SettingError(in_words(error)) from error
             self._warn()
-            print(address, flush=True)
+            self._tell(address)
             return await self._until_stopped(runtime, saving, stopped)
+
+    def _tell(self, address: str) -> None:
+        self._log.info("listening", address=address)
+        try:
+            print(address, flush=True)
+        except OSError:
+            # Whoever had the other end has gone. What is left in the buffer must not be tried again at the exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
     def _warn(self) -> None:
         for group in self._config.groups:
@@ -152,10 +165,6 @@ class _Server:
         saving = Saving(config)
         machine, bodies = saving.begin(stack, settings, parameters, time.monotonic())
         history = History(config.history) if config.history else None
-        if history:
-            stack.callback(history.close)
-            state, _ = core.save(machine)
-            history.begin({"epoch": machine.epoch, "time": time.time(), "settings": plain(settings), "state": state})
         runtime = Runtime(
             machine,
             parameters,
@@ -166,27 +175,38 @@ class _Server:
             bodies=bodies,
         )
         self._runtime = runtime
+        if history:
+            stack.callback(history.close)
+            stack.callback(runtime.flush_history)
+            state, _ = core.save(machine)
+            facts = {"epoch": machine.epoch, "time": time.time(), "settings": plain(settings), "state": state}
+            runtime.begin_history(facts)
         for applier in runtime.appliers.values():
             stack.callback(applier.close)
         saving.attach(runtime)
         return runtime, saving
 
     async def _until_stopped(self, runtime: Runtime, saving: Saving, stopped: asyncio.Event) -> int:
-        ticking = asyncio.create_task(_tick(runtime))
-        told = asyncio.create_task(stopped.wait())
-        finished = asyncio.create_task(runtime.finished.wait())
+        background = runtime.background
+        background.start("ticker", _tick(runtime))
+        told = background.start("signals", stopped.wait())
+        finished = background.start("end of the run", runtime.finished.wait())
         endings: list[asyncio.Future[Any]] = [told, finished, runtime.failed]
         await asyncio.wait(endings, return_when=asyncio.FIRST_COMPLETED)
         if finished.done() and not told.done() and not runtime.failed.done():
             await _goodbyes(runtime, told)
         runtime.stop()
-        for task in (ticking, told, finished):
-            task.cancel()
-        if runtime.failed.done():
-            return 1
         kept = await saving.finish()
-        self._log.info("stopped", finished=runtime.machine.finished, saved=kept is Kept.SAVED, detail=str(kept))
-        return 1 if kept is Kept.FAILED else 0
+        await background.stop()
+        failure = str(runtime.failed.result()) if runtime.failed.done() else None
+        self._log.info(
+            "stopped",
+            finished=runtime.machine.finished,
+            saved=kept is Kept.SAVED,
+            detail=str(kept),
+            failure=failure,
+        )
+        return 1 if failure is not None or kept in (Kept.FAILED, Kept.UNSOUND) else 0
 
 
 async def _listen(app: web.AppRunner, host: str, port: int) -> str:
@@ -211,7 +231,8 @@ async def _tick(runtime: Runtime) -> None:
         for _ in range(2):
             due = loop.time() + TICK_SECONDS
             await asyncio.sleep(TICK_SECONDS)
-            runtime.metrics.event_loop_lagged(max(0.0, loop.time() - due))
+            with runtime.listeners.guard("metrics"):
+                runtime.metrics.event_loop_lagged(max(0.0, loop.time() - due))
             if not runtime.noticed_pause():
                 break
         runtime.tick()
@@ -221,5 +242,6 @@ async def _goodbyes(runtime: Runtime, told: asyncio.Task[Literal[True]]) -> None
     """The run is finished: give the workers time to be told so and to leave."""
     loop = asyncio.get_running_loop()
     until = loop.time() + GOODBYE_SECONDS
-    while runtime.machine.membership.live() and loop.time() < until and not told.done():
-        await asyncio.wait([told], timeout=TICK_SECONDS)
+    while runtime.machine.membership.live() and loop.time() < until and not told.done() and not runtime.failed.done():
+        endings: list[asyncio.Future[Any]] = [told, runtime.failed]
+        await asyncio.wait(endings, return_when=asyncio.FIRST_COMPLETED, timeout=TICK_SECONDS)

@@ -21,7 +21,7 @@ from leeway.ps.core.events import Asked, Paused
 from leeway.ps.core.rounds import RoundState
 from leeway.ps.observability.curve import Progress, mean_figures
 from leeway.ps.observability.decision_log import Kind
-from leeway.ps.observability.logs import OnChange
+from leeway.ps.observability.logs import OnChange, Throttle
 from leeway.ps.observability.metrics import GroupView, WorkerState, WorkerView
 from leeway.ps.server.reported import Reported
 from leeway.ps.server.tallies import Tally
@@ -52,6 +52,9 @@ _COUNTS_FOR_NOBODY = "stopped, suspended or too busy; leases, waits and deadline
 # Waits for the server's own arithmetic: nobody decided them, and every run has them.
 _ARITHMETIC = (Reason.OWN_UPDATE, Reason.WAITING_FOR_STEP)
 
+# What an exception says may be long; a line of the live page is not.
+_DETAIL_CHARACTERS = 300
+
 
 class Observer:
     """`clock`: the one whose seconds the machine is given."""
@@ -74,6 +77,7 @@ class Observer:
         # Why a worker waits is told once per life and reason: under `sync` it changes twice in every round.
         self._new = OnChange()
         self._reported = Reported()
+        self._failures = Throttle()
         self._tallies = {name: Tally() for name in machine.groups}
         # Since when each round is open; one that was saved open is so since the start.
         groups = machine.groups.items()
@@ -156,7 +160,7 @@ class Observer:
 
     def _count(self, group: str, pushed: Pushed) -> bool:
         """Count a push whose disposition has fallen with its arrival; a repeat is told what was counted before."""
-        if pushed.disposition not in _AT_ONCE or pushed.reason is Reason.REPEATED:
+        if pushed.disposition not in _AT_ONCE or pushed.reason in (Reason.REPEATED, Reason.STEP_FAILED):
             return False
         self._metrics.pushed(group, pushed.disposition, pushed.reason)
         self._tallies[group].updates += pushed.disposition is Disposition.HELD
@@ -209,6 +213,20 @@ class Observer:
             more = f" and {len(others)} others" if others else ""
             detail = f"version {snapshot.number} has a NaN or an infinity in {first!r}{more}"
             self._decisions.add(Kind.NON_FINITE, detail, group=group)
+
+    def step_failed(self, group: str, number: int, apply: Apply | None, error: Exception) -> None:
+        """Version `number` has the values of the one before it. `apply` None: it was to add offered keys."""
+        self._metrics.step_failed(group)
+        if apply is not None and not apply.aggregated:
+            self._metrics.pushed(group, Disposition.SKIPPED, Reason.STEP_FAILED)
+        count = self._failures.count(group, self._clock())
+        if not count:
+            return
+        of = ", ".join(one.rank for one in apply.contributions) if apply else "an offer"
+        detail = f"version {number} is the one before it again, without {of}: {type(error).__name__}: {error}"
+        more = f"; {count} steps failed since this was last told" if count > 1 else ""
+        self._log.error("step failed", group=group, version=number, detail=detail + more, exc_info=error)
+        self._decisions.add(Kind.STEP_FAILED, detail[:_DETAIL_CHARACTERS] + more, group=group, reason="step-failed")
 
     def non_finite(self, push: Push, tensor: str, *, refused: bool) -> None:
         self._metrics.non_finite(push.group)

@@ -1,7 +1,8 @@
 """Performs what the machine decides: bodies to the appliers, replies to whoever asked, everything to the observers.
 
 The one rule: this is the only caller of `machine.step`, always on the event loop, one event at a time. An event that
-comes up while another one's effects are being performed waits its turn.
+comes up while another one's effects are being performed waits its turn. What was decided is done, whatever telling it
+raises (`listeners`); where deciding or doing itself fails, nothing more is decided, and the server ends.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import itertools
 import math
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,10 +22,11 @@ import structlog
 from leeway.errors import WireError
 from leeway.protocol.codes import Code
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import Granted, PushPulled
+from leeway.protocol.replies import Granted, PushPulled, refuse
 from leeway.protocol.requests import Pull, Push
 from leeway.ps.arithmetic import admission
 from leeway.ps.arithmetic.guards import GuardMode, guard
+from leeway.ps.arithmetic.optimizers import StateLost
 from leeway.ps.arithmetic.parameters import Update
 from leeway.ps.core.effects import (
     Answered,
@@ -33,10 +36,12 @@ from leeway.ps.core.effects import (
     Initialize,
     Parked,
 )
-from leeway.ps.core.events import Asked, Gone, Heard, Paused, Published, Stop, Tick
+from leeway.ps.core.events import Asked, Failed, Gone, Heard, Paused, Published, Stop, Tick
 from leeway.ps.observability.decision_log import DecisionLog, Kind
 from leeway.ps.server.applier import INLINE_BYTES, Applier, Job
+from leeway.ps.server.background import Background, Failure
 from leeway.ps.server.feed import Feed
+from leeway.ps.server.listeners import Listeners
 from leeway.ps.server.observer import Observer
 from leeway.ps.server.pauses import Pauses
 from leeway.ps.server.readers import Readers
@@ -45,7 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from leeway.protocol.frames import Frame
-    from leeway.protocol.replies import PolicyState, Reply
+    from leeway.protocol.replies import PolicyState, Refused, Reply
     from leeway.protocol.requests import Life, Request
     from leeway.ps.arithmetic.memory import Pool
     from leeway.ps.arithmetic.parameters import Parameters, Step
@@ -56,6 +61,7 @@ if TYPE_CHECKING:
     from leeway.ps.core.machine import Machine
     from leeway.ps.observability.metrics import ServerMetrics
     from leeway.ps.server.history import History
+    from leeway.ps.server.listeners import Listener
 
 # How often a norm is measured that no step needs. It costs one pass over the gradient (100 MiB: 4 to 9 ms).
 NORM_SECONDS = 1.0
@@ -89,6 +95,7 @@ class Runtime:
         guard_mode: GuardMode,
         metrics: ServerMetrics,
         history: History | None = None,
+        listeners: Listeners | None = None,
         bodies: Mapping[int, Frame] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -100,10 +107,21 @@ class Runtime:
         self.decisions = DecisionLog(self.uptime)
         self.observer = Observer(machine, parameters, metrics, self.decisions, self.now)
         self.feed = Feed(machine, self.status, self.observer.progress, self.decisions, self.uptime)
-        self.readers = Readers(self.observer.slow_reader_closed)
+        self.readers = Readers(self._slow_reader_closed)
         self.pauses = Pauses()
+        self.listeners = listeners or Listeners(metrics)
+        if history:
+            self.listeners.add("history", self._recorder(history), delicate=True)
+        self.listeners.add("observer", self.observer.took)
+        self.listeners.add("feed", self.feed.took)
+        self.background = Background(self._task_failed)
         self.finished = asyncio.Event()
-        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        # The first fault of our own; it ends the server.
+        self.failed: asyncio.Future[Failure] = asyncio.get_running_loop().create_future()
+        # Done when nothing is decided or made any more, because the state is no longer sound.
+        self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        # How many versions have been published without the step that was to make them.
+        self.failed_steps = 0
         self._pool = pool
         self._guard_mode = guard_mode
         self._history = history
@@ -116,14 +134,13 @@ class Runtime:
         self._norm_due = dict.fromkeys(parameters, -math.inf)
         self._unpublished: dict[tuple[str, int], Snapshot] = {}
         self._log = structlog.get_logger("ps")
-        self.on_published: Callable[[str, int], None] = lambda group, number: None
         self.appliers = {
             name: Applier(
                 name,
                 self._loop,
                 has_room=partial(self._has_room, name),
                 on_stall=partial(self._stalled, name),
-                on_failure=self._fail,
+                on_failure=partial(self.fail, "taking the result of a step"),
             )
             for name in parameters
         }
@@ -137,6 +154,8 @@ class Runtime:
 
         Cancelled (the asker is gone), a parked request is forgotten; an accepted push is applied all the same.
         """
+        if self.broken.done():
+            return Outcome(_broken())
         request = next(self._numbers)
         asking = _Asking(message, self._clock(), self._loop.create_future())
         self._asking[request] = asking
@@ -163,42 +182,53 @@ class Runtime:
         now = self._clock()
         self.readers.close_late(now)
         self.happen(Tick())
-        self.feed.tick()
+        with self.listeners.guard("feed"):
+            self.feed.tick()
+        self.flush_history()
+
+    def begin_history(self, facts: Mapping[str, Any]) -> None:
         if self._history:
-            self._history.flush()
+            with self.listeners.guard("history"):
+                self._history.begin(facts)
+
+    def flush_history(self) -> None:
+        if self._history and "history" in self.listeners:
+            with self.listeners.guard("history"):
+                self._history.flush()
 
     def stop(self) -> None:
         """Answer every parked request; take none from now on."""
         self.happen(Stop())
-        self.feed.stop()
+        with self.listeners.guard("feed"):
+            self.feed.stop()
 
     def happen(self, event: Event) -> None:
+        """Take an event, now or after the one being taken. It never raises: see `fail`."""
         self._events.append(event)
-        if self._stepping:
+        if self._stepping or self.broken.done():
             return
         self._stepping = True
         try:
             while self._events:
                 event = self._events.popleft()
-                if isinstance(event, Published):
-                    # Here and not when it was made: replies decided before this event are about the version before.
-                    snapshot = self._unpublished.pop((event.group, event.number))
-                    self.parameters[event.group].versions.publish(snapshot)
                 now = self._clock()
                 if seconds := self.pauses.look(now):
                     self._take(Paused(seconds), now)
                 self._take(event, now)
+        except Exception as error:
+            self.fail(f"taking '{event}'", error)
         finally:
             self._stepping = False
 
     def _take(self, event: Event, now: float) -> None:
+        if isinstance(event, (Published, Failed)):
+            # Here and not when it was made: replies decided before this event are about the version before.
+            snapshot = self._unpublished.pop((event.group, event.number))
+            self.parameters[event.group].versions.publish(snapshot)
         if isinstance(event, Paused):
             self._paused(event.seconds, now)
         effects = self.machine.step(event, now)
-        if self._history:
-            self._history.record(now - self._started_at, event, effects)
-        self.observer.took(event, effects, now)
-        self.feed.changes += not isinstance(event, Tick) or bool(effects)
+        self.listeners.tell(event, effects, now)
         for effect in effects:
             self._perform(effect)
 
@@ -207,6 +237,27 @@ class Runtime:
         self.readers.paused(seconds, now)
         for asking in self._asking.values():
             asking.since = min(asking.since + seconds, now)
+
+    def fail(self, what: str, error: BaseException, *, state_is_sound: bool = False) -> None:
+        """A fault of our own ends the server. Unless the state is sound, nothing is decided from here on: whoever asks
+        or waits is told that the server stops.
+        """
+        failure = Failure(what, error, state_is_sound)
+        with suppress(Exception):
+            self._log.error("the server fails and stops", what=what, detail=str(failure), exc_info=error)
+        if not state_is_sound:
+            if not self.broken.done():
+                self.broken.set_result(None)
+            self._events.clear()
+            for asking in self._asking.values():
+                if not asking.answer.done():
+                    asking.answer.set_result(Outcome(_broken()))
+            self._asking.clear()
+        if not self.failed.done():
+            self.failed.set_result(failure)
+
+    def _task_failed(self, name: str, error: BaseException) -> None:
+        self.fail(f"the task '{name}'", error, state_is_sound=not self.broken.done())
 
     # Questions.
 
@@ -222,10 +273,12 @@ class Runtime:
             else:
                 culprit = await self._loop.run_in_executor(None, guard, frame, self._guard_mode, push.values)
         except WireError as error:
-            self.observer.non_finite(push, error.facts["tensor"], refused=True)
+            with self.listeners.guard("observer"):
+                self.observer.non_finite(push, error.facts["tensor"], refused=True)
             raise
         if culprit is not None:
-            self.observer.non_finite(push, culprit, refused=False)
+            with self.listeners.guard("observer"):
+                self.observer.non_finite(push, culprit, refused=False)
 
     def allocate(self, nbytes: int) -> memoryview:
         """Memory for a body that is about to be received."""
@@ -259,9 +312,10 @@ class Runtime:
         wrong = await self.appliers[group].result_of(configure, nbytes=0)
         if wrong:
             raise WireError(Code.INVALID_VALUE, wrong)
-        self._log.info("optimizer changed", group=group, **one.settings.to_fields())
-        told = ", ".join(f"{name} {value}" for name, value in changes.items())
-        self.decisions.add(Kind.OPTIMIZER, told, group=group)
+        with self.listeners.guard("observer"):
+            self._log.info("optimizer changed", group=group, **one.settings.to_fields())
+            told = ", ".join(f"{name} {value}" for name, value in changes.items())
+            self.decisions.add(Kind.OPTIMIZER, told, group=group)
         return self.optimizer(group)
 
     def status(self) -> dict[str, Any]:
@@ -278,9 +332,9 @@ class Runtime:
 
     def not_ready_because(self) -> str | None:
         """None: the server takes requests and there is something to pull."""
-        if self.machine.stopping:
+        if self.machine.stopping or self.broken.done():
             return "the server is stopping"
-        empty = [name for name, group in self.machine.groups.items() if not group.published]
+        empty = [name for name, group in self.machine.groups.items() if not group.readable]
         return f"no parameters yet in {', '.join(empty)}" if empty else None
 
     def _known(self, group: str) -> Parameters:
@@ -306,7 +360,8 @@ class Runtime:
             case Initialize(group, number, body, specs):
                 frame, names = self.bodies[body], frozenset(spec.name for spec in specs)
                 offer = partial(self.parameters[group].offer, number, frame, names)
-                self._submit(group, offer, partial(self._made, group), frame.body.nbytes)
+                failed = partial(self._step_failed, group, number, None)
+                self._submit(group, offer, partial(self._made, group), failed, frame.body.nbytes)
             case Drop(bodies):
                 for body in bodies:
                     self.bodies.pop(body, None)
@@ -319,7 +374,8 @@ class Runtime:
         asking = self._asking.pop(request, None)
         if asking is None:
             return
-        self.observer.answered(asking.message, reply, asking.waited_for, self._clock() - asking.since)
+        with self.listeners.guard("observer"):
+            self.observer.answered(asking.message, reply, asking.waited_for, self._clock() - asking.since)
         granted = reply.pulled if isinstance(reply, PushPulled) else reply
         version = None
         if isinstance(granted, Granted) and not granted.unchanged:
@@ -353,10 +409,12 @@ class Runtime:
 
         def stepped(result: tuple[Step, float]) -> None:
             made, seconds = result
-            self.observer.stepped(apply, made, update_bytes, seconds)
+            with self.listeners.guard("observer"):
+                self.observer.stepped(apply, made, update_bytes, seconds)
             self._made(apply.group, made.snapshot)
 
-        self._submit(apply.group, step, stepped, sum(update_bytes))
+        failed = partial(self._step_failed, apply.group, apply.number, apply)
+        self._submit(apply.group, step, stepped, failed, sum(update_bytes))
 
     def _norm_is_due(self, group: str) -> bool:
         now = self._clock()
@@ -365,16 +423,36 @@ class Runtime:
             self._norm_due[group] = now + NORM_SECONDS
         return due
 
-    def _submit(self, group: str, work: Callable[[], Any], done: Callable[[Any], None], nbytes: int) -> None:
+    def _submit(
+        self,
+        group: str,
+        work: Callable[[], Any],
+        done: Callable[[Any], None],
+        failed: Callable[[Exception], None],
+        nbytes: int,
+    ) -> None:
         # The step touches the whole model, however small the update.
         model_bytes = self.parameters[group].versions.current.layout.nbytes
-        self.appliers[group].submit(Job(work, done, max(nbytes, model_bytes)))
+        self.appliers[group].submit(Job(work, done, failed, max(nbytes, model_bytes)))
 
     def _made(self, group: str, snapshot: Snapshot) -> None:
-        self.observer.published(group, snapshot)
+        with self.listeners.guard("observer"):
+            self.observer.published(group, snapshot)
         self._unpublished[group, snapshot.number] = snapshot
         self.happen(Published(group, snapshot.number))
-        self.on_published(group, snapshot.number)
+
+    def _step_failed(self, group: str, number: int, apply: Apply | None, error: Exception) -> None:
+        """The arithmetic of a version raised: the values before it are published under its number, and all goes on."""
+        self.failed_steps += 1
+        with self.listeners.guard("observer"):
+            self.observer.step_failed(group, number, apply, error)
+        # Its frames hold the bodies and the half-made version.
+        error.__traceback__ = None
+        self._unpublished[group, number] = self.parameters[group].again(number)
+        self.happen(Failed(group, number))
+        if isinstance(error, StateLost):
+            # The values are those before the step, the momentum is gone: that is saved, and somebody has to look at it.
+            self.fail(f"the step to version {number} of group {group}", error, state_is_sound=not self.broken.done())
 
     def _has_room(self, group: str) -> bool:
         return self.parameters[group].versions.room
@@ -387,7 +465,13 @@ class Runtime:
     def _stalled(self, group: str) -> None:
         self.readers.press(group, self.parameters[group].versions.current.number, self._clock())
 
-    def _fail(self, error: BaseException) -> None:
-        self._log.error("a step failed; the server stops", exc_info=error)
-        if not self.failed.done():
-            self.failed.set_exception(error)
+    def _slow_reader_closed(self) -> None:
+        with self.listeners.guard("observer"):
+            self.observer.slow_reader_closed()
+
+    def _recorder(self, history: History) -> Listener:
+        return lambda event, effects, now: history.record(now - self._started_at, event, effects)
+
+
+def _broken() -> Refused:
+    return refuse(Code.STOPPING, "the server stops after a fault of its own, which its log tells; ask when it is back")

@@ -2,7 +2,7 @@
 
 The one rule: a checkpoint is taken between two versions: the machine's state of one moment, and of each group the
 arithmetic after exactly the steps decided until then (the appliers are queues, and the checkpoint's jobs stand in them
-behind those steps).
+behind those steps). Where one of those steps fails, the state that was taken before is untrue, and it is taken again.
 """
 
 from __future__ import annotations
@@ -16,25 +16,31 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from leeway.errors import WireError
+from leeway.errors import CheckpointError, WireError
 from leeway.protocol.codes import Code
 from leeway.protocol.replies import Refused
 from leeway.protocol.requests import Offer
+from leeway.protocol.tensors import TensorSpec
 from leeway.ps.core import saved as core
+from leeway.ps.core.consistency import check
+from leeway.ps.core.events import Failed, Published
 from leeway.ps.core.machine import Machine
 from leeway.ps.observability.decision_log import Kind
 from leeway.ps.storage import checkpoints
 from leeway.ps.storage.checkpoints import Checkpoint
 from leeway.ps.storage.directory import StateDirectory
+from leeway.ps.storage.files import in_words
 from leeway.ps.storage.initial import load_initial
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from leeway.protocol.frames import Frame
     from leeway.ps.arithmetic.parameters import Parameters
     from leeway.ps.config import ServerConfig
+    from leeway.ps.core.effects import Effect
+    from leeway.ps.core.events import Event
     from leeway.ps.core.machine import Settings
     from leeway.ps.server.runtime import Runtime
 
@@ -46,6 +52,11 @@ class Kept(StrEnum):
     NOTHING = "there was nothing to save"
     NOWHERE = "nothing is kept: there is no --state-dir"
     FAILED = "the state could not be saved"
+    UNSOUND = "nothing is written: the state is no longer what was acknowledged"
+
+
+# A step that fails while the state is taken makes it untrue. So often it is taken again; then steps fail all the time.
+_ATTEMPTS = 3
 
 
 class Saving:
@@ -80,17 +91,30 @@ class Saving:
             if self._config.resume:
                 self._log.warning("nothing to resume; this is a new run", state_dir=str(directory.path))
             return Machine(settings, directory.begin(now_ms, None)), {}
-        checkpoint = checkpoints.read(path)
+        checkpoint = _read(directory, path)
         bodies = dict(enumerate(checkpoint.held, start=1))
+        restore = partial(core.restore, settings, dict(checkpoint.core), list(bodies), now=now)
+        # Tried before the epoch is begun: a start that fails for its configuration leaves the folder as it was.
+        restore(epoch=0)
         for name, one in parameters.items():
             if name in checkpoint.groups:
                 snapshot = one.restore(checkpoint.groups[name])
                 if snapshot.number:
                     one.versions.publish(snapshot)
-        restore = partial(core.restore, settings, dict(checkpoint.core), list(bodies), now=now)
-        # Tried before the epoch is begun: a start that fails for its configuration leaves the folder as it was.
-        restore(epoch=0)
-        machine = restore(epoch=directory.begin(now_ms, path))
+        saved_epoch = checkpoint.core["epoch"]
+        machine = restore(epoch=directory.begin(now_ms, path, saved_epoch))
+        if not checkpoint.verified:
+            detail = "it is of an older version and has no digest, so damage to its values would not be seen"
+            self._log.warning("checkpoint not verified", checkpoint=path.name, detail=detail)
+        if machine.epoch != saved_epoch:
+            held = ", ".join(f"{name} {group.published}" for name, group in machine.groups.items())
+            gone = ", ".join(f"{name} {group.published + 1}" for name, group in machine.groups.items())
+            detail = (
+                f"the last server did not stop cleanly, or other state came after this checkpoint, which has the "
+                f"versions up to {held}; those from {gone} on may be gone, with updates that were acknowledged in "
+                f"them; epoch {machine.epoch} begins in place of {saved_epoch}, workers join again by themselves"
+            )
+            self._log.warning("a new epoch", checkpoint=path.name, epoch=machine.epoch, detail=detail)
         for group in settings.groups:
             policy = machine.groups[group.name].policy_state()
             if (policy.mode, policy.staleness) != (group.mode, group.staleness):
@@ -104,73 +128,151 @@ class Saving:
         if self._directory is not None:
             runtime.metrics.begin_checkpoints(time.time())
         if self._config.checkpoint_every is not None:
-            runtime.on_published = self._published
+            runtime.listeners.add("saving", self._took)
 
     async def save(self, why: str) -> dict[str, Any]:
         """Save now. Raises `WireError` where there is no state directory, or it cannot be written."""
-        path = await self._save(why)
-        return {"checkpoint": path.name, "bytes": path.stat().st_size, "why": why}
+        path, size_bytes = await self._save(why)
+        return {"checkpoint": path.name, "bytes": size_bytes, "why": why}
 
     async def finish(self) -> Kept:
-        """The last checkpoint of a clean stop. Returns what has become of the state."""
+        """The last checkpoint of a stop in order. Returns what has become of the state."""
         if self._periodic is not None:
             await asyncio.wait([self._periodic])
         assert self._runtime is not None
+        if self._runtime.broken.done():
+            return Kept.UNSOUND
         if not any(group.decided for group in self._runtime.machine.groups.values()):
             return Kept.NOTHING
         if self._directory is None:
             return Kept.NOWHERE
         try:
-            self._directory.finish_clean(await self._save("stop"))
+            path, _ = await self._save("stop")
+            self._directory.finish_clean(path)
         except WireError:
+            return Kept.FAILED
+        except OSError as error:
+            # The state is there; the next start begins a new epoch all the same.
+            self._log.error("the stop could not be marked as clean", detail=in_words(error))
             return Kept.FAILED
         return Kept.SAVED
 
     def listing(self) -> list[dict[str, Any]]:
-        """The checkpoints there are, the oldest first; `time` in seconds since 1970."""
-        paths = self._directory.checkpoints.paths() if self._directory else []
-        described = [(path.name, path.stat()) for path in paths]
+        """The checkpoints there are, the oldest first; `time` in seconds since 1970. Raises `WireError`."""
+        try:
+            paths = self._directory.checkpoints.paths() if self._directory else []
+            described = [(path.name, path.stat()) for path in paths]
+        except OSError as error:
+            self._log.error("the checkpoints could not be listed", detail=in_words(error))
+            detail = f"the state directory cannot be read: {error.strerror}; see to it on the server's machine"
+            raise WireError(Code.STORAGE_FAILED, detail) from None
         return [{"checkpoint": name, "bytes": stat.st_size, "time": stat.st_mtime} for name, stat in described]
 
-    def _published(self, group: str, number: int) -> None:
-        assert self._config.checkpoint_every is not None
+    def _took(self, event: Event, effects: Sequence[Effect], now: float) -> None:
+        """A version is out: every so many of them a checkpoint is due."""
+        every = self._config.checkpoint_every
+        assert every is not None
+        if not isinstance(event, (Published, Failed)) or event.number % every:
+            return
         # One that is under way when the next is due stands for both.
-        if number % self._config.checkpoint_every == 0 and (self._periodic is None or self._periodic.done()):
-            self._periodic = asyncio.create_task(self._save_quietly())
+        if self._periodic is None or self._periodic.done():
+            assert self._runtime is not None
+            self._periodic = self._runtime.background.start("periodic checkpoint", self._save_quietly())
 
     async def _save_quietly(self) -> None:
         # A failure is logged and counted; the run goes on, and the next one is tried.
         with contextlib.suppress(WireError):
             await self._save("period")
 
-    async def _save(self, why: str) -> Path:
+    async def _save(self, why: str) -> tuple[Path, int]:
+        """Returns the file, and its size in bytes. Raises `WireError`, whatever it is that fails."""
         if self._directory is None:
             raise WireError(Code.NO_STATE_DIR, "nothing is saved here: the server was started without --state-dir")
         assert self._runtime is not None
-        runtime, loop = self._runtime, asyncio.get_running_loop()
+        runtime = self._runtime
         async with self._one_at_a_time:
             began = time.perf_counter()
+            try:
+                path = await self._write(runtime, self._directory)
+                size_bytes = path.stat().st_size
+            except WireError:
+                raise
+            except Exception as error:
+                raise self._failed(runtime, why, error) from error
+            seconds = time.perf_counter() - began
+        with runtime.listeners.guard("saving"):
+            runtime.metrics.checkpoint_saved(seconds, size_bytes, time.time())
+            self._log.info("checkpoint", why=why, file=path.name, seconds=round(seconds, 3))
+            runtime.decisions.add(Kind.CHECKPOINT, f"{path.name} in {seconds:.3f} s", reason=why)
+        return path, size_bytes
+
+    async def _write(self, runtime: Runtime, directory: StateDirectory) -> Path:
+        for _ in range(_ATTEMPTS):
+            failed_steps = runtime.failed_steps
             state, bodies = core.save(runtime.machine)
             held = [runtime.bodies[body] for body in bodies]
-            jobs = {
-                name: runtime.appliers[name].result_of(one.save, one.versions.current.layout.nbytes)
+            jobs = [
+                runtime.appliers[name].result_of(one.save, one.versions.current.layout.nbytes)
                 for name, one in runtime.parameters.items()
-            }
-            groups = {name: await job for name, job in jobs.items()}
-            number = max(group.number for group in groups.values())
-            write = partial(self._directory.checkpoints.write, Checkpoint(state, groups, held), number)
-            try:
-                path = await loop.run_in_executor(None, write)
-            except OSError as error:
-                runtime.metrics.checkpoint_failed()
-                self._log.error("checkpoint failed", why=why, detail=str(error))
-                runtime.decisions.add(Kind.CHECKPOINT, f"failed: {error.strerror}", reason=why)
-                raise WireError(Code.INTERNAL, f"the checkpoint could not be written: {error.strerror}") from error
-            seconds = time.perf_counter() - began
-        runtime.metrics.checkpoint_saved(seconds, path.stat().st_size, time.time())
-        self._log.info("checkpoint", why=why, file=path.name, seconds=round(seconds, 3))
-        runtime.decisions.add(Kind.CHECKPOINT, f"{path.name} in {seconds:.3f} s", reason=why)
-        return path
+            ]
+            saved = asyncio.gather(*jobs)
+            endings: list[asyncio.Future[Any]] = [saved, runtime.broken]
+            await asyncio.wait(endings, return_when=asyncio.FIRST_COMPLETED)
+            if runtime.broken.done():
+                saved.cancel()
+                raise WireError(Code.STOPPING, "the server stops after a fault of its own, nothing can be saved")
+            groups = dict(zip(runtime.parameters, saved.result(), strict=True))
+            if runtime.failed_steps == failed_steps:
+                break
+        else:
+            raise RuntimeError("steps went on failing while the state was taken; mend that first, then save again")
+        number = max(group.number for group in groups.values())
+        write = partial(directory.checkpoints.write, Checkpoint(state, groups, held), number)
+        return await asyncio.get_running_loop().run_in_executor(None, write)
+
+    def _failed(self, runtime: Runtime, why: str, error: Exception) -> WireError:
+        """Count and say it; returns what the asker is told."""
+        storage = isinstance(error, OSError)
+        words = in_words(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+        with runtime.listeners.guard("saving"):
+            runtime.metrics.checkpoint_failed()
+            self._log.error("checkpoint failed", why=why, detail=words, exc_info=None if storage else error)
+            runtime.decisions.add(Kind.CHECKPOINT, f"failed: {words}", reason=why)
+        code = Code.STORAGE_FAILED if storage else Code.INTERNAL
+        return WireError(code, f"the checkpoint could not be written: {words}; the older ones are still there")
+
+
+def _read(directory: StateDirectory, path: Path) -> Checkpoint:
+    """Read and check a checkpoint. Raises `CheckpointError`, which names the newest sound one there is besides."""
+    try:
+        return _checked(path)
+    except CheckpointError as error:
+        for other in reversed(directory.checkpoints.paths()):
+            if other != path:
+                with contextlib.suppress(CheckpointError):
+                    _checked(other)
+                    advice = f"move it away and start again, to go on from {other.name}, the newest sound one"
+                    break
+        else:
+            advice = "there is no other sound one; without --resume a new run begins"
+        raise CheckpointError(f"{error}; {advice}") from None
+
+
+def _checked(path: Path) -> Checkpoint:
+    """A checkpoint whose parts agree with each other."""
+    checkpoint = checkpoints.read(path)
+    try:
+        check(checkpoint.core, len(checkpoint.held))
+        for name, group in checkpoint.core["groups"].items():
+            saved = checkpoint.groups[name]
+            specs = {spec.name: spec for spec in map(TensorSpec.read, group["specs"])}
+            if group["version"] != saved.number:
+                raise ValueError(f"group {name!r} is at version {group['version']}, its values are of {saved.number}")
+            if specs != {key: place.spec for key, place in saved.layout.places.items()}:
+                raise ValueError(f"the keys of group {name!r} are not those of its values")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"unreadable checkpoint {path}: it is damaged, {error}") from None
+    return checkpoint
 
 
 async def offer_initial(runtime: Runtime, path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from leeway.protocol.requests import Push
 from leeway.ps.core.effects import Answered, Apply, Began, Ended, Parked
-from leeway.ps.core.events import Asked, Gone, Paused, Published
+from leeway.ps.core.events import Asked, Failed, Gone, Paused, Published
 from leeway.ps.core.rounds import RoundState
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Waits:
                 self._end_wait(request, now)
             case Asked(_, Push(group=name, life=life)) if name in self._groups:
                 self._groups[name].may_have_moved(life.rank, now)
-            case Published(name, number):
+            case Published(name, number) | Failed(name, number):
                 if rank := self._making.pop((name, number), None):
                     self._groups[name].may_have_moved(rank, now)
         for effect in effects:

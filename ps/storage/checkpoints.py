@@ -1,18 +1,20 @@
 """Checkpoints: everything the server knows, in one safetensors file that other tools can open too.
 
 The one rule: a checkpoint is a state between two versions, complete and durable before it has its name.
-What cannot be read as a whole is refused, never read in part and never passed over for an older one in
-silence.
+What cannot be read as a whole, or is not what was written, is refused, never read in part and never passed over
+for an older one in silence.
 
 Tensors of a file: `model/<group>/<key>`, `master/<group>/<key>` of what is trained in half precision (files of before
 there were masters have none), `optimizer/<group>/<state>/<key>`, and `held/<n>`, the body of the n-th held contribution
-as bytes. The metadata holds `leeway`, a JSON object with the rest.
+as bytes. The metadata holds `leeway`, a JSON object with the rest. The tensor `digest` is the last of the file, and the
+digest of all that lies before it.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +28,8 @@ from leeway.protocol.spans import Layout, Place
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.ps.arithmetic.bodies import Body
 from leeway.ps.arithmetic.parameters import Saved
-from leeway.ps.storage.files import write_durably
+from leeway.ps.storage.digests import DIGEST_BYTES, is_sound, sealed
+from leeway.ps.storage.files import in_words, write_durably
 from leeway.ps.storage.initial import spec_of
 from leeway.ps.storage.safetensors_format import Entry, entries, write
 
@@ -34,7 +37,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+# Of the versions before 0.2: the same without a digest.
+_FORMAT_WITHOUT_DIGEST = 1
+
+DIGEST = "digest"
 METADATA_KEY = "leeway"
 
 # Enough to go back once or twice; more would fill disks without being asked to.
@@ -48,11 +55,13 @@ class Checkpoint:
     """What a checkpoint holds. `core` is plain data for JSON: what it means is for its owner to say.
 
     `held`: frames of contributions that are accepted and not yet applied, in an order that `core` refers to.
+    `verified`: it was read, and has a digest; files of older versions have none.
     """
 
     core: Mapping[str, Any]
     groups: Mapping[str, Saved]
     held: Sequence[Frame] = field(default=())
+    verified: bool = False
 
 
 class Checkpoints:
@@ -77,24 +86,32 @@ class Checkpoints:
         """Write a checkpoint, then remove those beyond the newest `retained`.
 
         The file is named after `number`, or after the next free number above all that are there.
-        Raises `OSError` when it cannot be written; the older ones are then still there.
+        Raises `OSError` when it cannot be written; the older ones are then still there. One of those that cannot be
+        removed is left.
         """
         latest = self.latest()
         if latest is not None:
             number = max(number, _number(latest) + 1)
         path = self._folder / f"checkpoint-{number:012d}.safetensors"
-        write_durably(path, write(_entries(checkpoint), {METADATA_KEY: json.dumps(_description(checkpoint))}))
-        for old in self.paths()[: -self._retained]:
-            old.unlink(missing_ok=True)
+        buffers = write(_entries(checkpoint), {METADATA_KEY: json.dumps(_description(checkpoint))})
+        write_durably(path, sealed(buffers))
+        with suppress(OSError):
+            for old in self.paths()[: -self._retained]:
+                old.unlink(missing_ok=True)
         return path
 
 
 def read(path: Path) -> Checkpoint:
-    """Read a checkpoint. Raises `CheckpointError`."""
+    """Read a checkpoint. Raises `CheckpointError` for one that cannot be read, or is not what was written."""
     try:
+        verified = is_sound(path)
         with safe_open(path, framework="pt", device="cpu") as file:
             description = json.loads((file.metadata() or {})[METADATA_KEY])
-            if description["format"] != FORMAT_VERSION:
+            # Whatever is changed in a file with a digest, no single damage makes it one of those that have none.
+            old = description["format"] == _FORMAT_WITHOUT_DIGEST and DIGEST not in file.keys()  # noqa: SIM118
+            if not verified and not old:
+                raise ValueError("it is not what was written, its digest is of something else")
+            if description["format"] not in (FORMAT_VERSION, _FORMAT_WITHOUT_DIGEST):
                 raise ValueError(f"it has format {description['format']}, this version reads {FORMAT_VERSION}")
             # Views of the file, which is mapped: each is copied once, to where it belongs.
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -102,15 +119,21 @@ def read(path: Path) -> Checkpoint:
                 description["core"],
                 {name: _read_group(name, group, tensors) for name, group in description["groups"].items()},
                 [_read_held(index, held, tensors) for index, held in enumerate(description["held"])],
+                verified,
             )
     except KeyError as error:
         raise CheckpointError(_words(path, f"{error} is missing")) from None
-    except (OSError, SafetensorError, ValueError, TypeError, AttributeError) as error:
-        raise CheckpointError(_words(path, str(error))) from None
+    except OSError as error:
+        raise CheckpointError(_words(path, in_words(error))) from None
+    except SafetensorError as error:
+        raise CheckpointError(_words(path, f"it is damaged: {error}")) from None
+    except Exception as error:
+        # Whatever a wrong byte leads to: there is no end to the kinds.
+        raise CheckpointError(_words(path, str(error) or type(error).__name__)) from None
 
 
 def _words(path: Path, why: str) -> str:
-    return f"unreadable checkpoint {path}: {' '.join(why.split())}; remove it or choose another"
+    return f"unreadable checkpoint {path}: {' '.join(why.split())}"
 
 
 def _number(path: Path) -> int:
@@ -152,6 +175,8 @@ def _entries(checkpoint: Checkpoint) -> list[Entry]:
         found += [_entry(f"optimizer/{name}/{state}", tensor) for state, tensor in saved.optimizer_tensors.items()]
     for index, frame in enumerate(checkpoint.held):
         found.append(Entry(f"held/{index}", "uint8", (frame.body.nbytes,), frame.body))
+    # One byte wide and the last of those: it comes to lie at the end of the file.
+    found.append(Entry(DIGEST, "uint8", (DIGEST_BYTES,), memoryview(bytes(DIGEST_BYTES))))
     return found
 
 

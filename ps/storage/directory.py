@@ -11,11 +11,12 @@ import contextlib
 import json
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Self
 
+from leeway.ps.storage import digests
 from leeway.ps.storage.checkpoints import DEFAULT_RETAINED, Checkpoints
-from leeway.ps.storage.files import remove_partial_files, write_durably
+from leeway.ps.storage.files import in_words, remove_partial_files, write_durably
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,7 +48,10 @@ class StateDirectory:
             raise ValueError(f"cannot use the state directory {path}: {error.strerror}; choose another") from None
         try:
             self._take_lock()
-            remove_partial_files(path)
+            try:
+                remove_partial_files(path)
+            except OSError as error:
+                raise ValueError(f"cannot clear the state directory {path} ({in_words(error)}); mend that") from None
             self.checkpoints = Checkpoints(path, retained)
             self._epoch: int | None = None
         except BaseException:
@@ -68,26 +72,31 @@ class StateDirectory:
             os.close(self._lock)
             self._lock = -1
 
-    def begin(self, now_ms: int, resumed: Path | None) -> int:
+    def begin(self, now_ms: int, resumed: Path | None, saved_epoch: int = 0) -> int:
         """Begin a life from the checkpoint that was read, or from nothing, and return its epoch.
 
-        It is the last one's where that stopped cleanly with this checkpoint; otherwise max(last + 1,
-        now_ms). From here on the folder counts as not cleanly stopped. Raises `ValueError` when
-        `epoch.json` is unreadable, `OSError` when it cannot be written.
+        It is `saved_epoch`, the checkpoint's, where the last life was of that epoch and stopped cleanly with this
+        checkpoint; otherwise a larger one than both, and not below `now_ms`. From here on the folder counts as not
+        cleanly stopped. Raises `ValueError` when `epoch.json` is damaged or cannot be written.
         """
         last = self._read()
-        if last is None:
-            epoch = now_ms
-        elif last.clean and resumed is not None and resumed == self.path / str(last.checkpoint):
-            epoch = last.epoch
+        clean = last is not None and last.clean and resumed is not None and resumed.name == last.checkpoint
+        if last is not None and clean and last.epoch == saved_epoch:
+            epoch = saved_epoch
         else:
-            epoch = max(last.epoch + 1, now_ms)
-        self._write(_LastLife(epoch, clean=False, checkpoint=resumed.name if resumed else None))
+            epoch = max(now_ms, saved_epoch + 1, last.epoch + 1 if last else 0)
+        try:
+            self._write(_LastLife(epoch, clean=False, checkpoint=resumed.name if resumed else None))
+        except OSError as error:
+            raise ValueError(
+                f"cannot write {self.path / EPOCH_FILE} ({in_words(error)}); without it no epoch can begin: make room, "
+                "or choose another --state-dir"
+            ) from None
         self._epoch = epoch
         return epoch
 
     def finish_clean(self, checkpoint: Path) -> None:
-        """The server stops, and nothing has happened since this checkpoint was taken."""
+        """The server stops, and nothing has happened since this checkpoint was taken. Raises `OSError`."""
         assert self._epoch is not None, "a life ends that has begun"
         self._write(_LastLife(self._epoch, clean=True, checkpoint=checkpoint.name))
 
@@ -113,15 +122,23 @@ class StateDirectory:
         path = self.path / EPOCH_FILE
         try:
             fields = json.loads(path.read_bytes())
-            epoch, clean, checkpoint = fields["epoch"], fields["clean"], fields["checkpoint"]
-            if type(epoch) is not int or epoch < 0 or type(clean) is not bool:
+            digest = fields.pop("digest", None)
+            life = _LastLife(**fields)
+            if type(life.epoch) is not int or life.epoch < 0 or type(life.clean) is not bool:
                 raise ValueError("its fields are of the wrong type")
-            return _LastLife(epoch, clean, checkpoint)
+            # One of an older version has no digest.
+            if digest is not None and digest != _digest(life):
+                raise ValueError("it is not what was written, its digest is of something else")
+            return life
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, AttributeError, TypeError) as error:
             raise ValueError(f"unreadable {path}: {error}; remove it to begin a new epoch") from None
 
     def _write(self, life: _LastLife) -> None:
-        fields = {"epoch": life.epoch, "clean": life.clean, "checkpoint": life.checkpoint}
+        fields = {**asdict(life), "digest": _digest(life)}
         write_durably(self.path / EPOCH_FILE, [json.dumps(fields).encode() + b"\n"])
+
+
+def _digest(life: _LastLife) -> str:
+    return digests.of_fields([str(life.epoch), str(life.clean), str(life.checkpoint)])

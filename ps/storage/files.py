@@ -36,8 +36,14 @@ def write_durably(path: Path, buffers: Iterable[Buffer]) -> None:
     _sync_folder(path.parent)
 
 
+def in_words(error: OSError) -> str:
+    """`No space left on device: /state/epoch.json`."""
+    what = error.strerror or type(error).__name__
+    return f"{what}: {error.filename}" if error.filename else what
+
+
 def remove_partial_files(folder: Path) -> None:
-    """Clear away what writers that were killed have left."""
+    """Clear away what writers that were killed have left. Raises `OSError`."""
     for partial in folder.glob("*" + PARTIAL_SUFFIX):
         partial.unlink(missing_ok=True)
 

@@ -202,6 +202,26 @@ CASES = {
         ),
         Case("they are saved", [series(server.CHECKPOINTS, "_x4 1+1x9", **SERVER, outcome="saved")], 6),
     ],
+    "LeewayStepsFail": [
+        Case(
+            "the first one",
+            [series(server.FAILED_STEPS, "0x4 1x9", **IN_GROUP)],
+            6,
+            IN_GROUP,
+            "Steps of group default fail",
+        ),
+        Case("none", [series(server.FAILED_STEPS, "0x20", **IN_GROUP)], 6),
+    ],
+    "LeewayTellingFails": [
+        Case(
+            "the history's disk is full",
+            [series(server.LISTENER_FAILURES, "0x4 1x9", **SERVER, listener="history")],
+            6,
+            SERVER | {"listener": "history"},
+            "The server cannot tell its history what happens",
+        ),
+        Case("all are told", [series(server.LISTENER_FAILURES, "0x20", **SERVER, listener="history")], 6),
+    ],
     "LeewayNoProgress": [
         Case(
             "workers, but no iteration",

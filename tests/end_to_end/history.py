@@ -182,7 +182,7 @@ class Checker:
                 message = self.messages[event["request"]] = event["message"]
                 if message["is"] == "Push":
                     self._pushed(event["request"], message, effects)
-            case "Published":
+            case "Published" | "Failed":
                 self._published(self.groups[event["group"]], event["number"])
         for effect in effects:
             self._effect(effect)

@@ -41,11 +41,12 @@ class Conditions(History):
     def disposition(self, update: Update) -> str | None:
         if not self.is_final(update):
             return None
-        return "skipped" if update.skip else "held" if update.round else "applied"
+        skipped = update.skip or (update.number is not None and self.has_failed(update))
+        return "skipped" if skipped else "held" if update.round else "applied"
 
     def why_not(self, pull: Pull, life: Life | None) -> tuple[Reason, tuple[str, ...]] | None:
         """Why this pull may not be answered, and for whom it waits; None when it may."""
-        if not self.published:
+        if not self.something_to_read():
             return Reason.NO_PARAMETERS, ()
         if self.published < pull.min_version:
             return Reason.MIN_VERSION, ()

@@ -78,6 +78,7 @@ class Decision:
     updates: tuple[Update, ...] = ()
     round: Round | None = None
     asked: bool = True
+    failed: bool = False
 
 
 @dataclass(eq=False)

@@ -43,6 +43,13 @@ class History:
     def is_final(self, update: Update) -> bool:
         return update.number is None or update.number <= self.published
 
+    def has_failed(self, update: Update) -> bool:
+        """Whether the step that was to apply it has failed."""
+        return any(decision.failed and update in decision.updates for decision in self.decisions)
+
+    def something_to_read(self) -> bool:
+        return any(one.offer is not None and one.number <= self.published and not one.failed for one in self.decisions)
+
     def last(self, life: Life) -> Update | None:
         mine = [update for update in self.updates if update.life is life]
         return mine[-1] if mine else None

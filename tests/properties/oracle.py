@@ -102,15 +102,18 @@ class Oracle(Conditions):
         self.barriers.gone(request)
         self._settle()
 
-    def publish(self, now: float) -> None:
+    def publish(self, now: float, *, failed: bool = False) -> None:
         self._begin(now)
         self.published += 1
         self.min_clock()
         decision = self.decisions[self.published - 1]
+        decision.failed = failed
         if decision.offer is not None:
             self.drops.append(decision.offer)
+            self.specs = {name: spec for name, spec in self.specs.items() if not failed or name not in decision.stored}
             if decision.asked:
-                self._say(decision.offer, ("offered", decision.stored, decision.kept, ()))
+                stored = ("offered", decision.stored, decision.kept, ())
+                self._say(decision.offer, ("refused", "internal", {}) if failed else stored)
         elif decision.round is None:
             (update,) = decision.updates
             self._advanced(update.life)
@@ -248,12 +251,15 @@ class Oracle(Conditions):
     def _grant(self, pull: Pull, life: Life | None) -> Told:
         unchanged = pull.since is not None and (pull.since.epoch, pull.since.number) == (self.epoch, self.published)
         if life is None:
-            return ("granted", self.epoch, self.published, None, None, 0, 0, len(self.live()), unchanged)
+            return ("granted", self.epoch, self.published, None, None, 0, 0, len(self.live()), unchanged, False)
         number = self.open_round.number if self.open_round else None
         clock = self.clock(life)
         self.grants.append(Grant(life, clock, self.published, number, self.now))
         place = (self.live().index(life), len(self.live()))
-        return ("granted", self.epoch, self.published, clock, number, clock - self.min_clock(), *place, unchanged)
+        last = self.last(life)
+        step_failed = last is not None and last.round is not None and self.has_failed(last)
+        lag = clock - self.min_clock()
+        return ("granted", self.epoch, self.published, clock, number, lag, *place, unchanged, step_failed)
 
     def _answer(self, waiter: Waiter, reply: Told) -> None:
         self.waiters.remove(waiter)
@@ -325,8 +331,11 @@ class Oracle(Conditions):
 
     def _tell(self, request: int, push: Push, update: Update, *, repeated: bool = False) -> None:
         reason = Reason.SKIPPED if update.skip else Reason.IN_ROUND if update.round else Reason.ON_ARRIVAL
+        made = (update.number, update.staleness)
         shown = Reason.REPEATED if repeated else reason
-        pushed = ("pushed", update.clock, self.disposition(update), shown, update.number, update.staleness)
+        if update.number is not None and self.has_failed(update):
+            shown, made = Reason.STEP_FAILED, (None, None)
+        pushed = ("pushed", update.clock, self.disposition(update), shown, *made)
         if not push.pull:
             self._say(request, pushed)
         elif update.life.ended:

@@ -14,7 +14,7 @@ from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.protocol.versions import Version
 from leeway.ps.core.describe import status
 from leeway.ps.core.effects import Answered, Apply, Initialize
-from leeway.ps.core.events import Asked, Gone, Heard, Paused, Published, Stop, Tick
+from leeway.ps.core.events import Asked, Failed, Gone, Heard, Paused, Published, Stop, Tick
 from leeway.ps.core.machine import GroupSettings, Machine, Settings
 from leeway.ps.core.saved import restore, save
 from tests.properties import told
@@ -60,6 +60,7 @@ class Both:
         self.asked = 0
         self.open: dict[int, object] = {}
         self.making: list[int] = []
+        self.failing = False
         self.trace: list[str] = []
 
     def play(self, moves) -> None:
@@ -93,7 +94,9 @@ class Both:
             self._publish_one()
 
     def _publish_one(self) -> None:
-        self._event(Published("default", self.making.pop(0)), lambda: self.oracle.publish(self.now))
+        failed, self.failing = self.failing, False
+        event = Failed if failed else Published
+        self._event(event("default", self.making.pop(0)), lambda: self.oracle.publish(self.now, failed=failed))
 
     def _compare(self, effects) -> None:
         oracle = self.oracle
@@ -288,6 +291,12 @@ class Both:
 
     def publish(self, rank, n) -> None:
         for _ in range(min(1 + n // 2, len(self.making))):
+            self._publish_one()
+
+    def fail(self, rank, n) -> None:
+        """The step that is being made fails, or the next one."""
+        self.failing = True
+        if self.making:
             self._publish_one()
 
     def policy(self, rank, n) -> None:

@@ -32,7 +32,16 @@ def told(reply):
     match reply:
         case Granted(version):
             place = (reply.lag, reply.index, reply.count)
-            return ("granted", version.epoch, version.number, reply.clock, reply.round, *place, reply.unchanged)
+            return (
+                "granted",
+                version.epoch,
+                version.number,
+                reply.clock,
+                reply.round,
+                *place,
+                reply.unchanged,
+                reply.step_failed,
+            )
         case NotYet():
             return ("not-yet", reply.reason, reply.waiting_for)
         case Pushed():

@@ -17,6 +17,7 @@ one line (`*` = the pull is answered). `pytest tests/scenarios --rewrite` writes
     advance 5                         seconds, then a tick
     pause 5                           seconds in which the server does not run; no tick
     hold publishing                   publish [all]              versions come out at once, or one by one
+    fail                              the arithmetic of the version that is held fails
     save           restart clean      restart crash              a crash goes on from what was saved, if anything
     stop
 

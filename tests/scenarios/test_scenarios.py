@@ -27,7 +27,7 @@ from leeway.protocol.requests import (
 from leeway.protocol.versions import Version
 from leeway.ps.core import describe
 from leeway.ps.core.effects import Answered, Apply, Drop, Initialize
-from leeway.ps.core.events import Asked, Gone, Heard, Paused, Published, Stop, Tick
+from leeway.ps.core.events import Asked, Failed, Gone, Heard, Paused, Published, Stop, Tick
 from leeway.ps.core.machine import GroupSettings, Machine, Settings
 from leeway.ps.core.saved import restore, save
 from tests.scenarios.language import Words, parse, policy, tensor
@@ -284,6 +284,10 @@ class Scenario:
             self.publish()
         else:
             self.step(self.coming.pop(0))
+
+    def do_fail(self, _: Words) -> None:
+        coming = self.coming.pop(0)
+        self.step(Failed(coming.group, coming.number))
 
     def do_stop(self, _: Words) -> None:
         self.step(Stop())

@@ -22,7 +22,7 @@ from leeway.ps.core.effects import (
     RoundClosed,
     RoundOpened,
 )
-from leeway.ps.core.events import Asked, Gone, Heard, Paused, Published, Stop, Tick
+from leeway.ps.core.events import Asked, Failed, Gone, Heard, Paused, Published, Stop, Tick
 
 LifeName = tuple[str, int]
 
@@ -49,8 +49,15 @@ class Facts:
     # (rank, incarnation, clock) -> what was told of that push.
     told: dict[tuple[str, int, int], tuple] = field(default_factory=dict)
     acknowledged: set[int] = field(default_factory=set)
+    # Updates whose step failed; and of each life the iteration whose contribution was held for a step that failed.
+    failed: set[int] = field(default_factory=set)
+    failed_round: dict[LifeName, int] = field(default_factory=dict)
+    # The versions that brought keys.
+    offers: set[int] = field(default_factory=set)
     # The newest version with an update of this life in it.
     own: dict[LifeName, int] = field(default_factory=dict)
+    # Whose update this is, of which iteration, and whether it was held in a round.
+    names: dict[int, tuple[LifeName, int, bool]] = field(default_factory=dict)
     min_clock: int = 0
     round: tuple[int, dict[str, int]] | None = None
     held: dict[int, int] = field(default_factory=dict)
@@ -102,6 +109,9 @@ class Invariants:
                 self.parked.pop(request, None)
             case Published(_, number):
                 self.in_flight.pop(number)
+            case Failed(_, number):
+                self.in_flight.pop(number)
+                self._failed(number)
             case Stop():
                 self.stopped = True
         for effect in effects:
@@ -156,6 +166,7 @@ class Invariants:
                 self._applied(effect)
             case Initialize():
                 self.in_flight[effect.number] = None
+                facts.offers.add(effect.number)
                 self.fixed = None if self.fixed is None else -1
             case Drop(bodies):
                 for body in bodies:
@@ -187,12 +198,24 @@ class Invariants:
             must(push.samples not in facts.applied, "an update is applied at most once", update=push, step=effect)
             must((one.rank, one.samples) == (push.life.rank, push.samples), "updates keep their weight", step=effect)
             facts.applied[push.samples] = effect.number
+            facts.names[push.samples] = ((push.life.rank, push.life.incarnation), push.clock, effect.aggregated)
             who = (push.life.rank, push.life.incarnation)
             facts.own[who] = effect.number
         must(effect.number == group_next(self.in_flight, effect.number), "versions grow by one", step=effect)
         self.in_flight[effect.number] = None if effect.aggregated else who
         if self.fixed and self.fixed > 0 and not effect.aggregated:
             self.largest_staleness = max(self.largest_staleness, effect.staleness)
+
+    def _failed(self, number: int) -> None:
+        """Version `number` has nothing in it that was meant for it."""
+        facts = self.facts
+        facts.offers.discard(number)
+        for update in [update for update, version in facts.applied.items() if version == number]:
+            del facts.applied[update]
+            facts.failed.add(update)
+            life, clock, held = facts.names[update]
+            if held:
+                facts.failed_round[life] = clock
 
     def _clocks(self, event, clocks, min_clock: int, mode) -> None:
         """A clock goes up by one, by an own push; the min clock never goes back. 1: the advance is bounded."""
@@ -213,7 +236,7 @@ class Invariants:
                 if event.message.kind is not UpdateKind.SKIP:
                     must(mode[0] == "sync", "an eager clock goes on when its version is published", life=life)
             else:
-                must(isinstance(event, Published), "a clock goes on by its own push", life=life)
+                must(isinstance(event, (Published, Failed)), "a clock goes on by its own push", life=life)
             under = self.granted_under.pop(life, None)
             if under == mode and mode[0] == "ssp":
                 must(
@@ -253,7 +276,7 @@ class Invariants:
             must(facts.applied.get(push.samples) == pushed.version, "acknowledged means applied", push=push)
         elif pushed.disposition is Disposition.HELD:
             kept = push.samples in facts.applied or push.samples in facts.held.values() or self._holds(group, push)
-            must(kept, "held means kept", push=push)
+            must(kept or push.samples in facts.failed, "held means kept", push=push)
 
     def _holds(self, group, push: Push) -> bool:
         return any(held.samples == push.samples for held in group.rounds.held.values())
@@ -273,6 +296,8 @@ class Invariants:
         must(granted.lag == lag, "the lag is told as it is", life=life, told=granted.lag, true=lag)
         if mode[0] == "ssp":
             must(lag <= mode[1], "the bound, at a pull", life=life, lag=lag, bound=mode[1])
+        failed = self.facts.failed_round.get(life) == clock - 1
+        must(granted.step_failed == failed, "a contributor is told that its step has failed", life=life, failed=failed)
         must(version == group.published > 0, "pulls read the newest version", life=life, version=version)
         must(version >= self.facts.own.get(life, 0), "a worker reads its own writes", life=life, version=version)
         must(version >= self.seen.get(life, 0), "versions never go back", life=life, version=version)
@@ -336,7 +361,8 @@ class Invariants:
 
     def _could_go_on(self, life: LifeName, clocks, group, policy) -> bool:
         clock = clocks[life]
-        if not group.published or self.facts.own.get(life, 0) > group.published:
+        readable = any(number <= group.published for number in self.facts.offers)
+        if not readable or self.facts.own.get(life, 0) > group.published:
             return False
         if policy.switching_at is not None:
             return clock < policy.switching_at
@@ -394,8 +420,9 @@ class Invariants:
         """What the worker believes of its update is true, in the history that survives."""
         kept = number in self.facts.applied or number in self.facts.held.values()
         if outcome.disposition in (Disposition.APPLIED, Disposition.HELD):
-            lost = number in process.world.lost_updates
-            must(kept or lost, "an accepted update is there", process=process.name, outcome=outcome)
+            lost = number in process.world.lost_updates or number in self.facts.failed
+            told = outcome.reason is Reason.STEP_FAILED
+            must(kept or lost or told, "an accepted update is there", process=process.name, outcome=outcome)
         elif outcome.disposition is None and outcome.reason != "left":
             must(not kept, "a dropped update is not there", process=process.name, outcome=outcome, update=number)
 

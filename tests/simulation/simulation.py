@@ -10,7 +10,7 @@ from random import Random
 
 from leeway.protocol.requests import Heartbeat, Join, Push, SetPolicy
 from leeway.ps.core.effects import Answered, Apply, Initialize
-from leeway.ps.core.events import Asked, Gone, Heard, Paused, Published, Stop, Tick
+from leeway.ps.core.events import Asked, Failed, Gone, Heard, Paused, Published, Stop, Tick
 from leeway.ps.core.machine import GroupSettings, Machine, Settings
 from leeway.ps.core.saved import restore, save
 from leeway.worker.states import Ending
@@ -49,9 +49,13 @@ class Unfinished(AssertionError):
 
 
 class Simulation:
-    """`policies`: among which the seed chooses; `troubles` None: as the seed has it."""
+    """`policies`: among which the seed chooses; `troubles` None: as the seed has it. `failing`: the share of steps that
+    fail.
+    """
 
-    def __init__(self, seed: int, *, policies=None, troubles=None, until=None, apply_seconds=None) -> None:
+    def __init__(
+        self, seed: int, *, policies=None, troubles=None, until=None, apply_seconds=None, failing=None
+    ) -> None:
         self.seed = seed
         self.random = random = Random(seed)
         self.clock = Clock()
@@ -69,10 +73,14 @@ class Simulation:
             until=until or random.choice((3, 5, 8, 12)),
         )
         self.apply_seconds = random.choice((0.0, 0.02, 0.4)) if apply_seconds is None else apply_seconds
+        self.luck = Random(-seed)
+        self.failing = self.luck.choice((0.0, 0.0, 0.1, 0.4)) if failing is None else failing
         self.network = Network(self.clock, random, self._weather())
         self.invariants = Invariants(self.settings)
         self.machine: Machine | None = Machine(self.settings, epoch=1)
         self.saved: tuple[str, list[int], Facts, dict[int, Push]] | None = None
+        # A checkpoint is one when all that was in flight as its state was taken has been made.
+        self.unsaved: tuple[int, tuple[str, list[int], Facts, dict[int, Push]]] | None = None
         self.server_life = 0
         # The server stands still until then, and from when on it has not been told so yet.
         self.paused_until = 0.0
@@ -161,7 +169,7 @@ class Simulation:
             if Ending.FINISHED not in ends and not self._is_gone(rank):
                 raise Unfinished(f"{rank} did not reach the end: {ends}")
         facts = self.invariants.facts
-        lost = facts.acknowledged - facts.applied.keys()
+        lost = facts.acknowledged - facts.applied.keys() - facts.failed
         if lost:
             raise Violation(f"acknowledged means kept: updates {lost} were acknowledged and never applied")
 
@@ -276,13 +284,25 @@ class Simulation:
         self.clock.after(seconds, partial(self._made, self.server_life))
 
     def _made(self, server_life: int) -> None:
-        self._when_it_runs(partial(self._publish, server_life))
+        self._when_it_runs(partial(self._publish_next, server_life))
 
-    def _publish(self, server_life: int) -> None:
+    def _publish_next(self, server_life: int) -> None:
         if server_life == self.server_life:
-            self.step(Published("default", self.making.pop(0)))
+            self._publish()
             if self.making:
                 self._make_next()
+
+    def _publish(self) -> None:
+        number = self.making.pop(0)
+        failed = self.luck.random() < self.failing
+        self.step(Failed("default", number) if failed else Published("default", number))
+        if self.unsaved is None or number > self.unsaved[0]:
+            return
+        if failed:
+            # What was taken says that this version has its updates in it: it is taken again.
+            self._save()
+        elif number == self.unsaved[0]:
+            self.saved, self.unsaved = self.unsaved[1], None
 
     def _tick(self) -> None:
         if self.clock.now < self.paused_until:
@@ -299,14 +319,18 @@ class Simulation:
         assert self.machine is not None
         state, bodies = save(self.machine)
         kept = {body: self.invariants.bodies[body] for body in bodies}
-        self.saved = (json.dumps(state), bodies, self.invariants.snapshot(), kept)
+        taken = (json.dumps(state), bodies, self.invariants.snapshot(), kept)
+        if self.making:
+            self.unsaved = (self.making[-1], taken)
+        else:
+            self.saved, self.unsaved = taken, None
 
     def _stop(self, away_seconds: float) -> None:
         """SIGTERM: everybody is told, what is being made is made, the state is saved."""
         self.clock.after(away_seconds, partial(self._restore, self.machine_epoch))
         self.step(Stop())
         while self.making:
-            self.step(Published("default", self.making.pop(0)))
+            self._publish()
         self._save()
         self.machine = None
         self._disconnect()
@@ -315,6 +339,7 @@ class Simulation:
         """The server's process is gone, with its connections and its applier."""
         self.server_life += 1
         self.pause_to_notice = self.paused_until = 0.0
+        self.unsaved = None
         self.making.clear()
         for request in list(self.connections):
             process, ask = self.connections.pop(request)

@@ -10,6 +10,7 @@ from leeway.ps.core.decisions import Answer, Park
 from leeway.ps.core.deduplication import Fresh, Record, Repeat, judge
 from leeway.ps.core.effects import Answered, Apply
 from leeway.ps.core.groups import Group
+from leeway.ps.core.in_flight import RoundStep
 from leeway.ps.core.machine import Machine
 from leeway.ps.core.membership import Membership
 from leeway.ps.core.policies import Ssp
@@ -245,3 +246,41 @@ def test_a_worker_that_takes_no_answer_for_success(monkeypatch):
 
     monkeypatch.setattr(Session, "lost", broken)
     found_out("an accepted update is there")
+
+
+def test_acknowledging_what_a_failed_step_should_have_applied(monkeypatch):
+    settle = Record.settle
+    monkeypatch.setattr(Record, "settle", lambda self, failed: settle(self, failed=False))
+    found_out("acknowledged means applied", policies=EAGER, failing=0.3)
+
+
+def test_not_telling_contributors_that_their_step_has_failed(monkeypatch):
+    def broken(self, number, now, *, failed=False):
+        published_is(self, number, now, failed=failed and not isinstance(self.in_flight[number], RoundStep))
+
+    published_is = Group.published_is
+    monkeypatch.setattr(Group, "published_is", broken)
+    found_out("a contributor is told that its step has failed", policies=[("sync", None)], failing=0.3)
+
+
+def test_knowing_keys_that_were_not_stored(monkeypatch):
+    def broken(self, adding, *, failed):
+        specs = dict(self.specs)
+        added(self, adding, failed=failed)
+        self.specs = specs
+
+    added = Group._added
+    monkeypatch.setattr(Group, "_added", broken)
+    found_out("not at the end", failing=0.9)
+
+
+def test_a_failed_step_that_leaves_its_round_open(monkeypatch):
+    def broken(self, number, now, *, failed=False):
+        state = self.rounds.state
+        published_is(self, number, now, failed=failed)
+        if failed:
+            self.rounds.state = state
+
+    published_is = Group.published_is
+    monkeypatch.setattr(Group, "published_is", broken)
+    found_out("a round opens when all are there", policies=[("sync", None)], failing=0.3)

@@ -50,7 +50,8 @@ def test_the_schedules_are_eventful():
         seen.update(str(process.session.ending) for process in simulation.processes)
     wanted = (
         *("crash", "hang", "replace", "cut off", "die", "leave", "stop", "kill", "save", "pause", "switch"),
-        *("applied", "held", "skipped", "repeated", "not-yet", "evicted", "superseded", "old-epoch", "stopping"),
+        *("applied", "held", "skipped", "step-failed", "repeated", "not-yet", "evicted", "superseded"),
+        *("old-epoch", "stopping"),
         *("lease-expired", "new-session", "left", "lag", "next-round", "waiting-for-round", "waiting-for-step"),
         *("round-opened", "switched", Ending.FENCED, Ending.FINISHED),
     )

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from leeway.protocol.requests import Heartbeat, Life
-from leeway.ps.core.events import Asked, Gone, Heard, Paused, Published, Stop, Tick
+from leeway.ps.core.events import Asked, Failed, Gone, Heard, Paused, Published, Stop, Tick
 
 LIFE = Life("w0", 1, 2)
 
@@ -15,6 +15,7 @@ LIFE = Life("w0", 1, 2)
         (Heard(LIFE), "heard w0#2"),
         (Gone(7), "gone 7"),
         (Published("default", 3), "published default v3"),
+        (Failed("default", 3), "failed default v3"),
         (Tick(), "tick"),
         (Paused(2.5), "paused 2.5 s"),
         (Stop(), "stop"),

@@ -21,7 +21,8 @@ from leeway.protocol.requests import Heartbeat, Leave, Offer, Pull, SetPolicy, U
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.protocol.versions import Version
 from leeway.ps.core.effects import Apply, Contribution, Drop
-from leeway.ps.core.events import Gone, Published
+from leeway.ps.core.events import Failed, Gone, Published
+from leeway.ps.core.machine import GroupSettings
 
 
 def the(kind, effects):
@@ -471,3 +472,80 @@ def test_eager_policies_begin_when_all_have_joined(serve, mode, bound):
     )
     server.join("w1")
     assert server.pull(first).version.number == 1
+
+
+# A step that fails.
+
+
+def fail_next(server):
+    coming = server.coming.pop(0)
+    return server.step(Failed(coming.group, coming.number))
+
+
+def test_an_update_on_arrival_whose_step_fails_is_skipped(two):
+    server, w0, _ = two()
+    server.holding = True
+    server.pull(w0)
+    assert server.push(w0) is None
+    fail_next(server)
+    assert server.replies[server.requests] == Pushed(0, Disposition.SKIPPED, Reason.STEP_FAILED)
+    # The first answer may have been lost: that it failed is told again.
+    assert server.push(w0, 0, version=1).reason is Reason.STEP_FAILED
+    granted = server.pull(w0, 1)
+    assert (granted.version.number, granted.clock, granted.step_failed) == (2, 1, False)
+
+
+def test_contributors_are_told_until_their_next_push(two):
+    server, w0, w1 = two("sync")
+    server.pull(w0), server.pull(w1)
+    server.holding = True
+    server.push(w0)
+    server.push(w1, kind=UpdateKind.SKIP)
+    fail_next(server)
+    assert [server.pull(life, 1).step_failed for life in (w0, w0, w1)] == [True, True, False]
+    server.holding = False
+    server.push(w0, 1), server.push(w1, 1)
+    assert not server.pull(w0, 2).step_failed
+
+
+def test_a_round_that_was_switched_away_from_may_fail_too(two):
+    server, w0, w1 = two("sync")
+    server.pull(w0), server.pull(w1)
+    server.holding = True
+    server.push(w0), server.push(w1)
+    server.ask(SetPolicy("async"))
+    fail_next(server)
+    assert server.pull(w0, 1).step_failed
+
+
+def test_keys_that_could_not_be_stored_are_free(serve):
+    server = serve()
+    server.holding = True
+    request = server.send(Offer((TensorSpec("w", (3,), "float32", Kind.TRAINABLE),)))
+    effects = fail_next(server)
+    assert server.replies[request].error.code is Code.INTERNAL
+    assert the(Drop, effects).bodies == (request,)
+    assert server.machine.groups["default"].specs == {}
+    assert server.ask(Pull()).reason is Reason.NO_PARAMETERS
+
+
+def test_an_offer_to_two_groups_is_refused_when_one_of_them_fails(serve):
+    groups = (GroupSettings("async", None, "a", ("a",)), GroupSettings("async", None, "b", ("b",)))
+    server = serve(groups=groups)
+    server.holding = True
+    specs = tuple(TensorSpec(name, (3,), "float32", Kind.TRAINABLE) for name in "ab")
+    request = server.send(Offer(specs))
+    fail_next(server)
+    server.publish()
+    assert server.replies[request].error.code is Code.INTERNAL
+    again = server.ask(Offer(specs, ask=True))
+    assert (again.kept, again.wanted) == (("b",), ("a",))
+
+
+def test_an_offer_that_fails_after_its_asker_has_gone(serve):
+    server = serve()
+    server.holding = True
+    request = server.send(Offer((TensorSpec("w", (3,), "float32", Kind.TRAINABLE),)))
+    server.step(Gone(request))
+    fail_next(server)
+    assert request not in server.replies

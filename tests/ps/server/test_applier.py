@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from functools import partial
 
 import pytest
 
@@ -36,7 +37,7 @@ def job(log, name, nbytes, *, makes_version=True):
         log.append(f"{name} works")
         return name
 
-    return Job(work, lambda result: log.append(f"{result} done"), nbytes, makes_version)
+    return Job(work, lambda result: log.append(f"{result} done"), log.append, nbytes, makes_version)
 
 
 async def settled(applier):
@@ -53,7 +54,9 @@ async def test_small_jobs_are_done_at_once(applier, log):
 
 async def test_large_jobs_run_on_a_thread_and_are_taken_back_on_the_loop(applier):
     seen = []
-    applier.submit(Job(threading.get_ident, lambda ident: seen.extend([ident, threading.get_ident()]), LARGE))
+    applier.submit(
+        Job(threading.get_ident, lambda ident: seen.extend([ident, threading.get_ident()]), seen.append, LARGE)
+    )
     assert not applier.idle
     await settled(applier)
     worked, taken = seen
@@ -73,7 +76,7 @@ async def test_a_result_is_taken_before_the_next_job_starts(applier, log):
         log.append("first done")
         applier.submit(job(log, "third", SMALL))
 
-    applier.submit(Job(lambda: log.append("first works"), follow, LARGE))
+    applier.submit(Job(lambda: log.append("first works"), follow, log.append, LARGE))
     applier.submit(job(log, "second", SMALL))
     await settled(applier)
     assert log == ["first works", "first done", "second works", "second done", "third works", "third done"]
@@ -101,20 +104,58 @@ async def test_what_makes_no_version_needs_no_room_but_keeps_its_place(applier, 
     assert set(log) == {"stall"}
 
 
-@pytest.mark.parametrize("nbytes", [SMALL, LARGE], ids=["inline", "thread"])
-async def test_after_a_failure_nothing_is_made_any_more(applier, log, nbytes):
+SIZES = pytest.mark.parametrize("nbytes", [SMALL, LARGE], ids=["inline", "thread"])
+
+
+def fail(error):
+    raise error
+
+
+@SIZES
+async def test_a_job_that_fails_is_taken_back_and_the_next_one_starts(applier, log, nbytes):
     error = MemoryError("no more")
+    applier.submit(Job(partial(fail, error), log.append, lambda raised: log.append(("failed", raised)), nbytes))
+    applier.submit(job(log, "next", nbytes))
+    await settled(applier)
+    assert log == [("failed", error), "next works", "next done"]
 
-    def fail():
-        raise error
 
-    applier.submit(Job(fail, log.append, nbytes))
+@SIZES
+async def test_the_asker_of_a_job_that_fails_gets_what_it_raised(applier, log, nbytes):
+    with pytest.raises(KeyError, match="no such state"):
+        await applier.result_of(partial(fail, KeyError("no such state")), nbytes)
+    assert await applier.result_of(lambda: 7, nbytes) == 7
+    assert log == []
+
+
+async def test_an_asker_that_is_gone_is_not_told(applier):
+    gone = applier.result_of(partial(fail, MemoryError()), LARGE)
+    gone.cancel()
+    await settled(applier)
+
+
+@SIZES
+async def test_after_a_result_that_cannot_be_taken_nothing_is_made_any_more(applier, log, nbytes):
+    error = AssertionError("a fault of ours")
+    applier.submit(Job(lambda: 7, lambda _: fail(error), log.append, nbytes))
     async with asyncio.timeout(10):
         while not log:  # noqa: ASYNC110 - the applier tells nobody
             await asyncio.sleep(0)
     applier.submit(job(log, "next", SMALL))
     assert log == [error]
-    assert not applier.idle
+
+
+async def test_what_asks_for_room_may_fail_too(log):
+    applier = Applier(
+        "default",
+        asyncio.get_running_loop(),
+        has_room=lambda: fail(AssertionError("a fault of ours")),
+        on_stall=lambda: None,
+        on_failure=log.append,
+    )
+    applier.submit(job(log, "a", SMALL))
+    assert [str(error) for error in log] == ["a fault of ours"]
+    applier.close()
 
 
 async def test_close_waits_for_the_job_under_way(log):
@@ -129,7 +170,7 @@ async def test_close_waits_for_the_job_under_way(log):
         assert go_on.wait(10)
         log.append("worked")
 
-    applier.submit(Job(work, lambda result: None, LARGE))
+    applier.submit(Job(work, lambda result: None, log.append, LARGE))
     await asyncio.to_thread(started.wait, 10)
     go_on.set()
     applier.close()

@@ -7,7 +7,7 @@ import pytest
 from leeway.errors import WireError
 from leeway.protocol import limits
 from leeway.protocol.requests import Join
-from leeway.ps.core.events import Asked
+from leeway.ps.core.events import Asked, Gone, Tick
 from leeway.ps.core.machine import Machine, Settings
 from leeway.ps.observability.curve import MAX_POINTS, Progress
 from leeway.ps.observability.decision_log import DecisionLog, Kind
@@ -34,7 +34,7 @@ class Run:
 
     def pass_(self, seconds, *, changed=False):
         self.now += seconds
-        self.feed.changes += changed
+        self.feed.took(Gone(0) if changed else Tick(), (), self.now)
         self.feed.tick()
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -15,11 +16,16 @@ from leeway.protocol.replies import Disposition, Granted, NotYet, Offered, Polic
 from leeway.protocol.requests import Join, Life, Offer, Pull, Push, SetPolicy, UpdateKind
 from leeway.ps.arithmetic.guards import GuardMode
 from leeway.ps.arithmetic.memory import Pool
+from leeway.ps.arithmetic.optimizers import StateLost
 from leeway.ps.arithmetic.parameters import Parameters
 from leeway.ps.arithmetic.settings import OptimizerSettings
+from leeway.ps.core.events import Published
 from leeway.ps.core.machine import GroupSettings, Machine, Settings
+from leeway.ps.observability.decision_log import DecisionLog, Kind
 from leeway.ps.observability.metrics import ServerMetrics
 from leeway.ps.server.applier import INLINE_BYTES, Job
+from leeway.ps.server.feed import Feed
+from leeway.ps.server.observer import Observer
 from leeway.ps.server.runtime import Runtime
 from tests.ps.server import rawclient
 from tests.ps.server.serving import MODEL, Clock
@@ -73,6 +79,22 @@ def update(life, clock, version, *, round=None, tensors=MODEL):
     return Push(life, clock, version, UpdateKind.GRADIENT, samples=1, keys=keys, round=round), frame
 
 
+@contextmanager
+def monkeypatched(owner, method, error):
+    def raises(*_, **__):
+        raise error
+
+    setattr(owner, method, raises)
+    yield
+    delattr(owner, method)
+
+
+def counted(runtime, name, **labels):
+    samples = [sample for family in runtime.metrics.registry.collect() for sample in family.samples]
+    wanted = [one for one in samples if one.name == name and labels.items() <= one.labels.items()]
+    return sum(sample.value for sample in wanted)
+
+
 class TestAsking:
     async def test_a_grant_comes_with_its_version(self, make):
         runtime = make()
@@ -118,7 +140,9 @@ class TestAsking:
         life = await joined(runtime, "w0")
         await runtime.ask(Pull(life=life))
         published = asyncio.Event()
-        runtime.on_published = lambda group, number: published.set()
+        runtime.listeners.add(
+            "test", lambda event, effects, now: published.set() if isinstance(event, Published) else None
+        )
         asked = asyncio.create_task(runtime.ask(*update(life, 0, 1, tensors=large)))
         await asyncio.sleep(0)
         asked.cancel()
@@ -187,7 +211,9 @@ class TestOrder:
     async def test_versions_are_announced_in_order(self, make):
         runtime = make()
         seen = []
-        runtime.on_published = lambda group, number: seen.append(number)
+        runtime.listeners.add(
+            "test", lambda event, effects, now: seen.append(event.number) if isinstance(event, Published) else None
+        )
         await offered(runtime)
         lives = [await joined(runtime, f"w{index}") for index in range(4)]
         for life in lives:
@@ -197,23 +223,111 @@ class TestOrder:
 
 
 class TestFailure:
-    async def test_a_step_that_fails_ends_the_server(self, make, monkeypatch):
+    """What fails in the arithmetic costs that step and no more; `no_step` makes every step fail."""
+
+    @pytest.fixture
+    def no_step(self, monkeypatch):
+        def fail(runtime, error):
+            def broken(*_, **__):
+                raise error
+
+            monkeypatch.setattr(runtime.parameters["default"], "step", broken)
+
+        return fail
+
+    @pytest.mark.parametrize("values", [4, 100_000], ids=["inline", "thread"])
+    @pytest.mark.parametrize("error", [MemoryError("no more"), RuntimeError("a kernel says no")])
+    async def test_a_step_that_fails_publishes_the_values_before_it(self, make, no_step, error, values):
+        runtime = make()
+        model = {"weight": np.arange(values, dtype=np.float32)}
+        await offered(runtime, model)
+        life = await joined(runtime, "w0")
+        before = bytes((await runtime.ask(Pull(life=life))).version.body)
+        with monkeypatched(runtime.parameters["default"], "step", error), capture_logs() as lines:
+            outcome = await runtime.ask(*update(life, 0, 1, tensors=model))
+        assert outcome.reply == Pushed(0, Disposition.SKIPPED, Reason.STEP_FAILED)
+        pulled = await runtime.ask(Pull(life=life, clock=1))
+        assert (pulled.version.number, bytes(pulled.version.body)) == (2, before)
+        assert not runtime.failed.done()
+        assert [line["event"] for line in lines if line["log_level"] == "error"] == ["step failed"]
+        assert runtime.decisions.after(None)[-1].kind is Kind.STEP_FAILED
+        # The next step is made.
+        await runtime.ask(*update(life, 1, 2, tensors=model))
+        assert runtime.parameters["default"].versions.current.number == 3
+        assert bytes(runtime.parameters["default"].versions.current.body) != before
+        assert counted(runtime, "leeway_server_failed_steps_total", group="default") == 1
+        assert counted(runtime, "leeway_server_pushes_total", disposition="skipped", reason="step-failed") == 1
+
+    async def test_a_round_goes_on_and_its_members_are_told_with_their_grant(self, make):
+        runtime = make("sync", workers=2)
+        await offered(runtime)
+        lives = [await joined(runtime, rank) for rank in ("w0", "w1")]
+        for life in lives:
+            await runtime.ask(Pull(life=life))
+        with monkeypatched(runtime.parameters["default"], "step", MemoryError()):
+            for life in lives:
+                assert (await runtime.ask(*update(life, 0, 1, round=0))).reply.disposition is Disposition.HELD
+        for life in lives:
+            granted = (await runtime.ask(Pull(life=life, clock=1))).reply
+            assert (granted.version.number, granted.round, granted.step_failed) == (2, 1, True)
+
+    async def test_an_offer_that_cannot_be_stored_leaves_its_keys_free(self, make):
+        runtime = make()
+        frame = frame_of(MODEL)
+        with monkeypatched(runtime.parameters["default"], "offer", MemoryError()):
+            reply = (await runtime.ask(Offer(frame.specs), frame)).reply
+        assert reply.error.code is Code.INTERNAL
+        assert runtime.bodies == {}
+        assert runtime.not_ready_because() == "no parameters yet in default"
+        assert (await runtime.ask(Pull())).reply.reason is Reason.NO_PARAMETERS
+        await offered(runtime)
+        assert (await runtime.ask(Pull())).version.number == 2
+
+    async def test_steps_that_go_on_failing_are_told_now_and_then(self, make, no_step):
+        runtime = make()
+        await offered(runtime)
+        life = await joined(runtime, "w0")
+        no_step(runtime, MemoryError("no more"))
+        with capture_logs() as lines:
+            for clock in range(50):
+                await runtime.ask(Pull(life=life, clock=clock))
+                await runtime.ask(*update(life, clock, clock + 1))
+            runtime._clock.now += 11
+            await runtime.ask(Pull(life=life, clock=50))
+            await runtime.ask(*update(life, 50, 51))
+        told = [line["detail"] for line in lines if line["event"] == "step failed"]
+        assert len(told) == 2
+        assert told[1].endswith("50 steps failed since this was last told")
+        assert counted(runtime, "leeway_server_failed_steps_total", group="default") == 51
+
+    async def test_where_the_optimizers_state_is_lost_the_server_stops_with_the_values_before(self, make, no_step):
         runtime = make()
         await offered(runtime)
         life = await joined(runtime, "w0")
         await runtime.ask(Pull(life=life))
+        no_step(runtime, StateLost("the momentum is half of one step"))
+        outcome = await runtime.ask(*update(life, 0, 1))
+        assert outcome.reply == Pushed(0, Disposition.SKIPPED, Reason.STEP_FAILED)
+        assert runtime.failed.result().state_is_sound
+        assert "the momentum is half of one step" in str(runtime.failed.result())
 
-        def broken(*_, **__):
-            raise MemoryError("no more")
+    @pytest.mark.parametrize("where", ["deciding", "doing"])
+    async def test_a_fault_of_ours_between_deciding_and_doing_ends_all_decisions(self, make, monkeypatch, where):
+        runtime = make()
+        await offered(runtime)
+        parked = asyncio.create_task(runtime.ask(Pull(min_version=9, wait_seconds=100)))
+        await asyncio.sleep(0)
 
-        monkeypatch.setattr(runtime.parameters["default"], "step", broken)
-        asked = asyncio.create_task(runtime.ask(*update(life, 0, 1)))
-        with capture_logs() as lines, pytest.raises(MemoryError):
-            async with asyncio.timeout(10):
-                await runtime.failed
-        assert [line["event"] for line in lines if line["log_level"] == "error"] == ["a step failed; the server stops"]
-        assert not asked.done()
-        asked.cancel()
+        def broken(*_):
+            raise AssertionError("a fault of ours")
+
+        monkeypatch.setattr(*((runtime.machine, "step") if where == "deciding" else (runtime, "_perform")), broken)
+        assert (await runtime.ask(Pull())).reply.error.code is Code.STOPPING
+        assert (await parked).reply.error.code is Code.STOPPING
+        assert (await runtime.ask(Pull())).reply.error.code is Code.STOPPING
+        runtime.tick()
+        assert not runtime.failed.result().state_is_sound
+        assert runtime.not_ready_because() == "the server is stopping"
 
     async def test_settings_of_an_unknown_group(self, make):
         runtime = make()
@@ -223,6 +337,80 @@ class TestFailure:
             await runtime.set_optimizer("head", {"lr": 1.0})
         with pytest.raises(WireError, match="no group 'head'"):
             runtime.policy("head")
+
+
+class TestTelling:
+    """Whoever is told of the run may fail: what is decided is done all the same."""
+
+    @pytest.mark.parametrize(
+        "broken",
+        [
+            (Observer, "took"),
+            (Observer, "answered"),
+            (Observer, "stepped"),
+            (Feed, "took"),
+            (Feed, "tick"),
+            (Feed, "stop"),
+            (ServerMetrics, "stepped"),
+            (ServerMetrics, "joined"),
+            (ServerMetrics, "pull_answered"),
+            (DecisionLog, "add"),
+        ],
+        ids=lambda broken: f"{broken[0].__name__}.{broken[1]}",
+    )
+    async def test_a_listener_that_raises_touches_nothing(self, make, monkeypatch, broken):
+        def raises(*_, **__):
+            raise ValueError("I/O operation on closed file")
+
+        monkeypatch.setattr(*broken, raises)
+        runtime = make()
+        with capture_logs():
+            await offered(runtime)
+            life = await joined(runtime, "w0")
+            await runtime.ask(Pull(life=life))
+            outcome = await runtime.ask(*update(life, 0, 1))
+            runtime.tick()
+            runtime.stop()
+        assert outcome.reply == Pushed(0, Disposition.APPLIED, Reason.ON_ARRIVAL, 2, 0)
+        assert runtime.parameters["default"].versions.current.number == 2
+        assert not runtime.failed.done()
+
+    async def test_a_failure_is_said_once_and_counted_each_time(self, make):
+        runtime = make()
+
+        def raises(event, effects, now):
+            raise KeyError("w0")
+
+        runtime.listeners.add("feed", raises)
+        with capture_logs() as lines:
+            for _ in range(3):
+                runtime.tick()
+        assert [line["listener"] for line in lines if line["event"] == "telling failed"] == ["feed"]
+        assert counted(runtime, "leeway_server_listener_failures_total", listener="feed") == 3
+
+    async def test_a_delicate_one_stays_off(self, make):
+        runtime, seen = make(), []
+
+        def raises(event, effects, now):
+            seen.append(event)
+            raise OSError(28, "No space left on device")
+
+        runtime.listeners.add("history", raises, delicate=True)
+        with capture_logs() as lines:
+            for _ in range(3):
+                runtime.tick()
+        assert len(seen) == 1
+        assert "history" not in runtime.listeners
+        assert "stays off" in lines[0]["detail"]
+
+    async def test_means_of_telling_that_are_broken_themselves(self, make, monkeypatch):
+        runtime = make()
+        monkeypatch.setattr(runtime.metrics, "listener_failed", None)
+        monkeypatch.setattr(runtime.listeners, "_log", None)
+        monkeypatch.setattr(runtime, "_log", None)
+        runtime.listeners.add("feed", lambda event, effects, now: 1 / 0)
+        runtime.tick()
+        assert not runtime.failed.done()
 
 
 class TestLogs:
@@ -250,7 +438,7 @@ class TestLogs:
             life = await joined(runtime, "w0")
             await runtime.ask(Pull(life=life))
             go_on = threading.Event()
-            runtime.appliers["default"].submit(Job(go_on.wait, lambda _: None, INLINE_BYTES))
+            runtime.appliers["default"].submit(Job(go_on.wait, lambda _: None, lambda _: None, INLINE_BYTES))
             assert (await runtime.ask(*update(life, 0, 1, round=0))).reply.disposition is Disposition.HELD
             pulled = asyncio.create_task(runtime.ask(Pull(life=life, clock=1, wait_seconds=100)))
             await asyncio.sleep(0)

@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,7 +27,7 @@ def test_a_clean_stop_and_its_checkpoint_keep_the_epoch(tmp_path):
         state.finish_clean(path)
     for now_ms in (2000, 3000):
         with StateDirectory(tmp_path) as state:
-            assert state.begin(now_ms, state.checkpoints.latest()) == 1000
+            assert state.begin(now_ms, state.checkpoints.latest(), saved_epoch=1000) == 1000
             state.finish_clean(path)
 
 
@@ -39,10 +40,10 @@ def test_every_other_start_begins_a_larger_epoch(tmp_path, how):
             state.finish_clean(newer)
     if how == "killed at the second start":
         with StateDirectory(tmp_path) as state:
-            assert state.begin(1500, newer) == 1000
+            assert state.begin(1500, newer, saved_epoch=1000) == 1000
     resumed = {"not resumed": None, "resumed from an older one": older}.get(how, newer)
     with StateDirectory(tmp_path) as state:
-        assert state.begin(2000, resumed) == 2000
+        assert state.begin(2000, resumed, saved_epoch=1000) == 2000
 
 
 def test_an_epoch_grows_even_when_the_clock_goes_back(tmp_path):
@@ -58,6 +59,66 @@ def test_an_unreadable_epoch_says_what_to_do(tmp_path, content):
     (tmp_path / EPOCH_FILE).write_bytes(content)
     with StateDirectory(tmp_path) as state, pytest.raises(ValueError, match=r"unreadable .*remove it to begin"):
         state.begin(1000, None)
+
+
+def test_a_clean_stop_of_another_epoch_than_the_checkpoints_is_none(tmp_path):
+    with StateDirectory(tmp_path) as state:
+        state.begin(1000, None)
+        path = state.checkpoints.write(EMPTY, 1)
+        state.finish_clean(path)
+    with StateDirectory(tmp_path) as state:
+        assert state.begin(900, path, saved_epoch=3000) == 3001
+
+
+def test_an_epoch_is_above_the_checkpoints_where_the_file_is_gone(tmp_path):
+    with StateDirectory(tmp_path) as state:
+        assert state.begin(1000, tmp_path / "checkpoint-000000000001.safetensors", saved_epoch=5000) == 5001
+
+
+def test_a_byte_changed_in_the_epoch_file_is_found(tmp_path):
+    with StateDirectory(tmp_path) as state:
+        state.begin(1000, None)
+        state.finish_clean(state.checkpoints.write(EMPTY, 1))
+    path = tmp_path / EPOCH_FILE
+    content = path.read_bytes()
+    passed = []
+    for place in range(len(content) - 1):
+        for bit in range(7):
+            changed = bytearray(content)
+            changed[place] ^= 1 << bit
+            path.write_bytes(changed)
+            with StateDirectory(tmp_path) as state:
+                try:
+                    state.begin(2000, None)
+                except ValueError:
+                    assert path.read_bytes() == changed
+                else:
+                    passed.append((place, bytes(changed)))
+    # What JSON does not tell apart: blanks.
+    assert [where for where, changed in passed if changed.split() != content.split()] == []
+
+
+def test_one_of_an_older_version_has_no_digest(tmp_path):
+    (tmp_path / EPOCH_FILE).write_text(
+        '{"epoch": 1000, "clean": true, "checkpoint": "checkpoint-000000000001.safetensors"}'
+    )
+    with StateDirectory(tmp_path) as state:
+        path = tmp_path / "checkpoint-000000000001.safetensors"
+        assert state.begin(2000, path, saved_epoch=1000) == 1000
+
+
+@pytest.mark.parametrize("name", [EPOCH_FILE, EPOCH_FILE + PARTIAL_SUFFIX, "lock"])
+def test_a_folder_where_a_file_should_be_is_one_line(tmp_path, name):
+    (tmp_path / name / "inside").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"[Ii]s a directory"), StateDirectory(tmp_path) as state:
+        state.begin(1000, None)
+
+
+def test_no_room_for_the_epoch_is_one_line(tmp_path):
+    with StateDirectory(tmp_path) as state:
+        shutil.rmtree(tmp_path)
+        with pytest.raises(ValueError, match=r"cannot write .*epoch.json .No such file.*make room"):
+            state.begin(1000, None)
 
 
 def test_two_servers_never_share_a_folder(tmp_path):

@@ -1,0 +1,142 @@
+"""Whether a saved state can be true: types, and numbers that refer to each other.
+
+The one rule: a state that `saved.save` makes passes, and one that passes can be restored and served. What does not
+pass is refused with the place where it is wrong; nothing is mended.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from leeway.errors import WireError
+from leeway.protocol import limits
+from leeway.protocol.fields import MAX_INTEGER, Fields
+from leeway.protocol.ranks import is_rank
+from leeway.protocol.reasons import Reason
+from leeway.protocol.replies import Disposition
+from leeway.protocol.requests import UpdateKind
+from leeway.protocol.tensors import TensorSpec
+from leeway.ps.core import policies
+from leeway.ps.core.deduplication import REMEMBERED_GRANTS
+from leeway.ps.core.membership import REMEMBERED_LIVES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+_ENDINGS = (Reason.LEFT, Reason.NEW_SESSION, Reason.LEASE_EXPIRED, Reason.ITERATION_TOO_LONG)
+
+
+class _Exact(Fields):
+    """Fields of our own writing: a number is no text, and a flag no number."""
+
+    def integer(self, name: str, minimum: int = 0, maximum: int = MAX_INTEGER) -> int:
+        if type(value := self._get(name)) is not int:
+            raise self._refuse(name, value, "an integer")
+        return super().integer(name, minimum, maximum)
+
+    def flag(self, name: str) -> bool:
+        if type(value := self._get(name)) is not bool:
+            raise self._refuse(name, value, "true or false")
+        return bool(value)
+
+
+def check(state: Mapping[str, Any], bodies: int) -> None:
+    """`bodies`: how many bodies of held contributions were saved with it. Raises `ValueError`."""
+    try:
+        used = _check(_Exact(state, "the state"))
+    except WireError as error:
+        raise ValueError(error.detail) from None
+    if sorted(used) != list(range(bodies)):
+        raise ValueError(f"contributions refer to the bodies {sorted(used)}, and there are {bodies}")
+
+
+def _check(fields: _Exact) -> list[int]:
+    fields.integer("epoch")
+    fields.flag("finished")
+    barriers = fields.mapping("barriers", limits.MAX_BARRIERS)
+    for name in barriers:
+        _Exact(barriers, "barriers").integer(name)
+    groups = {
+        name: _Exact(group, f"group {name!r}") for name, group in fields.mapping("groups", limits.MAX_GROUPS).items()
+    }
+    lives: dict[str, dict[str, int]] = {name: {} for name in groups}
+    for rank, saved in fields.mapping("ranks", limits.MAX_RANKS).items():
+        _check_rank(rank, _Exact(saved, f"rank {rank!r}"), groups, lives)
+    return [place for name, group in groups.items() for place in _check_group(name, group, lives[name])]
+
+
+def _check_group(name: str, group: _Exact, clocks: Mapping[str, int]) -> Iterable[int]:
+    """`clocks`: of the live workers. Returns the places of the bodies that its round holds."""
+    version, least = group.integer("version"), group.integer("min_clock")
+    staleness = group.integer("staleness") if "staleness" in group else None
+    policies.make(group.text("mode"), staleness)
+    specs = [TensorSpec.read(row) for row in group.listing("specs", limits.MAX_TENSORS)]
+    _must(len({spec.name for spec in specs}) == len(specs), f"group {name!r} has a key twice")
+    _must(version > 0 or not specs, f"group {name!r} has keys, and no version")
+    group.flag("started"), group.flag("schema_closed")
+    _must(min(clocks.values(), default=least) == least, f"group {name!r}: the min clock {least} is nobody's")
+    if "switching_at" in group:
+        at = group.integer("switching_at")
+        _must(all(clock <= at for clock in clocks.values()), f"group {name!r}: somebody is beyond the switch at {at}")
+    number = group.integer("round")
+    missing = group.listing("missing", limits.MAX_RANKS) if "missing" in group else []
+    held = group.mapping("held", limits.MAX_RANKS)
+    _must(all(clocks.get(rank) == number for rank in missing), f"group {name!r}: round {number} waits for nobody there")
+    _must("missing" in group or not held, f"group {name!r} holds contributions, and no round is open")
+    places: list[int] = []
+    for rank, saved in held.items():
+        _must(is_rank(rank) and rank not in missing, f"group {name!r}: {rank!r} has contributed, and has not")
+        one = _Exact(saved, f"the contribution of {rank!r}")
+        kind = one.choice("kind", tuple(UpdateKind))
+        samples, own = one.integer("samples"), one.integers("bodies", limits.MAX_PARTS)
+        skipped = kind == UpdateKind.SKIP
+        _must(skipped == (not samples) == (not own), f"the contribution of {rank!r} has no weight, or no body")
+        places.extend(own)
+    return places
+
+
+def _check_rank(rank: str, saved: _Exact, groups: Mapping[str, _Exact], live: dict[str, dict[str, int]]) -> None:
+    """Adds the clocks of its live life to `live`, group by group."""
+    _must(is_rank(rank), f"{rank!r} is no rank")
+    rows = saved.listing("lives", REMEMBERED_LIVES + 1)
+    lives = [_Exact(row, f"a life of {rank!r}") for row in rows]
+    numbers = [life.integer("number", 1) for life in lives]
+    _must(numbers == sorted(set(numbers)), f"the lives of {rank!r} are numbered {numbers}")
+    _must(numbers[-1:] <= [saved.integer("incarnations")], f"{rank!r} has had fewer lives than are remembered")
+    sessions = [life.text("session") for life in lives]
+    _must(len(set(sessions)) == len(sessions), f"two lives of {rank!r} have one session")
+    for place, life in enumerate(lives):
+        if "ended" in life:
+            life.choice("ended", _ENDINGS)
+        else:
+            _must(place == len(lives) - 1, f"two lives of {rank!r} go on")
+        of_groups = life.mapping("groups", limits.MAX_GROUPS)
+        for name, progress in of_groups.items():
+            _must(name in groups, f"{rank!r} is in a group {name!r} that is not there")
+            clock = _check_progress(f"{rank!r} in group {name!r}", _Exact(progress, f"{rank!r}"), groups[name])
+            if "ended" not in life:
+                live[name][rank] = clock
+
+
+def _check_progress(who: str, progress: _Exact, group: _Exact) -> int:
+    version, clock = group.integer("version"), progress.integer("clock")
+    _must(progress.integer("owed") <= version, f"{who} is owed a version that is not there")
+    for grant in progress.listing("grants", REMEMBERED_GRANTS):
+        pair = isinstance(grant, list) and len(grant) == 2
+        _must(pair and type(grant[0]) is int and 0 <= grant[0] <= version, f"{who} was granted {grant!r}")
+        _must(grant[1] is None or (type(grant[1]) is int and grant[1] == clock), f"{who} was granted {grant!r}")
+    if "record" in progress:
+        record = _Exact(progress.mapping("record", 16), f"the last push of {who}")
+        _must(record.integer("clock") == clock - 1, f"the last push of {who} is not that before its clock {clock}")
+        record.integer("parts", 1, limits.MAX_PARTS)
+        record.choice("reason", tuple(Reason))
+        applied = record.choice("disposition", tuple(Disposition)) == Disposition.APPLIED
+        _must(applied == ("version" in record) == ("staleness" in record), f"the last push of {who} has no version")
+        if applied:
+            record.integer("version", 1, version), record.integer("staleness")
+    return clock
+
+
+def _must(condition: bool, words: str) -> None:
+    if not condition:
+        raise ValueError(words)
