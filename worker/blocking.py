@@ -70,6 +70,8 @@ class _Call(Generic[T]):
 
     def _ended(self, task: asyncio.Task[T | _Exit]) -> None:
         if task.cancelled():
+            # A task that is cancelled before its first step has never begun the work.
+            self._work.close()
             self.result.cancel()
         elif error := task.exception():
             self.result.set_exception(error)

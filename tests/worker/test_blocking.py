@@ -88,25 +88,33 @@ def test_closing_without_a_server_takes_no_time(far_server):
     assert threads() == []
 
 
-async def unanswered(request):
-    while not request.transport.is_closing():  # noqa: ASYNC110 - nothing tells of it
-        await asyncio.sleep(0.001)
-    return web.Response()
+@pytest.mark.parametrize("moment", ["before it is handed over", "before it has begun", "when it has been sent"])
+def test_ctrl_c_at_an_unlucky_moment_leaves_no_call_behind(far_server, monkeypatch, moment):
+    """Nothing goes on that nobody waits for, and nothing is left that was never begun."""
+    sent, released = threading.Event(), threading.Event()
 
+    async def unanswered(request):
+        sent.set()
+        while not request.transport.is_closing():  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(0.001)
+        return web.Response()
 
-@pytest.mark.parametrize("handed_over", [False, True])
-def test_ctrl_c_at_an_unlucky_moment_leaves_no_call_behind(far_server, monkeypatch, handed_over):
-    """It comes just before or just after a call is handed to the loop: nothing goes on that nobody waits for."""
-    far_server.then(far_server.joined(), *([unanswered] if handed_over else []), far_server.granted(), left())
+    far_server.then(far_server.joined(), *([unanswered] if "sent" in moment else []), far_server.granted(), left())
     with BlockingClient(far_server.url, "w0") as client:
         hand_over = client._loop.call_soon_threadsafe
         interrupts = iter([True])
 
         def interrupted(callback, *arguments):
             if not next(interrupts, False):
-                return hand_over(callback, *arguments)
-            if handed_over:
+                handle = hand_over(callback, *arguments)
+                released.set()
+                return handle
+            if "begun" in moment:
+                hand_over(released.wait)
+            if "handed over" not in moment:
                 hand_over(callback, *arguments)
+            if "sent" in moment:
+                assert sent.wait(10)
             raise KeyboardInterrupt
 
         monkeypatch.setattr(client._loop, "call_soon_threadsafe", interrupted)
