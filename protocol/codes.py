@@ -24,6 +24,7 @@ class Code(StrEnum):
     FENCED = "fenced"
     SCHEMA_CONFLICT = "schema-conflict"
     SCHEMA_CLOSED = "schema-closed"
+    SCHEMA_TOO_LARGE = "schema-too-large"
     NO_STATE_DIR = "no-state-dir"
     EVICTED = "evicted"
     LEFT = "left"
@@ -70,6 +71,7 @@ STATUS: dict[Code, int] = {
     Code.UNKNOWN_GROUP: 422,
     Code.INCONSISTENT_PARTS: 422,
     Code.INVALID_VALUE: 422,
+    Code.SCHEMA_TOO_LARGE: 422,
     Code.STOPPING: 503,
     Code.BUSY: 503,
     Code.INTERNAL: 500,

@@ -109,3 +109,6 @@ MAX_JSON_BYTES = 4 * 1024 * 1024
 # full table: MAX_TENSORS rows whose metadata fill a frame's 4 MiB take up to three times that with every name
 # escaped, and a group's reply has little beside it. Reading it takes no longer than checking the table in a frame.
 MAX_REPLY_JSON_BYTES = 32 * 1024 * 1024
+
+# The JSON at the head of a safetensors file: the library that everybody reads these files with takes no longer one.
+MAX_SAFETENSORS_HEADER_BYTES = 100_000_000

@@ -56,12 +56,16 @@ class LastPush:
 
 @dataclass(frozen=True, slots=True)
 class GroupState:
-    """What a joiner must know of one group: its clock there, the policy and the schema."""
+    """What a joiner must know of one group: its clock there, the policy and the schema.
+
+    `whole`: these are all the keys there will be, for a worker has declared so.
+    """
 
     clock: int
     policy: str
     last: LastPush | None = None
     specs: tuple[TensorSpec, ...] = ()
+    whole: bool = False
 
     @classmethod
     def read(cls, value: object) -> GroupState:
@@ -71,6 +75,7 @@ class GroupState:
             policy=fields.text("policy", 64),
             last=LastPush.read(fields.mapping("last", 8)) if "last" in fields else None,
             specs=tuple(TensorSpec.read(item) for item in fields.listing("specs", limits.MAX_TENSORS)),
+            whole=fields.flag("whole"),
         )
 
     def to_fields(self) -> dict[str, Any]:
@@ -79,6 +84,7 @@ class GroupState:
             "policy": self.policy,
             "last": self.last and self.last.to_fields(),
             "specs": [spec.to_row() for spec in self.specs],
+            "whole": self.whole,
         }
 
 

@@ -114,13 +114,53 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """Initial values, judged key by key. `ask` is the question before: which of these are wanted at all?"""
+    """Initial values, judged key by key; `ask` is the question before: which of these are wanted at all?
+
+    `whole`: these are all keys of the group, and a group with others is refused. `group`: all keys are of this one;
+    None: each is of the group whose patterns it matches, and a whole offer is about the default one. `aliases`:
+    further names of tied tensors, under which a file may have them. `from_file`: the server's own, of `--init`.
+    """
 
     specs: tuple[TensorSpec, ...]
     ask: bool = False
+    whole: bool = False
+    group: str | None = None
+    aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    from_file: bool = False
 
     def __str__(self) -> str:
-        return f"{'ask' if self.ask else 'offer'} {','.join(spec.name for spec in self.specs)}"
+        verb = "ask" if self.ask else "init" if self.from_file else "offer"
+        return f"{verb} {'whole ' if self.whole else ''}{','.join(spec.name for spec in self.specs)}"
+
+    @classmethod
+    def read(cls, fields: Fields, specs: tuple[TensorSpec, ...], *, ask: bool) -> Offer:
+        aliases = fields.mapping("aliases", limits.MAX_TENSORS) if "aliases" in fields else {}
+        names = {spec.name for spec in specs}
+        for name, others in aliases.items():
+            if name not in names:
+                raise MalformedRequest(f"offer: 'aliases' has {name[:80]!r}, which is no tensor of this offer")
+            if not isinstance(others, list) or not all(isinstance(other, str) for other in others):
+                raise MalformedRequest(f"offer: 'aliases' of {name[:80]!r} must be a list of names")
+            if not names.isdisjoint(others):
+                raise MalformedRequest(f"offer: an alias of {name[:80]!r} is a tensor of this offer too")
+        return cls(
+            specs,
+            ask,
+            whole=fields.flag("whole"),
+            group=fields.rank("group") if "group" in fields else None,
+            aliases={name: tuple(others) for name, others in aliases.items()},
+        )
+
+    def to_fields(self) -> dict[str, Any]:
+        """What goes with the specs in the question, and in the frame's metadata with the values."""
+        fields: dict[str, Any] = {}
+        if self.whole:
+            fields["whole"] = True
+        if self.group is not None:
+            fields["group"] = self.group
+        if self.aliases:
+            fields["aliases"] = {name: list(others) for name, others in self.aliases.items()}
+        return fields
 
 
 @dataclass(frozen=True, slots=True)

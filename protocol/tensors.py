@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 ALIGNMENT_BYTES = 64
 
 
+# In a safetensors file this is no tensor. A name that cannot be downloaded or saved is none here either.
+RESERVED_NAME = "__metadata__"
+
+
 def aligned(nbytes: int) -> int:
     """The smallest multiple of `ALIGNMENT_BYTES` that is not below `nbytes`."""
     return (nbytes + ALIGNMENT_BYTES - 1) & -ALIGNMENT_BYTES
@@ -92,6 +96,10 @@ class TensorSpec:
         if not is_tensor_name(name):
             found = f"{reprlib.repr(name)} with {len(name)} characters"
             raise ValueError(f"tensor name {found} is not one of 1 to {MAX_NAME} printable ones")
+        if name == RESERVED_NAME:
+            raise ValueError(
+                f"a tensor cannot be called {name!r}: safetensors files keep that for themselves; rename it"
+            )
         dtype = DTYPES.get(self.dtype)
         if dtype is None:
             raise ValueError(f"{name}: unknown dtype {reprlib.repr(self.dtype)}; it must be one of {', '.join(DTYPES)}")

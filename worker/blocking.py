@@ -158,9 +158,16 @@ class BlockingClient:
     def join(self) -> None:
         self._run(self.client.join())
 
-    def offer(self, specs: Sequence[TensorSpec], values: Values) -> None:
+    def offer(
+        self,
+        specs: Sequence[TensorSpec],
+        values: Values,
+        *,
+        whole: bool = False,
+        aliases: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> None:
         """`values` is called in the loop's thread, while the caller waits."""
-        self._run(self.client.offer(specs, values))
+        self._run(self.client.offer(specs, values, whole=whole, aliases=aliases))
 
     def pull(self) -> Pulled | None:
         return self._run(self.client.pull())

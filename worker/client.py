@@ -189,15 +189,24 @@ class Client:
 
     # The iterations.
 
-    async def offer(self, specs: Sequence[TensorSpec], values: Values) -> None:
+    async def offer(
+        self,
+        specs: Sequence[TensorSpec],
+        values: Values,
+        *,
+        whole: bool = False,
+        aliases: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> None:
         """Offer initial values, where the server lacks any, now and after it has lost its state.
 
         `values(layout)` returns the buffers of a body for some of `specs`; it is called for the wanted ones.
+        `whole`: these are all keys of the group, and a server that has others refuses with `schema-conflict`.
+        `aliases`: further names of tied tensors, under which a file of initial values may have them.
         """
         async with self._turn:
             await self._settle()
             self._values = values
-            self.session.offer(specs)
+            self.session.offer(specs, whole=whole, aliases=aliases)
             await self._drive(self._has_joined)
 
     def withdraw(self) -> None:

@@ -228,10 +228,10 @@ def _call(request: Sent, tensors: Tensors | None) -> _Call:
         case Heartbeat(life):
             return _Call("PUT", routes.LEASE.format(rank=life.rank), _query(request.to_fields(), "rank"))
         case Offer(specs, ask=True):
-            content = _packed({"specs": [spec.to_row() for spec in specs]})
+            content = _packed({"specs": [spec.to_row() for spec in specs], **request.to_fields()})
             return _Call("PUT", routes.PARAMS, {"ask": "1"}, content)
         case Offer():
-            return _Call("PUT", routes.PARAMS, {}, buffers=_framed({}, tensors))
+            return _Call("PUT", routes.PARAMS, {}, buffers=_framed(request.to_fields(), tensors))
         case Pull():
             wait_seconds = request.wait_seconds
             return _Call("GET", routes.PARAMS, _query(request.to_fields()), wait_seconds=wait_seconds)

@@ -5,7 +5,8 @@ The one rule: I/O sends what `ask` gives and tells `answered` or `lost`; all tha
     JOINING -> OFFERING -> PULLING -> COMPUTING -> PUSHING -> PULLING -> ... -> LEAVING -> ENDED
 
 - JOINING     a life is asked for; or asked back, after a refusal that says it is gone or out of step
-- OFFERING    initial values that the server's schema lacks; left out when it has them all
+- OFFERING    the tensors that are trained here: are they the server's; initial values that it lacks; left out when
+              it is known to have the same
 - PULLING     the parameters of iteration `clock`
 - COMPUTING   they are granted: nothing is sent until `computed`, `skip` or `leave`
 - PUSHING     the update in hand, under one name, until its end is known
@@ -89,12 +90,13 @@ class Session:
         # What the server said when it ended this session against our wish.
         self.error: WireError | None = None
 
-        # As told by the last join. `specs` is the group's schema.
+        # As told by the last join. `specs` is the group's schema; `whole`: no key is added to it any more.
         self.life: Life | None = None
         self.lease_seconds = 0.0
         self.until: int | None = None
         self.policy = ""
         self.specs: tuple[TensorSpec, ...] = ()
+        self._whole = False
         self.barriers: dict[str, int] = {}
         self.limits = DEFAULT_CAPACITY
 
@@ -112,7 +114,8 @@ class Session:
         # Invariant: empty in every state but PUSHING and, on the way back to it, JOINING.
         self._update = UpdateInHand()
         self._lapsed: Code | None = None  # why the grant is gone that was being computed from
-        self._offers: tuple[TensorSpec, ...] = ()
+        # What is offered to a server that is met: the question. It carries all specs, the offer those that are wanted.
+        self._offer = Offer((), ask=True)
         self._wanted: tuple[TensorSpec, ...] | None = None
 
     def __str__(self) -> str:
@@ -147,7 +150,8 @@ class Session:
             case State.JOINING:
                 return Join(self.rank, self._session, (self.group,))
             case State.OFFERING:
-                return Offer(self._offers, ask=True) if self._wanted is None else Offer(self._wanted)
+                wanted = self._wanted
+                return self._offer if wanted is None else dataclasses.replace(self._offer, specs=wanted, ask=False)
             case State.PULLING:
                 return Pull(self.group, self.life, self.clock, since=self._held, wait_seconds=self.wait_seconds)
             case State.PUSHING:
@@ -161,9 +165,18 @@ class Session:
 
     # What the worker wants.
 
-    def offer(self, specs: Iterable[TensorSpec]) -> None:
-        """Offer initial values for these tensors, now and whenever a server is met that lacks any of them."""
-        self._offers = tuple(specs)
+    def offer(
+        self,
+        specs: Iterable[TensorSpec],
+        *,
+        whole: bool = False,
+        aliases: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> None:
+        """Offer initial values for these tensors, now and whenever a server is met that lacks any of them.
+
+        `whole`: they are all of the group; a server that has others refuses. `aliases`: further names of tied ones.
+        """
+        self._offer = Offer(tuple(specs), ask=True, whole=whole, group=self.group, aliases=dict(aliases or {}))
         if self.state in (State.OFFERING, State.PULLING, State.COMPUTING):
             self._asked = None
             self._offer_or_pull()
@@ -284,7 +297,7 @@ class Session:
         self.lease_seconds, self.until = joined.lease_seconds, joined.until
         self.index, self.count = joined.index, joined.count
         self.barriers, self.limits = dict(joined.barriers), joined.limits
-        self.policy, self.specs = group.policy, group.specs
+        self.policy, self.specs, self._whole = group.policy, group.specs, group.whole
         if self._update.push is not None:
             self._resume(self._update.push, joined.resumed, group)
         if self._update.push is None:
@@ -307,7 +320,10 @@ class Session:
 
     def _offer_or_pull(self) -> None:
         known = {spec.name: spec for spec in self.specs}
-        if all(known.get(spec.name) == spec for spec in self._offers):
+        offer = self._offer
+        # Of a whole model the server is told, unless it has been told of the same one: it says what differs.
+        settled = not offer.whole or (self._whole and len(known) == len(offer.specs))
+        if settled and all(known.get(spec.name) == spec for spec in offer.specs):
             self._to_pulling()
         else:
             self.grant = None
@@ -317,10 +333,12 @@ class Session:
     def _offered(self, offered: Offered) -> None:
         if self._wanted is None and offered.wanted:
             wanted = frozenset(offered.wanted)
-            self._wanted = tuple(spec for spec in self._offers if spec.name in wanted)
+            self._wanted = tuple(spec for spec in self._offer.specs if spec.name in wanted)
             return
         # Stored or kept, the server knows them all now.
-        self.specs = tuple({spec.name: spec for spec in (*self.specs, *self._offers)}.values())
+        offer = self._offer
+        there = () if offer.whole else self.specs
+        self.specs = tuple({spec.name: spec for spec in (*there, *offer.specs)}.values())
         self._to_pulling()
 
     def _to_pulling(self) -> None:

@@ -36,14 +36,16 @@ SHOWN_NAMES = 8
 class ModelBridge:
     """The tensors of one module.
 
-    `exclude`: names or patterns of what stays at home. `specs`: of all keys; `aliases`: further names of tied ones.
+    `exclude`: names or patterns of what stays at home; `keys`: of what travels, everything for None. `specs`: of all keys; `aliases`: further names of tied ones.
     Raises `ValueError` for a module that cannot travel (see `View`).
     """
 
-    def __init__(self, model: torch.nn.Module, exclude: str | Iterable[str] = ()) -> None:
+    def __init__(
+        self, model: torch.nn.Module, exclude: str | Iterable[str] = (), keys: str | Iterable[str] | None = None
+    ) -> None:
         if sys.byteorder != "little":
             raise ValueError("tensors travel as little-endian bytes, and this machine is big-endian")
-        self._view = View(model, exclude)
+        self._view = View(model, exclude, keys)
         self.specs, self.aliases = self._view.specs, self._view.aliases
         self._spec_by_name = {spec.name: spec for spec in self.specs}
         self._held = held = self._view.look()

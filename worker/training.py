@@ -133,21 +133,28 @@ class TrainingSession:
 
     # What there is to do.
 
-    def attach(self, model: torch.nn.Module, exclude: str | Iterable[str] = ()) -> None:
+    def attach(
+        self,
+        model: torch.nn.Module,
+        exclude: str | Iterable[str] = (),
+        keys: str | Iterable[str] | None = None,
+    ) -> None:
         """Offer the module's values as the initial ones, then take the server's.
 
-        The first worker's become those of all. `exclude`: names, or patterns as a shell has them (`"head.*"`), of
-        parameters and buffers that are this worker's own: they are not offered, pulled or pushed. Once per session;
+        The first worker's become those of all. What is attached is all that the group holds: a server with other keys
+        refuses it (`schema-conflict`, with the names). `exclude`: names, or patterns as a shell has them (`"head.*"`),
+        of parameters and buffers that are this worker's own: they are not offered, pulled or pushed. `keys`: names or
+        patterns of what is trained here, a part of the group; nothing else of the group is compared. Once per session;
         after an exception it can be called again.
         Raises `ValueError` for a module that cannot travel, and for a pattern that matches nothing (see `View`).
         """
         if self._bridge is not None:
             raise ValueError("a model is attached already; a session trains one")
-        bridge = ModelBridge(model, exclude)
+        bridge = ModelBridge(model, exclude, keys)
         if bridge.on_gpu:
             self.client.client.receive_into(bridge.allocate)
         try:
-            self.client.offer(bridge.specs, bridge.values)
+            self.client.offer(bridge.specs, bridge.values, whole=keys is None, aliases=bridge.aliases)
             self._take(bridge, self.client.pull())
         except BaseException:
             self.client.client.withdraw()

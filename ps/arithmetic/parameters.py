@@ -26,11 +26,12 @@ from leeway.ps.arithmetic.values import MASTER_DTYPE, Masters, Values, has_maste
 from leeway.ps.arithmetic.versions import Snapshot, VersionStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     import torch
 
     from leeway.protocol.frames import Frame
+    from leeway.protocol.tensors import TensorSpec
     from leeway.ps.arithmetic.aggregation.rule import Scratch
     from leeway.ps.arithmetic.memory import Pool
     from leeway.ps.arithmetic.settings import OptimizerSettings
@@ -150,6 +151,30 @@ class Parameters:
         snapshot = _snapshot(number, layout, memory, new)
         self._optimizer.extend(layout, new)
         return self._use(snapshot, new, masters)
+
+    def adopt(self, number: int, specs: Iterable[TensorSpec], sources: Mapping[str, str]) -> Snapshot:
+        """Version `number`: the latest one's values under other names and kinds, before any step was made.
+
+        `sources`: what each tensor of `specs` is called in the latest version. The versions have `room`.
+        """
+        assert not self.steps, "names are settled before the first step"
+        known = self._latest.layout
+        layout = Layout.of(specs)
+        memory = self.versions.fresh(number, layout.nbytes)
+        new = Body(memory)
+        new.clear()
+        for name, place in layout.places.items():
+            new.tensor(place).copy_(self._values.tensor(known.places[sources[name]]))
+        self._optimizer = Optimizer(self.settings, layout, new)
+        return self._use(Snapshot(number, layout, memory.toreadonly()), new)
+
+    def equal(self, name: str, other: str) -> bool:
+        """Whether two tensors of the current version have the same bytes. May be asked from any thread."""
+        current = self.versions.current
+        first, second = (current.layout.places[one] for one in (name, other))
+        return (first.spec.shape, first.spec.dtype) == (second.spec.shape, second.spec.dtype) and bytes(
+            current.body[first.offset_bytes : first.end_bytes]
+        ) == bytes(current.body[second.offset_bytes : second.end_bytes])
 
     def step(
         self,

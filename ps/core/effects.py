@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from leeway.protocol.reasons import Reason
     from leeway.protocol.replies import Reply
     from leeway.protocol.requests import UpdateKind
@@ -85,6 +87,23 @@ class Initialize:
 
     def __str__(self) -> str:
         return f"initialize {self.group} v{self.number} {','.join(spec.name for spec in self.specs)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """Make version `number` from the one before it, which a file gave: the same values as the tensors of a model.
+
+    `specs`: all tensors of the group from here on; `sources`: what each was called in the version before.
+    """
+
+    group: str
+    number: int
+    specs: tuple[TensorSpec, ...]
+    sources: Mapping[str, str]
+
+    def __str__(self) -> str:
+        renamed = [f"{old} as {new}" for new, old in self.sources.items() if new != old]
+        return f"adopt {self.group} v{self.number} {', '.join(renamed) or 'as the model has it'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,4 +185,17 @@ class Finished:
         return "finished"
 
 
-Effect = Answered | Parked | Apply | Initialize | Drop | Began | Ended | RoundOpened | RoundClosed | Switched | Finished
+Effect = (
+    Answered
+    | Parked
+    | Apply
+    | Initialize
+    | Adopt
+    | Drop
+    | Began
+    | Ended
+    | RoundOpened
+    | RoundClosed
+    | Switched
+    | Finished
+)

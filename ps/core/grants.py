@@ -28,6 +28,8 @@ def judge(group: Group, pull: Pull, member: Incarnation | None) -> Decision:
         return Park(Reason.MIN_VERSION, f"version {pull.min_version} is not out, the newest is {group.published}")
     if member is None:
         return Answer(Reason.READER)
+    if group.published < group.named_from:
+        return Park(Reason.NO_PARAMETERS, f"group {group.name} is being given the names of the model")
     progress = member.groups[group.name]
     if group.published < progress.owed:
         return Park(Reason.OWN_UPDATE, f"version {progress.owed} with {member}'s own update is being made")

@@ -27,6 +27,7 @@ from leeway.ps.core import policies
 from leeway.ps.core.decisions import Answer, Park
 from leeway.ps.core.deduplication import Record
 from leeway.ps.core.effects import (
+    Adopt,
     Answered,
     Apply,
     Contribution,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from leeway.protocol.replies import Pushed, Refused
     from leeway.protocol.requests import Push
     from leeway.protocol.tensors import TensorSpec
+    from leeway.ps.core.adoption import Adoption
     from leeway.ps.core.decisions import Decision
     from leeway.ps.core.deduplication import Progress
     from leeway.ps.core.effects import Effect
@@ -75,7 +77,13 @@ class Group:
         self.emit = emit
         self.rounds = Rounds()
         self.specs: dict[str, TensorSpec] = {}
+        # No key is added any more: an update has been accepted; a worker has offered all of them (`whole`).
         self.schema_closed = False
+        self.whole = False
+        # The keys are those of a file of initial values, and no worker has said yet what they are in its model.
+        self.from_file = False
+        # Invariant: no worker is granted a version before this one, in which tensors had other names or kinds.
+        self.named_from = 0
         self.started = False
         # The ranks that have ever joined, until `workers` of them have: whether they still live does not matter.
         self.arrived: set[str] = set()
@@ -142,6 +150,7 @@ class Group:
             policy=self.policy.mode,
             last=LastPush(record.clock, record.disposition) if record else None,
             specs=tuple(self.specs.values()),
+            whole=self.whole,
         )
 
     # Pulls.
@@ -303,6 +312,21 @@ class Group:
         self.decided += 1
         self.in_flight[self.decided] = Adding(offering, tuple(spec.name for spec in specs))
         self.emit(Initialize(self.name, self.decided, offering.request, specs))
+
+    def adopt(self, adoption: Adoption, offering: Offering) -> None:
+        """The tensors of a file, as a model has them: they make the next version.
+
+        Whoever has pulled them under the file's names has to pull again before it pushes.
+        """
+        self.specs = {spec.name: spec for spec in adoption.specs}
+        self.decided += 1
+        self.named_from = self.decided
+        for member in self.roster:
+            progress = member.groups[self.name]
+            progress.grants.clear()
+            self._drop_staged(progress)
+        self.in_flight[self.decided] = offering
+        self.emit(Adopt(self.name, self.decided, adoption.specs, adoption.sources))
 
     # The policy.
 

@@ -37,13 +37,14 @@ from leeway.ps.core.events import Asked, Failed, Gone, Heard, Paused, Published,
 from leeway.ps.core.groups import Group
 from leeway.ps.core.in_flight import Offering
 from leeway.ps.core.membership import Incarnation, Membership
+from leeway.ps.core.offers import judge_offer
 
 if TYPE_CHECKING:
     from leeway.protocol.requests import Life, Request
-    from leeway.protocol.tensors import TensorSpec
     from leeway.ps.core.deduplication import Verdict
     from leeway.ps.core.effects import Effect
     from leeway.ps.core.events import Event
+    from leeway.ps.core.offers import Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ class GroupSettings:
 class Settings:
     """`workers`: how many ranks must have joined before anybody computes. `until`: the clock at which the run ends.
 
-    `capacity` is told to those who join, and decides nothing.
+    `capacity`: what a group must not exceed; told to those who join.
     """
 
     groups: tuple[GroupSettings, ...] = (GroupSettings(),)
@@ -320,38 +321,34 @@ class Machine:
                 return group.name
         return None
 
+    def judge_offer(self, offer: Offer) -> Plan | Refused:
+        """What would become of this offer, without taking it."""
+        return judge_offer(offer, self.groups, self.group_of, self.settings.capacity)
+
     def _offer(self, request: int, offer: Offer) -> None:
-        new: dict[str, list[TensorSpec]] = {}
-        kept: list[str] = []
-        refusal: Refused | None = None
-        for spec in offer.specs:
-            name = self.group_of(spec.name)
-            if name is None:
-                refusal = refuse(Code.UNKNOWN_TENSOR, f"no group holds a tensor named {spec.name!r}")
-                break
-            known = self.groups[name].specs.get(spec.name)
-            if known is None and self.groups[name].schema_closed:
-                refusal = refuse(
-                    Code.SCHEMA_CLOSED,
-                    f"tensor {spec.name!r} is new, but group {name} has had its first update; its keys are fixed",
-                )
-                break
-            if known is not None and known != spec:
-                refusal = refuse(Code.SCHEMA_CONFLICT, f"{spec} ({spec.kind}) is known as {known} ({known.kind})")
-                break
-            if known is None:
-                new.setdefault(name, []).append(spec)
-            else:
-                kept.append(spec.name)
-        if offer.ask or refusal or not new:
+        plan = self.judge_offer(offer)
+        if isinstance(plan, Refused):
             self._emit(Drop((request,)))
-            wanted = tuple(spec.name for specs in new.values() for spec in specs)
-            self._emit(Answered(request, refusal or Offered((), tuple(kept), wanted)))
+            self._emit(Answered(request, plan))
             return
-        stored = tuple(spec.name for specs in new.values() for spec in specs)
-        offering = Offering(request, Offered(stored, tuple(kept)), groups_left=len(new))
-        for name, specs in new.items():
+        names = tuple(spec.name for specs in plan.new.values() for spec in specs)
+        storing = {} if offer.ask else plan.new
+        reply = Offered((), plan.kept, wanted=names) if offer.ask else Offered(names, plan.kept)
+        # The question too says what a group is; only values have to wait until they are sent.
+        for name in plan.of_file:
+            self.groups[name].from_file = True
+        if plan.whole is not None and plan.whole not in plan.new.keys() - storing.keys():
+            self.groups[plan.whole].whole = True
+            self.groups[plan.whole].from_file = False
+        if not storing and not plan.adoptions:
+            self._emit(Drop((request,)))
+            self._emit(Answered(request, reply))
+            return
+        offering = Offering(request, reply, groups_left=len(storing) + len(plan.adoptions))
+        for name, specs in storing.items():
             self.groups[name].offer(tuple(specs), offering)
+        for name, adoption in plan.adoptions.items():
+            self.groups[name].adopt(adoption, offering)
 
     # Policies.
 

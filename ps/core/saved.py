@@ -67,6 +67,8 @@ def _save_group(group: Group, bodies: list[int]) -> dict[str, Any]:
         "assembled": group.assembled,
         "arrived": sorted(group.arrived),
         "schema_closed": group.schema_closed,
+        "whole": group.whole,
+        "from_file": group.from_file,
         "specs": [spec.to_row() for spec in group.specs.values()],
         "round": rounds.number if is_open else rounds.next_number,
         "missing": sorted(rounds.missing) if is_open else None,
@@ -153,6 +155,8 @@ def _restore_group(group: Group, saved: dict[str, Any], bodies: Sequence[int], r
     joined = [rank for rank, one in ranks.items() if any(group.name in life["groups"] for life in one["lives"])]
     group.arrived = set(saved.get("arrived", joined))
     group.assembled = saved.get("assembled", group.started or len(group.arrived) >= group.workers)
+    # States of before this was known: a whole offer is compared with the keys that are there in any case.
+    group.whole, group.from_file = saved.get("whole", False), saved.get("from_file", False)
     group.roster = Roster(group.name, saved["min_clock"])
     group.switching_at = saved["switching_at"]
     mode = "async" if group.switching_at is not None else saved["mode"]

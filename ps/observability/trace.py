@@ -210,7 +210,7 @@ class _Drawing:
                 facts = {"version": effect["number"], "updates": len(ranks), "of": ranks[:_MAX_NAMES]}
                 facts |= {"staleness": effect["staleness"], "kind": effect["kind"]}
                 self._group(effect["group"]).making[effect["number"]] = moment, "apply", facts
-            case "Initialize":
+            case "Initialize" | "Adopt":
                 facts = {"version": effect["number"], "updates": 0}
                 self._group(effect["group"]).making[effect["number"]] = moment, "initialize", facts
             case "RoundOpened":

@@ -113,11 +113,17 @@ class Handlers:
                 if spec.name in names:
                     raise WireError(Code.DUPLICATE_TENSOR, f"tensor {spec.name!r} is there twice", tensor=spec.name)
                 names.add(spec.name)
-            return rendering.small((await self._runtime.ask(Offer(specs, ask=True))).reply)
+            return rendering.small((await self._runtime.ask(self._offered(fields, specs, ask=True))).reply)
         frame = await self._frame(request)
         if not frame.specs:
             raise MalformedRequest("the offer carries no tensor")
-        return rendering.small((await self._runtime.ask(Offer(frame.specs), frame)).reply)
+        offer = self._offered(Fields(frame.message, "offer"), frame.specs, ask=False)
+        return rendering.small((await self._runtime.ask(offer, frame)).reply)
+
+    def _offered(self, fields: Fields, specs: tuple[TensorSpec, ...], *, ask: bool) -> Offer:
+        offer = Offer.read(fields, specs, ask=ask)
+        self._runtime.compare_twins(offer)
+        return offer
 
     async def pull(self, request: web.Request) -> web.StreamResponse:
         accept = request.headers.get(hdrs.ACCEPT, "*/*")

@@ -29,6 +29,7 @@ from leeway.ps.arithmetic.guards import GuardMode, guard
 from leeway.ps.arithmetic.optimizers import StateLost
 from leeway.ps.arithmetic.parameters import Update
 from leeway.ps.core.effects import (
+    Adopt,
     Answered,
     Apply,
     Drop,
@@ -37,6 +38,7 @@ from leeway.ps.core.effects import (
     Parked,
 )
 from leeway.ps.core.events import Asked, Failed, Gone, Heard, Paused, Published, Stop, Tick
+from leeway.ps.core.offers import Plan
 from leeway.ps.observability.decision_log import DecisionLog, Kind
 from leeway.ps.server.applier import INLINE_BYTES, Applier, Job
 from leeway.ps.server.background import Background, Failure
@@ -51,7 +53,7 @@ if TYPE_CHECKING:
 
     from leeway.protocol.frames import Frame
     from leeway.protocol.replies import PolicyState, Refused, Reply
-    from leeway.protocol.requests import Life, Request
+    from leeway.protocol.requests import Life, Offer, Request
     from leeway.ps.arithmetic.memory import Pool
     from leeway.ps.arithmetic.parameters import Parameters, Step
     from leeway.ps.arithmetic.versions import Snapshot
@@ -280,6 +282,14 @@ class Runtime:
             with self.listeners.guard("observer"):
                 self.observer.non_finite(push, culprit, refused=False)
 
+    def compare_twins(self, offer: Offer) -> None:
+        """What one tensor of the model is two of a file must have the same values there. Raises `WireError`."""
+        plan = self.machine.judge_offer(offer)
+        for group, name, other in plan.twins if isinstance(plan, Plan) else ():
+            if not self.parameters[group].equal(name, other):
+                detail = f"{name} and {other} are one tensor in the model, and have other values in the file of --init"
+                raise WireError(Code.SCHEMA_CONFLICT, f"{detail}; it is the file of a model in which they are two")
+
     def allocate(self, nbytes: int) -> memoryview:
         """Memory for a body that is about to be received."""
         return self._pool.take(nbytes)
@@ -362,6 +372,10 @@ class Runtime:
                 offer = partial(self.parameters[group].offer, number, frame, names)
                 failed = partial(self._step_failed, group, number, None)
                 self._submit(group, offer, partial(self._made, group), failed, frame.body.nbytes)
+            case Adopt(group, number, specs, sources):
+                adopt = partial(self.parameters[group].adopt, number, specs, sources)
+                failed = partial(self._step_failed, group, number, None)
+                self._submit(group, adopt, partial(self._made, group), failed, 0)
             case Drop(bodies):
                 for body in bodies:
                     self.bodies.pop(body, None)

@@ -278,6 +278,6 @@ def _checked(path: Path) -> Checkpoint:
 async def offer_initial(runtime: Runtime, path: Path) -> None:
     """Offer the values of `--init`; keys that are known already are kept. Raises `ValueError`."""
     frame = load_initial(path)
-    reply = (await runtime.ask(Offer(frame.specs), frame)).reply
+    reply = (await runtime.ask(Offer(frame.specs, from_file=True), frame)).reply
     if isinstance(reply, Refused):
         raise ValueError(f"--init {path}: {reply.error.detail}")

@@ -31,7 +31,7 @@ from leeway.ps.arithmetic.parameters import Saved
 from leeway.ps.storage.digests import DIGEST_BYTES, is_sound, sealed
 from leeway.ps.storage.files import in_words, write_durably
 from leeway.ps.storage.initial import spec_of
-from leeway.ps.storage.safetensors_format import Entry, entries, write
+from leeway.ps.storage.safetensors_format import CHECKPOINT_KEY, Entry, entries, write
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,7 +42,6 @@ FORMAT_VERSION = 2
 _FORMAT_WITHOUT_DIGEST = 1
 
 DIGEST = "digest"
-METADATA_KEY = "leeway"
 
 # Enough to go back once or twice; more would fill disks without being asked to.
 DEFAULT_RETAINED = 3
@@ -93,7 +92,7 @@ class Checkpoints:
         if latest is not None:
             number = max(number, _number(latest) + 1)
         path = self._folder / f"checkpoint-{number:012d}.safetensors"
-        buffers = write(_entries(checkpoint), {METADATA_KEY: json.dumps(_description(checkpoint))})
+        buffers = write(_entries(checkpoint), {CHECKPOINT_KEY: json.dumps(_description(checkpoint))})
         write_durably(path, sealed(buffers))
         with suppress(OSError):
             for old in self.paths()[: -self._retained]:
@@ -106,7 +105,7 @@ def read(path: Path) -> Checkpoint:
     try:
         verified = is_sound(path)
         with safe_open(path, framework="pt", device="cpu") as file:
-            description = json.loads((file.metadata() or {})[METADATA_KEY])
+            description = json.loads((file.metadata() or {})[CHECKPOINT_KEY])
             # Whatever is changed in a file with a digest, no single damage makes it one of those that have none.
             old = description["format"] == _FORMAT_WITHOUT_DIGEST and DIGEST not in file.keys()  # noqa: SIM118
             if not verified and not old:

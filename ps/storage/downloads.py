@@ -11,7 +11,7 @@ from leeway.errors import WireError
 from leeway.protocol.codes import Code
 from leeway.protocol.routes import SAFETENSORS
 from leeway.protocol.tensors import DTYPES
-from leeway.ps.storage.safetensors_format import entries, write
+from leeway.ps.storage.safetensors_format import KINDS_KEY, entries, kinds, write
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,7 +31,8 @@ def safetensors(layout: Layout, body: memoryview, names: Iterable[str] | None = 
     Raises `ValueError` for a name that is unknown, or that the format reserves.
     """
     wanted = layout if names is None else layout.restrict(names)
-    return write((entry for entry in entries(layout, body) if entry.name in wanted), {"format": "pt"})
+    metadata = {"format": "pt", KINDS_KEY: kinds(wanted)}
+    return write((entry for entry in entries(layout, body) if entry.name in wanted), metadata)
 
 
 def npy(place: Place, body: memoryview) -> list[Buffer]:

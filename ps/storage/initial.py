@@ -5,6 +5,7 @@ The one rule: what cannot be taken over exactly is refused with the tensor's nam
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
@@ -14,8 +15,10 @@ from leeway.protocol.frames import Frame
 from leeway.protocol.spans import Layout
 from leeway.protocol.tensors import DTYPES, Kind, TensorSpec
 from leeway.ps.arithmetic.bodies import Body
+from leeway.ps.storage.safetensors_format import CHECKPOINT_KEY, KINDS_KEY
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     import torch
@@ -42,18 +45,33 @@ def spec_of(name: str, tensor: torch.Tensor, kind: Kind | None = None) -> Tensor
 
 
 def load_initial(path: Path) -> Frame:
-    """The file's tensors as a frame to offer, in the canonical layout. Raises `ValueError` in one line."""
+    """The file's tensors as a frame to offer, in the canonical layout. Raises `ValueError` in one line.
+
+    Kinds are those that the file states, as a download and a checkpoint do; else what is likely, until a model says
+    better. Of a checkpoint, the model's tensors are taken.
+    """
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            layout = Layout.of(spec_of(name, tensor) for name, tensor in tensors.items())
+            kinds, names = _stated(file.metadata() or {}, list(file.keys()))
+            tensors = {name: file.get_tensor(full) for name, full in names.items()}
+            layout = Layout.of(spec_of(name, tensor, kinds.get(name)) for name, tensor in tensors.items())
             memory = allocate_aligned(layout.nbytes)
             body = Body(memory)
             body.clear()
             for name, place in layout.places.items():
                 body.tensor(place).copy_(tensors[name])
-    except (OSError, SafetensorError, ValueError) as error:
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"cannot read initial values from {path}: {error}; it must be a safetensors file") from None
     if not layout:
         raise ValueError(f"cannot read initial values from {path}: there is no tensor in it")
     return Frame({}, tuple(layout.places.values()), memory)
+
+
+def _stated(metadata: Mapping[str, str], names: list[str]) -> tuple[dict[str, Kind], dict[str, str]]:
+    """What the file says of kinds, by key; and of each key its name in the file."""
+    if CHECKPOINT_KEY in metadata:
+        groups = json.loads(metadata[CHECKPOINT_KEY])["groups"]
+        saved = [(name, key, kind) for name, group in groups.items() for key, kind in group["kinds"].items()]
+        return {key: Kind(kind) for _, key, kind in saved}, {key: f"model/{name}/{key}" for name, key, _ in saved}
+    stated = json.loads(metadata[KINDS_KEY]) if KINDS_KEY in metadata else {}
+    return {key: Kind(kind) for key, kind in stated.items()}, {name: name for name in names}

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from leeway.protocol.frames import flat
-from leeway.protocol.tensors import DTYPES
+from leeway.protocol.limits import MAX_SAFETENSORS_HEADER_BYTES
+from leeway.protocol.tensors import DTYPES, RESERVED_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -22,11 +23,14 @@ if TYPE_CHECKING:
     from leeway.protocol.frames import Buffer
     from leeway.protocol.spans import Layout
 
-# Both are the library's: it refuses longer headers, and pads to this so that the tensors are aligned.
-MAX_HEADER_BYTES = 100_000_000
-HEADER_ALIGNMENT_BYTES = 8
+# In the metadata of a checkpoint: all that is no tensor, a JSON object.
+CHECKPOINT_KEY = "leeway"
 
-METADATA_KEY = "__metadata__"
+# In the metadata of a download: the kind of each of its tensors, a JSON object.
+KINDS_KEY = "leeway-kinds"
+
+# The library pads to this, so that the tensors are aligned.
+HEADER_ALIGNMENT_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,11 @@ def entries(layout: Layout, body: memoryview, prefix: str = "") -> list[Entry]:
     ]
 
 
+def kinds(layout: Layout) -> str:
+    """What stands under `KINDS_KEY`: so that a file can be initial values again and every tensor is what it was."""
+    return json.dumps({name: str(place.spec.kind) for name, place in layout.places.items()}, separators=(",", ":"))
+
+
 def write(tensors: Iterable[Entry], metadata: Mapping[str, str] | None = None) -> list[Buffer]:
     """The file as a list of buffers: the head, then a view of each tensor that is not empty.
 
@@ -54,11 +63,11 @@ def write(tensors: Iterable[Entry], metadata: Mapping[str, str] | None = None) -
     """
     # As the library does it: the widest items first, so that every tensor is aligned to its own items.
     ordered = sorted(tensors, key=lambda entry: -DTYPES[entry.dtype].itemsize)
-    header: dict[str, Any] = {METADATA_KEY: dict(metadata)} if metadata else {}
+    header: dict[str, Any] = {RESERVED_NAME: dict(metadata)} if metadata else {}
     buffers: list[Buffer] = []
     begin = 0
     for entry in ordered:
-        if entry.name == METADATA_KEY or entry.name in header:
+        if entry.name == RESERVED_NAME or entry.name in header:
             raise ValueError(f"a safetensors file cannot hold a tensor called {entry.name!r} here")
         data = flat(entry.data)
         end = begin + len(data)
@@ -72,6 +81,6 @@ def write(tensors: Iterable[Entry], metadata: Mapping[str, str] | None = None) -
             buffers.append(data)
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % HEADER_ALIGNMENT_BYTES)
-    if len(text) > MAX_HEADER_BYTES:
-        raise ValueError(f"a header of {len(text)} bytes; safetensors allows {MAX_HEADER_BYTES}")
+    if len(text) > MAX_SAFETENSORS_HEADER_BYTES:
+        raise ValueError(f"a header of {len(text)} bytes; safetensors allows {MAX_SAFETENSORS_HEADER_BYTES}")
     return [len(text).to_bytes(8, "little") + text, *buffers]

@@ -265,7 +265,7 @@ class Checker:
                 must(not group.missing or self.switching, "a round closes when nobody is missing", **effect)
                 group.missing, group.open = set(), False
                 must(set(effect["contributors"]) == set(group.held), "all that is held is in the step", **effect)
-            case "Initialize":
+            case "Initialize" | "Adopt":
                 group = self.groups[effect["group"]]
                 must(effect["number"] == group.decided + 1, "versions grow by one", number=effect["number"])
                 group.in_flight[effect["number"]] = []

@@ -7,7 +7,7 @@ import pytest
 from leeway.protocol.requests import Join, Leave, Life, Offer, Pull, Push, UpdateKind
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.ps.core import saved
-from leeway.ps.core.effects import Apply, Initialize
+from leeway.ps.core.effects import Adopt, Apply, Initialize
 from leeway.ps.core.events import Asked, Published, Stop
 from leeway.ps.core.machine import GroupSettings, Machine, Settings
 from leeway.ps.server.history import plain
@@ -34,7 +34,7 @@ class Recording:
         row = {"t": len(self.rows), "event": plain(event), "effects": [plain(effect) for effect in effects]}
         self.rows.append(json.loads(json.dumps(row)))
         for effect in effects:
-            if isinstance(effect, Apply | Initialize):
+            if isinstance(effect, Apply | Initialize | Adopt):
                 self.happen(Published(effect.group, effect.number))
 
     def ask(self, message):

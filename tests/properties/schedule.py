@@ -13,7 +13,7 @@ from leeway.protocol.requests import Life as Named
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.protocol.versions import Version
 from leeway.ps.core.describe import status
-from leeway.ps.core.effects import Answered, Apply, Initialize
+from leeway.ps.core.effects import Adopt, Answered, Apply, Initialize
 from leeway.ps.core.events import Asked, Failed, Gone, Heard, Paused, Published, Stop, Tick
 from leeway.ps.core.machine import GroupSettings, Machine, Settings
 from leeway.ps.core.saved import restore, save
@@ -89,7 +89,7 @@ class Both:
         for effect in effects:
             if isinstance(effect, Answered):
                 del self.open[effect.request]
-        self.making += [effect.number for effect in effects if isinstance(effect, (Apply, Initialize))]
+        self.making += [effect.number for effect in effects if isinstance(effect, (Adopt, Apply, Initialize))]
         while self.making and not self.delayed:
             self._publish_one()
 

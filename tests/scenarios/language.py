@@ -5,6 +5,8 @@ one line (`*` = the pull is answered). `pytest tests/scenarios --rewrite` writes
 
     start [policy=ssp(1)] [workers=2] [until=3] [lease=10] [max-iteration=30] [groups=a:conv*,b:*]
     offer w b[5] n:integer-buffer     ask w                      initial values; the question before
+          [whole] [group=a] [aliases=w:v,b:c]                    all keys of the group; further names of tied tensors
+    init w b                          the values of a file
     join w0 w1 [groups=a,b] [x18]     rejoin w0#1                new processes; the process of that life once more
     pull w0 [@3] [no-wait | wait=5] [min-version=2] [since=1.4] [group=a]        pull reader
     push w0 [@3] [delta | skip] [samples=4] [part=1/2] [keys=a,b] [version=2] [round=1] [no-wait]     pushpull w0 ...
@@ -48,7 +50,7 @@ class Words:
         return tuple(self.options[key].split(",")) if key in self.options else ()
 
 
-FLAGS = {"no-wait", "delta", "skip"}
+FLAGS = {"no-wait", "delta", "skip", "whole"}
 
 
 def parse(line: str) -> tuple[str, Words]:

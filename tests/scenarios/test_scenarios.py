@@ -26,7 +26,7 @@ from leeway.protocol.requests import (
 )
 from leeway.protocol.versions import Version
 from leeway.ps.core import describe
-from leeway.ps.core.effects import Answered, Apply, Drop, Initialize
+from leeway.ps.core.effects import Adopt, Answered, Apply, Drop, Initialize
 from leeway.ps.core.events import Asked, Failed, Gone, Heard, Paused, Published, Stop, Tick
 from leeway.ps.core.machine import GroupSettings, Machine, Settings
 from leeway.ps.core.saved import restore, save
@@ -82,7 +82,7 @@ class Scenario:
                 self.out.append(str(effect))
             if isinstance(effect, Apply):
                 self.spend(body for contribution in effect.contributions for body in contribution.bodies)
-            if isinstance(effect, (Apply, Initialize)):
+            if isinstance(effect, (Adopt, Apply, Initialize)):
                 self.coming.append(Published(effect.group, effect.number))
         if not self.holding:
             self.publish(plainly)
@@ -154,7 +154,12 @@ class Scenario:
         self.machine = Machine(self.settings, epoch=1)
 
     def do_offer(self, words: Words, ask: bool = False) -> None:
-        self.ask("offer", Offer(tuple(tensor(name) for name in words.names), ask))
+        aliases = {name: (other,) for name, other in (pair.split(":") for pair in words.listed("aliases"))}
+        specs = tuple(tensor(name) for name in words.names)
+        self.ask("offer", Offer(specs, ask, "whole" in words.options, words.options.get("group"), aliases))
+
+    def do_init(self, words: Words) -> None:
+        self.ask("init", Offer(tuple(tensor(name) for name in words.names), from_file=True))
 
     def do_ask(self, words: Words) -> None:
         self.do_offer(words, ask=True)

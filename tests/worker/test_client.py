@@ -163,7 +163,8 @@ async def test_offer_sends_what_is_wanted(server, client):
     await client.offer(server.specs, lambda layout: server.tensors(9.0).buffers)
     _, ask, offer = server.seen
     assert (ask.line, ask.query) == ("PUT /v1/params", {"ask": "1"})
-    assert ask.json == {"specs": [["weight", "float32", "trainable", [2, 3]]]}
+    assert ask.json == {"specs": [["weight", "float32", "trainable", [2, 3]]], "group": "default"}
+    assert offer.frame.message == {"group": "default"}
     assert (offer.line, offer.query, server.value_of(offer.frame)) == ("PUT /v1/params", {}, 9.0)
 
 

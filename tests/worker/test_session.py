@@ -32,8 +32,8 @@ WEIGHT = TensorSpec("weight", (2, 3), "float32", Kind.TRAINABLE)
 BIAS = TensorSpec("bias", (2,), "float32", Kind.TRAINABLE)
 
 
-def joined(*, epoch=7, incarnation=1, resumed=False, clock=0, last=None, specs=(WEIGHT,), until=None):
-    group = GroupState(clock, "ssp(3)", last, tuple(specs))
+def joined(*, epoch=7, incarnation=1, resumed=False, clock=0, last=None, specs=(WEIGHT,), until=None, whole=False):
+    group = GroupState(clock, "ssp(3)", last, tuple(specs), whole)
     return Joined(epoch, incarnation, resumed, 10.0, 1, 4, {"default": group}, {"eval": 2}, until)
 
 
@@ -545,11 +545,11 @@ def test_what_the_server_lacks_is_offered_and_what_it_wants_is_sent():
     it = session()
     it.offer([WEIGHT, BIAS])
     tell(it, joined())
-    assert it.ask() == Offer((WEIGHT, BIAS), ask=True)
+    assert it.ask() == Offer((WEIGHT, BIAS), ask=True, group="default")
     tell(it, Offered((), ("weight",), ("bias",)))
-    assert it.ask() == Offer((BIAS,))
+    assert it.ask() == Offer((BIAS,), group="default")
     it.lost()
-    assert it.ask() == Offer((BIAS,))
+    assert it.ask() == Offer((BIAS,), group="default")
     tell(it, Offered(("bias",), ()))
     assert isinstance(it.ask(), Pull)
     assert set(it.specs) == {WEIGHT, BIAS}
@@ -574,7 +574,7 @@ def test_nothing_is_offered_to_a_server_that_has_it_all():
 def test_an_offer_after_joining(state):
     it = at(state)
     it.offer([BIAS])
-    assert it.ask() == Offer((BIAS,), ask=True)
+    assert it.ask() == Offer((BIAS,), ask=True, group="default")
     assert it.grant is None
 
 
@@ -587,7 +587,7 @@ def test_a_server_that_has_lost_its_state_is_offered_the_values_again():
     tell(it, refuse(Code.OLD_EPOCH, "epoch 7 is over", epoch=8))
     tell(it, joined(epoch=8, specs=()))
     assert it.outcome == Outcome(0, None, Code.OLD_EPOCH)
-    assert it.ask() == Offer((WEIGHT,), ask=True)
+    assert it.ask() == Offer((WEIGHT,), ask=True, group="default")
 
 
 def test_a_conflicting_schema_is_for_the_user():
@@ -596,6 +596,51 @@ def test_a_conflicting_schema_is_for_the_user():
     tell(it, joined())
     with pytest.raises(WireError, match="schema-conflict"):
         tell(it, refuse(Code.SCHEMA_CONFLICT, "weight is float32[2,3]"))
+
+
+OTHER = TensorSpec("other", (2,), "float32", Kind.TRAINABLE)
+
+
+@pytest.mark.parametrize(
+    ("there", "declared", "asks"),
+    [
+        (((WEIGHT, BIAS), True), (WEIGHT, BIAS), False),
+        (((WEIGHT, BIAS), True), (BIAS, WEIGHT), False),
+        # A group that nobody has declared as a whole yet may still grow.
+        (((WEIGHT, BIAS), False), (WEIGHT, BIAS), True),
+        # A layer fewer, a layer more, another one.
+        (((WEIGHT, BIAS), True), (WEIGHT,), True),
+        (((WEIGHT,), True), (WEIGHT, BIAS), True),
+        (((WEIGHT, BIAS), True), (WEIGHT, OTHER), True),
+    ],
+)
+def test_a_whole_model_is_compared_with_what_the_server_has(there, declared, asks):
+    it = session()
+    it.offer(declared, whole=True, aliases={"weight": ("twin",)})
+    tell(it, joined(specs=there[0], whole=there[1]))
+    question = Offer(declared, ask=True, whole=True, group="default", aliases={"weight": ("twin",)})
+    assert it.ask() == question if asks else isinstance(it.ask(), Pull)
+
+
+def test_a_whole_model_goes_up_with_what_the_question_said():
+    it = session()
+    it.offer((WEIGHT, BIAS), whole=True, aliases={"weight": ("twin",)})
+    tell(it, joined(specs=()))
+    tell(it, Offered((), (), ("weight", "bias")))
+    aliases = {"weight": ("twin",)}
+    assert it.ask() == Offer((WEIGHT, BIAS), whole=True, group="default", aliases=aliases)
+    tell(it, Offered(("weight", "bias"), ()))
+    assert set(it.specs) == {WEIGHT, BIAS}
+
+
+def test_another_model_is_for_the_user_and_can_be_exchanged():
+    it = session()
+    it.offer((WEIGHT,), whole=True)
+    tell(it, joined(specs=(WEIGHT, BIAS), whole=True))
+    with pytest.raises(WireError, match="schema-conflict"):
+        tell(it, refuse(Code.SCHEMA_CONFLICT, "this model lacks 1 key (bias)"))
+    it.offer((WEIGHT, BIAS), whole=True)
+    assert isinstance(it.ask(), Pull)
 
 
 # Refusals of other requests of this life.

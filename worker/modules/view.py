@@ -82,7 +82,8 @@ class _Found:
 
 
 class View:
-    """The view of one module. `exclude`: names, or patterns as a shell has them, of what stays at home.
+    """The view of one module. `exclude`: names, or patterns as a shell has them, of what stays at home; `keys`: likewise
+    of what travels, None for everything.
 
     `specs`: of all keys, in the order of the module. `names`: of each key, all of its names, itself first; `aliases`:
     its further names, where it has any.
@@ -90,16 +91,22 @@ class View:
     elements in common and are not tied; and for a pattern that matches nothing.
     """
 
-    def __init__(self, model: torch.nn.Module, exclude: str | Iterable[str] = ()) -> None:
+    def __init__(
+        self, model: torch.nn.Module, exclude: str | Iterable[str] = (), keys: str | Iterable[str] | None = None
+    ) -> None:
         self._model = model
         self._exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+        self._chosen = ("*",) if keys is None else (keys,) if isinstance(keys, str) else tuple(keys)
+        self._partial = bool(self._exclude) or keys is not None
         found = _Found().walk(model)
         self._paths = found.paths()
         self._names = self._included()
         there = names_of(model)
-        for pattern in self._exclude:
-            if not any(fnmatchcase(name, pattern) for name in there):
-                raise ValueError(f"exclude: {pattern!r} matches no parameter or buffer of the module; {_some(there)}")
+        for argument, patterns in (("exclude", self._exclude), ("keys", () if keys is None else self._chosen)):
+            for pattern in patterns:
+                if not any(fnmatchcase(name, pattern) for name in there):
+                    missed = f"{pattern!r} matches no parameter or buffer of the module"
+                    raise ValueError(f"{argument}: {missed}; {_some(there)}")
         if not any(path in self._names for path in found.parameters):
             left = ", or all are excluded" if found.parameters else ""
             raise ValueError(f"the model has no parameters{left}; attach the module that is trained")
@@ -123,7 +130,7 @@ class View:
             names = self._included()
             tensors = found.under(names)
             self._compare_names(tensors)
-            if self._exclude:
+            if self._partial:
                 self._tied(tensors, self._memories)
             self._compare_specs(tensors)  # a parameter may have become a buffer, in the same memory
             self._paths, self._names = found.paths(), names
@@ -134,7 +141,7 @@ class View:
             self._compare_specs({name: tensors[name] for name in moved})
             found_now = {name: memory for name in moved if (memory := _memory(tensors[name]))}
             memories = self._memories | found_now
-            if self._exclude or len(moved) > FEW or self._may_touch(found_now):
+            if self._partial or len(moved) > FEW or self._may_touch(found_now):
                 self._compare_ties(self._tied(tensors, memories))
             self._keep(tensors, marks, memories)
         by_key = {key: tensors[key] for key in self.names}
@@ -173,7 +180,8 @@ class View:
         return False
 
     def _is_excluded(self, name: str) -> bool:
-        return any(fnmatchcase(name, pattern) for pattern in self._exclude)
+        excluded = any(fnmatchcase(name, pattern) for pattern in self._exclude)
+        return excluded or not any(fnmatchcase(name, pattern) for pattern in self._chosen)
 
     def _tied(
         self, tensors: Mapping[str, torch.Tensor], memories: Mapping[str, Elements]
@@ -192,7 +200,7 @@ class View:
                 f" is pulled into the one would change the other. Give {second} a memory of its own (clone()), tie"
                 f" them as a whole, or leave one out: attach(model, exclude=[{second!r}])"
             )
-        if self._exclude:
+        if self._partial:
             self._check_excluded({memories[key]: key for key in names if key in memories})
         return {key: tuple(found) for key, found in names.items()}
 

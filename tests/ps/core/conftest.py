@@ -7,7 +7,7 @@ import pytest
 from leeway.protocol.replies import PushPulled, Reply
 from leeway.protocol.requests import Join, Life, Offer, Pull, Push, UpdateKind
 from leeway.protocol.tensors import Kind, TensorSpec
-from leeway.ps.core.effects import Answered, Apply, Effect, Initialize
+from leeway.ps.core.effects import Adopt, Answered, Apply, Effect, Initialize
 from leeway.ps.core.events import Asked, Event, Published, Tick
 from leeway.ps.core.machine import GroupSettings, Machine, Settings
 
@@ -26,7 +26,7 @@ class Server:
     def step(self, event: Event) -> list[Effect]:
         effects = self.machine.step(event, self.now)
         for effect in effects:
-            if isinstance(effect, (Apply, Initialize)):
+            if isinstance(effect, (Adopt, Apply, Initialize)):
                 self.coming.append(Published(effect.group, effect.number))
             elif isinstance(effect, Answered):
                 assert effect.request not in self.replies

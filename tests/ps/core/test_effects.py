@@ -7,6 +7,7 @@ from leeway.protocol.replies import Departed
 from leeway.protocol.requests import UpdateKind
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.ps.core.effects import (
+    Adopt,
     Answered,
     Apply,
     Began,
@@ -33,6 +34,8 @@ SPECS = tuple(TensorSpec(name, (3,), "float32", Kind.TRAINABLE) for name in ("w"
         (Apply("default", 3, UpdateKind.GRADIENT, (W0,), aggregated=False, live=2), "apply w0x4 -> default v3"),
         (Apply("a", 3, UpdateKind.DELTA, (W0, W1), aggregated=True, live=2), "mean of w0x4 w1x8 -> a v3"),
         (Initialize("default", 1, 2, SPECS), "initialize default v1 w,b"),
+        (Adopt("default", 2, SPECS, {"w": "module.w", "b": "b"}), "adopt default v2 module.w as w"),
+        (Adopt("default", 2, SPECS, {"w": "w", "b": "b"}), "adopt default v2 as the model has it"),
         (Drop((3, 4)), "drop 3,4"),
         (Began("w0", 2), "began w0#2"),
         (Ended("w0", 2, Reason.LEFT, "w0#2 left"), "ended w0#2: w0#2 left"),

@@ -6,7 +6,7 @@ from typing import Any
 
 from leeway.protocol.requests import Barrier, Join, Life, Offer, Pull, Push, UpdateKind
 from leeway.protocol.tensors import Kind, TensorSpec
-from leeway.ps.core.effects import Answered, Apply, Effect, Initialize
+from leeway.ps.core.effects import Adopt, Answered, Apply, Effect, Initialize
 from leeway.ps.core.events import Asked, Event, Published
 from leeway.ps.core.machine import GroupSettings, Machine, Settings
 from leeway.ps.server.history import plain
@@ -61,7 +61,7 @@ class Recorder:
         effects = self._machine.step(event, self.now)
         self.rows.append({"t": self.now, "event": plain(event), "effects": [plain(effect) for effect in effects]})
         for effect in list(effects):
-            if isinstance(effect, (Apply, Initialize)):
+            if isinstance(effect, (Adopt, Apply, Initialize)):
                 effects = effects + self._happen(Published(effect.group, effect.number))
         return effects
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from leeway.protocol.requests import Barrier, Join, Leave, Offer, Pull, Push, SetPolicy, UpdateKind
 from leeway.protocol.requests import Life as Named
-from leeway.ps.core.effects import Answered, Apply, Ended, Initialize
+from leeway.ps.core.effects import Adopt, Answered, Apply, Ended, Initialize
 from leeway.ps.core.events import Asked, Gone, Paused, Published, Tick
 from leeway.ps.core.machine import GroupSettings, Machine, Settings
 from leeway.ps.server.waits import Waits
@@ -34,7 +34,7 @@ class Run:
     def happen(self, event):
         effects = self.machine.step(event, self.now)
         self.waits.see(event, effects, self.now)
-        self.making += [one.number for one in effects if isinstance(one, (Apply, Initialize))]
+        self.making += [one.number for one in effects if isinstance(one, (Adopt, Apply, Initialize))]
         if not self.holding:
             self.publish()
         return effects
