@@ -14,7 +14,7 @@ from leeway.protocol import limits, routes
 from leeway.protocol.reasons import Reason
 from leeway.protocol.release import __version__
 from leeway.protocol.replies import Disposition, Granted, NotYet, Pushed, PushPulled, Refused
-from leeway.protocol.requests import Pull, Push
+from leeway.protocol.requests import Offer, Pull, Push
 from leeway.ps.core import describe
 from leeway.ps.core.effects import Answered, Apply, Began, Ended, Finished, Parked, RoundClosed, RoundOpened, Switched
 from leeway.ps.core.events import Asked, Paused
@@ -168,6 +168,8 @@ class Observer:
 
     def answered(self, request: Request, reply: Reply, waited_for: Reason, seconds: float) -> None:
         """`seconds` from the request's arrival; `waited_for`: why it was parked last, `GRANTED` if it was not."""
+        if isinstance(request, Offer) and isinstance(reply, Refused):
+            self._log.warning("offer refused", code=str(reply.error.code), detail=reply.error.detail)
         if not isinstance(request, (Pull, Push)):
             return
         pulled = reply.pulled if isinstance(reply, PushPulled) else reply

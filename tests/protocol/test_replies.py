@@ -40,7 +40,7 @@ GRANTED = Granted(Version(1, 4), Reason.GRANTED, clock=3, round=3, lag=1, index=
 NOT_YET = NotYet(Reason.LAG, "w0 leads w1 by 2 > 1", ("w1",))
 PUSHED = Pushed(3, Disposition.APPLIED, Reason.ON_ARRIVAL, 5, 0)
 LAST = LastPush(3, Disposition.HELD)
-GROUP = GroupState(4, "ssp", LAST, (W,))
+GROUP = GroupState(4, "ssp", LAST, (W,), whole=True)
 JOINED = Joined(1, 2, False, 10.0, 0, 2, {"default": GROUP}, {"b": 1}, until=9)
 
 counts = st.integers(0, MAX_INTEGER)

@@ -31,6 +31,8 @@ from leeway.protocol.versions import Version
 
 LIFE = Life("w0", 3, 2)
 PUSH = Push(LIFE, 5, 7, UpdateKind.GRADIENT, 4)
+W = TensorSpec("w", (3,), "float32", Kind.TRAINABLE)
+OFFER = Offer((W,), ask=True, whole=True, group="a", aliases={"w": ("v", "u")})
 
 ranks = st.text("aw.-_09", min_size=1, max_size=64).filter(is_rank)
 counts = st.integers(0, MAX_INTEGER)
@@ -231,6 +233,7 @@ readers = {
         lambda fields: Push.read(fields, ("w",)),
     ),
     "barrier": (Barrier(LIFE, "b", 0), lambda fields: Barrier.read(fields, "b", None)),
+    "offer": (OFFER, lambda fields: Offer.read(fields, OFFER.specs, ask=True)),
     "policy": (SetPolicy("ssp", 1), lambda fields: SetPolicy.read(fields, "default")),
 }
 
@@ -247,10 +250,37 @@ def test_whatever_comes_is_a_message_or_a_wire_error(name, data):
         assert isinstance(read(Fields(mapping, name)), type(message))
 
 
+# Offers.
+
+
+@pytest.mark.parametrize("offer", [OFFER, Offer((W,)), replace(OFFER, ask=False, aliases={})])
+def test_an_offer_is_read_as_it_was_sent(offer):
+    assert Offer.read(Fields(json.loads(json.dumps(offer.to_fields())), "offer"), (W,), ask=offer.ask) == offer
+
+
+def test_an_offer_says_nothing_that_it_need_not():
+    assert Offer((W,)).to_fields() == {}
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"whole": "perhaps"}, "'whole'"),
+        ({"group": "no group"}, "'group'"),
+        ({"aliases": ["w"]}, "'aliases'"),
+        ({"aliases": {"b": ["c"]}}, "'b', which is no tensor of this offer"),
+        ({"aliases": {"w": "c"}}, "'w' must be a list of names"),
+        ({"aliases": {"w": [1]}}, "'w' must be a list of names"),
+        ({"aliases": {"w": ["w"]}}, "an alias of 'w' is a tensor of this offer too"),
+    ],
+)
+def test_what_an_offer_cannot_say(fields, words):
+    with pytest.raises(MalformedRequest) as raised:
+        Offer.read(Fields(fields, "offer"), (W,), ask=False)
+    assert words in raised.value.detail
+
+
 # How they read.
-
-
-W = TensorSpec("w", (3,), "float32", Kind.TRAINABLE)
 
 
 @pytest.mark.parametrize(
@@ -262,6 +292,8 @@ W = TensorSpec("w", (3,), "float32", Kind.TRAINABLE)
         (Heartbeat(LIFE), "heartbeat w0#2"),
         (Offer((W,)), "offer w"),
         (Offer((W, replace(W, name="b")), ask=True), "ask w,b"),
+        (OFFER, "ask whole w"),
+        (Offer((W,), from_file=True), "init w"),
         (Pull(), "pull reader"),
         (Pull(life=LIFE, clock=4, min_version=9), "pull w0#2@4 min_version=9"),
         (PUSH, "push w0#2@5 gradient v7"),

@@ -166,3 +166,10 @@ def test_what_is_no_row(row):
 def test_a_row_that_is_no_tensor(row, detail):
     with pytest.raises(MalformedRequest, match=detail):
         TensorSpec.read(row)
+
+
+def test_what_a_safetensors_file_cannot_hold_is_no_name():
+    with pytest.raises(ValueError, match="cannot be called '__metadata__'"):
+        TensorSpec("__metadata__", (3,), "float32", Kind.TRAINABLE)
+    # One that only looks like it is a name as any other.
+    assert TensorSpec("__metadata__.weight", (3,), "float32", Kind.TRAINABLE)

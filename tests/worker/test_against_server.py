@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -26,10 +26,15 @@ ROOT = Path(__file__).parents[2]
 
 
 @contextmanager
-def serving(*flags, port=0):
-    """A server, killed at the end if it has not ended itself; yields its process and address."""
+def serving(*flags, port=0, log=None):
+    """A server, killed at the end if it has not ended itself; yields its process and address. `log`: its stderr."""
     command = [sys.executable, "-m", "leeway.ps.cli", "--port", str(port), "--workers", "1", *flags]
-    with subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True) as process:
+    with (
+        log.open("w") if log else nullcontext() as said,
+        subprocess.Popen(
+            command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=said, text=True
+        ) as process,
+    ):
         try:
             yield process, process.stdout.readline().strip()
         finally:
