@@ -23,6 +23,7 @@ from leeway.protocol.replies import (
     refuse,
 )
 from leeway.protocol.requests import Pull, UpdateKind
+from leeway.protocol.schema import Sizes
 from leeway.ps.core import policies
 from leeway.ps.core.decisions import Answer, Park
 from leeway.ps.core.deduplication import Record
@@ -76,7 +77,9 @@ class Group:
         self.until = until
         self.emit = emit
         self.rounds = Rounds()
+        # Invariant: `sizes` is what `specs` take.
         self.specs: dict[str, TensorSpec] = {}
+        self.sizes = Sizes()
         # No key is added any more: an update has been accepted; a worker has offered all of them (`whole`).
         self.schema_closed = False
         self.whole = False
@@ -309,6 +312,7 @@ class Group:
     def offer(self, specs: tuple[TensorSpec, ...], offering: Offering) -> None:
         """Add keys, none of them known, from the body of the offer: they make the next version."""
         self.specs |= {spec.name: spec for spec in specs}
+        self.sizes += Sizes.of(specs, self.name)
         self.decided += 1
         self.in_flight[self.decided] = Adding(offering, tuple(spec.name for spec in specs))
         self.emit(Initialize(self.name, self.decided, offering.request, specs))
@@ -319,6 +323,7 @@ class Group:
         Whoever has pulled them under the file's names has to pull again before it pushes.
         """
         self.specs = {spec.name: spec for spec in adoption.specs}
+        self.sizes = Sizes.of(adoption.specs, self.name)
         self.decided += 1
         self.named_from = self.decided
         for member in self.roster:

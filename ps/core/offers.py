@@ -153,8 +153,10 @@ def _too_large(
         return None
     together = Sizes()
     for name, group in groups.items():
-        specs = adoptions[name].specs if name in adoptions else (*group.specs.values(), *new.get(name, ()))
-        sizes = Sizes.of(specs, name)
+        if name in adoptions:
+            sizes = Sizes.of(adoptions[name].specs, name)
+        else:
+            sizes = group.sizes + Sizes.of(new.get(name, ()), name)
         excess = sizes.excess(capacity)
         if excess:
             return refuse(Code.SCHEMA_TOO_LARGE, f"group {name!r} would have {excess}")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from leeway.protocol.reasons import Reason
 from leeway.protocol.replies import Disposition
 from leeway.protocol.requests import UpdateKind
+from leeway.protocol.schema import Sizes
 from leeway.protocol.tensors import TensorSpec
 from leeway.ps.core import policies
 from leeway.ps.core.consistency import check
@@ -148,6 +149,7 @@ def restore(settings: Settings, state: dict[str, Any], bodies: Sequence[int], ep
 def _restore_group(group: Group, saved: dict[str, Any], bodies: Sequence[int], ranks: dict[str, Any]) -> None:
     specs = [TensorSpec.read(row) for row in saved["specs"]]
     group.specs = {spec.name: spec for spec in specs}
+    group.sizes = Sizes.of(specs, group.name)
     group.decided = group.published = saved["version"]
     group.readable = bool(specs)
     group.started, group.schema_closed = saved["started"], saved["schema_closed"]

@@ -6,8 +6,8 @@ for an older one in silence.
 
 Tensors of a file: `model/<group>/<key>`, `master/<group>/<key>` of what is trained in half precision (files of before
 there were masters have none), `optimizer/<group>/<state>/<key>`, and `held/<n>`, the body of the n-th held contribution
-as bytes. The metadata holds `leeway`, a JSON object with the rest. The tensor `digest` is the last of the file, and the
-digest of all that lies before it.
+as bytes, with `held/<n>/places`, where its tensors lie in it, as JSON. The metadata holds `leeway`, a JSON object with
+the rest. The tensor `digest` is the last of the file, and the digest of all that lies before it.
 """
 
 from __future__ import annotations
@@ -153,16 +153,7 @@ def _description(checkpoint: Checkpoint) -> dict[str, Any]:
             }
             for name, saved in checkpoint.groups.items()
         },
-        "held": [
-            {
-                "message": frame.message,
-                "places": [
-                    [place.spec.name, place.spec.dtype, place.spec.kind, place.spec.shape, place.offset_bytes]
-                    for place in frame.places
-                ],
-            }
-            for frame in checkpoint.held
-        ],
+        "held": [{"message": frame.message} for frame in checkpoint.held],
     }
 
 
@@ -174,6 +165,10 @@ def _entries(checkpoint: Checkpoint) -> list[Entry]:
         found += [_entry(f"optimizer/{name}/{state}", tensor) for state, tensor in saved.optimizer_tensors.items()]
     for index, frame in enumerate(checkpoint.held):
         found.append(Entry(f"held/{index}", "uint8", (frame.body.nbytes,), frame.body))
+        # Not in the header, which has a limit: these grow with the workers.
+        rows = [[*place.spec.to_row(), place.offset_bytes] for place in frame.places]
+        packed = memoryview(json.dumps(rows).encode())
+        found.append(Entry(f"held/{index}/places", "uint8", (packed.nbytes,), packed))
     # One byte wide and the last of those: it comes to lie at the end of the file.
     found.append(Entry(DIGEST, "uint8", (DIGEST_BYTES,), memoryview(bytes(DIGEST_BYTES))))
     return found
@@ -201,8 +196,10 @@ def _read_held(index: int, held: dict[str, Any], tensors: Mapping[str, torch.Ten
     body = tensors[f"held/{index}"]
     memory = allocate_aligned(body.numel())
     memory[:] = body.numpy().data
+    # Older checkpoints have the places in the header.
+    rows = held.get("places") or json.loads(bytes(tensors[f"held/{index}/places"].numpy().data))
     places = tuple(
         Place(TensorSpec(name, tuple(shape), dtype, Kind(kind)), offset_bytes)
-        for name, dtype, kind, shape, offset_bytes in held["places"]
+        for name, dtype, kind, shape, offset_bytes in rows
     )
     return Frame(held["message"], places, memory)

@@ -29,6 +29,7 @@ class History:
         self.first_round = 0
         self.old_rounds: list[Round] = []
         self.specs: dict[str, Any] = {}
+        self.whole = False
         self.waiters: list[Waiter] = []
         self.kept_minimum = 0
         self.finished = False

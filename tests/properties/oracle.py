@@ -393,9 +393,14 @@ class Oracle(Conditions):
         new: list[str] = []
         kept: list[str] = []
         refusal: Told | None = None
+        others = {spec.name for spec in offer.specs} ^ self.specs.keys()
+        if offer.whole and self.specs and others:
+            refusal = ("refused", "schema-conflict", {"keys": others})
         for spec in offer.specs:
+            if refusal:
+                break
             if spec.name not in self.specs:
-                if any(update.bodies for update in self.updates):
+                if self.whole or any(update.bodies for update in self.updates):
                     refusal = ("refused", "schema-closed", {})
                     break
                 new.append(spec.name)
@@ -404,6 +409,8 @@ class Oracle(Conditions):
                 break
             else:
                 kept.append(spec.name)
+        if offer.whole and not refusal and not (offer.ask and new):
+            self.whole = True
         if refusal or offer.ask or not new:
             self.drops.append(request)
             self._say(request, refusal or ("offered", (), tuple(kept), tuple(new)))

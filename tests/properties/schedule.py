@@ -306,6 +306,11 @@ class Both:
         chosen = (SPECS, SPECS, SPECS[:1], SPECS[:2], SPECS[1:], (CONFLICT,), SPECS, SPECS[:2])[n]
         self.ask(Offer(chosen, ask=n == 6))
 
+    def declare(self, rank, n) -> None:
+        """All keys of a model: the same as others have, a layer fewer, another one."""
+        chosen = (SPECS, SPECS, SPECS[:2], SPECS[1:], SPECS[:1], SPECS, (*SPECS[1:], CONFLICT), SPECS[:2])[n]
+        self.ask(Offer(chosen, ask=n in (1, 7), whole=True))
+
     def read(self, rank, n) -> None:
         self.ask(Pull(min_version=self.oracle.published + n // 4, wait_seconds=PULL_WAITS_SECONDS[n % 4]))
 

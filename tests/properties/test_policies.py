@@ -38,6 +38,7 @@ TRAINING = {
     "wait": 3,
     "pause": 1,
     "offer": 1,
+    "declare": 1,
     "read": 1,
 }
 COMING_AND_GOING = {"join": 2, "rejoin": 2, "leave": 1, "heartbeat": 2, "heard": 1}
@@ -54,11 +55,11 @@ runs = st.fixed_dictionaries(
 )
 
 
-def play(mode, bound, run, moves, *, offered=True, joined=RANKS):
+def play(mode, bound, run, moves, *, offered=True, joined=RANKS, whole=False):
     both = Both(mode, bound, **run)
     both.play([Move("join", who) for who in range(joined)])
     if offered:
-        both.play([Move("offer"), Move("publish")])
+        both.play([Move("declare" if whole else "offer"), Move("publish")])
     both.play(moves)
     both.stop()
 
@@ -102,6 +103,17 @@ def test_switching(policy, run, moves, offered):
 )
 def test_beginning_together(policy, run, moves, joined):
     play(*policy, run, moves, joined=joined)
+
+
+@some(150)
+@given(
+    run=runs,
+    moves=schedules({"offer": 4, "declare": 6, "step": 2, "publish": 3, "restart": 1, "again": 2}),
+    offered=st.booleans(),
+    whole=st.booleans(),
+)
+def test_keys(run, moves, offered, whole):
+    play("async", None, run, moves, offered=offered, whole=whole)
 
 
 @some(150)

@@ -50,6 +50,9 @@ def told(reply):
             return ("push-pulled", told(pushed), told(pulled))
         case Staged(clock, missing):
             return ("staged", clock, missing)
+        case Refused(error) if "missing" in error.facts:
+            # Few enough here for all of them to be named.
+            return ("refused", error.code, {"keys": {*error.facts["missing"], *error.facts["extra"]}})
         case Refused(error):
             return ("refused", error.code, error.facts)
         case Joined():
