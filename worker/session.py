@@ -150,8 +150,9 @@ class Session:
             case State.JOINING:
                 return Join(self.rank, self._session, (self.group,))
             case State.OFFERING:
-                wanted = self._wanted
-                return self._offer if wanted is None else dataclasses.replace(self._offer, specs=wanted, ask=False)
+                if self._wanted is None:
+                    return dataclasses.replace(self._offer)
+                return dataclasses.replace(self._offer, specs=self._wanted, ask=False)
             case State.PULLING:
                 return Pull(self.group, self.life, self.clock, since=self._held, wait_seconds=self.wait_seconds)
             case State.PUSHING:

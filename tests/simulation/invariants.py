@@ -97,6 +97,7 @@ class Invariants:
         for message in self.open.values():
             if life := getattr(message, "life", None):
                 self._renewed(life, now)  # until this moment it had a request open, which is not silence
+        must(group.specs.keys() <= {"weight"}, "all declare one model, and no other is there", keys=list(group.specs))
         match event:
             case Asked(request, message):
                 self._asked(request, message, now)

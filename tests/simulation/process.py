@@ -32,7 +32,7 @@ class Process:
             random=world.random,
             wait_seconds=world.random.choice((None, 3.0, 6.0)),
         )
-        self.session.offer(SPECS)
+        self.session.offer(SPECS, whole=True)
         self.asking = None
         self.computing = False
         self.in_hand = None

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from random import Random
 
-from leeway.protocol.requests import Heartbeat, Join, Push, SetPolicy
+from leeway.protocol.requests import Heartbeat, Join, Offer, Push, SetPolicy
+from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.ps.core.effects import Answered, Apply, Initialize
 from leeway.ps.core.events import Asked, Failed, Gone, Heard, Paused, Published, Stop, Tick
 from leeway.ps.core.machine import GroupSettings, Machine, Settings
@@ -16,12 +17,14 @@ from leeway.ps.core.saved import restore, save
 from leeway.worker.states import Ending
 from tests.simulation.invariants import Facts, Invariants, Violation
 from tests.simulation.network import Clock, Network, Weather
-from tests.simulation.process import Process
+from tests.simulation.process import SPECS, Process
 
 TICK_SECONDS = 0.5
 # How long things go wrong, and how much later the run must be over, however unlucky it was.
 TROUBLE_SECONDS = 12.0
 PATIENCE_SECONDS = 400.0
+# A layer that the model of the run does not have.
+ANOTHER = TensorSpec("another", (2,), "float32", Kind.TRAINABLE)
 # Some twice, to come up twice as often.
 VERBS = (
     *("crash", "crash", "hang", "replace", "cut off", "die", "leave"),
@@ -227,6 +230,15 @@ class Simulation:
                 self._when_it_runs(partial(self._switch, trouble.policy))
             case "pause" if self.machine and self.clock.now >= self.paused_until:
                 self._pause(trouble.seconds)
+            case "stranger":
+                self._when_it_runs(self._meet_a_stranger)
+
+    def _meet_a_stranger(self) -> None:
+        """A worker with a layer more, once there is a model, and somebody who offers that layer alone."""
+        if self.machine.groups["default"].specs:
+            for offer in (Offer((*SPECS, ANOTHER), whole=True), Offer((ANOTHER,))):
+                self.requests += 1
+                self.step(Asked(self.requests, offer))
 
     def _may_lose_state(self) -> bool:
         """Whoever has finished and gone does not come back: a start from before the beginning could wait for ever."""

@@ -97,3 +97,9 @@ def test_clean_restarts_lose_nothing():
         simulation = play(Simulation(seed, troubles=troubles))
         assert not simulation.lost_updates
         assert simulation.invariants.epoch == 1
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_stranger_with_another_model_changes_nothing(seed):
+    troubles = [Trouble(at, verb) for at in (1.5, 3.0, 6.0) for verb in ("stranger", "stop", "stranger")]
+    Simulation(seed, troubles=troubles).run()

@@ -622,6 +622,18 @@ def test_a_whole_model_is_compared_with_what_the_server_has(there, declared, ask
     assert it.ask() == question if asks else isinstance(it.ask(), Pull)
 
 
+def test_a_question_that_was_lost_is_asked_anew():
+    it = session()
+    it.offer((WEIGHT, BIAS), whole=True)
+    tell(it, joined(specs=()))
+    lost = it.ask()
+    it.lost()
+    assert it.ask() == lost
+    assert it.ask() is not lost
+    it.answered(lost, Offered((), (), ("weight", "bias")))
+    assert it.ask().ask
+
+
 def test_a_whole_model_goes_up_with_what_the_question_said():
     it = session()
     it.offer((WEIGHT, BIAS), whole=True, aliases={"weight": ("twin",)})

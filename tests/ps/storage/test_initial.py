@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import safetensors.torch
 import torch
@@ -5,6 +7,7 @@ import torch
 from leeway.protocol.spans import Layout
 from leeway.protocol.tensors import Kind
 from leeway.ps.arithmetic.bodies import Body
+from leeway.ps.storage import downloads
 from leeway.ps.storage.initial import load_initial
 
 
@@ -63,3 +66,23 @@ def test_what_cannot_be_read_is_one_line(tmp_path, content, words):
     assert str(path) in text
     assert words in text
     assert "\n" not in text
+
+
+def test_a_file_that_says_its_kinds_is_believed(layout, body, tmp_path, same, tensors):
+    path = tmp_path / "download.safetensors"
+    path.write_bytes(b"".join(bytes(part) for part in downloads.safetensors(layout, body.toreadonly())))
+    frame = load_initial(path)
+    assert frame.matches(layout)
+    assert bytes(frame.body) == bytes(body)
+    (place,) = layout.restrict(["net.weight"]).places.values()
+    other = Layout.of([replace(place.spec, kind=Kind.FLOAT_BUFFER)])
+    path.write_bytes(b"".join(bytes(part) for part in downloads.safetensors(other, memoryview(bytes(other.nbytes)))))
+    assert load_initial(path).specs == (replace(place.spec, kind=Kind.FLOAT_BUFFER),)
+
+
+@pytest.mark.parametrize("kinds", ["nonsense", "[]", '{"w": "integer-buffer"}', '{"w": "no kind"}'])
+def test_kinds_that_are_none_are_one_line(tmp_path, kinds):
+    path = tmp_path / "init.safetensors"
+    safetensors.torch.save_file({"w": torch.zeros(2)}, path, {"leeway-kinds": kinds})
+    with pytest.raises(ValueError, match="cannot read initial values"):
+        load_initial(path)
