@@ -10,8 +10,6 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import msgpack  # type: ignore[import-untyped]
-
 from leeway.protocol.limits import (
     MAX_METADATA_BYTES,
     MAX_METADATA_VALUES,
@@ -49,7 +47,8 @@ _STATES = 4
 _ENTRY_BYTES = 112
 _KIND_BYTES = 40
 
-_LARGE_OFFSET = 2**62
+# msgpack: below this an integer takes so many bytes.
+_INTEGER_BYTES = ((2**7, 1), (2**8, 2), (2**16, 3), (2**32, 5), (2**64, 9))
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +120,7 @@ class Sizes:
             shape_bytes = len(json.dumps(row[3]))
             tensors += 1
             body += aligned(spec.nbytes)
-            metadata += len(msgpack.packb([*row, _LARGE_OFFSET]))
+            metadata += _packed_bytes(spec)
             # The row and what is in it, its shape and what is in that, and its place in the table.
             values += 6 + 1 + len(spec.shape) + 1
             in_json += len(text) + 2
@@ -163,6 +162,19 @@ class Sizes:
                 "bytes of names and shapes in the header of a checkpoint",
             ),
         )
+
+
+def _packed_bytes(spec: TensorSpec) -> int:
+    """At most what a row of the table takes as msgpack (its specification): the offset is taken as the longest integer.
+
+    Written out, because the core judges sizes and packs nothing.
+    """
+    texts = (len(spec.name.encode()), len(spec.dtype), len(spec.kind))
+    packed = 1 + sum(length + (1 if length < 32 else 2 if length < 256 else 3) for length in texts) + 9
+    packed += 1 if len(spec.shape) < 16 else 3
+    for size in spec.shape:
+        packed += next(width for limit, width in _INTEGER_BYTES if size < limit)
+    return packed
 
 
 def _over(*sizes: tuple[int, int, str]) -> str | None:

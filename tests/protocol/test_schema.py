@@ -2,6 +2,7 @@
 
 import json
 
+import msgpack
 import pytest
 
 from leeway.protocol import limits
@@ -69,6 +70,11 @@ class TestSizes:
         joined = Joined(1, 1, False, 10.0, 0, 1, {"default": GroupState(0, "async", specs=tuple(specs))})
         in_json = len(json.dumps(joined.to_fields()))
         assert in_json - 1000 <= sizes.json_bytes <= in_json
+
+    @pytest.mark.parametrize("edge", [0, 31, 32, 127, 128, 255, 256, 65535, 65536, 2**32 - 1, 2**32, 2**60])
+    def test_a_row_is_as_long_as_msgpack_makes_it(self, edge):
+        for one in (spec("n" * min(max(edge, 1), 512), ()), spec("n", (edge, 0)), spec("n", (0,) * min(edge, 16))):
+            assert Sizes.of([one]).metadata_bytes == len(msgpack.packb([*one.to_row(), 2**40]))
 
     def test_add_up(self):
         one, other = Sizes.of(SETS["short"]), Sizes.of(SETS["buffers"])

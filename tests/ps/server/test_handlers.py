@@ -4,8 +4,9 @@ import asyncio
 import json
 
 import numpy as np
+import pytest
 
-from tests.ps.server.rawclient import FRAME, arrays, frame
+from tests.ps.server.rawclient import FRAME, arrays, frame, spec_of
 from tests.ps.server.serving import MODEL
 
 
@@ -86,28 +87,28 @@ class TestWholeOffer:
     async def test_another_model_is_refused_with_both_lists(self, server, asked):
         wanted = {"weight": MODEL["weight"], "other": np.zeros(2, np.float32)}
         if asked:
-            rows = [rawclient.spec_of(name, array).to_row() for name, array in wanted.items()]
+            rows = [spec_of(name, array).to_row() for name, array in wanted.items()]
             body = json.dumps({"specs": rows, "whole": True, "group": "default"}).encode()
             reply = await server.put("/v1/params?ask=1", body)
         else:
-            frame = rawclient.frame({"whole": True}, wanted)
-            reply = await server.put("/v1/params", frame, {"Content-Type": rawclient.FRAME})
+            body = frame({"whole": True}, wanted)
+            reply = await server.put("/v1/params", body, {"Content-Type": FRAME})
         problem = reply.refused(409, "schema-conflict", "lacks 3 keys that the group has", "(other)")
         assert sorted(problem["missing"]) == ["bias", "mean", "seen"]
         assert (problem["extra"], problem["group"]) == (["other"], "default")
 
     async def test_closes_the_group(self, server):
-        frame = rawclient.frame({"whole": True}, MODEL)
-        assert (await server.put("/v1/params", frame, {"Content-Type": rawclient.FRAME})).status == 200
-        extra = rawclient.frame({}, {"extra": np.zeros(2, np.float32)})
-        reply = await server.put("/v1/params", extra, {"Content-Type": rawclient.FRAME})
+        body = frame({"whole": True}, MODEL)
+        assert (await server.put("/v1/params", body, {"Content-Type": FRAME})).status == 200
+        extra = frame({}, {"extra": np.zeros(2, np.float32)})
+        reply = await server.put("/v1/params", extra, {"Content-Type": FRAME})
         reply.refused(409, "schema-closed", "extra")
         joined = await server.post("/v1/workers", b'{"rank": "w0", "session": "s"}')
         assert joined.json["groups"]["default"]["whole"] is True
 
     async def test_fields_that_are_wrong(self, server):
-        frame = rawclient.frame({"whole": "perhaps"}, MODEL)
-        reply = await server.put("/v1/params", frame, {"Content-Type": rawclient.FRAME})
+        body = frame({"whole": "perhaps"}, MODEL)
+        reply = await server.put("/v1/params", body, {"Content-Type": FRAME})
         reply.refused(400, "malformed-request", "whole")
 
 
