@@ -97,5 +97,5 @@ def test_what_the_contract_promises_is_tested(promise: list[str]) -> None:
 
 def test_every_row_below_a_column_of_tests_names_some() -> None:
     tables = re.findall(r"^\|.*\| tests \|\n\|[-| ]+\|\n((?:\|.*\n)+)", CONTRACT, re.MULTILINE)
-    assert len(tables) == 5
+    assert len(tables) == CONTRACT.count(" tests |\n") >= 3
     assert [row for table in tables for row in table.splitlines() if "`tests/" not in row] == []
