@@ -36,7 +36,8 @@ SHOWN_NAMES = 8
 class ModelBridge:
     """The tensors of one module.
 
-    `exclude`: names or patterns of what stays at home; `keys`: of what travels, everything for None. `specs`: of all keys; `aliases`: further names of tied ones.
+    `exclude`: names or patterns of what stays at home; `keys`: of what travels, everything for None. `specs`: of all
+    keys; `aliases`: further names of tied ones.
     Raises `ValueError` for a module that cannot travel (see `View`).
     """
 

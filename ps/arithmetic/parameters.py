@@ -160,13 +160,15 @@ class Parameters:
         assert not self.steps, "names are settled before the first step"
         known = self._latest.layout
         layout = Layout.of(specs)
-        memory = self.versions.fresh(number, layout.nbytes)
-        new = Body(memory)
+        masters = Masters.of(layout)
+        memory, new = self._fresh(number, masters)
         new.clear()
         for name, place in layout.places.items():
             new.tensor(place).copy_(self._values.tensor(known.places[sources[name]]))
+        new.round()
+        snapshot = _snapshot(number, layout, memory, new)
         self._optimizer = Optimizer(self.settings, layout, new)
-        return self._use(Snapshot(number, layout, memory.toreadonly()), new)
+        return self._use(snapshot, new, masters)
 
     def equal(self, name: str, other: str) -> bool:
         """Whether two tensors of the current version have the same bytes. May be asked from any thread."""

@@ -566,3 +566,20 @@ def test_a_buffer_that_is_a_view_of_a_parameter():
     assert torch.equal(tensor_of(received(bridge.gradients()), "weight"), torch.ones(2, 3))
     bridge.forget_gradients()
     assert model.weight.grad is None
+
+
+def test_a_part_of_the_model_is_chosen_by_its_names():
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Linear(2, 2))
+    assert {spec.name for spec in ModelBridge(model, keys=["0.*", "2.bias"]).specs} == {"0.weight", "0.bias", "2.bias"}
+    chosen = ModelBridge(model, keys=["0.*", "1.*"], exclude="*.bias").specs
+    assert {spec.name for spec in chosen} >= {"0.weight", "1.weight", "1.running_mean"}
+    assert not [spec for spec in chosen if spec.name.endswith("bias") or spec.name.startswith("2")]
+
+
+def test_a_part_that_is_none_is_refused():
+    with pytest.raises(ValueError, match=r"keys: 'head\.\*' matches no parameter or buffer of the module; it has bias"):
+        ModelBridge(nn.Linear(2, 2), keys=["weight", "head.*"])
+    model = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False))
+    model[1].weight = model[0].weight
+    with pytest.raises(ValueError, match="tied"):
+        ModelBridge(model, keys="0.*")

@@ -105,11 +105,6 @@ def test_a_part_of_the_model_is_compared_in_that_part_alone():
         assert same(part, kept)
         first.pull()
         assert same(whole[0], part[0].state_dict())
-    with serving(*ASYNC) as (_, url), leeway.connect(url, "w0") as session:
-        with pytest.raises(ValueError, match=r"matches 'nothing\.\*'; it has 0\.weight, 0\.bias"):
-            session.attach(plain(), keys=["0.*", "nothing.*"])
-        with pytest.raises(ValueError, match="must be a list of patterns"):
-            session.attach(plain(), keys="0.*")
 
 
 def test_of_two_first_models_at_once_one_is_taken():

@@ -82,8 +82,8 @@ class _Found:
 
 
 class View:
-    """The view of one module. `exclude`: names, or patterns as a shell has them, of what stays at home; `keys`: likewise
-    of what travels, None for everything.
+    """The view of one module. `exclude`: names, or patterns as a shell has them, of what stays at home; `keys`: of what
+    travels, None for everything.
 
     `specs`: of all keys, in the order of the module. `names`: of each key, all of its names, itself first; `aliases`:
     its further names, where it has any.

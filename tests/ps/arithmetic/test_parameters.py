@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leeway.protocol.requests import UpdateKind
+from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.ps.arithmetic.memory import Pool
 from leeway.ps.arithmetic.parameters import Parameters, Update
 from leeway.ps.arithmetic.settings import OptimizerKind, OptimizerSettings
@@ -71,6 +72,31 @@ def test_an_offer_stores_the_named_tensors_and_keeps_the_others(frame, values, s
     for name, tensor in (known | {"c": second["c"], "n": second["n"]}).items():
         assert torch.equal(found[name], tensor)
     assert bytes(snapshot.body) == bytes(frame(found).body), "the padding is zero"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kind", [OptimizerKind.SGD, OptimizerKind.ADAM])
+def test_a_file_is_adopted_under_other_names_and_kinds(started, update, values, dtype, kind):
+    mask = torch.full((3, 3), -torch.inf).to(dtype)
+    weight = torch.randn(4, 4).to(dtype)
+    given = {"module.w": weight, "module.mask": mask, "module.twin": weight}
+    parameters = started(OptimizerSettings(kind=kind, lr=0.5), values=given)
+    specs = [
+        TensorSpec("w", (4, 4), str(dtype).removeprefix("torch."), Kind.TRAINABLE),
+        TensorSpec("mask", (3, 3), str(dtype).removeprefix("torch."), Kind.FLOAT_BUFFER),
+    ]
+    assert parameters.equal("module.w", "module.twin")
+    assert not parameters.equal("module.w", "module.mask")
+    snapshot = parameters.adopt(2, specs, {"w": "module.w", "mask": "module.mask"})
+    parameters.versions.publish(snapshot)
+    found = values(snapshot)
+    assert torch.equal(found["w"], weight)
+    assert torch.equal(found["mask"], mask)
+    assert found.keys() == {"w", "mask"}
+    assert snapshot.layout.places["mask"].spec.kind is Kind.FLOAT_BUFFER
+    after = values(arrive(parameters, update({"w": torch.ones(4, 4).to(dtype)})).snapshot)
+    assert not torch.equal(after["w"], weight)
+    assert torch.equal(after["mask"], mask)
 
 
 def test_a_step_on_arrival(started, update, values):
