@@ -364,7 +364,7 @@ class Session:
                 # A pull that was parked is asked again at once; one that was not must not become a busy loop.
                 parked = self.wait_seconds is not None
                 self._backoff.succeeded(0.0 if parked else retry_after_seconds or BASE_SECONDS)
-                if pulled.reason is Reason.NO_PARAMETERS and self._offers:
+                if pulled.reason is Reason.NO_PARAMETERS and self._offer.specs:
                     # Somebody else was offering them, and the server failed to store them.
                     self._wanted = None
                     self.state = State.OFFERING

@@ -74,6 +74,10 @@ def _check_group(name: str, group: _Exact, clocks: Mapping[str, int]) -> Iterabl
     _must(len({spec.name for spec in specs}) == len(specs), f"group {name!r} has a key twice")
     _must(version > 0 or not specs, f"group {name!r} has keys, and no version")
     group.flag("started"), group.flag("schema_closed")
+    # Absent in states of before there were these.
+    for name_of_flag in ("whole", "from_file"):
+        if name_of_flag in group:
+            group.flag(name_of_flag)
     _must(min(clocks.values(), default=least) == least, f"group {name!r}: the min clock {least} is nobody's")
     if "switching_at" in group:
         at = group.integer("switching_at")

@@ -39,13 +39,13 @@ from leeway.ps.core.effects import (
     Switched,
 )
 from leeway.ps.core.grants import grant, judge
-from leeway.ps.core.in_flight import Accepted, Adding, InFlight, RoundStep
+from leeway.ps.core.in_flight import Accepted, Adding, Adopting, InFlight, RoundStep
 from leeway.ps.core.roster import Roster
 from leeway.ps.core.rounds import Held, Rounds, RoundState
 from leeway.ps.core.waiting import Waiting, WaitingRoom
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from leeway.protocol.replies import Pushed, Refused
     from leeway.protocol.requests import Push
@@ -87,6 +87,8 @@ class Group:
         self.from_file = False
         # Invariant: no worker is granted a version before this one, in which tensors had other names or kinds.
         self.named_from = 0
+        # What they are called in the version that is computed, while others are being given.
+        self._named: Mapping[str, TensorSpec] = {}
         self.started = False
         # The ranks that have ever joined, until `workers` of them have: whether they still live does not matter.
         self.arrived: set[str] = set()
@@ -283,6 +285,8 @@ class Group:
         made = self.in_flight.pop(number)
         if isinstance(made, Adding):
             self._added(made, failed=failed)
+        elif isinstance(made, Adopting):
+            self._adopted(made, failed=failed)
         elif isinstance(made, Accepted):
             made.record.settle(failed=failed)
             self._advance(made.member)
@@ -297,11 +301,26 @@ class Group:
 
     def _added(self, adding: Adding, *, failed: bool) -> None:
         """The keys of an offer are there, or are not; the offer is answered when all its groups have come so far."""
-        offering = adding.offering
         if failed:
-            self.specs = {name: spec for name, spec in self.specs.items() if name not in adding.keys}
+            self._keep({name: spec for name, spec in self.specs.items() if name not in adding.keys})
+            # Whoever declared them offers them again.
+            self.whole = False
         else:
             self.readable = True
+        self._come_so_far(adding.offering, failed=failed)
+
+    def _adopted(self, adopting: Adopting, *, failed: bool) -> None:
+        """The tensors have the model's names and kinds, or still those of the version before."""
+        if failed:
+            self._keep(self._named)
+            self.whole, self.from_file = False, True
+        else:
+            self._named = adopting.specs
+            if not any(isinstance(made, Adopting) for made in self.in_flight.values()):
+                self._keep(adopting.specs)
+        self._come_so_far(adopting.offering, failed=failed)
+
+    def _come_so_far(self, offering: Offering, *, failed: bool) -> None:
         offering.failed = offering.failed or failed
         offering.groups_left -= 1
         if not offering.groups_left:
@@ -311,8 +330,7 @@ class Group:
 
     def offer(self, specs: tuple[TensorSpec, ...], offering: Offering) -> None:
         """Add keys, none of them known, from the body of the offer: they make the next version."""
-        self.specs |= {spec.name: spec for spec in specs}
-        self.sizes += Sizes.of(specs, self.name)
+        self._keep(self.specs | {spec.name: spec for spec in specs})
         self.decided += 1
         self.in_flight[self.decided] = Adding(offering, tuple(spec.name for spec in specs))
         self.emit(Initialize(self.name, self.decided, offering.request, specs))
@@ -322,16 +340,23 @@ class Group:
 
         Whoever has pulled them under the file's names has to pull again before it pushes.
         """
-        self.specs = {spec.name: spec for spec in adoption.specs}
-        self.sizes = Sizes.of(adoption.specs, self.name)
+        if not any(isinstance(made, Adopting) for made in self.in_flight.values()):
+            self._named = self.specs
+        self._keep({spec.name: spec for spec in adoption.specs})
         self.decided += 1
         self.named_from = self.decided
         for member in self.roster:
             progress = member.groups[self.name]
             progress.grants.clear()
             self._drop_staged(progress)
-        self.in_flight[self.decided] = offering
+        self.in_flight[self.decided] = Adopting(offering, self.specs)
         self.emit(Adopt(self.name, self.decided, adoption.specs, adoption.sources))
+
+    def _keep(self, specs: Mapping[str, TensorSpec]) -> None:
+        added = {name: spec for name, spec in specs.items() if name not in self.specs}
+        grown = len(added) + len(self.specs) == len(specs)
+        self.sizes = self.sizes + Sizes.of(added.values(), self.name) if grown else Sizes.of(specs.values(), self.name)
+        self.specs = dict(specs)
 
     # The policy.
 

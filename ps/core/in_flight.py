@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from leeway.protocol.replies import Offered
+    from leeway.protocol.tensors import TensorSpec
     from leeway.ps.core.deduplication import Record
     from leeway.ps.core.membership import Incarnation
 
@@ -33,6 +36,14 @@ class Adding:
     keys: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Adopting:
+    """The tensors of a file are being given a model's names and kinds: `specs` from then on."""
+
+    offering: Offering
+    specs: Mapping[str, TensorSpec]
+
+
 @dataclass(slots=True)
 class Accepted:
     """A push on arrival that is being applied."""
@@ -48,4 +59,4 @@ class RoundStep:
     records: tuple[Record, ...]
 
 
-InFlight = Adding | Accepted | RoundStep
+InFlight = Adding | Adopting | Accepted | RoundStep

@@ -111,6 +111,7 @@ class Oracle(Conditions):
         if decision.offer is not None:
             self.drops.append(decision.offer)
             self.specs = {name: spec for name, spec in self.specs.items() if not failed or name not in decision.stored}
+            self.whole = self.whole and not failed
             if decision.asked:
                 stored = ("offered", decision.stored, decision.kept, ())
                 self._say(decision.offer, ("refused", "internal", {}) if failed else stored)

@@ -6,7 +6,8 @@ import json
 import pytest
 
 from leeway.protocol.reasons import Reason
-from leeway.protocol.requests import Barrier, Leave, UpdateKind
+from leeway.protocol.replies import Refused
+from leeway.protocol.requests import Barrier, Leave, Offer, UpdateKind
 from leeway.ps.core.consistency import check
 from leeway.ps.core.saved import restore, save
 
@@ -57,6 +58,8 @@ WRONG = [
     (GROUP + "version", 1),
     (GROUP + "min_clock", 0),
     (GROUP + "mode", "snyc"),
+    (GROUP + "whole", 1),
+    (GROUP + "from_file", "no"),
     (GROUP + "staleness", 3),
     (GROUP + "started", "true"),
     (GROUP + "switching_at", 0),
@@ -157,3 +160,21 @@ def test_it_is_asked_before_anything_is_restored(serve, saved):
     restore(settings, saved, [1], epoch=2, now=0.0)
     with pytest.raises(ValueError, match="the min clock 0 is nobody's"):
         restore(settings, change(saved, GROUP + "min_clock", 0), [1], epoch=2, now=0.0)
+
+
+def test_a_state_of_before_whole_offers_is_consistent_and_declares_nothing(saved):
+    for group in saved["groups"].values():
+        del group["whole"], group["from_file"]
+    check(saved, 1)
+
+
+def test_a_state_of_before_whole_offers_still_compares(serve):
+    server = serve("async")
+    server.offer("w", "b")
+    state, bodies = save(server.machine)
+    del state["groups"]["default"]["whole"], state["groups"]["default"]["from_file"]
+    machine = restore(server.machine.settings, state, bodies, 2, 0.0)
+    spec = next(iter(machine.groups["default"].specs.values()))
+    refused = machine.judge_offer(Offer((spec,), whole=True))
+    assert isinstance(refused, Refused)
+    assert "lacks 1 key that the group has (b)" in refused.error.detail

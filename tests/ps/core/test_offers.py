@@ -10,7 +10,7 @@ from leeway.protocol.replies import Offered, Refused
 from leeway.protocol.requests import Join, Life, Offer, Pull, Push, UpdateKind
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.ps.core.effects import Adopt, Answered, Drop
-from leeway.ps.core.events import Asked
+from leeway.ps.core.events import Asked, Failed, Published
 from leeway.ps.core.machine import GroupSettings, Machine, Settings
 
 
@@ -163,6 +163,50 @@ def test_after_the_first_update_the_files_names_are_the_groups():
     machine.groups["default"].schema_closed = True
     assert reply(ask(machine, Offer(names("w"), whole=True))).error.code is Code.SCHEMA_CONFLICT
     assert reply(ask(machine, Offer(names("module.w"), whole=True))) == Offered((), ("module.w",))
+
+
+def test_an_adoption_that_fails_leaves_the_files_names():
+    machine = Machine(Settings((GroupSettings("async"),)), 1)
+    group = machine.groups["default"]
+    ask(machine, Offer(names("module.w", "module.b"), from_file=True))
+    group.published_is(1, 0.0)
+    whole = Offer(names("w", "b"), ask=True, whole=True)
+    ask(machine, whole)
+    # A second one, decided on what the first was to make: both fail, for one after the other is not possible.
+    ask(machine, Offer((TensorSpec("w", (3,), "float32", Kind.FLOAT_BUFFER), spec("b")), ask=True))
+    for number in (2, 3):
+        if number <= group.decided:
+            told = reply(machine.step(Failed("default", number), 0.0))
+            assert told.error.code is Code.INTERNAL
+    assert list(group.specs) == ["module.w", "module.b"]
+    assert (group.whole, group.from_file) == (False, True)
+    number = group.decided + 1
+    ask(machine, whole)
+    assert reply(machine.step(Published("default", number), 0.0)) == Offered((), ("w", "b"))
+    assert (list(group.specs), group.whole) == (["w", "b"], True)
+
+
+def test_two_adoptions_at_once_come_out_in_their_order():
+    machine = Machine(Settings((GroupSettings("async"),)), 1)
+    group = machine.groups["default"]
+    ask(machine, Offer(names("module.w", "module.b"), from_file=True))
+    group.published_is(1, 0.0)
+    ask(machine, Offer(names("w"), ask=True))
+    ask(machine, Offer((spec("w"), TensorSpec("b", (3,), "float32", Kind.FLOAT_BUFFER)), ask=True, whole=True))
+    machine.step(Published("default", 2), 0.0)
+    assert group.specs["b"].kind is Kind.FLOAT_BUFFER
+    machine.step(Published("default", 3), 0.0)
+    assert (list(group.specs), group.specs["b"].kind, group.whole) == (["w", "b"], Kind.FLOAT_BUFFER, True)
+
+
+def test_a_whole_offer_that_was_not_stored_closes_nothing():
+    machine = Machine(Settings((GroupSettings("async"),)), 1)
+    ask(machine, Offer(names("w", "b"), whole=True))
+    assert reply(machine.step(Failed("default", 1), 0.0)).error.code is Code.INTERNAL
+    assert not machine.groups["default"].whole
+    ask(machine, Offer(names("w"), whole=True))
+    machine.step(Published("default", 2), 0.0)
+    assert list(machine.groups["default"].specs) == ["w"]
 
 
 def test_nobody_pulls_or_pushes_under_names_that_are_given_up():
