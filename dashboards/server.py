@@ -194,7 +194,7 @@ def _refusals() -> list[Panel]:
             "all the same, and the server's log names the tensor: go back to a checkpoint.",
             NUMBER,
             Query(f"sum by (group) ({SERVERS.happened(server.NON_FINITE)})", "{{group}}"),
-            Query(f"sum by (group) ({SERVERS.happened(server.NON_FINITE_VERSIONS)})", "versions of {{group}}"),
+            Query(SERVERS.increase(server.NON_FINITE_VERSIONS, by=("group",)), "versions of {{group}}"),
             bars=True,
             colors={"default": RED},
         ),
@@ -274,8 +274,8 @@ def _updates() -> list[Panel]:
             "Steps that failed, whose versions have the values of the ones before them, and events that history, log, "
             "metrics, live page or periodic saving could not be told. There should be none; the server's log says why.",
             NUMBER,
-            Query(f"sum by (group) ({SERVERS.happened(server.FAILED_STEPS)})", "failed steps of {{group}}"),
-            Query(f"sum by (listener) ({SERVERS.happened(server.LISTENER_FAILURES)})", "not told to {{listener}}"),
+            Query(SERVERS.increase(server.FAILED_STEPS, by=("group",)), "failed steps of {{group}}"),
+            Query(SERVERS.increase(server.LISTENER_FAILURES, by=("listener",)), "not told to {{listener}}"),
             bars=True,
         ),
     ]

@@ -73,7 +73,7 @@ def watched(tmp_path_factory):
                 "w1": commands.work(POISONED, server, "w1", *flags),
                 "w2": commands.work(SMALL, server, "w2", *flags),
             }
-            targets = {rank: address(worker.hear("http://")) for rank, worker in workers.items()}
+            targets = {rank: address(worker.address()) for rank, worker in workers.items()}
             start = time.time()
             with Prometheus(program, folder, configuration(folder, address(server.url), targets)) as prometheus:
                 yield live_through(prometheus, server, workers, start)

@@ -80,17 +80,23 @@ class Process:
     def said(self):
         return "\n".join([*self.lines, *self.errors])
 
+    def address(self):
+        """The line on stdout that is its address; the log has it too, and may be heard first."""
+        return self._hear("an address", lambda: [line for line in self.lines if line.startswith("http://")])
+
     def hear(self, text, seconds=START_SECONDS):
         """Wait for a line with this text, on stdout or stderr, and return it."""
+        return self._hear(repr(text), lambda: [line for line in (*self.lines, *self.errors) if text in line], seconds)
+
+    def _hear(self, what, found, seconds=START_SECONDS):
         deadline = time.monotonic() + seconds
         with self._heard:
             while True:
-                for line in (*self.lines, *self.errors):
-                    if text in line:
-                        return line
-                assert self._reading, f"{self.name} ended without saying {text!r}:\n{self.said}"
+                for line in found():
+                    return line
+                assert self._reading, f"{self.name} ended without saying {what}:\n{self.said}"
                 left = deadline - time.monotonic()
-                assert left > 0, f"{self.name} has not said {text!r} in {seconds:g} s:\n{self.said}"
+                assert left > 0, f"{self.name} has not said {what} in {seconds:g} s:\n{self.said}"
                 self._heard.wait(left)
 
     def events(self, name):
@@ -205,7 +211,7 @@ class Commands:
         """A server, when it listens."""
         arguments = ("-m", "leeway.ps.cli", "--port", port, *flags)
         server = self.python("server", *arguments, environment=environment, kind=Server)
-        server.url = server.hear("http://").strip()
+        server.url = server.address()
         return server
 
     def work(self, task, server, rank, *flags, environment=None):
