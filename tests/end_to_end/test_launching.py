@@ -51,7 +51,7 @@ def test_a_mistake_in_the_server_s_settings(commands):
 @pytest.mark.skipif(sys.platform != "linux", reason="the processes are found under /proc")
 def test_ctrl_c_leaves_nothing_running(commands):
     launch = commands.launch(SMALL, "--workers", 2, "--mode", "async", "--slow", 0.02, "--history", "history.jsonl")
-    address = launch.hear("http://").partition("| ")[2]
+    address = launch.hear("| http://").partition("| ")[2]
     Reader(address).version(at_least=5)
     children = Path(f"/proc/{launch.pid}/task/{launch.pid}/children").read_text().split()
     assert len(children) == 3

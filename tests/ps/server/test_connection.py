@@ -224,7 +224,7 @@ def test_a_worker_whose_cable_is_pulled_does_not_live_on_its_parked_request(tmp_
             f"import os; os.execvp('ip', {['ip', *arguments, '--lease', str(lease_seconds), '--workers', '2']!r})"
         )
         server = commands.python("server", "-c", launcher)
-        address = server.hear("http://").strip().removeprefix("http://")
+        address = server.address().removeprefix("http://")
         host, port = address.split(":")
 
         def park():
