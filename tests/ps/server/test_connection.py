@@ -123,7 +123,7 @@ async def test_a_websocket_is_declined_and_the_connection_serves_on(server):
 
 
 async def test_resets_and_nonsense_leave_no_line_in_the_log(run):
-    """In the middle of replies of all sorts and of requests; the process ends with the one line that it always says."""
+    """In the middle of replies of all sorts and of requests; the process says what it always says."""
     server = await run("--mode", "async", "--log-format", "json")
     await server.offer({"weight": np.zeros(4_000_000, np.float32)})
     worker = await Worker(server, "w0").join()
@@ -156,7 +156,7 @@ async def test_resets_and_nonsense_leave_no_line_in_the_log(run):
     assert code == 0
     assert "Traceback" not in said
     events = [json.loads(line)["event"] for line in said.splitlines()]
-    assert events == ["joined", "waits", "stopped"]
+    assert events == ["listening", "joined", "waits", "stopped"]
 
 
 # Half-open connections.
