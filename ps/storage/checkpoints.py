@@ -28,7 +28,7 @@ from leeway.protocol.spans import Layout, Place
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.ps.arithmetic.bodies import Body
 from leeway.ps.arithmetic.parameters import Saved
-from leeway.ps.storage.digests import DIGEST_BYTES, is_sound, sealed
+from leeway.ps.storage.digests import DIGEST, DIGEST_BYTES, is_sound, sealed
 from leeway.ps.storage.files import in_words, write_durably
 from leeway.ps.storage.initial import spec_of
 from leeway.ps.storage.safetensors_format import CHECKPOINT_KEY, Entry, entries, write
@@ -41,7 +41,6 @@ FORMAT_VERSION = 2
 # Of the versions before 0.2: the same without a digest.
 _FORMAT_WITHOUT_DIGEST = 1
 
-DIGEST = "digest"
 
 # Enough to go back once or twice; more would fill disks without being asked to.
 DEFAULT_RETAINED = 3

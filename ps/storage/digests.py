@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 DIGEST_BYTES = 32
 
+# The tensor that holds it, in a file that has one.
+DIGEST = "digest"
+
 # Large enough that nothing but hashing takes time, small enough that a mapped file does not fill the memory at once.
 _CHUNK_BYTES = 16 * 1024 * 1024
 

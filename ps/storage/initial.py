@@ -15,6 +15,7 @@ from leeway.protocol.frames import Frame
 from leeway.protocol.spans import Layout
 from leeway.protocol.tensors import DTYPES, Kind, TensorSpec
 from leeway.ps.arithmetic.bodies import Body
+from leeway.ps.storage.digests import DIGEST, is_sound
 from leeway.ps.storage.safetensors_format import CHECKPOINT_KEY, KINDS_KEY
 
 if TYPE_CHECKING:
@@ -52,7 +53,10 @@ def load_initial(path: Path) -> Frame:
     """
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            kinds, names = _stated(file.metadata() or {}, list(file.keys()))
+            metadata, all_names = file.metadata() or {}, list(file.keys())
+            if CHECKPOINT_KEY in metadata and DIGEST in all_names and not is_sound(path):
+                raise ValueError("this checkpoint is not what was written, its digest is of something else")
+            kinds, names = _stated(metadata, all_names)
             tensors = {name: file.get_tensor(full) for name, full in names.items()}
             layout = Layout.of(spec_of(name, tensor, kinds.get(name)) for name, tensor in tensors.items())
             memory = allocate_aligned(layout.nbytes)

@@ -17,6 +17,7 @@ from leeway.ps.arithmetic.parameters import Parameters, Saved, Update
 from leeway.ps.arithmetic.settings import OptimizerKind, OptimizerSettings
 from leeway.ps.storage.checkpoints import Checkpoint, Checkpoints, read
 from leeway.ps.storage.files import PARTIAL_SUFFIX
+from leeway.ps.storage.initial import load_initial
 
 EMPTY = Checkpoint({"clock": 3}, {})
 
@@ -269,3 +270,13 @@ def test_room_that_runs_out_leaves_the_older_ones(tmp_path, layout, saved):
         signal.signal(signal.SIGXFSZ, ignored)
     assert checkpoints.paths() == [older]
     assert read(older).verified
+
+
+def test_a_damaged_one_gives_no_initial_values_either(tmp_path, saved, tensors):
+    path = Checkpoints(tmp_path).write(Checkpoint({}, {"default": saved}), 1)
+    assert {spec.name for spec in load_initial(path).specs} == set(tensors)
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="cannot read initial values from .*: this checkpoint is not what was written"):
+        load_initial(path)
