@@ -715,4 +715,4 @@ def test_parameters_that_nobody_has_are_offered_again():
     life = {"epoch": 1, "incarnation": 1, "resumed": False, "lease_seconds": 9.0, "index": 0, "count": 1}
     session.answered(session.ask(), Joined(groups={"default": GroupState(0, "async", specs=specs)}, **life))
     session.answered(session.ask(), NotYet(Reason.NO_PARAMETERS, "nobody has offered any"))
-    assert session.ask() == Offer(specs, ask=True)
+    assert session.ask() == Offer(specs, ask=True, group="default")
