@@ -153,6 +153,7 @@ class TestPull:
             "index": 0,
             "count": 1,
             "unchanged": False,
+            "step_failed": False,
         }
         assert reply.headers["etag"] == f'"{worker.epoch}.1"'
         assert all(np.array_equal(array, MODEL[name]) for name, array in arrays(reply).items())
