@@ -95,7 +95,8 @@ class ScriptedServer:
     # What a server says.
 
     def joined(self, *, epoch=7, incarnation=1, resumed=False, clock=0, last=None, specs=(WEIGHT,), until=None):
-        group = GroupState(clock, "ssp(3)", last, tuple(specs))
+        # Told of the same model by another worker, it need not ask this one.
+        group = GroupState(clock, "ssp(3)", last, tuple(specs), whole=bool(specs))
         reply = Joined(epoch, incarnation, resumed, self.lease_seconds, 0, 1, {"default": group}, {}, until)
         return web.json_response(reply.to_fields())
 
