@@ -69,9 +69,18 @@ class Bytes(click.ParamType):  # type: ignore[type-arg]  # generic in newer vers
             self.fail(str(error), param, ctx)
 
 
-_INPUT_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-_OUTPUT_FILE = click.Path(dir_okay=False, path_type=Path)
-_FOLDER = click.Path(file_okay=False, path_type=Path)
+class _GivenPath(click.Path):
+    """An empty path is the current folder to the system, and an unset variable of a shell to whoever wrote it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("the path is empty; is the variable set that it comes from?", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+_INPUT_FILE = _GivenPath(exists=True, dir_okay=False, path_type=Path)
+_OUTPUT_FILE = _GivenPath(dir_okay=False, path_type=Path)
+_FOLDER = _GivenPath(file_okay=False, path_type=Path)
 
 SECTIONS: Final = {
     "Serving": (
@@ -180,7 +189,7 @@ def config_option() -> click.Option:
     """`--config`: read before all others, for it decides their defaults."""
     return click.Option(
         ["--config", "config_path"],
-        type=click.Path(path_type=Path),
+        type=_GivenPath(path_type=Path),
         is_eager=True,
         expose_value=False,
         callback=read_config_file,

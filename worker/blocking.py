@@ -12,15 +12,14 @@ import atexit
 import contextlib
 import threading
 import weakref
-from concurrent.futures import CancelledError, Future, wait
-from dataclasses import dataclass
+from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from leeway.worker.client import Client
 from leeway.worker.forks import Home
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
     from types import TracebackType
 
     from leeway.protocol.requests import UpdateKind
@@ -37,46 +36,56 @@ T = TypeVar("T")
 GIVE_UP_SECONDS = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Exit:
-    error: BaseException
-
-
-async def _carried(work: Coroutine[Any, Any, T]) -> T | _Exit:
-    """These two would end the loop, and every later call would wait for it for ever: they are the caller's."""
-    try:
-        return await work
-    except (KeyboardInterrupt, SystemExit) as error:
-        return _Exit(error)
-
-
 class _Call(Generic[T]):
-    """A coroutine that is handed to the loop. `begin` and `cancel` run there, in the order they were asked for."""
+    """A coroutine function that is handed to the loop, and what came of it.
 
-    def __init__(self, work: Coroutine[Any, Any, T]) -> None:
-        self.result: Future[T | _Exit] = Future()
+    `begin` and `cancel` run in the loop, in the order they were asked for.
+
+    The waiting thread may be interrupted between any two of its instructions, also within a `with` block's own: a lock
+    that both threads take and let go of could stay taken for ever, and the loop would wait for it. So there is one
+    lock for each call, which the loop opens once and never takes.
+    """
+
+    def __init__(self, work: Callable[[], Coroutine[Any, Any, T]]) -> None:
         self._work = work
-        self._task: asyncio.Task[T | _Exit] | None = None
+        self._closed = threading.Lock()
+        self._closed.acquire()
+        self._task: asyncio.Task[None] | None = None
+        self._result: T | None = None
+        self._error: BaseException | None = None
+        self.done = False
 
     def begin(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(_carried(self._work))
+        self._task = asyncio.get_running_loop().create_task(self._carry())
         self._task.add_done_callback(self._ended)
 
     def cancel(self) -> None:
-        if self._task is None:
-            self._work.close()
-        else:
+        if self._task is not None:
             self._task.cancel()
 
-    def _ended(self, task: asyncio.Task[T | _Exit]) -> None:
+    async def _carry(self) -> None:
+        try:
+            self._result = await self._work()
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            # KeyboardInterrupt and SystemExit too: they would end the loop, and every later call would wait for it.
+            self._error = error
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
         if task.cancelled():
-            # A task that is cancelled before its first step has never begun the work.
-            self._work.close()
-            self.result.cancel()
-        elif error := task.exception():
-            self.result.set_exception(error)
-        else:
-            self.result.set_result(task.result())
+            self._error = CancelledError()
+        self.done = True
+        self._closed.release()
+
+    def wait(self, seconds: float = -1.0) -> bool:
+        """Whether it has ended; without `seconds`, when it has."""
+        return self._closed.acquire(timeout=seconds)
+
+    def result(self) -> T:
+        if self._error is not None:
+            raise self._error
+        return self._result  # type: ignore[return-value]
 
 
 class BlockingClient:
@@ -129,25 +138,22 @@ class BlockingClient:
     ) -> None:
         self.close()
 
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        try:
-            self.check()
-        except (RuntimeError, ValueError):
-            work.close()
-            raise
+    def _run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        self.check()
         call = _Call(work)
         try:
             self._loop.call_soon_threadsafe(call.begin)
-            result = call.result.result()
+            call.wait()
         except BaseException:
-            if not call.result.done():
-                # Ctrl-C comes at any moment, also just before or after the call was handed over.
+            if not call.done:
+                # Ctrl-C comes at any moment, also just before or after the call was handed over. What was being sent is
+                # given up, and the coroutine has to let go before another one begins.
+                idle = _Call(self.client.idle)
                 self._loop.call_soon_threadsafe(call.cancel)
-                wait([asyncio.run_coroutine_threadsafe(self.client.idle(), self._loop)], GIVE_UP_SECONDS)
+                self._loop.call_soon_threadsafe(idle.begin)
+                idle.wait(GIVE_UP_SECONDS)
             raise
-        if isinstance(result, _Exit):
-            raise result.error
-        return result
+        return call.result()
 
     def check(self) -> None:
         """Whether calls can be made: `RuntimeError` in a forked child, `ValueError` when it is closed."""
@@ -156,7 +162,7 @@ class BlockingClient:
             raise ValueError(self._closed)
 
     def join(self) -> None:
-        self._run(self.client.join())
+        self._run(lambda: self.client.join())
 
     def offer(
         self,
@@ -167,10 +173,10 @@ class BlockingClient:
         aliases: Mapping[str, tuple[str, ...]] | None = None,
     ) -> None:
         """`values` is called in the loop's thread, while the caller waits."""
-        self._run(self.client.offer(specs, values, whole=whole, aliases=aliases))
+        self._run(lambda: self.client.offer(specs, values, whole=whole, aliases=aliases))
 
     def pull(self) -> Pulled | None:
-        return self._run(self.client.pull())
+        return self._run(lambda: self.client.pull())
 
     def push(
         self,
@@ -180,7 +186,7 @@ class BlockingClient:
         metrics: Mapping[str, float] | None = None,
         times: StepTimes | None = None,
     ) -> Outcome:
-        return self._run(self.client.push(kind, samples, tensors, metrics, times))
+        return self._run(lambda: self.client.push(kind, samples, tensors, metrics, times))
 
     def pushpull(
         self,
@@ -190,22 +196,22 @@ class BlockingClient:
         metrics: Mapping[str, float] | None = None,
         times: StepTimes | None = None,
     ) -> tuple[Outcome, Pulled | None]:
-        return self._run(self.client.pushpull(kind, samples, tensors, metrics, times))
+        return self._run(lambda: self.client.pushpull(kind, samples, tensors, metrics, times))
 
     def skip(self, times: StepTimes | None = None) -> tuple[Outcome, Pulled | None]:
-        return self._run(self.client.skip(times))
+        return self._run(lambda: self.client.skip(times))
 
     def settle(self) -> Outcome | None:
-        return self._run(self.client.settle())
+        return self._run(lambda: self.client.settle())
 
     def barrier(self, name: str, parties: int = 1) -> None:
-        self._run(self.client.barrier(name, parties))
+        self._run(lambda: self.client.barrier(name, parties))
 
     def status(self) -> dict[str, Any]:
-        return self._run(self.client.status())
+        return self._run(lambda: self.client.status())
 
     def leave(self) -> None:
-        self._run(self.client.leave())
+        self._run(lambda: self.client.leave())
 
     def close(self, why: str = "this client is closed") -> None:
         """Leave, close the connections and end the thread, in a few seconds at most. Can be called again.
@@ -217,10 +223,12 @@ class BlockingClient:
         self._closed = why
         self._finalizer.detach()
         loop = self._loop
-        closing = asyncio.run_coroutine_threadsafe(self.client.close(), loop)
+        closing = _Call(self.client.close)
         try:
-            with contextlib.suppress(TimeoutError, CancelledError):
-                closing.result(2 * GIVE_UP_SECONDS)
+            loop.call_soon_threadsafe(closing.begin)
+            if closing.wait(2 * GIVE_UP_SECONDS):
+                with contextlib.suppress(CancelledError):
+                    closing.result()
         finally:
             loop.call_soon_threadsafe(loop.stop)
             self._thread.join(GIVE_UP_SECONDS)

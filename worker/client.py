@@ -76,6 +76,9 @@ PATIENCE_SECONDS = 300.0
 # Longer than any step: an idle connection costs nothing, and a push must not begin with a handshake.
 KEEPALIVE_SECONDS = 3600.0
 
+# How often it is said that a wait goes on.
+TELL_AGAIN_SECONDS = 60.0
+
 # The goodbye at the end of a `with` block, all its attempts together.
 GOODBYE_SECONDS = 5.0
 
@@ -135,6 +138,7 @@ class Client:
         self._fits: Layout | None = None  # whose table was found to fit into a frame
         self._refused = RefusedInARow()
         self._failed_steps = 0
+        self._tell_again_at = 0.0
         self._http: aiohttp.ClientSession | None = None
         self._exchange: Exchange | None = None
         self._heartbeat: asyncio.Task[None] | None = None
@@ -442,13 +446,20 @@ class Client:
         reply = answer.reply
         pulled: Reply = reply.pulled if isinstance(reply, PushPulled) else reply
         if isinstance(pulled, NotYet):
-            if self.waiting is None or self.waiting.reason is not pulled.reason:
-                log.debug("waiting", rank=self.session.rank, reason=pulled.reason, detail=pulled.detail)
+            self._tell_of_waiting(pulled)
             self.waiting = pulled
         elif isinstance(pulled, Granted):
             self.waiting = None
             if answer.frame is not None and not pulled.unchanged:
                 self._receiving.keep(answer.frame)
+
+    def _tell_of_waiting(self, why: NotYet) -> None:
+        """When a wait was put off once, when its reason changes, and again while it goes on for long."""
+        now = time.monotonic()
+        if self.waiting is None or self.waiting.reason is not why.reason or now >= self._tell_again_at:
+            self._tell_again_at = now + TELL_AGAIN_SECONDS
+            names = ",".join(why.waiting_for) or None
+            log.info("waiting", rank=self.session.rank, reason=str(why.reason), detail=why.detail, waiting_for=names)
 
     async def _sleep(self, seconds: float) -> None:
         if seconds:

@@ -26,13 +26,14 @@ WHAT_TO_CHECK = (
 class Patience:
     """With the server at `url`, for `seconds`."""
 
-    __slots__ = ("_away_since", "_hinted", "_rank", "_url", "seconds")
+    __slots__ = ("_away_since", "_hinted", "_met", "_rank", "_url", "seconds")
 
     def __init__(self, url: str, rank: str, seconds: float) -> None:
         self.seconds = seconds
         self._url = url
         self._rank = rank
         self._away_since: float | None = None
+        self._met = False
         self._hinted = False
 
     def failed(self, error: Exception) -> None:
@@ -40,7 +41,10 @@ class Patience:
         now = time.monotonic()
         if self._away_since is None:
             self._away_since = now
-            log.warning("server is away", server=self._url, rank=self._rank, detail=str(error))
+            if self._met:
+                log.warning("server is away", server=self._url, rank=self._rank, detail=str(error))
+            else:
+                log.info("waiting for the server", server=self._url, rank=self._rank, detail=str(error))
         away_seconds = now - self._away_since
         if away_seconds > self.seconds:
             words = f"{self._url} has been away for more than {self.seconds:g} s: {error}; {WHAT_TO_CHECK}"
@@ -60,4 +64,5 @@ class Patience:
     def answered(self) -> None:
         if self._away_since is not None:
             self._away_since, self._hinted = None, False
-            log.info("server is back", server=self._url, rank=self._rank)
+            log.info("server is back" if self._met else "server is there", server=self._url, rank=self._rank)
+        self._met = True

@@ -109,6 +109,8 @@ class Session:
         self._new_session = new_session
         self._session = new_session()
         self._backoff = Backoff(random)
+        # Lives that were begun and led to no grant and no disposition, in a row: a circle of refusals slows down.
+        self._circle = Backoff(random)
         self._asked: Ask | None = None
         self._held: Version | None = None
         # Invariant: empty in every state but PUSHING and, on the way back to it, JOINING.
@@ -253,6 +255,9 @@ class Session:
         if self._asked is None or request is not self._asked:
             return
         self._asked = None
+        if not (isinstance(reply, Refused) and REACTIONS[reply.error.code] is Reaction.AGAIN):
+            # The server is there: what an outage has cost must not slow down the requests that follow it.
+            self._backoff.succeeded()
         match self.state, reply:
             case _, Refused(error):
                 self._refused(error, retry_after_seconds)
@@ -351,7 +356,7 @@ class Session:
     def _pulled(self, pulled: Granted | NotYet | Refused, retry_after_seconds: float | None) -> None:
         match pulled:
             case Granted():
-                self._backoff.succeeded()
+                self._circle.succeeded()
                 self.grant = pulled
                 self._held = pulled.version
                 if pulled.count:
@@ -372,7 +377,7 @@ class Session:
                 self._refused(error, retry_after_seconds)
 
     def _pushed(self, pushed: Pushed) -> None:
-        self._backoff.succeeded()
+        self._circle.succeeded()
         self._update.settle(pushed)
         self.clock = pushed.clock + 1
         self._to_pulling()
@@ -425,8 +430,9 @@ class Session:
             self._lapsed = code
         self.grant = None
         self.state = State.JOINING
-        # Joining is not what ends a back-off: being refused in a circle cannot become a busy loop.
-        self._failed(None)
+        # Joining is not what ends a circle of refusals: it cannot become a busy loop.
+        self._circle.failed()
+        self._backoff.succeeded(self._circle.delay_seconds)
 
     def _leave(self, ending: Ending) -> None:
         self.ending = ending

@@ -50,8 +50,8 @@ class ModelBridge:
         self.specs, self.aliases = self._view.specs, self._view.aliases
         self._spec_by_name = {spec.name: spec for spec in self.specs}
         self._held = held = self._view.look()
-        parameters = [key for key, tensor in held.by_key.items() if isinstance(tensor, torch.nn.Parameter)]
-        self.buffers = tuple(key for key in held.by_key if key not in set(parameters))
+        parameters = {key: None for key, tensor in held.by_key.items() if isinstance(tensor, torch.nn.Parameter)}
+        self.buffers = tuple(key for key in held.by_key if key not in parameters)
         # Invariant: every parameter is in one of these, and goes from the second to the first, never back.
         self.trained = {key: None for key in parameters if _requires_grad(held, key)}
         self.frozen = {key: None for key in parameters if key not in self.trained}

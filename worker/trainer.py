@@ -53,7 +53,7 @@ def run(config: WorkerConfig) -> int:
             stack.callback(served.close)
             print(served.url, flush=True)
         try:
-            with _connect(config) as session, progress(config.rank, config.steps) as shown:
+            with _connect(config) as session, progress(config.rank, config.steps or session.until) as shown:
                 trainer = _Trainer(config, task, device, session, metrics, shown)
                 trainer.train()
         except (ServerLost, WireError) as error:

@@ -17,9 +17,10 @@ skipped; what is not finite all the same is refused by the server and becomes a 
 from __future__ import annotations
 
 import os
+import threading
 import time
-from functools import partial
-from typing import TYPE_CHECKING, Literal
+from functools import partial, wraps
+from typing import TYPE_CHECKING, Concatenate, Literal, ParamSpec, TypeVar
 
 from leeway.protocol.addresses import server_url
 from leeway.protocol.requests import DEFAULT_GROUP, UpdateKind
@@ -29,10 +30,11 @@ from leeway.worker.blocking import BlockingClient
 from leeway.worker.client import PATIENCE_SECONDS, WAIT_SECONDS
 from leeway.worker.environment import default_rank
 from leeway.worker.holders import hold
+from leeway.worker.observability.logs import of_own_script
 from leeway.worker.torch_bridge import ModelBridge
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from types import TracebackType
 
     import torch
@@ -44,6 +46,28 @@ if TYPE_CHECKING:
 
 SERVER_VARIABLE = "PS_SERVER"
 RANK_VARIABLE = "PS_RANK"
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def for_one_thread(
+    method: Callable[Concatenate[TrainingSession, P], T],
+) -> Callable[Concatenate[TrainingSession, P], T]:
+    """Two threads in one session would push each other's gradients, and tell times that cannot be."""
+
+    @wraps(method)
+    def call(self: TrainingSession, /, *values: P.args, **named: P.kwargs) -> T:
+        me = threading.get_ident()
+        if self._caller not in (None, me):
+            raise RuntimeError("another thread uses this session; a session is for one thread: connect once in each")
+        before, self._caller = self._caller, me
+        try:
+            return method(self, *values, **named)
+        finally:
+            self._caller = before
+
+    return call
 
 
 class TrainingSession:
@@ -64,6 +88,7 @@ class TrainingSession:
         self._bridge: ModelBridge | None = None
         # Invariant: the module holds what this grant pulled, unless a call has been interrupted.
         self._grant: Granted | None = None
+        self._caller: int | None = None  # the thread whose call is under way
         self._interrupted = False
         self._granted_at = time.perf_counter()
         self._version = 0
@@ -133,6 +158,7 @@ class TrainingSession:
 
     # What there is to do.
 
+    @for_one_thread
     def attach(
         self,
         model: torch.nn.Module,
@@ -161,12 +187,14 @@ class TrainingSession:
             raise
         self._bridge = bridge
 
+    @for_one_thread
     def pull(self) -> None:
         """Take the server's parameters once more for this iteration, and `index` and `count` as they are now."""
         bridge = self._attached()
         bridge.check()
         self._take(bridge, self.client.pull())
 
+    @for_one_thread
     def step(
         self,
         samples: int,
@@ -201,6 +229,7 @@ class TrainingSession:
         outcome, pulled = self.client.pushpull(kind, samples, tensors, numbers, self._times_to_tell())
         return self._stepped(began, collected, outcome, pulled)
 
+    @for_one_thread
     def skip(self) -> Outcome:
         """This iteration has no update (an overflowed mixed-precision step, nothing left to read); otherwise as
         `step`."""
@@ -212,6 +241,7 @@ class TrainingSession:
         outcome, pulled = self.client.skip(self._times_to_tell())
         return self._stepped(began, began, outcome, pulled)
 
+    @for_one_thread
     def barrier(self, name: str, parties: int = 1) -> None:
         """Wait until all live workers have come to this barrier as often, and at least `parties` of them."""
         self.client.barrier(name, parties)
@@ -250,7 +280,7 @@ class TrainingSession:
     def _stepped(self, began: float, collected: float, outcome: Outcome, pulled: Pulled | None) -> Outcome:
         before, after = self._traffic_before, self.traffic
         received = time.perf_counter()
-        compute_seconds = began - self._granted_at
+        compute_seconds = max(0.0, began - self._granted_at)
         assert self._bridge is not None
         self._take(self._bridge, pulled)
         self._bridge.forget_gradients()
@@ -297,12 +327,15 @@ def connect(
     reached, `WireError` when it refuses.
     """
     address = url or os.environ.get(SERVER_VARIABLE)
+    if address and not isinstance(address, str):
+        raise ValueError(f"url is {str(address)[:80]!r}, it must be text such as http://127.0.0.1:8080")
     if not address:
         raise ValueError(f"no server: give its address, or set {SERVER_VARIABLE}=http://HOST:PORT")
     name = arguments.name("rank", rank or os.environ.get(RANK_VARIABLE) or default_rank())
     make = partial(
         BlockingClient, address, name, group=group, wait_seconds=wait_seconds, patience_seconds=patience_seconds
     )
+    of_own_script()
     client = hold(server_url(address), name, make)
     try:
         client.join()

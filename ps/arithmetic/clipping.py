@@ -46,4 +46,9 @@ def scale(gradient: Sequence[Run], factor: float | torch.Tensor, scratch: Scratc
 
 
 def _norm(gradient: Sequence[Run]) -> torch.Tensor:
-    return torch.nn.utils.get_total_norm([values for run in gradient for _, values in run.tensors()])
+    tensors = [values for run in gradient for _, values in run.tensors()]
+    total = torch.nn.utils.get_total_norm(tensors)
+    if total.isfinite():
+        return total
+    # The squares of finite float32 values above 1e19 overflow; clipped by an infinite norm, the step would be zero.
+    return torch.nn.utils.get_total_norm([values.double() for values in tensors])

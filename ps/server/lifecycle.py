@@ -121,8 +121,10 @@ class _Server:
         async with contextlib.AsyncExitStack() as stack:
             try:
                 runtime, saving = self._build(stack)
-                if config.init is not None:
+                if config.init is not None and not any(group.decided for group in runtime.machine.groups.values()):
                     await offer_initial(runtime, config.init)
+                elif config.init is not None:
+                    self._log.warning("--init gives nothing: a checkpoint goes on", init=str(config.init))
                 app = runner(application(runtime, saving, config.max_body_bytes), runtime)
                 stack.push_async_callback(app.cleanup)
                 await app.setup()

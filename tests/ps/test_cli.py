@@ -277,3 +277,9 @@ def test_what_does_not_serve_imports_nothing_heavy(arguments: list[str], said: s
     )
     assert done.stderr.strip() == ""
     assert said in done.stdout
+
+
+@pytest.mark.parametrize("flag", ["--state-dir", "--init", "--history", "--config"])
+def test_an_empty_path_is_an_unset_variable_of_a_shell(flag):
+    ran = CliRunner().invoke(command, [flag, ""])
+    assert (ran.exit_code, "the path is empty; is the variable set" in ran.output) == (2, True)

@@ -1,6 +1,8 @@
 """The blocking client: a thread, a real connection, Ctrl-C."""
 
 import asyncio
+import random
+import signal
 import threading
 
 import pytest
@@ -121,3 +123,29 @@ def test_ctrl_c_at_an_unlucky_moment_leaves_no_call_behind(far_server, monkeypat
         with pytest.raises(KeyboardInterrupt):
             client.pull()
         assert client.pull().grant.clock == 0
+
+
+def test_ctrl_c_while_a_call_ends_leaves_no_lock_that_the_loop_waits_for(far_server):
+    """An alarm that comes at all moments, also in the middle of what waiting for a result is made of."""
+    raised = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    far_server.then(far_server.joined())
+    interrupted = 0
+    try:
+        with BlockingClient(far_server.url, "w0") as client:
+            far_server.then(left())
+            draws = random.Random(5)
+            for _ in range(2000):
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, draws.uniform(1e-5, 2e-4))
+                    client.settle()
+                except KeyboardInterrupt:
+                    interrupted += 1
+                finally:
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+            assert client.settle() is None
+    except KeyboardInterrupt:
+        interrupted += 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, raised)
+    assert interrupted

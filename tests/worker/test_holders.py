@@ -193,3 +193,24 @@ def test_a_script_that_forgets_its_sessions_leaves_in_good_order():
 def live(url):
     with urlopen(url + "/v1/status") as reply:
         return [worker["rank"] for worker in json.load(reply)["workers"]]
+
+
+# What an own script's process shows.
+
+TELLING = """
+import sys, leeway
+if sys.argv[1] == "closed":
+    import os
+    os.close(2)
+try:
+    leeway.connect("http://127.0.0.1:9", "w0", patience_seconds=0.0)
+except leeway.ServerLost:
+    print("lost")
+"""
+
+
+@pytest.mark.parametrize("stderr", ["open", "closed"])
+def test_log_lines_go_to_stderr_and_leave_stdout_alone(stderr):
+    ran = subprocess.run([sys.executable, "-c", TELLING, stderr], capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stdout) == (0, "lost\n"), ran.stderr
+    assert ("waiting for the server" in ran.stderr) is (stderr == "open")

@@ -306,13 +306,41 @@ def test_out_of_step_with_a_pull_takes_the_clock_of_a_join():
 
 def test_being_refused_in_a_circle_is_not_a_busy_loop():
     it = at(State.PULLING)
-    it._backoff._random = random.Random(4)
+    it._circle._random = random.Random(4)
     waits = []
     for _ in range(12):
         tell(it, refuse(Code.WRONG_CLOCK, "no"))
         waits.append(it.delay_seconds)
         tell(it, joined(resumed=True))
     assert max(waits[:3]) < max(waits[3:]) <= backoff.CAP_SECONDS
+
+
+@pytest.mark.parametrize("begun_as", [State.PULLING, State.PUSHING])
+def test_an_outage_costs_nothing_once_the_server_is_there_again(begun_as):
+    """A restarted server wants a join, an offer and a pull: none of them waits as long as the outage made it wait."""
+    it = at(begun_as)
+    for _ in range(12):
+        it.ask()
+        it.lost()
+    tell(it, refuse(Code.OLD_EPOCH, "epoch 7 is over", epoch=8))
+    assert it.state is State.JOINING
+    assert it.delay_seconds <= 2 * backoff.BASE_SECONDS
+    tell(it, joined(epoch=8))
+    while it.state is State.OFFERING:
+        assert it.delay_seconds == 0.0
+        tell(it, Offered((), (), ()) if it.ask().ask else Offered(("weight",), ()))
+    assert (it.state, it.delay_seconds) == (State.PULLING, 0.0)
+
+
+def test_a_granted_pull_ends_a_circle_of_refusals():
+    it = at(State.PULLING)
+    for _ in range(12):
+        tell(it, refuse(Code.WRONG_CLOCK, "no"))
+        tell(it, joined(resumed=True))
+    tell(it, granted())
+    it.computed(UpdateKind.GRADIENT, 1)
+    tell(it, refuse(Code.WRONG_CLOCK, "no"))
+    assert it.delay_seconds <= 2 * backoff.BASE_SECONDS
 
 
 EVICTED = {

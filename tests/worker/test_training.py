@@ -340,3 +340,32 @@ def test_a_wrong_argument_of_connect_leaves_no_thread(wrong, words):
     with pytest.raises(ValueError, match=words):
         leeway.connect("http://127.0.0.1:1", **{"rank": "w0"} | wrong)
     assert [thread for thread in threading.enumerate() if thread.name == "leeway"] == []
+
+
+def test_two_threads_in_one_session_are_told(far_server, session, model):
+    far_server.then(far_server.granted())
+    session.attach(model)
+    errors = []
+
+    def step():
+        try:
+            session.step(samples=1)
+        except RuntimeError as error:
+            errors.append(str(error))
+
+    def collect(first):
+        other = threading.Thread(target=step)
+        other.start()
+        other.join()
+        raise LookupError
+
+    session._bridge.gradients = collect
+    with pytest.raises(LookupError):
+        session.step(samples=1)
+    assert errors == ["another thread uses this session; a session is for one thread: connect once in each"]
+
+
+@pytest.mark.parametrize("url", [5, b"http://127.0.0.1:1", ["http://127.0.0.1:1"]], ids=str)
+def test_an_address_that_is_no_text_is_told(url):
+    with pytest.raises(ValueError, match=r"^url is .*, it must be text such as"):
+        leeway.connect(url, "w0")

@@ -12,10 +12,12 @@ device; what appears, vanishes, changes shape or dtype, or is tied otherwise is 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+import torch
 from torch.nn.parameter import is_lazy
 
 from leeway.worker.module_names import names as names_of
@@ -23,9 +25,7 @@ from leeway.worker.modules.elements import Elements, overlap
 from leeway.worker.modules.travel import fault, spec_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    import torch
+    from collections.abc import Mapping, Sequence
 
     from leeway.protocol.tensors import TensorSpec
 
@@ -81,6 +81,19 @@ class _Found:
         return tuple(self.parameters), tuple(self.buffers)
 
 
+def _what(value: object) -> str:
+    return f"class {value.__name__}" if isinstance(value, type) else type(value).__name__
+
+
+def _patterns(argument: str, value: object) -> tuple[str, ...]:
+    """Names, or patterns of names. Raises `ValueError`, which names the argument."""
+    listed = tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else (value,)
+    patterns = tuple(pattern for pattern in listed if isinstance(pattern, str))
+    if len(patterns) < len(listed):
+        raise ValueError(f"{argument} is {str(value)[:80]!r}, it must be a name or pattern, or several of them")
+    return patterns
+
+
 class View:
     """The view of one module. `exclude`: names, or patterns as a shell has them, of what stays at home; `keys`: of what
     travels, None for everything.
@@ -94,9 +107,11 @@ class View:
     def __init__(
         self, model: torch.nn.Module, exclude: str | Iterable[str] = (), keys: str | Iterable[str] | None = None
     ) -> None:
+        if not isinstance(model, torch.nn.Module):
+            raise ValueError(f"model is a {_what(model)}, it must be a torch.nn.Module (an object, not its class)")
         self._model = model
-        self._exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
-        self._chosen = ("*",) if keys is None else (keys,) if isinstance(keys, str) else tuple(keys)
+        self._exclude = _patterns("exclude", exclude)
+        self._chosen = ("*",) if keys is None else _patterns("keys", keys)
         self._partial = bool(self._exclude) or keys is not None
         found = _Found().walk(model)
         self._paths = found.paths()

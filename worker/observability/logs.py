@@ -5,6 +5,7 @@ The one rule: a worker's lines carry its rank, so that those of many workers can
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from typing import TYPE_CHECKING, TextIO
@@ -40,3 +41,25 @@ def configure(level: str, log_format: str, rank: str, stream: TextIO | None = No
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=structlog.WriteLoggerFactory(stream),
     )
+
+
+def of_own_script() -> None:
+    """In a process that is not ours: unless it has configured structlog, the lines go to stderr, in a form for people.
+
+    Its stdout is its own, and a stderr that nobody reads any more is no reason for its training to end.
+    """
+    if not structlog.is_configured():
+        structlog.configure(
+            wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+            logger_factory=lambda *_: _StandardError(),
+        )
+
+
+class _StandardError:
+    """What stderr is at that moment."""
+
+    def msg(self, message: str) -> None:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            print(message, file=sys.stderr, flush=True)
+
+    debug = info = warning = error = critical = msg

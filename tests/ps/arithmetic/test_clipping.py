@@ -67,3 +67,12 @@ def test_scaling_may_work_in_its_own_scratch(gradient):
     for run in twice:
         for place, values in run.tensors():
             assert torch.equal(values, tensors[place.spec.name] * 0.25)
+
+
+@pytest.mark.parametrize("size", [1e19, 1e25, 3e38])
+def test_a_norm_that_float32_cannot_hold_still_clips(gradient, size):
+    runs, scratch, _ = gradient({"w": torch.full((4,), size)})
+    ((clipped,), total) = clip(runs, 1.0, scratch)
+    assert total == pytest.approx(2 * size, rel=1e-6)
+    ((_, values),) = clipped.tensors()
+    assert values.tolist() == pytest.approx([0.5] * 4, rel=0.01)

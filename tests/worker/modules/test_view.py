@@ -286,3 +286,16 @@ def test_one_of_many_that_gets_another_memory_is_compared_with_all():
     view.look()
     model[9].weight = nn.Parameter(both[:, 1:4])
     changed(view, r"have elements in common")
+
+
+@pytest.mark.parametrize("model", [None, "x", [nn.Linear(1, 1)], nn.Linear, 3], ids=str)
+def test_what_is_no_module_is_told(model):
+    with pytest.raises(ValueError, match=r"^model is a .*, it must be a torch\.nn\.Module"):
+        View(model)
+
+
+@pytest.mark.parametrize("argument", ["exclude", "keys"])
+@pytest.mark.parametrize("value", [3, [3], b"l", object(), ["weight", None]], ids=str)
+def test_what_is_no_pattern_is_told(argument, value):
+    with pytest.raises(ValueError, match=rf"^{argument} is .*, it must be a name or pattern"):
+        View(nn.Linear(1, 1), **{argument: value})
