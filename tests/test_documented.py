@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import re
 import runpy
 from pathlib import Path
@@ -9,6 +11,8 @@ from pathlib import Path
 import click
 import pytest
 
+import leeway
+from leeway.protocol.times import StepTimes
 from leeway.ps.observability import catalogue as server_catalogue
 from leeway.ps.options import GROUP_SETTINGS, SETTINGS
 from leeway.worker import cli, launch
@@ -99,3 +103,60 @@ def test_every_row_below_a_column_of_tests_names_some() -> None:
     tables = re.findall(r"^\|.*\| tests \|\n\|[-| ]+\|\n((?:\|.*\n)+)", CONTRACT, re.MULTILINE)
     assert len(tables) == CONTRACT.count(" tests |\n") >= 3
     assert [row for table in tables for row in table.splitlines() if "`tests/" not in row] == []
+
+
+# The Python interface.
+
+PYTHON = (REFERENCE / "python.md").read_text(encoding="utf-8")
+
+
+def section(heading: str) -> str:
+    _, found, rest = PYTHON.partition(f"\n## {heading}\n")
+    assert found
+    return rest.partition("\n## ")[0]
+
+
+def public_attributes(of: type) -> list[str]:
+    """Methods, properties and what the class says of its instances: their names without an underscore."""
+    assigned = re.findall(r"^ +self\.([a-z]\w*)(?:: .*)? = ", inspect.getsource(of), re.MULTILINE)
+    return sorted({name for name in [*vars(of), *assigned] if not name.startswith("_")})
+
+
+@pytest.mark.parametrize("name", leeway.__all__)
+def test_a_name_to_import_is_documented(name: str) -> None:
+    assert f"`leeway.{name}`" in PYTHON.partition("\n## ")[0]
+
+
+@pytest.mark.parametrize("argument", inspect.signature(leeway.connect).parameters)
+def test_an_argument_of_connect_is_documented(argument: str) -> None:
+    assert f"| `{argument}` |" in section("connect")
+
+
+@pytest.mark.parametrize("name", public_attributes(leeway.TrainingSession))
+def test_an_attribute_of_a_session_is_documented(name: str) -> None:
+    cells = " ".join(line.split(" | ")[0] for line in section("TrainingSession").splitlines() if line.startswith("| "))
+    assert re.search(rf"`{name}[`(]", cells)
+
+
+@pytest.mark.parametrize("method", ["attach", "step", "skip", "pull", "barrier", "close"])
+def test_the_arguments_of_a_method_are_those_it_has(method: str) -> None:
+    parameters = list(inspect.signature(getattr(leeway.TrainingSession, method)).parameters.values())[1:]
+    plain = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in parameters]
+    shown = str(inspect.Signature(plain)).replace("'", '"')
+    assert f"| `{method}{shown}` |" in section("TrainingSession")
+
+
+@pytest.mark.parametrize(
+    ("heading", "of"), [("Outcome", leeway.Outcome), ("Times", StepTimes)], ids=["Outcome", "StepTimes"]
+)
+def test_a_field_of_what_a_step_leaves_is_documented(heading: str, of: type) -> None:
+    names = [field.name for field in dataclasses.fields(of)]
+    names += [name for name, value in vars(of).items() if isinstance(value, property)]
+    assert [name for name in names if f"| `{name}` |" not in section(heading)] == []
+
+
+def test_an_error_is_documented() -> None:
+    values = {name: getattr(leeway, name) for name in leeway.__all__}
+    errors = [name for name, value in values.items() if isinstance(value, type) and issubclass(value, Exception)]
+    assert len(errors) > 5
+    assert [name for name in errors if f"| `{name}` |" not in section("Errors")] == []
