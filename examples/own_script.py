@@ -2,7 +2,7 @@
 
 Start a server and, in other terminals, as many of these as you like:
 
-    ps-serve --mode ssp --staleness 3 --workers 2 --optimizer momentum --lr 0.05 --until 200
+    ps-serve --mode ssp --staleness 3 --workers 2 --lr 0.2 --until 300
     python examples/own_script.py http://127.0.0.1:8080 w0
     python examples/own_script.py http://127.0.0.1:8080 w1
 
