@@ -178,6 +178,23 @@ class TestInitialValues:
                 assert session.version == 1
                 assert same(other, model.state_dict())
 
+    def test_a_file_beside_a_checkpoint_gives_nothing(self, tmp_path):
+        """The same command starts the server again and again, with the file of any model."""
+        plain = tmp_path / "plain.safetensors"
+        torch.manual_seed(3)
+        model = Tied()
+        safetensors.torch.save_file({"mask": torch.zeros(3), "elsewhere.weight": torch.zeros(2)}, plain)
+        flags = (*ASYNC[:2], "--state-dir", str(tmp_path / "state"), "--resume")
+        with serving(*flags) as (process, url):
+            with leeway.connect(url, "w0") as session:
+                session.attach(model)
+                train(session, model, torch.tensor([0, 1, 2, 3]))
+            before = download(url, tmp_path / "before.safetensors").read_bytes()
+            process.terminate()
+            assert process.wait(20) == 0
+        with serving(*flags, "--init", str(plain)) as (_, url):
+            assert download(url, tmp_path / "after.safetensors").read_bytes() == before
+
     def test_a_checkpoint_gives_its_model(self, tmp_path):
         flags = (*ASYNC[:2], "--optimizer", "adam", "--state-dir", str(tmp_path))
         with serving(*flags) as (_, url), leeway.connect(url, "w0") as session:
