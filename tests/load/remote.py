@@ -74,10 +74,20 @@ class Remote:
         self._runs += 1
         self._reader.put("/v1/policy", {"mode": "async"})
         self._reader.put("/v1/optimizer", {"lr": 1.0, **_PLAIN})
+        if self._runs == 1:
+            self._begin(trial.scenario.workers)
         self._set_parameters(resolve(trial.scenario.task)(self._data_dir, trial.scenario.model).model(trial.seed))
         self._reader.put("/v1/policy", trial.system.policy)
         self._reader.put("/v1/optimizer", {"lr": trial.learning_rate})
         return self.url
+
+    def _begin(self, workers: int) -> None:
+        """Nobody computes before --workers different ranks have joined once; who sets the parameters is one."""
+        try:
+            for number in range(workers):
+                leeway.connect(self.url, f"{self.prefix}begins{number}").close()
+        except ValueError as error:
+            raise Refused(f"nobody can join: {error}") from error
 
     def _set_parameters(self, model: torch.nn.Module) -> None:
         wanted = {name: value.detach().clone() for name, value in model.named_parameters()}
