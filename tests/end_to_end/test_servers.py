@@ -182,7 +182,7 @@ def test_patience_with_a_server_that_is_not_there_ends(commands):
     waiting = commands.work(SMALL, server, "w0")
     with pytest.raises(ServerLost, match=r"has been away for more than 0\.5 s"):
         leeway.connect(server.url, "w1", patience_seconds=0.5)
-    waiting.hear("server is away")
+    waiting.hear("waiting for the server")
     waiting.signal(signal.SIGINT)
     waiting.wait(code=130)
     assert "Traceback" not in waiting.said
