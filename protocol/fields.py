@@ -20,7 +20,8 @@ MAX_INTEGER = 2**53 - 1
 MAX_TEXT = 4096
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """A value as an error names it: at most 80 characters."""
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
 
@@ -30,7 +31,7 @@ class Fields:
 
     def __init__(self, mapping: object, where: str) -> None:
         if not isinstance(mapping, dict):
-            raise MalformedRequest(f"{where} must be an object, not {_shown(mapping)}")
+            raise MalformedRequest(f"{where} must be an object, not {shown(mapping)}")
         self._mapping: Mapping[str, Any] = mapping
         self._where = where
 
@@ -44,7 +45,7 @@ class Fields:
         return value
 
     def _refuse(self, name: str, value: object, wanted: str) -> MalformedRequest:
-        return MalformedRequest(f"{self._where}: {name!r} is {_shown(value)}, it must be {wanted}")
+        return MalformedRequest(f"{self._where}: {name!r} is {shown(value)}, it must be {wanted}")
 
     def integer(self, name: str, minimum: int = 0, maximum: int = MAX_INTEGER) -> int:
         value = self._get(name)

@@ -14,7 +14,7 @@ import operator
 from typing import TYPE_CHECKING, Any
 
 from leeway.protocol import limits
-from leeway.protocol.fields import MAX_INTEGER
+from leeway.protocol.fields import MAX_INTEGER, shown
 from leeway.protocol.limits import MAX_METRIC_NAME_BYTES
 from leeway.protocol.ranks import is_rank
 from leeway.protocol.requests import UpdateKind
@@ -92,11 +92,6 @@ def name(what: str, value: Any) -> str:
     if not isinstance(value, str) or not is_rank(value):
         raise ValueError(f"{what} {shown(value)} must be {NAME}")
     return value
-
-
-def shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _plain(value: Any) -> Any:

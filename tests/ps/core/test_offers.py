@@ -1,5 +1,7 @@
 """Offers as the machine judges them; the scenarios `whole_offers*`, `initial_values*` and `offers` tell the rest."""
 
+import itertools
+
 import pytest
 
 from leeway.protocol import limits
@@ -18,9 +20,12 @@ def spec(name, shape=(3,)):
     return TensorSpec(name, shape, "float32", Kind.TRAINABLE)
 
 
-def ask(machine, offer, request=[0]):  # noqa: B006 - numbers requests of all machines
-    request[0] += 1
-    return machine.step(Asked(request[0], offer), 0.0)
+# Numbers the requests of all machines.
+REQUESTS = itertools.count(1)
+
+
+def ask(machine, offer):
+    return machine.step(Asked(next(REQUESTS), offer), 0.0)
 
 
 def reply(effects):
