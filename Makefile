@@ -18,6 +18,8 @@ READY := $(VENV)/.ready
 
 # protocol and ps.core are pure: their own tests alone have to reach every branch.
 PURE_TESTS := tests/protocol tests/ps/core
+# The tests of one file stay together. Most wait for processes that they have started, so few cores serve many.
+CORES := --numprocesses auto --maxprocesses 4 --dist loadfile
 # A program that is typed although it stands among the tests.
 DEMO := $(filter-out %/conftest.py $(wildcard tests/demo/test_*.py),$(wildcard tests/demo/*.py))
 
@@ -47,7 +49,7 @@ demo: $(READY)
 test: lint system
 	$(BIN)/coverage run -m pytest $(PURE_TESTS)
 	$(BIN)/coverage report --fail-under=100
-	$(BIN)/python -m pytest tests $(PURE_TESTS:%=--ignore=%)
+	$(BIN)/python -m pytest $(CORES) tests $(PURE_TESTS:%=--ignore=%)
 
 system: $(READY)
 	@PYTHONPATH=. $(BIN)/python -m tests.system

@@ -1,6 +1,7 @@
 """Reads fields out of decoded JSON, msgpack or a query string, and names what is wrong with them.
 
-The one rule: a field is taken with its type and its limits or refused with its name, its value and the limit.
+The one rule: a field is taken with its type and its limits or refused with its name, its value and the limit. Only a
+query string, which has nothing but text, may spell a number or a flag.
 """
 
 from __future__ import annotations
@@ -22,7 +23,11 @@ MAX_TEXT = 4096
 
 def shown(value: object) -> str:
     """A value as an error names it: at most 80 characters."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:
+        # Python prints no integer of more than 4,300 digits.
+        return "an integer of thousands of digits"
     return text if len(text) <= 80 else text[:77] + "..."
 
 
@@ -49,9 +54,7 @@ class Fields:
 
     def integer(self, name: str, minimum: int = 0, maximum: int = MAX_INTEGER) -> int:
         value = self._get(name)
-        # A query string carries digits as text; JSON and msgpack carry integers. bool is no number here.
-        if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 16:
-            value = int(value)
+        # bool is no number here.
         if not isinstance(value, int) or isinstance(value, bool) or not minimum <= value <= maximum:
             raise self._refuse(name, value, f"an integer from {minimum} to {maximum}")
         return value
@@ -59,20 +62,20 @@ class Fields:
     def number(self, name: str, minimum: float = 0.0, maximum: float = math.inf) -> float:
         value = self._get(name)
         number = math.nan
-        if isinstance(value, (int, float, str)) and not isinstance(value, bool):
-            # No number, or an integer beyond every float: it stays NaN, which is in no range.
-            with suppress(ValueError, OverflowError):
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            # An integer beyond every float: it stays NaN, which is in no range.
+            with suppress(OverflowError):
                 number = float(value)
         if not minimum <= number <= maximum or math.isinf(number):
             raise self._refuse(name, value, f"a number from {minimum} to {maximum}")
         return number
 
     def flag(self, name: str) -> bool:
-        """Absent is false. True is `true`, 1 or "1"."""
+        """Absent is false. 0 and 1 are taken too."""
         value = self._mapping.get(name)
-        if value in (None, False, 0, "0", "false", ""):
+        if value in (None, False, 0):
             return False
-        if value in (True, 1, "1", "true"):
+        if value in (True, 1):
             return True
         raise self._refuse(name, value, "true or false")
 
@@ -112,3 +115,26 @@ class Fields:
         if value not in choices:
             raise self._refuse(name, value, "one of " + ", ".join(choices))
         return str(value)
+
+
+class Query(Fields):
+    """A query string, read field by field: digits are integers, "1" and "true" are true."""
+
+    def __init__(self, mapping: Mapping[str, str], where: str = "query") -> None:
+        super().__init__(dict(mapping), where)
+
+    def integer(self, name: str, minimum: int = 0, maximum: int = MAX_INTEGER) -> int:
+        text = self._mapping.get(name) or ""
+        if text.isascii() and text.isdigit() and len(text) <= 16 and minimum <= int(text) <= maximum:
+            return int(text)
+        raise self._refuse(name, self._get(name), f"an integer from {minimum} to {maximum}")
+
+    def flag(self, name: str) -> bool:
+        """Absent is false. True is "1" or "true"."""
+        match self._mapping.get(name):
+            case None | "0" | "false":
+                return False
+            case "1" | "true":
+                return True
+            case text:
+                raise self._refuse(name, text, "true or false")

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import reprlib
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
+from leeway.protocol.fields import shown
 from leeway.ps.arithmetic.schedules import Schedule, cosine, staircase, warmup
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class OptimizerSettings:
         values: dict[str, Any] = {}
         for name, value in fields.items():
             if name not in known:
-                raise ValueError(f"an optimizer has no setting {_shown(name)}; known are {', '.join(known)}")
+                raise ValueError(f"an optimizer has no setting {shown(name)}; known are {', '.join(known)}")
             values[name] = _read(name, value)
         return dataclasses.replace(self, **values)
 
@@ -161,30 +161,23 @@ def _number(
             return number
     above = f"above {least:g}" if open_below else f"at least {least:g}"
     below = f" and {'below' if open_above else 'at most'} {most:g}" if most < math.inf else " and finite"
-    raise ValueError(f"{name} is {_shown(value)}; it must be a number {above}{below}")
+    raise ValueError(f"{name} is {shown(value)}; it must be a number {above}{below}")
 
 
 def _count(name: str, value: int, least: int) -> None:
     if type(value) is not int or not least <= value <= MAX_STEPS:
-        raise ValueError(f"{name} is {_shown(value)}; it must be an integer from {least} to {MAX_STEPS}")
+        raise ValueError(f"{name} is {shown(value)}; it must be an integer from {least} to {MAX_STEPS}")
 
 
 def _flag(name: str, value: object) -> None:
     if not isinstance(value, bool):
-        raise ValueError(f"{name} is {_shown(value)}; it must be true or false")
+        raise ValueError(f"{name} is {shown(value)}; it must be true or false")
 
 
 def _pair(name: str, value: Any) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple) or len(value) != 2:
-        raise ValueError(f"{name} is {_shown(value)}; it must be two numbers, as in [0.9, 0.999]")
+        raise ValueError(f"{name} is {shown(value)}; it must be two numbers, as in [0.9, 0.999]")
     return tuple(value)
-
-
-def _shown(value: object) -> str:
-    """A value as a message can have it, however long it is."""
-    if isinstance(value, int) and value.bit_length() > 128:
-        return f"an integer of {value.bit_length()} bits"
-    return reprlib.repr(value)
 
 
 def _read(name: str, value: Any) -> Any:
@@ -192,6 +185,6 @@ def _read(name: str, value: Any) -> Any:
     if name in ("kind", "lr_schedule"):
         choices = OptimizerKind if name == "kind" else Schedule
         if value not in tuple(choices):
-            raise ValueError(f"{name} is {_shown(value)}; it must be one of {', '.join(choices)}")
+            raise ValueError(f"{name} is {shown(value)}; it must be one of {', '.join(choices)}")
         return choices(value)
     return value

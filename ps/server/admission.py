@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import HttpVersion11, hdrs
@@ -16,7 +17,7 @@ from leeway.errors import BodyTooLarge, MalformedFrame, MalformedRequest, WireEr
 from leeway.protocol import limits, routes, streams
 from leeway.protocol.codes import Code
 from leeway.protocol.decoder import Decoder
-from leeway.protocol.fields import Fields
+from leeway.protocol.fields import Query
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _HEAD_BYTES = limits.MAX_METADATA_BYTES + 1024
 
 
+_ZERO_WEIGHT = re.compile(r"q\s*=\s*0(\.0*)?")
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -80,9 +82,16 @@ async def frame_body(request: web.Request, max_body_bytes: int, allocate: Callab
     return await streams.receive(request.content, Decoder(max_body_bytes, checked))
 
 
-def query(request: web.Request) -> Fields:
+def query(request: web.Request) -> Query:
     """The query string's fields. A field given twice counts as it was given first."""
-    return Fields(dict(request.query), "query")
+    return Query(dict(request.query))
+
+
+def accepted(request: web.Request) -> frozenset[str]:
+    """The media ranges that the asker takes (RFC 9110, 12.5.1): those of `Accept` with a weight above zero."""
+    ranges = ", ".join(request.headers.getall(hdrs.ACCEPT, ["*/*"])).lower().split(",")
+    parts = [[part.strip() for part in media.split(";")] for media in ranges]
+    return frozenset(kind for kind, *others in parts if not any(_ZERO_WEIGHT.fullmatch(other) for other in others))
 
 
 def wait_seconds(request: web.Request) -> float | None:

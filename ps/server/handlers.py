@@ -17,7 +17,7 @@ from prometheus_client.aiohttp import make_aiohttp_handler
 from leeway.errors import MalformedRequest, WireError
 from leeway.protocol import limits, routes
 from leeway.protocol.codes import Code
-from leeway.protocol.fields import Fields
+from leeway.protocol.fields import Fields, Query
 from leeway.protocol.replies import Granted
 from leeway.protocol.requests import (
     DEFAULT_GROUP,
@@ -126,7 +126,7 @@ class Handlers:
         return offer
 
     async def pull(self, request: web.Request) -> web.StreamResponse:
-        accept = request.headers.get(hdrs.ACCEPT, "*/*")
+        accept = admission.accepted(request)
         fields = admission.query(request)
         pull = Pull.read(fields, admission.wait_seconds(request))
         if hdrs.IF_NONE_MATCH in request.headers and pull.since is None:
@@ -140,9 +140,9 @@ class Handlers:
         outcome = _unless_known(request, await self._runtime.ask(pull))
         return await rendering.pulled(request, outcome, self._lend(request, pull.group, outcome))
 
-    async def _download(self, request: web.Request, pull: Pull, accept: str) -> web.StreamResponse:
-        if not any(kind in accept for kind in (routes.SAFETENSORS, routes.NPY, "*/*", "application/*")):
-            raise rendering.not_acceptable(accept)
+    async def _download(self, request: web.Request, pull: Pull, accept: frozenset[str]) -> web.StreamResponse:
+        if accept.isdisjoint((routes.SAFETENSORS, routes.NPY, "*/*", "application/*")):
+            raise rendering.not_acceptable(request.headers[hdrs.ACCEPT])
         outcome = _unless_known(request, await self._runtime.ask(pull))
         if not isinstance(outcome.reply, Granted) or outcome.version is None:
             return await rendering.pulled(request, outcome, [])
@@ -229,8 +229,7 @@ class Handlers:
 
 
 def _life(request: web.Request) -> Life:
-    fields = dict(request.query) | {"rank": request.match_info["rank"]}
-    return Life.read(Fields(fields, "query"))
+    return Life.read(Query(dict(request.query) | {"rank": request.match_info["rank"]}))
 
 
 def _group(request: web.Request) -> str:

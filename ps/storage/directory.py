@@ -122,17 +122,23 @@ class StateDirectory:
         path = self.path / EPOCH_FILE
         try:
             fields = json.loads(path.read_bytes())
-            digest = fields.pop("digest", None)
+            # One of an older version has no digest.
+            digest = fields.pop("digest", None) if isinstance(fields, dict) else None
+            if not isinstance(fields, dict) or set(fields) != set(_LastLife.__slots__):
+                raise ValueError(f"it holds no object of {', '.join(_LastLife.__slots__)}")
             life = _LastLife(**fields)
             if type(life.epoch) is not int or life.epoch < 0 or type(life.clean) is not bool:
                 raise ValueError("its fields are of the wrong type")
-            # One of an older version has no digest.
             if digest is not None and digest != _digest(life):
                 raise ValueError("it is not what was written, its digest is of something else")
             return life
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, AttributeError, TypeError) as error:
+        except OSError as error:
+            raise ValueError(
+                f"cannot read {path} ({in_words(error)}); mend that, or remove it to begin a new epoch"
+            ) from None
+        except ValueError as error:
             raise ValueError(f"unreadable {path}: {error}; remove it to begin a new epoch") from None
 
     def _write(self, life: _LastLife) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from leeway.errors import MalformedRequest
 from leeway.protocol import limits
-from leeway.protocol.fields import MAX_INTEGER, Fields
+from leeway.protocol.fields import MAX_INTEGER, Fields, Query
 from leeway.protocol.ranks import is_rank
 from leeway.protocol.requests import (
     Barrier,
@@ -113,7 +113,7 @@ def test_a_pull_that_says_nothing_is_a_readers_of_the_default_group():
 
 def test_a_query_string_carries_numbers_as_text():
     query = {key: str(value) for key, value in Pull(life=LIFE, clock=4, min_version=2).to_fields().items()}
-    assert Pull.read(Fields(query, "pull"), 1.0) == Pull(life=LIFE, clock=4, min_version=2, wait_seconds=1.0)
+    assert Pull.read(Query(query), 1.0) == Pull(life=LIFE, clock=4, min_version=2, wait_seconds=1.0)
 
 
 @given(pushes())

@@ -58,6 +58,7 @@ class TestJson:
             ("PUT /v1/params?ask=1", {"specs": [["w", "float32", "frozen", [1]]]}, ["'frozen'"]),
             ("PUT /v1/params?ask=1", {"specs": [["w", "float32", "trainable", [True]]]}, ["True"]),
             ("PUT /v1/params?ask=2", {}, ["'ask' is '2'", "true or false"]),
+            ("PUT /v1/params?ask=", {}, ["'ask' is ''", "true or false"]),
             ("POST /v1/barriers/b", {"rank": "w0", "epoch": 1, "incarnation": 1}, ["'generation' is missing"]),
             ("POST /v1/barriers/b", {"rank": "w0", "epoch": "1e3", "incarnation": 1}, ["'epoch' is '1e3'"]),
             (
@@ -73,10 +74,12 @@ class TestJson:
             ("PUT /v1/policy", {}, ["'mode' is missing"]),
             ("PUT /v1/policy", {"mode": ["ssp"]}, ["'mode' is ['ssp']"]),
             ("PUT /v1/policy", {"mode": "ssp", "staleness": "few"}, ["'staleness' is 'few'"]),
+            ("PUT /v1/policy", {"mode": "ssp", "staleness": "3"}, ["'staleness' is '3'"]),
+            ("POST /v1/barriers/b", {"rank": "w0", "epoch": 1, "incarnation": 1, "generation": "0"}, ["'generation' is '0'"]),
             ("DELETE /v1/workers/w0", None, ["'epoch' is missing"]),
             ("DELETE /v1/workers/w0?epoch=-1&incarnation=1", None, ["'epoch' is '-1'"]),
             ("PUT /v1/workers/w0/lease?epoch=1", None, ["'incarnation' is missing"]),
-            ("PUT /v1/workers/w0/lease?epoch=1&incarnation=0", None, ["'incarnation' is 0", "from 1"]),
+            ("PUT /v1/workers/w0/lease?epoch=1&incarnation=0", None, ["'incarnation' is '0'", "from 1"]),
             ("GET /v1/params?rank=w0&epoch=1&incarnation=1", None, ["'clock' is missing"]),
             ("GET /v1/params?min_version=soon", None, ["'min_version' is 'soon'"]),
             ("GET /v1/params?since=yesterday", None, ["'yesterday'", "epoch.number"]),
@@ -148,7 +151,7 @@ class TestPolicyAndOptimizer:
             ({"betas": [0.9]}, ["betas", "two numbers"]),
             ({"lr_schedule": "cosine"}, ["schedule_steps is None"]),
             ({"clip_norm": 0}, ["clip_norm is 0"]),
-            ({"clip_norm": 10**400}, ["clip_norm is an integer of 1329 bits", "finite"]),
+            ({"clip_norm": 10**400}, ["clip_norm is 1000", "finite"]),
             ({"lr": 1e7}, ["lr is 10000000.0", "at most 1e+06"]),
             ({"weight_decay": [0.1] * 1000}, ["weight_decay is [0.1, 0.1", "..."]),
         ],
@@ -209,7 +212,7 @@ class TestPreferences:
             reply = await server.request(method, target, body, headers)
             reply.refused(400, "malformed-request", "Prefer: wait=", "a number of seconds")
 
-    @pytest.mark.parametrize("accept", ["text/html", "application/json", "image/png, text/*"])
+    @pytest.mark.parametrize("accept", ["text/html", "application/json", "image/png, text/*", "*/*;q=0", "application/vnd.leeway.frame; q = 0.0"])
     async def test_accept(self, server, accept):
         async with server.untouched():
             reply = await server.get("/v1/params", {"Accept": accept})
@@ -220,7 +223,7 @@ class TestDownloads:
     @pytest.mark.parametrize(
         ("query", "accept", "status", "code", "words"),
         [
-            ("?keys=weight", FRAME, 400, "malformed-request", ["'keys'"]),
+            ("?keys=weight", FRAME.upper(), 400, "malformed-request", ["'keys'"]),
             ("?keys=nope", "*/*", 422, "unknown-tensor", ["'nope'", "group default"]),
             ("", "application/x-npy", 400, "malformed-request", ["one tensor", "'keys'"]),
             ("?keys=weight,bias", "application/x-npy", 400, "malformed-request", ["one tensor"]),

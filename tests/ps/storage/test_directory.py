@@ -53,7 +53,7 @@ def test_an_epoch_grows_even_when_the_clock_goes_back(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b"{}", b'{"epoch": "1", "clean": true, "checkpoint": null}', b"\xff"]
+    "content", [b"", b"{", b"[]", b"{}", b'{"epoch": "1", "clean": true, "checkpoint": null}', b"\xff", b"7"]
 )
 def test_an_unreadable_epoch_says_what_to_do(tmp_path, content):
     (tmp_path / EPOCH_FILE).write_bytes(content)
