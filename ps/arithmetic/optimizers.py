@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from leeway.protocol.tensors import Kind
+from leeway.ps.arithmetic.moments import check_squares
 from leeway.ps.arithmetic.settings import OptimizerKind, OptimizerSettings
 
 if TYPE_CHECKING:
@@ -45,6 +46,9 @@ _STATE_NAMES: Mapping[OptimizerKind, tuple[str, ...]] = {
     OptimizerKind.ADAMW: ("step", "exp_avg", "exp_avg_sq"),
     OptimizerKind.ADAGRAD: ("step", "sum"),
 }
+
+# They divide by the root of what squares of gradients add up to.
+_WITH_SQUARES = (OptimizerKind.ADAM, OptimizerKind.ADAMW, OptimizerKind.ADAGRAD)
 
 State = dict[str, torch.Tensor]
 
@@ -194,6 +198,8 @@ class Optimizer:
         if self._torch is None:
             assert not gradient, "a gradient for a group without parameters"
             return
+        if self._settings.kind in _WITH_SQUARES:
+            check_squares(gradient)
         for place, parameter in zip(self._places(), self._parameters.values(), strict=True):
             parameter.data = new.tensor(place)
         stepped = []

@@ -114,9 +114,7 @@ def test_no_flags(value):
     assert "must be true or false" in refusal("flag", value)
 
 
-@pytest.mark.parametrize(
-    ("text", "flag"), [("0", False), ("false", False), (None, False), ("1", True), ("true", True)]
-)
+@pytest.mark.parametrize(("text", "flag"), [("0", False), ("false", False), (None, False), ("1", True), ("true", True)])
 def test_flags_of_a_query(text, flag):
     assert asked("flag", text) is flag
 

@@ -318,7 +318,8 @@ class Simulation:
 
     def _tick(self) -> None:
         if self.clock.now < self.paused_until:
-            self.clock.after(self.paused_until - self.clock.now, self._tick)
+            # What lay in the sockets is heard first.
+            self.clock.after(self.paused_until - self.clock.now + TICK_SECONDS / 10, self._tick)
             return
         if self.machine and self.pause_to_notice:
             # It judges nobody before it has had a time to hear what came in.

@@ -143,7 +143,7 @@ def test_a_pause_is_given_back_twice(monkeypatch):
             one.lease_until += seconds
 
     monkeypatch.setattr(Membership, "paused", broken)
-    found_out("the dead are evicted", seeds=900)
+    found_out("the dead are evicted")
 
 
 def test_a_pause_counts_as_waiting(monkeypatch):

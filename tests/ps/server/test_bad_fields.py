@@ -75,7 +75,11 @@ class TestJson:
             ("PUT /v1/policy", {"mode": ["ssp"]}, ["'mode' is ['ssp']"]),
             ("PUT /v1/policy", {"mode": "ssp", "staleness": "few"}, ["'staleness' is 'few'"]),
             ("PUT /v1/policy", {"mode": "ssp", "staleness": "3"}, ["'staleness' is '3'"]),
-            ("POST /v1/barriers/b", {"rank": "w0", "epoch": 1, "incarnation": 1, "generation": "0"}, ["'generation' is '0'"]),
+            (
+                "POST /v1/barriers/b",
+                {"rank": "w0", "epoch": 1, "incarnation": 1, "generation": "0"},
+                ["'generation' is '0'"],
+            ),
             ("DELETE /v1/workers/w0", None, ["'epoch' is missing"]),
             ("DELETE /v1/workers/w0?epoch=-1&incarnation=1", None, ["'epoch' is '-1'"]),
             ("PUT /v1/workers/w0/lease?epoch=1", None, ["'incarnation' is missing"]),
@@ -212,7 +216,10 @@ class TestPreferences:
             reply = await server.request(method, target, body, headers)
             reply.refused(400, "malformed-request", "Prefer: wait=", "a number of seconds")
 
-    @pytest.mark.parametrize("accept", ["text/html", "application/json", "image/png, text/*", "*/*;q=0", "application/vnd.leeway.frame; q = 0.0"])
+    @pytest.mark.parametrize(
+        "accept",
+        ["text/html", "application/json", "image/png, text/*", "*/*;q=0", "application/vnd.leeway.frame; q = 0.0"],
+    )
     async def test_accept(self, server, accept):
         async with server.untouched():
             reply = await server.get("/v1/params", {"Accept": accept})
