@@ -133,6 +133,15 @@ def alerts(pace: Pace | None = None) -> list[Alert]:
             "them: the run diverges; lower the learning rate or set --clip-norm, and go back to a checkpoint.",
         ),
         Alert(
+            "LeewayModelNotFinite",
+            scope.happened(server.NON_FINITE_VERSIONS),
+            "0s",
+            Severity.CRITICAL,
+            "The model of group {{ $labels.group }} holds NaN or infinity",
+            "Every worker that pulls it computes with that. The server's log names the tensors and the step. Lower the "
+            "learning rate or set --clip-norm, and start the server again from a checkpoint of before.",
+        ),
+        Alert(
             "LeewayEventLoopLag",
             f"{recorded.loop_lag.name} > {LOOP_LAG_SECONDS:g}",
             pace.soon,

@@ -36,7 +36,7 @@ from leeway.protocol.decoder import allocate_aligned
 from leeway.protocol.frames import encode, frame_length
 from leeway.protocol.limits import MAX_TENSOR_BYTES, MAX_WAIT_SECONDS
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import Granted, NotYet, Passed, PushPulled, Refused
+from leeway.protocol.replies import Granted, Joined, NotYet, Passed, PushPulled, Refused
 from leeway.protocol.requests import DEFAULT_GROUP, Barrier, Offer, Push, UpdateKind
 from leeway.protocol.spans import Layout
 from leeway.worker import arguments
@@ -445,6 +445,8 @@ class Client:
     def _keep(self, answer: Answer) -> None:
         reply = answer.reply
         pulled: Reply = reply.pulled if isinstance(reply, PushPulled) else reply
+        if isinstance(reply, Joined):
+            self._tell_of_another_epoch(reply)
         if isinstance(pulled, NotYet):
             self._tell_of_waiting(pulled)
             self.waiting = pulled
@@ -452,6 +454,20 @@ class Client:
             self.waiting = None
             if answer.frame is not None and not pulled.unchanged:
                 self._receiving.keep(answer.frame)
+
+    def _tell_of_another_epoch(self, joined: Joined) -> None:
+        """The server is not the one that this worker knew: whose model goes on is nothing to guess at."""
+        session, group = self.session, joined.groups.get(self.session.group)
+        if session.life is None or session.life.epoch == joined.epoch or group is None:
+            return
+        whose = "the server's" if group.specs else f"this worker's, of iteration {session.clock}: the server has none"
+        log.warning(
+            "server has begun anew",
+            server=self.url,
+            rank=session.rank,
+            epoch=joined.epoch,
+            detail=f"the model that goes on is {whose}",
+        )
 
     def _tell_of_waiting(self, why: NotYet) -> None:
         """When a wait was put off once, when its reason changes, and again while it goes on for long."""

@@ -167,6 +167,17 @@ CASES = {
         Case("none", [series(server.NON_FINITE, "0x10", **IN_GROUP)], 6),
         Case("some, long ago", [series(server.NON_FINITE, "7x20", **IN_GROUP)], 15),
     ],
+    "LeewayModelNotFinite": [
+        Case(
+            "the first version",
+            [series(server.NON_FINITE_VERSIONS, "_x4 1x9", **IN_GROUP)],
+            6,
+            IN_GROUP,
+            "The model of group default holds NaN or infinity",
+        ),
+        Case("updates that were refused", [series(server.NON_FINITE, "_x4 1x9", **IN_GROUP)], 6),
+        Case("none", [series(server.NON_FINITE_VERSIONS, "0x10", **IN_GROUP)], 6),
+    ],
     "LeewayEventLoopLag": [
         Case(
             "one of ten timers is late",

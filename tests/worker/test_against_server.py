@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from structlog.testing import capture_logs
 from torch import nn
 
 import leeway
@@ -149,7 +150,10 @@ def test_a_server_that_was_killed_and_has_forgotten_all_is_given_the_weights_aga
         process.wait()
     with serving(*flags, port=int(url.rpartition(":")[2])), session:
         loss_of(theirs, second).backward()
-        outcome = session.step(samples=8)
+        with capture_logs() as lines:
+            outcome = session.step(samples=8)
+        (told,) = [line for line in lines if line["event"] == "server has begun anew"]
+        assert "this worker's, of iteration 1" in told["detail"]
         assert (outcome.disposition, str(outcome.reason)) == (None, "old-epoch")
         assert session.clock == 0
         assert torch.equal(theirs[0].weight, trained["0.weight"])
