@@ -334,8 +334,9 @@ class Client:
 
     def _check(self, tensors: Tensors) -> None:
         """Whether this can be encoded; the table of a layout is looked at once. Raises `ValueError`."""
-        if tensors.layout is not self._fits:
-            encode({}, tensors.layout, tensors.buffers)
+        if tensors.layout is not self._fits or tensors.values:
+            # The names of values travel twice: in the table and in the message.
+            encode({"values": list(tensors.values)}, tensors.layout, tensors.buffers)
             self._fits = tensors.layout
         elif frame_length(tensors.buffers) != tensors.layout.nbytes:
             encode({}, tensors.layout, tensors.buffers)
