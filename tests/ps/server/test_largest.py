@@ -21,14 +21,12 @@ ONE = np.ones((1,), np.float32)
 
 def largest(name):
     """As many keys with such names as a group may have."""
-    few, many = 1, limits.MAX_TENSORS + 1
-    each = [Sizes.of([TensorSpec(name(place), (1,), "float32", Kind.TRAINABLE)]) for place in range(many)]
     total = Sizes()
-    for few, size in enumerate(each):
-        if (total + size).excess(Capacity()):
-            return few
-        total += size
-    return few
+    for count in range(limits.MAX_TENSORS + 1):
+        total += Sizes.of([TensorSpec(name(count), (1,), "float32", Kind.TRAINABLE)])
+        if total.excess(Capacity()):
+            return count
+    raise AssertionError("a group has no limit")
 
 
 NAMES = {
