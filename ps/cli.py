@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from leeway import interrupts
 from leeway.errors import SettingError
 from leeway.ps.options import CONFIG_FILE, GROUP_SETTINGS, SECTIONS, SETTINGS, config_option, server_config
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from leeway.ps.config import ServerConfig
 
 _BAD_USAGE = 2
-_INTERRUPTED = 130
 
 _HELP = """Serve a model's parameters to the workers that train it.
 
@@ -172,6 +172,7 @@ def _print_table(rows: list[tuple[str, Any, str]]) -> None:
 
 
 def _serve(config: ServerConfig) -> int:
+    interrupts.end_at_once()
     from leeway.ps.server.lifecycle import serve
 
     return serve(config)
@@ -181,13 +182,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run `ps-serve` and end the process.
 
     0 done; 1 a failure of the server's own, or its last state could not be saved; 2 what the user can mend: settings, a
-    state directory that cannot be used, a damaged checkpoint; 130 Ctrl-C.
+    state directory that cannot be used, a damaged checkpoint; 130 Ctrl-C or SIGTERM before it serves.
     """
     _hold_standard_streams()
     try:
         code = command.main(arguments, prog_name="ps-serve", standalone_mode=False)
     except click.Abort:
-        code = _INTERRUPTED
+        code = interrupts.EXIT_CODE
     except (click.ClickException, SettingError) as error:
         said = error.format_message() if isinstance(error, click.ClickException) else str(error)
         print(f"ps-serve: {' '.join(said.split())}", file=sys.stderr)

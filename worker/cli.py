@@ -6,7 +6,6 @@ the user's own task keep their traceback.
 
 from __future__ import annotations
 
-import signal
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
+from leeway import interrupts
 from leeway.errors import DataError, SettingError, TaskError
 from leeway.worker import config, environment
 from leeway.worker.config import WorkerConfig
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _BAD_USAGE = 2
-_INTERRUPTED = 130
 
 CONTEXT_SETTINGS: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -67,7 +66,7 @@ class SectionedCommand(click.Command):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            return _INTERRUPTED
+            return interrupts.EXIT_CODE
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         rest = [
@@ -194,6 +193,7 @@ def task_argument() -> click.Argument:
 def command(**settings: Any) -> int:
     worker = WorkerConfig(**settings)
 
+    interrupts.end_at_once()
     from leeway.worker.observability import logs
     from leeway.worker.trainer import run
 
@@ -204,10 +204,10 @@ def command(**settings: Any) -> int:
 def execute(program: click.Command, arguments: Sequence[str] | None) -> NoReturn:
     """Run a command and end the process: 2 for a mistake that the user can mend, 130 for Ctrl-C and SIGTERM."""
     try:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        interrupts.raise_exceptions()
         code = program.main(arguments, prog_name=program.name, standalone_mode=False)
     except (click.Abort, KeyboardInterrupt):  # while the command line was read
-        code = _INTERRUPTED
+        code = interrupts.EXIT_CODE
     except (click.ClickException, SettingError, TaskError, DataError) as error:
         said = error.format_message() if isinstance(error, click.ClickException) else str(error)
         print(f"{program.name}: {' '.join(said.split())}", file=sys.stderr)

@@ -14,6 +14,7 @@ import structlog
 import torch
 
 import leeway
+from leeway import interrupts
 from leeway.errors import ServerLost, SettingError, WireError
 from leeway.protocol.codes import Code
 from leeway.protocol.reasons import Reason
@@ -46,6 +47,8 @@ def run(config: WorkerConfig) -> int:
     """
     device = choose_device(config.device)
     task = resolve(config.task)(config.data_dir, config.model)
+    # What begins here is ended in good order.
+    interrupts.raise_exceptions()
     metrics = WorkerMetrics(config.rank, task.name)
     with ExitStack() as stack:
         if config.metrics_port is not None:

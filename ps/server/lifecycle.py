@@ -10,13 +10,13 @@ import asyncio
 import contextlib
 import errno
 import os
-import signal
 import time
 from typing import TYPE_CHECKING, Any, Literal
 
 import structlog
 from aiohttp import web
 
+from leeway import interrupts
 from leeway.errors import SettingError
 from leeway.protocol.allocator import keep_freed_memory
 from leeway.protocol.capacity import Capacity
@@ -55,7 +55,9 @@ def serve(config: ServerConfig) -> int:
     logs.configure(config.log_level, config.log_format)
     keep_freed_memory()
     with asyncio.Runner(loop_factory=_loop_factory()) as loop:
-        return loop.run(_Server(config).run())
+        code = loop.run(_Server(config).run())
+        interrupts.ignore()
+        return code
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -116,8 +118,9 @@ class _Server:
     async def run(self) -> int:
         config = self._config
         stopped = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+        # Not the loop's own handlers: those are gone with it, and a signal that comes then would decide the exit code.
+        loop = asyncio.get_running_loop()
+        interrupts.call(lambda: loop.call_soon_threadsafe(stopped.set))
         async with contextlib.AsyncExitStack() as stack:
             try:
                 runtime, saving = self._build(stack)

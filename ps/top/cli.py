@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
 
+from leeway import interrupts
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_FAILED, _BAD_USAGE, _INTERRUPTED = 1, 2, 130
+_FAILED, _BAD_USAGE = 1, 2
 
 _HELP = """Watch a run: who is ahead, who waits for whom and why, how stale the updates are.
 
@@ -62,7 +64,7 @@ def command(url: str, once: bool, refresh: float, group: str | None) -> int:
         return _FAILED
     except KeyboardInterrupt:
         # Before click sees it, who would print an empty line after the terminal's ^C.
-        return _INTERRUPTED
+        return interrupts.EXIT_CODE
     return 0
 
 
@@ -71,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         code = command.main(arguments, prog_name="ps-top", standalone_mode=False)
     except click.Abort:
-        code = _INTERRUPTED
+        code = interrupts.EXIT_CODE
     except click.ClickException as error:
         print(f"ps-top: {' '.join(error.format_message().split())}", file=sys.stderr)
         code = _BAD_USAGE
