@@ -20,7 +20,7 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 def end_at_once() -> None:
-    """From here on they end the process with `EXIT_CODE`; one that is ignored stays so, as for a job in the background."""
+    """From here on they end the process with `EXIT_CODE`. One that is ignored, as in the background, stays so."""
     for number in _SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda *_: os._exit(EXIT_CODE))
