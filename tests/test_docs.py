@@ -163,6 +163,9 @@ def test_python_runs(block: Block, tmp_path: Path) -> None:
         printed = subprocess.run(script, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
         assert (printed.returncode, printed.stdout) == (0, shown_below(block)), printed.stderr
         return
+    above = BLOCKS[BLOCKS.index(block) - 1]
+    if above.page == block.page and above.language == "toml":
+        (tmp_path / "leeway.toml").write_text(above.text, encoding="utf-8")
     initial = tmp_path / "initial.safetensors"
     save_file({"weight": torch.zeros(2, 3)}, initial)
     serve = [sys.executable, "-m", "leeway.ps.cli", "--port", "0", *shlex.split(block.run.format(init=initial))]

@@ -130,7 +130,7 @@ def judge(member: Incarnation, push: Push) -> Verdict:
     if push.clock != progress.clock:
         return refuse(
             Code.WRONG_CLOCK,
-            f"{member} pushed iteration {push.clock}, its clock is {progress.clock}; pull that iteration first",
+            f"{member} pushed iteration {push.clock}, its clock is {progress.clock}: that one has to be pulled first",
             clock=progress.clock,
         )
     if not progress.grants:

@@ -69,8 +69,11 @@ class Group:
         workers: int,
         until: int | None,
         emit: Callable[[Effect], None],
+        keys: tuple[str, ...] = ("*",),
     ) -> None:
         self.name = name
+        # The patterns of the keys that it holds.
+        self.keys = keys
         self.policy = policy
         self.epoch = epoch
         self.workers = workers
@@ -502,5 +505,5 @@ def _not_stored() -> Refused:
 
 def _wrong_clock(member: Incarnation, asked: int, clock: int) -> Refused:
     return refuse(
-        Code.WRONG_CLOCK, f"{member} pulls iteration {asked}, its clock is {clock}; pull that one", clock=clock
+        Code.WRONG_CLOCK, f"{member} pulls iteration {asked}, its clock is {clock}; pull iteration {clock}", clock=clock
     )

@@ -88,6 +88,7 @@ class Machine:
                 workers=settings.workers,
                 until=settings.until,
                 emit=self._emit,
+                keys=group.keys,
             )
             for group in settings.groups
         }

@@ -57,7 +57,7 @@ def judge_offer(
         if name is None:
             return refuse(Code.UNKNOWN_TENSOR, f"no group holds a tensor named {spec.name!r}")
         if about is not None and name != about:
-            return _of_another(spec, name, about)
+            return _of_another(spec, groups[name], groups[about])
         offered.setdefault(name, []).append(spec)
 
     new: dict[str, list[TensorSpec]] = {}
@@ -89,11 +89,12 @@ def judge_offer(
     return Plan(new, tuple(kept), adoptions, whole, of_file)
 
 
-def _of_another(spec: TensorSpec, name: str, about: str) -> Refused:
+def _of_another(spec: TensorSpec, its: Group, about: Group) -> Refused:
     return refuse(
         Code.SCHEMA_CONFLICT,
-        f"tensor {spec.name!r} is of group {name!r}, and this offer is about group {about!r}; attach the part of the "
-        f"model that is trained there, or say which keys that is (keys=)",
+        f"tensor {spec.name!r} is of group {its.name!r} ({', '.join(its.keys)}), and this offer is about group "
+        f"{about.name!r} ({', '.join(about.keys)}); attach what is trained there: a model whose names match, as with "
+        f"nn.ModuleDict, or that part of it (keys=)",
     )
 
 

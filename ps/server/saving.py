@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import time
 from enum import StrEnum
 from functools import partial
@@ -67,6 +68,8 @@ class Saving:
         self._directory: StateDirectory | None = None
         self._runtime: Runtime | None = None
         self._one_at_a_time = asyncio.Lock()
+        # What the newest checkpoint holds, and where it is.
+        self._newest: tuple[str, Path] | None = None
         self._periodic: asyncio.Task[None] | None = None
         self._log = structlog.get_logger("ps")
 
@@ -121,6 +124,8 @@ class Saving:
                 told = {"saved": str(policy), "configured": f"policy {group.mode}", "group": group.name}
                 self._log.warning("the saved policy goes on; PUT /v1/policy switches it", **told)
         self._log.info("resumed", checkpoint=path.name, epoch=machine.epoch)
+        if machine.epoch == saved_epoch:
+            self._newest = _identity(core.save(machine)[0], parameters), path
         return machine, bodies
 
     def attach(self, runtime: Runtime) -> None:
@@ -147,7 +152,7 @@ class Saving:
         if self._directory is None:
             return Kept.NOWHERE
         try:
-            path, _ = await self._save("stop")
+            path = self._unchanged() or (await self._save("stop"))[0]
             self._directory.finish_clean(path)
         except WireError:
             return Kept.FAILED
@@ -156,6 +161,15 @@ class Saving:
             self._log.error("the stop could not be marked as clean", detail=in_words(error))
             return Kept.FAILED
         return Kept.SAVED
+
+    def _unchanged(self) -> Path | None:
+        """The newest checkpoint, where it holds the state as it is: one more would only push an older one out."""
+        assert self._runtime is not None
+        if self._newest is None:
+            return None
+        identity, path = self._newest
+        same = identity == _identity(core.save(self._runtime.machine)[0], self._runtime.parameters)
+        return path if same and path.exists() else None
 
     def listing(self) -> list[dict[str, Any]]:
         """The checkpoints there are, the oldest first; `time` in seconds since 1970. Raises `WireError`."""
@@ -210,6 +224,7 @@ class Saving:
         for _ in range(_ATTEMPTS):
             failed_steps = runtime.failed_steps
             state, bodies = core.save(runtime.machine)
+            identity = _identity(state, runtime.parameters)
             held = [runtime.bodies[body] for body in bodies]
             jobs = [
                 runtime.appliers[name].result_of(one.save, one.versions.current.layout.nbytes)
@@ -228,7 +243,9 @@ class Saving:
             raise RuntimeError("steps went on failing while the state was taken; mend that first, then save again")
         number = max(group.number for group in groups.values())
         write = partial(directory.checkpoints.write, Checkpoint(state, groups, held), number)
-        return await asyncio.get_running_loop().run_in_executor(None, write)
+        path = await asyncio.get_running_loop().run_in_executor(None, write)
+        self._newest = identity, path
+        return path
 
     def _failed(self, runtime: Runtime, why: str, error: Exception) -> WireError:
         """Count and say it; returns what the asker is told."""
@@ -240,6 +257,12 @@ class Saving:
             runtime.decisions.add(Kind.CHECKPOINT, f"failed: {words}", reason=why)
         code = Code.STORAGE_FAILED if storage else Code.INTERNAL
         return WireError(code, f"the checkpoint could not be written: {words}; the older ones are still there")
+
+
+def _identity(state: Mapping[str, Any], parameters: Mapping[str, Parameters]) -> str:
+    """The same for the same state: its versions name the values, its lives and clocks the contributions it holds."""
+    settings = {name: one.settings.to_fields() for name, one in parameters.items()}
+    return json.dumps([state, settings], sort_keys=True)
 
 
 def _read(directory: StateDirectory, path: Path) -> Checkpoint:

@@ -11,6 +11,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from leeway.protocol.requests import DEFAULT_GROUP
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
@@ -42,7 +44,7 @@ class _Sample:
 
 
 class Watched:
-    """One server, seen through one group: `group`, or the first one it has.
+    """One server, seen through one group: `group`, or `default`, or the first one it has.
 
     `lost_since`: when the server was heard last, in seconds since 1970, if it is not heard now; `lost_because` why.
     """
@@ -106,7 +108,8 @@ class Watched:
     @property
     def group_name(self) -> str:
         assert self.status is not None
-        return self._wanted or str(next(iter(self.status["groups"])))
+        groups = self.status["groups"]
+        return self._wanted or (DEFAULT_GROUP if DEFAULT_GROUP in groups else str(next(iter(groups))))
 
     @property
     def group(self) -> dict[str, Any]:

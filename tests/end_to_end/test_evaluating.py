@@ -37,8 +37,9 @@ def test_training_is_the_same_to_the_bit(commands):
 
 
 def test_the_first_of_two_evaluates(commands):
+    # In rounds: else the first may be done and gone, and the other one is then the first.
     launch = commands.launch(
-        *(NORMALIZED, "--workers", 2, "--mode", "async", "--steps", 6, "--batch-size", 16, "--evaluate-every", 2),
+        *(NORMALIZED, "--workers", 2, "--mode", "sync", "--steps", 6, "--batch-size", 16, "--evaluate-every", 2),
         *("--history", "history.jsonl"),
     )
     launch.wait()

@@ -218,6 +218,58 @@ class TestKilled:
         assert (reply.status, reply.headers["etag"] != etag) == (200, True)
 
 
+class TestStartedAgain:
+    async def test_what_has_not_changed_is_not_saved_again(self, run, tmp_path):
+        """Else each restart of a service would push a checkpoint of before out of the folder."""
+        state = tmp_path / "state"
+
+        def kept():
+            return {path.name: path.read_bytes() for path in state.glob("checkpoint-*")}
+
+        async def stop(server):
+            server.process.send_signal(signal.SIGTERM)
+            code, said = await server.ended()
+            assert (code, json.loads(said.splitlines()[-1])["saved"]) == (0, True)
+            return said
+
+        server = await run("--mode", "async", "--state-dir", state)
+        await server.offer({"weight": np.ones(3, np.float32)})
+        await stop(server)
+        before = kept()
+        for _ in range(2):
+            server = await run("--mode", "async", "--state-dir", state, "--resume")
+            assert "a new epoch" not in await stop(server)
+            assert kept() == before
+        # Whoever joins, though it changes no value, is a change: its life goes on after a restart.
+        server = await run("--mode", "async", "--state-dir", state, "--resume")
+        assert (await server.post("/v1/workers", b'{"rank": "w0", "session": "s"}')).status == 200
+        await stop(server)
+        assert len(kept()) == len(before) + 1
+        # So are settings of the optimizer, and a request to save is granted whether or not anything has changed.
+        server = await run("--mode", "async", "--state-dir", state, "--resume")
+        assert (await server.request("PUT", "/v1/optimizer", b'{"lr": 0.5}')).status == 200
+        assert (await server.post("/v1/checkpoints")).status == 201
+        newest = kept()
+        await stop(server)
+        assert kept() == newest
+
+    async def test_a_crash_in_between_is_one_change(self, run, tmp_path):
+        state = tmp_path / "state"
+        arguments = ("--mode", "async", "--state-dir", state, "--resume")
+        server = await run(*arguments)
+        await server.offer({"weight": np.ones(3, np.float32)})
+        assert (await server.post("/v1/checkpoints")).status == 201
+        server.process.kill()
+        await server.ended()
+        counts = []
+        for _ in range(3):
+            server = await run(*arguments)
+            server.process.send_signal(signal.SIGTERM)
+            await server.ended()
+            counts.append(len(list(state.glob("checkpoint-*"))))
+        assert counts == [2, 2, 2]
+
+
 class TestRefusedStarts:
     async def test_port_in_use(self):
         with socket.socket() as taken:
