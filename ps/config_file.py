@@ -1,7 +1,7 @@
 """The TOML file of `--config`: settings under the names of their flags, and a table for each named group.
 
 The one rule: a value in the file means what it would mean behind its flag; a key nobody knows is an error that
-names the nearest one that is known.
+names the nearest one that is known, where one is near.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from leeway import regular
 from leeway.errors import SettingError
 
 if TYPE_CHECKING:
@@ -31,11 +32,15 @@ class ConfigFile:
     def read(cls, path: Path, known: Collection[str], known_in_groups: Collection[str]) -> ConfigFile:
         """Read the file. Raises `SettingError`, naming file and key, when it is not what it should be."""
         try:
+            regular.check(path, open_pipes=True)
             with path.open("rb") as file:
                 content = tomllib.load(file)
         except OSError as error:
             raise SettingError(f"{path}: {error.strerror}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except RecursionError:
+            raise SettingError(f"{path} is not valid TOML: nested too deep") from None
+        except ValueError as error:
+            # TOML's own, text that is no UTF-8, and numbers of thousands of digits.
             raise SettingError(f"{path} is not valid TOML: {error}") from error
         tables = content.pop("group", {})
         if not (isinstance(tables, dict) and all(isinstance(table, dict) for table in tables.values())):
@@ -72,8 +77,9 @@ def _texts(
         if key in elsewhere:
             raise SettingError(f"{where}: {key} is a setting of the whole server; it stands above the tables")
         if key not in known:
-            near = difflib.get_close_matches(key, [*known, also], n=1, cutoff=0)[0]
-            raise SettingError(f"{where}: there is no setting {key!r}; the nearest is {near!r}")
+            near = difflib.get_close_matches(key, [*known, also], n=1)
+            advice = f"the nearest is {near[0]!r}" if near else "ps-serve config show lists them"
+            raise SettingError(f"{where}: there is no setting {key!r}; {advice}")
         if not isinstance(value, (str, int, float)):
             raise SettingError(f"{where}: {key} must be a single text, number, true or false")
         texts[key] = str(value)

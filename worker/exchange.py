@@ -17,7 +17,7 @@ import aiohttp
 from aiohttp import hdrs
 
 from leeway.errors import BodyTooLarge, WireError
-from leeway.protocol import routes, streams
+from leeway.protocol import documents, routes, streams
 from leeway.protocol.codes import Code
 from leeway.protocol.decoder import Decoder
 from leeway.protocol.fields import Fields
@@ -307,7 +307,7 @@ def _push_pulled(message: dict[str, Any]) -> PushPulled:
 
 
 async def _json(response: aiohttp.ClientResponse) -> Any:
-    return json.loads(await streams.receive_bytes(response.content, MAX_REPLY_JSON_BYTES))
+    return documents.parse(await streams.receive_bytes(response.content, MAX_REPLY_JSON_BYTES))
 
 
 def _may_be_cut(response: aiohttp.ClientResponse) -> bool:
@@ -319,7 +319,7 @@ def _may_be_cut(response: aiohttp.ClientResponse) -> bool:
 def _header(response: aiohttp.ClientResponse, name: str) -> Any:
     if name not in response.headers:
         raise ValueError(f"HTTP {response.status} without the header {name}")
-    return json.loads(response.headers[name])
+    return documents.parse(response.headers[name])
 
 
 async def _refusal(response: aiohttp.ClientResponse) -> Refused:

@@ -6,7 +6,6 @@ does not know is handed to `ps-serve`.
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import signal
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import click
 from click.core import ParameterSource
 
-from leeway.protocol import routes
+from leeway.protocol import documents, routes
 from leeway.worker import cli
 from leeway.worker.children import STOP_SECONDS, Children, Program
 from leeway.worker.config import START_BARRIER, WorkerConfig
@@ -201,8 +200,8 @@ def _have_started(address: str) -> bool:
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with direct.open(address + routes.STATUS, timeout=_ASK_SECONDS) as reply:
-            return bool(json.load(reply)["barriers"].get(START_BARRIER, 0))
-    except (OSError, ValueError):
+            return bool(documents.parse(reply.read())["barriers"].get(START_BARRIER, 0))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return True
 
 

@@ -6,7 +6,6 @@ and what streams in is counted. Everything wrong is a `WireError` that names the
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import HttpVersion11, hdrs
 
 from leeway.errors import BodyTooLarge, MalformedFrame, MalformedRequest, WireError
-from leeway.protocol import limits, routes, streams
+from leeway.protocol import documents, limits, routes, streams
 from leeway.protocol.codes import Code
 from leeway.protocol.decoder import Decoder
 from leeway.protocol.fields import Query
@@ -56,8 +55,8 @@ async def json_body(request: web.Request, limit_bytes: int = limits.MAX_JSON_BYT
     _admit(request, limit_bytes)
     body = await streams.receive_bytes(request.content, limit_bytes)
     try:
-        value = json.loads(body)
-    except (ValueError, RecursionError) as error:
+        value = documents.parse(body)
+    except ValueError as error:
         raise MalformedRequest(f"the body is no JSON object: {error}") from None
     if not isinstance(value, dict):
         raise MalformedRequest(f"the body must be a JSON object, not a {type(value).__name__}")

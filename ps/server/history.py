@@ -14,6 +14,7 @@ import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from leeway import regular
 from leeway.errors import WireError
 from leeway.protocol.versions import Version
 from leeway.ps.core.events import Heard, Tick
@@ -50,9 +51,14 @@ _KEPT_BACK_BYTES = 64 * 1024
 
 
 class History:
-    """Appends to `path`. Every method but `close` raises `OSError` when it cannot be written."""
+    """Appends to `path`. Every method but `close` raises `OSError` when it cannot be written.
+
+    A terminal or /dev/stderr will do, a pipe will not: a reader that does not keep up would hold up the whole server.
+    """
 
     def __init__(self, path: Path) -> None:
+        with suppress(FileNotFoundError):
+            regular.check(path, devices=True)
         self._file = path.open("ab", buffering=0)
         self._lines: list[bytes] = []
         self._size_bytes = 0

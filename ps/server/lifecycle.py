@@ -37,6 +37,7 @@ from leeway.ps.storage.files import in_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from pathlib import Path
 
     from leeway.ps.config import GroupConfig, ServerConfig
     from leeway.ps.observability.metrics import GroupView
@@ -169,7 +170,7 @@ class _Server:
         settings = machine_settings(config)
         saving = Saving(config)
         machine, bodies = saving.begin(stack, settings, parameters, time.monotonic())
-        history = History(config.history) if config.history else None
+        history = _history(config.history) if config.history else None
         runtime = Runtime(
             machine,
             parameters,
@@ -212,6 +213,14 @@ class _Server:
             failure=failure,
         )
         return 1 if failure is not None or kept in (Kept.FAILED, Kept.UNSOUND) else 0
+
+
+def _history(path: Path) -> History:
+    try:
+        return History(path)
+    except OSError as error:
+        hint = "; write to a file, and follow it with tail -f" if error.errno == errno.EINVAL else ""
+        raise ValueError(f"--history {path}: {error.strerror or error}{hint}") from None
 
 
 async def _listen(app: web.AppRunner, host: str, port: int) -> str:

@@ -113,9 +113,9 @@ class Saving:
             held = ", ".join(f"{name} {group.published}" for name, group in machine.groups.items())
             gone = ", ".join(f"{name} {group.published + 1}" for name, group in machine.groups.items())
             detail = (
-                f"the last server did not stop cleanly, or other state came after this checkpoint, which has the "
-                f"versions up to {held}; those from {gone} on may be gone, with updates that were acknowledged in "
-                f"them; epoch {machine.epoch} begins in place of {saved_epoch}, workers join again by themselves"
+                f"the last server did not stop cleanly with exactly this checkpoint, which has the versions up "
+                f"to {held}; those from {gone} on may be gone, with updates that were acknowledged in them; epoch "
+                f"{machine.epoch} begins in place of {saved_epoch}, workers join again by themselves"
             )
             self._log.warning("a new epoch", checkpoint=path.name, epoch=machine.epoch, detail=detail)
         for group in settings.groups:

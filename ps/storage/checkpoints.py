@@ -21,7 +21,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from leeway import regular
 from leeway.errors import CheckpointError
+from leeway.protocol import documents
 from leeway.protocol.decoder import allocate_aligned
 from leeway.protocol.frames import Frame
 from leeway.protocol.spans import Layout, Place
@@ -102,9 +104,10 @@ class Checkpoints:
 def read(path: Path) -> Checkpoint:
     """Read a checkpoint. Raises `CheckpointError` for one that cannot be read, or is not what was written."""
     try:
+        regular.check(path)
         verified = is_sound(path)
         with safe_open(path, framework="pt", device="cpu") as file:
-            description = json.loads((file.metadata() or {})[CHECKPOINT_KEY])
+            description = documents.parse((file.metadata() or {})[CHECKPOINT_KEY])
             # Whatever is changed in a file with a digest, no single damage makes it one of those that have none.
             old = description["format"] == _FORMAT_WITHOUT_DIGEST and DIGEST not in file.keys()  # noqa: SIM118
             if not verified and not old:
@@ -196,7 +199,7 @@ def _read_held(index: int, held: dict[str, Any], tensors: Mapping[str, torch.Ten
     memory = allocate_aligned(body.numel())
     memory[:] = body.numpy().data
     # Older checkpoints have the places in the header.
-    rows = held.get("places") or json.loads(bytes(tensors[f"held/{index}/places"].numpy().data))
+    rows = held.get("places") or documents.parse(bytes(tensors[f"held/{index}/places"].numpy().data))
     places = tuple(
         Place(TensorSpec(name, tuple(shape), dtype, Kind(kind)), offset_bytes)
         for name, dtype, kind, shape, offset_bytes in rows

@@ -2,7 +2,7 @@
 
 The one rule: an epoch is used again only by a server that goes on from exactly the state with which the
 last one stopped; every other start begins a new, larger one, so a version that some client remembers never
-means two things.
+means two things. Which state that is, is known by its checkpoint's content: a name can be given to another file.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Self
 
+from leeway import regular
+from leeway.protocol import documents
 from leeway.ps.storage import digests
 from leeway.ps.storage.checkpoints import DEFAULT_RETAINED, Checkpoints
 from leeway.ps.storage.files import in_words, remove_partial_files, write_durably
@@ -28,9 +30,28 @@ LOCK_FILE = "lock"
 
 @dataclass(frozen=True, slots=True)
 class _LastLife:
+    """What `epoch.json` says beside its own digest.
+
+    `checkpoint`, and the digest that this file ends in: the one that the server has started from, and after a clean
+    stop the one with which it stopped. None: it has started from nothing. Older versions wrote no `checkpoint_digest`:
+    what they stopped with is not known, and a new epoch begins.
+    """
+
     epoch: int
     clean: bool
     checkpoint: str | None
+    checkpoint_digest: str | None = None
+
+    @classmethod
+    def of(cls, epoch: int, checkpoint: Path | None, *, clean: bool) -> Self:
+        """Raises `OSError` where the checkpoint cannot be read."""
+        if checkpoint is None:
+            return cls(epoch, clean, None)
+        return cls(epoch, clean, checkpoint.name, digests.of_content(checkpoint))
+
+    def stopped_with(self, checkpoint: Path) -> bool:
+        """Whether the server stopped cleanly with this file, of this content. Raises `OSError`."""
+        return self.clean and self == self.of(self.epoch, checkpoint, clean=True)
 
 
 class StateDirectory:
@@ -43,9 +64,11 @@ class StateDirectory:
         self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                regular.check(path / LOCK_FILE)
             self._lock = os.open(path / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            raise ValueError(f"cannot use the state directory {path}: {error.strerror}; choose another") from None
+            raise ValueError(f"cannot use the state directory {path} ({in_words(error)}); choose another") from None
         try:
             self._take_lock()
             try:
@@ -80,13 +103,13 @@ class StateDirectory:
         cleanly stopped. Raises `ValueError` when `epoch.json` is damaged or cannot be written.
         """
         last = self._read()
-        clean = last is not None and last.clean and resumed is not None and resumed.name == last.checkpoint
-        if last is not None and clean and last.epoch == saved_epoch:
-            epoch = saved_epoch
-        else:
-            epoch = max(now_ms, saved_epoch + 1, last.epoch + 1 if last else 0)
         try:
-            self._write(_LastLife(epoch, clean=False, checkpoint=resumed.name if resumed else None))
+            goes_on = last is not None and resumed is not None and last.stopped_with(resumed)
+            if last is not None and goes_on and last.epoch == saved_epoch:
+                epoch = saved_epoch
+            else:
+                epoch = max(now_ms, saved_epoch + 1, last.epoch + 1 if last else 0)
+            self._write(_LastLife.of(epoch, resumed, clean=False))
         except OSError as error:
             raise ValueError(
                 f"cannot write {self.path / EPOCH_FILE} ({in_words(error)}); without it no epoch can begin: make room, "
@@ -98,7 +121,7 @@ class StateDirectory:
     def finish_clean(self, checkpoint: Path) -> None:
         """The server stops, and nothing has happened since this checkpoint was taken. Raises `OSError`."""
         assert self._epoch is not None, "a life ends that has begun"
-        self._write(_LastLife(self._epoch, clean=True, checkpoint=checkpoint.name))
+        self._write(_LastLife.of(self._epoch, checkpoint, clean=True))
 
     def _take_lock(self) -> None:
         # Windows has no flock; there a second server on the same folder is the user's to avoid.
@@ -121,10 +144,11 @@ class StateDirectory:
     def _read(self) -> _LastLife | None:
         path = self.path / EPOCH_FILE
         try:
-            fields = json.loads(path.read_bytes())
+            regular.check(path)
+            fields = documents.parse(path.read_bytes())
             # One of an older version has no digest.
             digest = fields.pop("digest", None) if isinstance(fields, dict) else None
-            if not isinstance(fields, dict) or set(fields) != set(_LastLife.__slots__):
+            if not isinstance(fields, dict) or set(fields) | {"checkpoint_digest"} != set(_LastLife.__slots__):
                 raise ValueError(f"it holds no object of {', '.join(_LastLife.__slots__)}")
             life = _LastLife(**fields)
             if type(life.epoch) is not int or life.epoch < 0 or type(life.clean) is not bool:
@@ -147,4 +171,5 @@ class StateDirectory:
 
 
 def _digest(life: _LastLife) -> str:
-    return digests.of_fields([str(life.epoch), str(life.clean), str(life.checkpoint)])
+    further = [] if life.checkpoint_digest is None else [str(life.checkpoint_digest)]
+    return digests.of_fields([str(life.epoch), str(life.clean), str(life.checkpoint), *further])

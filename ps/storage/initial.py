@@ -5,11 +5,13 @@ The one rule: what cannot be taken over exactly is refused with the tensor's nam
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
 
+from leeway import regular
+from leeway.errors import CheckpointError
+from leeway.protocol import documents
 from leeway.protocol.decoder import allocate_aligned
 from leeway.protocol.frames import Frame
 from leeway.protocol.spans import Layout
@@ -52,10 +54,11 @@ def load_initial(path: Path) -> Frame:
     better. Of a checkpoint, the model's tensors are taken.
     """
     try:
+        regular.check(path)
         with safe_open(path, framework="pt", device="cpu") as file:
             metadata, all_names = file.metadata() or {}, list(file.keys())
             if CHECKPOINT_KEY in metadata and DIGEST in all_names and not is_sound(path):
-                raise ValueError("this checkpoint is not what was written, its digest is of something else")
+                raise CheckpointError("this checkpoint is not what was written, its digest is of something else")
             kinds, names = _stated(metadata, all_names)
             tensors = {name: file.get_tensor(full) for name, full in names.items()}
             layout = Layout.of(spec_of(name, tensor, kinds.get(name)) for name, tensor in tensors.items())
@@ -64,7 +67,13 @@ def load_initial(path: Path) -> Frame:
             body.clear()
             for name, place in layout.places.items():
                 body.tensor(place).copy_(tensors[name])
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except OSError as error:
+        raise ValueError(f"cannot read initial values from {path}: {error.strerror or error}") from None
+    except CheckpointError as error:
+        raise ValueError(
+            f"cannot read initial values from {path}: {error}; give another one, or a copy of it"
+        ) from None
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"cannot read initial values from {path}: {error}; it must be a safetensors file") from None
     if not layout:
         raise ValueError(f"cannot read initial values from {path}: there is no tensor in it")
@@ -74,8 +83,8 @@ def load_initial(path: Path) -> Frame:
 def _stated(metadata: Mapping[str, str], names: list[str]) -> tuple[dict[str, Kind], dict[str, str]]:
     """What the file says of kinds, by key; and of each key its name in the file."""
     if CHECKPOINT_KEY in metadata:
-        groups = json.loads(metadata[CHECKPOINT_KEY])["groups"]
+        groups = documents.parse(metadata[CHECKPOINT_KEY])["groups"]
         saved = [(name, key, kind) for name, group in groups.items() for key, kind in group["kinds"].items()]
         return {key: Kind(kind) for _, key, kind in saved}, {key: f"model/{name}/{key}" for name, key, _ in saved}
-    stated = json.loads(metadata[KINDS_KEY]) if KINDS_KEY in metadata else {}
+    stated = documents.parse(metadata[KINDS_KEY]) if KINDS_KEY in metadata else {}
     return {key: Kind(kind) for key, kind in stated.items()}, {name: name for name in names}

@@ -7,13 +7,12 @@ which may pass; whoever is no Leeway server, or turns us away, is `Refused`.
 from __future__ import annotations
 
 import http.client
-import json
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from leeway.protocol import routes
+from leeway.protocol import documents, routes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -123,7 +122,7 @@ def listen(url: str, last_id: str = "", *, silence_seconds: float = SILENCE_SECO
             parser = Parser()
             while data := response.read1(_READ_BYTES):
                 for event, text, number in parser.feed(data):
-                    yield Message(event, json.loads(text), number)
+                    yield Message(event, documents.parse(text), number)
     except urllib.error.HTTPError as error:
         with error:
             # A server that is busy or about to stop, or a proxy before one that is not there.
@@ -143,7 +142,7 @@ def _why(url: str, error: urllib.error.HTTPError) -> str:
     """The words of a problem document (RFC 9457), or the status of somebody else's answer."""
     if error.headers.get_content_type() == routes.PROBLEM:
         try:
-            return f"{url}: {json.loads(error.read(_MAX_PROBLEM_BYTES))['detail']}"
+            return f"{url}: {documents.parse(error.read(_MAX_PROBLEM_BYTES))['detail']}"
         except (OSError, ValueError, LookupError, TypeError):
             pass
     return f"{url} answered HTTP {error.code}; is that a Leeway server?"

@@ -332,12 +332,28 @@ class TestDamage:
         await stopped(server)
         epoch = servers.state / "epoch.json"
         whole = epoch.read_bytes()
-        for damaged in (whole.replace(b"true", b"false"), whole.replace(b": 1", b": 2", 1), whole[:20], b""):
+        changed = (whole.replace(b"true", b"false"), whole.replace(b": 1", b": 2", 1), whole[:20], b"")
+        for damaged in (*changed, b"[" * 100_000, b'{"epoch": ' * 100_000):
             assert damaged != whole
             epoch.write_bytes(damaged)
             line = await servers.refused()
             assert f"unreadable {epoch}" in line
             assert epoch.read_bytes() == damaged
+
+    async def test_an_older_state_under_the_name_of_the_newest_begins_a_new_epoch(self, servers):
+        server = await servers.with_state()
+        worker = await trained(server)
+        await server.post("/v1/checkpoints")
+        await worker.step(MODEL)
+        await stopped(server)
+        older, newer = Checkpoints(servers.state).paths()
+        shutil.copy(older, newer)
+        again = await servers.with_state("--resume")
+        assert await weight(again) == pytest.approx(0.9), "the older state"
+        assert (await again.get("/v1/status")).json["epoch"] > worker.epoch
+        code, said = await stopped(again)
+        assert code == 0
+        assert "the last server did not stop cleanly with exactly this checkpoint" in said
 
     async def test_after_a_crash_the_log_says_what_may_be_gone(self, servers):
         server = await servers.with_state()
@@ -388,6 +404,21 @@ class TestStorage:
         code, said = await stopped(server)
         assert (code, "Traceback" in said) == (1, False), said
         assert "could not be marked as clean" in said
+
+    @pytest.mark.parametrize("name", ["epoch.json", "lock", "checkpoint-000000000009.safetensors"])
+    async def test_pipes_where_files_should_be(self, servers, name):
+        servers.state.mkdir()
+        os.mkfifo(servers.state / name)
+        assert "it is a pipe, where a regular file should be" in await servers.refused()
+
+    @pytest.mark.parametrize("flag", ["--init", "--history", "--config"])
+    async def test_a_pipe_in_place_of_a_file_is_not_waited_for(self, servers, flag):
+        path = servers.folder / "pipe"
+        os.mkfifo(path)
+        server = await servers.start(flag, path)
+        code, said = await server.ended()
+        assert (code, said.count("\n")) == (2, 1), said
+        assert "it is a pipe, where a regular file should be" in said
 
     @pytest.mark.parametrize("name", ["epoch.json", "lock", "checkpoint-000000000009.safetensors", "x.partial"])
     async def test_folders_where_files_should_be(self, servers, name):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+from pathlib import Path
 
 import pytest
 
 from leeway.ps.config_file import ConfigFile
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 KNOWN = ("port", "lr", "lr_schedule", "mode", "resume")
 IN_GROUPS = ("lr", "mode")
@@ -53,6 +51,9 @@ def test_groups_have_patterns_and_settings(tmp_path: Path) -> None:
         ('[group.a]\nkeys = "a.*"', ", [group.a]: keys must be a list of patterns, such as ['embedding.*']"),
         ("[group.a]\nkeys = []", ", [group.a]: keys must be a list of patterns, such as ['embedding.*']"),
         ("[group.a]\nkeys = [1]", ", [group.a]: keys must be a list of patterns, such as ['embedding.*']"),
+        ("foo = 1", ": there is no setting 'foo'; ps-serve config show lists them"),
+        ('[group.a]\nkeys = ["*"]\nbar = 1', ", [group.a]: there is no setting 'bar'; ps-serve config show lists them"),
+        ("port = " + "[" * 100_000, " is not valid TOML: nested too deep"),
         ("port = ", " is not valid TOML: Invalid value (at end of document)"),
     ],
 )
@@ -65,6 +66,33 @@ def test_what_is_wrong_is_named_with_its_place(tmp_path: Path, text: str, words:
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="No such file or directory"):
         ConfigFile.read(tmp_path / "none.toml", KNOWN, IN_GROUPS)
+
+
+def test_a_number_of_thousands_of_digits(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"is not valid TOML: .* digits"):
+        read(tmp_path, "port = " + "9" * 5000)
+
+
+@pytest.mark.parametrize("what", ["pipe", "device"])
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "leeway.toml"
+    if what == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    with pytest.raises(ValueError, match=f"leeway.toml: it is a {what}, where a regular file should be"):
+        ConfigFile.read(path, KNOWN, IN_GROUPS)
+
+
+def test_what_a_shell_makes_of_a_command_is_read() -> None:
+    """`--config <(command)`: a pipe whose other side is open."""
+    reading, writing = os.pipe()
+    try:
+        os.write(writing, b"lr = 1\n")
+        os.close(writing)
+        assert ConfigFile.read(Path(f"/dev/fd/{reading}"), KNOWN, IN_GROUPS).settings == {"lr": "1"}
+    finally:
+        os.close(reading)
 
 
 def test_a_file_that_is_not_text(tmp_path: Path) -> None:

@@ -336,3 +336,20 @@ class TestManyAtOnce:
         (await server.get("/nowhere")).refused(404, "not-found")
         for code in ("old-epoch", "unknown-tensor", "malformed-frame", "not-found"):
             assert server.metric("refused_total", code=code) == 1, code
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b'{"rank": "w0", "session": "s", "rank": "w1"}', "the key 'rank' is there twice"),
+        (b'{"rank": "w0", "session": "s", "capabilities": {"a": 1, "\\u0061": 2}}', "the key 'a' is there twice"),
+        (b'{"rank": ' + b"[" * 100_000, "nested too deep"),
+        (b'{"rank": ' + b"9" * 5000 + b"}", "digits"),
+    ],
+    ids=["a key twice", "a key twice within", "nested", "a long number"],
+)
+@pytest.mark.parametrize("target", ["POST /v1/workers", "PUT /v1/policy", "PUT /v1/params?ask=1"])
+async def test_json_that_is_not_one_value(server, target, body, words):
+    async with server.untouched():
+        reply = await server.request(*target.split(), body, {"Content-Type": "application/json"})
+        reply.refused(400, "malformed-request", words)

@@ -1,6 +1,8 @@
 """The history: JSON lines in which nothing of a decision is lost."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 
@@ -123,6 +125,22 @@ def test_plain_of_a_pull():
         "since": None,
         "wait_seconds": 1.5,
     }
+
+
+def test_a_pipe_is_refused_and_a_device_is_written_to(tmp_path):
+    path = tmp_path / "history.jsonl"
+    os.mkfifo(path)
+    with pytest.raises(OSError, match="it is a pipe, where a regular file should be"):
+        History(path)
+    reading, writing = os.pipe()
+    with pytest.raises(OSError, match="it is a pipe"):
+        History(Path(f"/dev/fd/{writing}"))
+    for end in (reading, writing):
+        os.close(end)
+    history = History(Path("/dev/null"))
+    history.begin({"epoch": 17})
+    history.flush()
+    history.close()
 
 
 def test_a_path_that_cannot_be_written(tmp_path):

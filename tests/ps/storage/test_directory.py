@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import signal
@@ -8,8 +9,9 @@ from pathlib import Path
 import pytest
 
 import leeway
+from leeway.ps.storage import digests
 from leeway.ps.storage.checkpoints import Checkpoint
-from leeway.ps.storage.directory import EPOCH_FILE, StateDirectory
+from leeway.ps.storage.directory import EPOCH_FILE, LOCK_FILE, StateDirectory
 from leeway.ps.storage.files import PARTIAL_SUFFIX
 
 EMPTY = Checkpoint({}, {})
@@ -53,7 +55,13 @@ def test_an_epoch_grows_even_when_the_clock_goes_back(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b"{}", b'{"epoch": "1", "clean": true, "checkpoint": null}', b"\xff", b"7"]
+    "content",
+    [
+        *(b"", b"{", b"[]", b"{}", b'{"epoch": "1", "clean": true, "checkpoint": null}', b"\xff", b"7"),
+        *(b"[" * 100_000, b'{"epoch":' * 100_000, b'{"epoch": ' + b"9" * 5000 + b"}"),
+        b'{"epoch": 1, "epoch": 1, "clean": true, "checkpoint": null}',
+    ],
+    ids=range(11),
 )
 def test_an_unreadable_epoch_says_what_to_do(tmp_path, content):
     (tmp_path / EPOCH_FILE).write_bytes(content)
@@ -72,7 +80,65 @@ def test_a_clean_stop_of_another_epoch_than_the_checkpoints_is_none(tmp_path):
 
 def test_an_epoch_is_above_the_checkpoints_where_the_file_is_gone(tmp_path):
     with StateDirectory(tmp_path) as state:
-        assert state.begin(1000, tmp_path / "checkpoint-000000000001.safetensors", saved_epoch=5000) == 5001
+        assert state.begin(1000, state.checkpoints.write(EMPTY, 1), saved_epoch=5000) == 5001
+
+
+@pytest.fixture
+def stopped(tmp_path):
+    """The state directory of a server that has stopped cleanly in epoch 1000 with the second of two checkpoints."""
+    with StateDirectory(tmp_path) as state:
+        state.begin(1000, None)
+        state.checkpoints.write(Checkpoint({"clock": 1}, {}), 1)
+        state.finish_clean(state.checkpoints.write(Checkpoint({"clock": 2}, {}), 2))
+    return tmp_path
+
+
+def put_back(older, newer):
+    shutil.copy(older, newer)
+
+
+def exchange(older, newer):
+    newer.rename(newer.with_name("aside"))
+    older.rename(newer)
+    newer.with_name("aside").rename(older)
+
+
+def of_another_run(older, newer):
+    with StateDirectory(newer.parent / "other") as state:
+        shutil.copy(state.checkpoints.write(Checkpoint({"clock": 7}, {}), 2), newer)
+
+
+@pytest.mark.parametrize("change", [put_back, exchange, of_another_run])
+def test_other_content_under_the_name_of_the_newest_checkpoint_begins_a_new_epoch(stopped, change):
+    with StateDirectory(stopped) as state:
+        older, newer = state.checkpoints.paths()
+        change(older, newer)
+        assert state.checkpoints.latest() == newer
+        assert state.begin(2000, newer, saved_epoch=1000) == 2000
+
+
+def test_the_same_content_in_another_file_keeps_the_epoch(stopped):
+    with StateDirectory(stopped) as state:
+        newest = state.checkpoints.latest()
+        newest.write_bytes(newest.read_bytes())
+        assert state.begin(2000, newest, saved_epoch=1000) == 1000
+
+
+@pytest.mark.parametrize("clean", [False, True])
+def test_a_changed_digest_of_the_checkpoint_is_found(stopped, clean):
+    path = stopped / EPOCH_FILE
+    with StateDirectory(stopped) as state:
+        newest = state.checkpoints.latest()
+        state.begin(2000, newest, saved_epoch=1000)
+        if clean:
+            state.finish_clean(newest)
+        said = json.loads(path.read_bytes())
+        assert (said["checkpoint"], said["clean"]) == (newest.name, clean)
+        assert said["checkpoint_digest"] == newest.read_bytes()[-32:].hex()
+        for other in (None, "0" * 64):
+            path.write_text(json.dumps(said | {"checkpoint_digest": other}))
+            with pytest.raises(ValueError, match="its digest is of something else"):
+                state.begin(3000, newest, saved_epoch=1000)
 
 
 def test_a_byte_changed_in_the_epoch_file_is_found(tmp_path):
@@ -98,13 +164,33 @@ def test_a_byte_changed_in_the_epoch_file_is_found(tmp_path):
     assert [where for where, changed in passed if changed.split() != content.split()] == []
 
 
-def test_one_of_an_older_version_has_no_digest(tmp_path):
-    (tmp_path / EPOCH_FILE).write_text(
-        '{"epoch": 1000, "clean": true, "checkpoint": "checkpoint-000000000001.safetensors"}'
-    )
+@pytest.mark.parametrize("digest", ["", ', "digest": "%s"'], ids=["no digest", "no digest of the checkpoint"])
+def test_one_of_an_older_version_does_not_say_what_the_server_stopped_with(tmp_path, digest):
+    name = "checkpoint-000000000001.safetensors"
+    if digest:
+        digest %= digests.of_fields(["1000", "True", name])
+    (tmp_path / EPOCH_FILE).write_text(f'{{"epoch": 1000, "clean": true, "checkpoint": "{name}"{digest}}}')
     with StateDirectory(tmp_path) as state:
-        path = tmp_path / "checkpoint-000000000001.safetensors"
-        assert state.begin(2000, path, saved_epoch=1000) == 1000
+        path = state.checkpoints.write(EMPTY, 1)
+        assert path.name == name
+        assert state.begin(900, path, saved_epoch=1000) == 1001
+
+
+@pytest.mark.parametrize("name", [EPOCH_FILE, LOCK_FILE])
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["a pipe", "a device"])
+def test_what_is_no_file_where_a_file_should_be_is_one_line(tmp_path, name, make):
+    make(tmp_path / name)
+    with (
+        pytest.raises(ValueError, match=r"it is a \w+, where a regular file should be"),
+        StateDirectory(tmp_path) as state,
+    ):
+        state.begin(1000, None)
+
+
+def test_a_pipe_where_the_next_file_is_to_be_written_is_cleared_away(tmp_path):
+    os.mkfifo(tmp_path / (EPOCH_FILE + PARTIAL_SUFFIX))
+    with StateDirectory(tmp_path) as state:
+        assert state.begin(1000, None) == 1000
 
 
 @pytest.mark.parametrize("name", [EPOCH_FILE, EPOCH_FILE + PARTIAL_SUFFIX, "lock"])

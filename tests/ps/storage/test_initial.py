@@ -1,3 +1,4 @@
+import os
 from dataclasses import replace
 
 import pytest
@@ -66,6 +67,32 @@ def test_what_cannot_be_read_is_one_line(tmp_path, content, words):
     assert str(path) in text
     assert words in text
     assert "\n" not in text
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["a pipe", "a device"])
+def test_what_is_no_file_is_not_waited_for(tmp_path, make):
+    path = tmp_path / "init.safetensors"
+    make(path)
+    with pytest.raises(ValueError, match=rf"{path}: it is a \w+, where a regular file should be$"):
+        load_initial(path)
+
+
+def test_a_damaged_checkpoint_is_called_what_it_is(tmp_path):
+    path = tmp_path / "checkpoint.safetensors"
+    content = {"model/default/w": torch.zeros(2), "digest": torch.zeros(32, dtype=torch.uint8)}
+    safetensors.torch.save_file(content, path, {"leeway": '{"groups": {"default": {"kinds": {"w": "trainable"}}}}'})
+    with pytest.raises(
+        ValueError, match=r"this checkpoint is not what was written.*; give another one, or a copy of it$"
+    ):
+        load_initial(path)
+
+
+@pytest.mark.parametrize("key", ["leeway", "leeway-kinds"])
+def test_kinds_that_are_nested_too_deep(tmp_path, key):
+    path = tmp_path / "init.safetensors"
+    safetensors.torch.save_file({"w": torch.zeros(2)}, path, {key: "[" * 100_000})
+    with pytest.raises(ValueError, match="nested too deep"):
+        load_initial(path)
 
 
 def test_a_file_that_says_its_kinds_is_believed(layout, body, tmp_path, same, tensors):

@@ -103,6 +103,8 @@ PROBLEM = json.dumps({"detail": "64 are watching already", "code": "busy"}).enco
         (Script(b"", ends=True, code=502, kind="text/html"), Lost, "answered HTTP 502"),
         (Script(b"data: {\n\n", ends=True), Refused, "cannot be read"),
         (Script(b"data: \xff\n\n", ends=True), Refused, "cannot be read"),
+        (Script(b"data: " + b"[" * 100_000 + b"\n\n", ends=True), Refused, "cannot be read: nested too deep"),
+        (Script(b"[" * 60_000, ends=True, code=401, kind="application/problem+json"), Refused, "answered HTTP 401"),
     ],
 )
 def test_whoever_is_no_server_is_told_apart(script, error, words):
