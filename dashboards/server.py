@@ -201,11 +201,13 @@ def _refusals() -> list[Panel]:
         graph(
             "Broken off",
             "Bodies whose sender went away in the middle, and readers that were closed because they held old versions "
-            "for too long: both come from bad networks and killed processes. Figures that are not shown, because their "
-            "names are too long or too many. Nothing is lost by any of them.",
+            "for too long: both come from bad networks and killed processes. Connections that asked for nothing or "
+            "were idle longest of too many. Figures that are not shown, because their names are too long or too many. "
+            "Nothing is lost by any of them.",
             NUMBER,
             Query(SERVERS.increase(server.ABORTED_BODIES, by=()), "bodies aborted"),
             Query(SERVERS.increase(server.SLOW_READERS_CLOSED, by=()), "slow readers closed"),
+            Query(SERVERS.increase(server.CONNECTIONS_CLOSED, by=("reason",)), "connections closed: {{reason}}"),
             Query(SERVERS.increase(server.FIGURES_LEFT_OUT, by=()), "figures left out"),
             bars=True,
             colors={"bodies aborted": ORANGE, "slow readers closed": RED},

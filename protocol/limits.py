@@ -99,6 +99,14 @@ MAX_PARKED_READERS = 4096
 # run in the buffers of its connection.
 MAX_VIEWERS = 64
 
+# Connections at once: two for each of MAX_RANKS, one for its steps and one for its heartbeats. A process that may have
+# fewer open files takes fewer. Beyond them the longest idle one is closed, those that never asked for anything first.
+MAX_CONNECTIONS = 131_072
+
+# From a connection, or from the first byte of a later request on it, to the end of the request's head: it has a few
+# hundred bytes, and whoever needs longer for them only keeps a place. Bodies may take longer.
+MAX_HEAD_SECONDS = 30.0
+
 # The longest that a request may be parked. Longer waits are asked for again.
 MAX_WAIT_SECONDS = 300.0
 

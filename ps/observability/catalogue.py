@@ -60,6 +60,11 @@ ABORTED_BODIES: Final = _counter(
 SLOW_READERS_CLOSED: Final = _counter(
     "slow_readers_closed_total", "Connections closed because they read so slowly that old versions piled up."
 )
+CONNECTIONS_CLOSED: Final = _counter(
+    "connections_closed_total",
+    "Connections closed by the server: silent (no request in 30 s, or too many there), idle and full (too many there).",
+    "reason",
+)
 
 PUSHES: Final = _counter("pushes_total", "Updates that got their final disposition.", "group", "disposition", "reason")
 UPDATE_BYTES: Final = _histogram("update_bytes", "Size of an accepted update's body.", _BYTES, "group")
@@ -163,6 +168,9 @@ PAUSED_SECONDS: Final = _counter(
     "Time in which the server did not run: stopped, its machine asleep, or its loop busy. It counts against nobody.",
 )
 
+CLOSINGS: Final = ("silent", "idle", "full")
+"""Why the server closes a connection, as `leeway.ps.server.crowd` has it."""
+
 LISTENERS: Final = ("history", "observer", "metrics", "feed", "saving")
 """Who is told of the run, by the names under which their failures are counted."""
 
@@ -192,6 +200,7 @@ CATALOGUE: Final = (
     REFUSED,
     ABORTED_BODIES,
     SLOW_READERS_CLOSED,
+    CONNECTIONS_CLOSED,
     PUSHES,
     UPDATE_BYTES,
     NON_FINITE,

@@ -118,6 +118,8 @@ class ServerMetrics:
             self._counters[catalogue.DEPARTURES].labels(reason)
         for outcome in _OUTCOMES:
             self._counters[catalogue.CHECKPOINTS].labels(outcome)
+        for closing in catalogue.CLOSINGS:
+            self._counters[catalogue.CONNECTIONS_CLOSED].labels(closing)
         for listener in catalogue.LISTENERS:
             self._counters[catalogue.LISTENER_FAILURES].labels(listener)
         registry.register(_LiveState(groups))
@@ -159,6 +161,9 @@ class ServerMetrics:
 
     def slow_reader_closed(self) -> None:
         self._counters[catalogue.SLOW_READERS_CLOSED].inc()
+
+    def connection_closed(self, reason: str) -> None:
+        self._counters[catalogue.CONNECTIONS_CLOSED].labels(reason).inc()
 
     def pushed(self, group: str, disposition: Disposition, reason: Reason) -> None:
         """A push got its final disposition. Repeats of it are told the same and are not counted again."""

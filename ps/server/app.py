@@ -14,7 +14,7 @@ from aiohttp import hdrs, web
 
 from leeway.errors import MalformedRequest, WireError
 from leeway.protocol.codes import Code
-from leeway.ps.server import rendering
+from leeway.ps.server import descriptors, rendering
 from leeway.ps.server.connection import NO_ROUTE, Runner, close_after_upgrade
 from leeway.ps.server.handlers import Handlers
 
@@ -46,12 +46,13 @@ def application(runtime: Runtime, saving: Saving, max_body_bytes: int) -> web.Ap
     return app
 
 
-def runner(app: web.Application, runtime: Runtime) -> web.AppRunner:
+def runner(app: web.Application, runtime: Runtime, most_connections: int | None = None) -> web.AppRunner:
     """Handlers are cancelled when their client goes away: a parked pull of nobody is forgotten."""
     return Runner(
         app,
         runtime.metrics,
         runtime.machine.settings.lease_seconds,
+        descriptors.most_connections() if most_connections is None else most_connections,
         access_log=None,
         handler_cancellation=True,
         auto_decompress=False,

@@ -1,4 +1,5 @@
-"""One connection of a client: what is not HTTP, who goes away in the middle, and when the other side counts as gone.
+"""One connection of a client: what is not HTTP, who goes away in the middle, who says nothing, and when the other side
+counts as gone.
 
 The one rule: whatever comes in is answered with a problem document where the connection allows, and is counted; it is
 never worth a traceback, since it is not our failure.
@@ -17,7 +18,10 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import _ErrInfo
 
 from leeway.errors import MalformedRequest
+from leeway.protocol.limits import MAX_HEAD_SECONDS
 from leeway.ps.server import rendering
+from leeway.ps.server.crowd import Closed, Crowd
+from leeway.ps.server.pauses import TICK_SECONDS
 
 if TYPE_CHECKING:
     import asyncio
@@ -63,14 +67,29 @@ def options(lease_seconds: float) -> Iterator[tuple[int, int, int]]:
 class Connection(web.RequestHandler):
     """`metrics`: where refusals are counted. `socket_options`: set on the socket, see `options`."""
 
-    __slots__ = ("_metrics", "_socket_options")
+    __slots__ = ("_crowd", "_head_timer", "_metrics", "_requests", "_socket_options")
 
     def __init__(
-        self, server: web.Server, metrics: ServerMetrics, socket_options: tuple[tuple[int, int, int], ...], **more: Any
+        self,
+        server: web.Server,
+        metrics: ServerMetrics,
+        crowd: Crowd,
+        socket_options: tuple[tuple[int, int, int], ...],
+        **more: Any,
     ) -> None:
         super().__init__(server, **more)
         self._metrics = metrics
+        self._crowd = crowd
         self._socket_options = socket_options
+        self._requests = 0
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    @property
+    def idle_since(self) -> float | None:
+        """When its last answer was given, or it was made, on the loop's clock; None while it is being served."""
+        if self._messages or (self._request_count and (self._waiter is None or self._waiter.done())):
+            return None
+        return self._next_keepalive_close_time - self._keepalive_timeout
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         connected = transport.get_extra_info("socket")
@@ -79,9 +98,34 @@ class Connection(web.RequestHandler):
             for option in self._socket_options:
                 connected.setsockopt(*option)
         super().connection_made(transport)
+        self._await_head()
+        self._crowd.entered(self)
+
+    def connection_lost(self, error: BaseException | None) -> None:
+        self._head_is_there()
+        self._crowd.left(self)
+        super().connection_lost(error)
+
+    def _await_head(self) -> None:
+        self._head_timer = self._loop.call_later(MAX_HEAD_SECONDS, self._head_is_late)
+
+    def _head_is_there(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _head_is_late(self) -> None:
+        # After a pause of this process its timers come before what has arrived meanwhile.
+        self._head_timer = self._loop.call_later(TICK_SECONDS, self._crowd.close, self, Closed.SILENT)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
+        if self._request_count != self._requests:
+            self._requests = self._request_count
+            self._head_is_there()
+            self._crowd.asked(self)
+        elif self._head_timer is None and self.idle_since is not None:
+            self._await_head()
         if self._messages and isinstance(self._messages[-1][0], _ErrInfo):
             # aiohttp tells nobody that the body before it (a bad chunk) will not end: its handler would wait for ever.
             begun = self._current_request.content if self._current_request is not None else None
@@ -126,7 +170,7 @@ class Connection(web.RequestHandler):
 class _Server(web.Server):
     """Makes a `Connection` of ours for each one that is accepted."""
 
-    def __init__(self, like: web.Server, metrics: ServerMetrics, lease_seconds: float) -> None:
+    def __init__(self, like: web.Server, metrics: ServerMetrics, lease_seconds: float, most_connections: int) -> None:
         super().__init__(
             like.request_handler,
             request_factory=like.request_factory,
@@ -135,24 +179,33 @@ class _Server(web.Server):
             **like._kwargs,
         )
         self._metrics = metrics
+        self._crowd = Crowd(most_connections, metrics)
         self._socket_options = tuple(options(lease_seconds))
 
     def __call__(self) -> web.RequestHandler:
-        return Connection(self, self._metrics, self._socket_options, loop=self._loop, **self._kwargs)
+        return Connection(self, self._metrics, self._crowd, self._socket_options, loop=self._loop, **self._kwargs)
 
 
 class Runner(web.AppRunner):
     """An `AppRunner` whose connections are ours. aiohttp has no public place for that: `_make_server` is it."""
 
-    __slots__ = ("_lease_seconds", "_metrics")
+    __slots__ = ("_lease_seconds", "_metrics", "_most_connections")
 
-    def __init__(self, app: web.Application, metrics: ServerMetrics, lease_seconds: float, **more: Any) -> None:
+    def __init__(
+        self,
+        app: web.Application,
+        metrics: ServerMetrics,
+        lease_seconds: float,
+        most_connections: int,
+        **more: Any,
+    ) -> None:
         super().__init__(app, **more)
         self._metrics = metrics
         self._lease_seconds = lease_seconds
+        self._most_connections = most_connections
 
     async def _make_server(self) -> web.Server:
-        return _Server(await super()._make_server(), self._metrics, self._lease_seconds)
+        return _Server(await super()._make_server(), self._metrics, self._lease_seconds, self._most_connections)
 
 
 async def close_after_upgrade(request: web.Request, response: web.StreamResponse) -> None:

@@ -28,6 +28,7 @@ from leeway.ps.core import saved as core
 from leeway.ps.core.machine import GroupSettings, Settings
 from leeway.ps.observability import logs
 from leeway.ps.observability.metrics import ServerMetrics
+from leeway.ps.server import descriptors
 from leeway.ps.server.app import application, runner
 from leeway.ps.server.history import History, plain
 from leeway.ps.server.pauses import TICK_SECONDS
@@ -55,6 +56,7 @@ def serve(config: ServerConfig) -> int:
     """
     logs.configure(config.log_level, config.log_format)
     keep_freed_memory()
+    descriptors.raise_limit()
     with asyncio.Runner(loop_factory=_loop_factory()) as loop:
         code = loop.run(_Server(config).run())
         interrupts.ignore()

@@ -368,6 +368,24 @@ class TestDamage:
         assert "has the versions up to default 2; those from default 3 on may be gone" in line["detail"]
 
 
+class TestDescriptors:
+    async def test_connections_that_ask_for_nothing_shut_nobody_out(self, servers):
+        few = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))"
+        server = await servers.with_state(before=few)
+        worker = await trained(server)
+        async with contextlib.AsyncExitStack() as stack:
+            for _ in range(250):
+                await stack.enter_async_context(server.connect())
+            assert (await server.get("/livez")).status == 200
+            await worker.step(MODEL)
+            await trained(server, "w1")
+            assert (await server.post("/v1/checkpoints")).status == 201
+            assert await metric(server, "leeway_server_connections_closed_total") > 100
+        code, said = await stopped(server)
+        assert code == 0
+        assert said.count("as many connections as there can be") == 1
+
+
 class TestStorage:
     SMALL = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))"
 

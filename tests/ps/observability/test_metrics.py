@@ -41,6 +41,7 @@ def with_everything_recorded() -> ServerMetrics:
     metrics.refused("/v1/updates", Code.NOT_GRANTED)
     metrics.body_aborted()
     metrics.slow_reader_closed()
+    metrics.connection_closed("idle")
     metrics.pushed("default", Disposition.APPLIED, Reason.ON_ARRIVAL)
     metrics.non_finite("default")
     metrics.non_finite_version("default")

@@ -115,13 +115,13 @@ class Server:
 
 
 @contextlib.asynccontextmanager
-async def serve(**settings):
+async def serve(*, most_connections=None, **settings):
     """A running server with these settings, which has no ticks of its own: see `Server.advance`."""
     config = ServerConfig(port=0, **settings)
     async with contextlib.AsyncExitStack() as stack:
         runtime, saving = lifecycle._Server(config)._build(stack)
         runtime._clock = clock = Clock()
-        app = runner(application(runtime, saving, config.max_body_bytes), runtime)
+        app = runner(application(runtime, saving, config.max_body_bytes), runtime, most_connections)
         await app.setup()
         address = await lifecycle._listen(app, config.host, config.port)
         host, _, port = address.removeprefix("http://").rpartition(":")
