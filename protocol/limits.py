@@ -107,6 +107,12 @@ MAX_CONNECTIONS = 131_072
 # hundred bytes, and whoever needs longer for them only keeps a place. Bodies may take longer.
 MAX_HEAD_SECONDS = 30.0
 
+# The shortest lease: workers send three heartbeats in one, and time is a tick of 0.1 s. Nobody would live through less.
+MIN_LEASE_SECONDS = 0.3
+
+# The shortest limit for an iteration: it is looked at with every tick, and not more often.
+MIN_ITERATION_LIMIT_SECONDS = 0.1
+
 # The longest that a request may be parked. Longer waits are asked for again.
 MAX_WAIT_SECONDS = 300.0
 

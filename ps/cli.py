@@ -92,11 +92,20 @@ def config_group() -> None:
 @click.pass_context
 def show(ctx: click.Context, /, as_json: bool, **settings: Any) -> int:
     """Print every effective setting and where it comes from. Takes all options of ps-serve."""
-    rows = _rows(ctx, server_config(ctx))
+    config = server_config(ctx)
+    rows = _rows(ctx, config)
     if as_json:
         values = {key: {"value": value, "origin": origin} for key, value, origin in rows}
+        for key, why in config.without_effect:
+            values[key]["no_effect"] = why
         click.echo(json.dumps(values, indent=2, default=str))
-    elif sys.stdout.isatty():
+        return 0
+    no_effect = dict(config.without_effect)
+    rows = [
+        (key, value, f"{origin}; no effect: {no_effect[key]}" if key in no_effect else origin)
+        for key, value, origin in rows
+    ]
+    if sys.stdout.isatty():
         _print_table(rows)
     else:
         widths = [max(len(_text(row[column])) for row in rows) for column in (0, 1)]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from leeway.protocol import limits
 from leeway.protocol.ranks import is_rank
 from leeway.protocol.requests import DEFAULT_GROUP
+from leeway.ps.patterns import takes_all_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -92,7 +93,8 @@ class ServerConfig(GroupSettings):
     """All settings of `ps-serve`; the inherited ones are those of the default group.
 
     `port` 0 takes a free one. `until` counts iterations, `checkpoint_every` versions. A path or number that is
-    None turns its feature off.
+    None turns its feature off. `without_effect`: settings that were given and change nothing, and why: told at the
+    start.
     """
 
     host: str = "127.0.0.1"
@@ -112,6 +114,7 @@ class ServerConfig(GroupSettings):
     log_level: str = "info"
     log_format: str = "auto"
     named_groups: tuple[GroupConfig, ...] = ()
+    without_effect: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         GroupSettings.__post_init__(self)
@@ -121,8 +124,8 @@ class ServerConfig(GroupSettings):
         _at_least("--max-body", self.max_body_bytes, 1024)
         _within("--workers", self.workers, 1, limits.MAX_RANKS)
         _at_least("--until", self.until, 1)
-        _above("--lease", self.lease_seconds, 0)
-        _above("--max-iteration-seconds", self.max_iteration_seconds, 0)
+        _at_least("--lease", self.lease_seconds, limits.MIN_LEASE_SECONDS)
+        _at_least("--max-iteration-seconds", self.max_iteration_seconds, limits.MIN_ITERATION_LIMIT_SECONDS)
         _one_of("--non-finite", self.non_finite, NON_FINITE)
         _at_least("--checkpoint-every", self.checkpoint_every, 1)
         _at_least("--checkpoint-keep", self.checkpoint_keep, 1)
@@ -144,6 +147,14 @@ class ServerConfig(GroupSettings):
             raise ValueError(f"two groups have the same name; the names are {', '.join(names)}")
         if len(names) >= limits.MAX_GROUPS:
             raise ValueError(f"there are {len(names)} group tables; at most {limits.MAX_GROUPS - 1} can be")
+        for index, group in enumerate(self.named_groups):
+            takers = [_taker(pattern, self.named_groups[:index]) for pattern in group.keys]
+            if None not in takers:
+                whose = ", ".join(dict.fromkeys(f"[group.{name}]" for name in takers))
+                raise ValueError(
+                    f"[group.{group.name}] can never hold a key: {whose} above it takes all that fit its patterns; "
+                    "put the table with the narrower patterns first"
+                )
         for group in self.groups:
             if group.lr_schedule != "constant" and group.schedule_steps is None:
                 raise ValueError(
@@ -183,6 +194,11 @@ class ServerConfig(GroupSettings):
         return replace(group, schedule_steps=versions)
 
 
+def _taker(pattern: str, groups: Sequence[GroupConfig]) -> str | None:
+    """The first of these groups that surely takes every key that fits the pattern."""
+    return next((group.name for group in groups if any(takes_all_of(key, pattern) for key in group.keys)), None)
+
+
 _BYTES = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i)?)?b?", re.ASCII | re.IGNORECASE)
 
 
@@ -209,7 +225,7 @@ def _one_of(flag: str, value: str, known: Sequence[str]) -> None:
     _require(flag, repr(value), value in known, f"one of {', '.join(known)}")
 
 
-def _at_least(flag: str, value: float | None, least: int) -> None:
+def _at_least(flag: str, value: float | None, least: float) -> None:
     _require(flag, value, value is None or least <= value < math.inf, f"{least} or more")
 
 

@@ -6,16 +6,22 @@ setting, with the default that `ServerConfig` gives it.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 from click.core import ParameterSource
 
 from leeway.errors import SettingError
+from leeway.protocol.requests import DEFAULT_GROUP
 from leeway.ps import config
 from leeway.ps.config import ServerConfig, parse_bytes
 from leeway.ps.config_file import ConfigFile
+from leeway.ps.no_effect import without_effect
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _DEFAULTS: Final = ServerConfig()
 
@@ -202,9 +208,21 @@ def config_option() -> click.Option:
 def server_config(ctx: click.Context) -> ServerConfig:
     """The effective settings of this invocation. Raises `SettingError` when they do not go together."""
     try:
-        return _server_config(ctx)
+        config = _server_config(ctx)
     except ValueError as error:
         raise SettingError(str(error)) from error
+    return replace(config, without_effect=tuple(_without_effect(ctx, config)))
+
+
+def _without_effect(ctx: click.Context, config: ServerConfig) -> Iterator[tuple[str, str]]:
+    """The settings that were given and change nothing, as `config show` names them, and why."""
+    file: ConfigFile | None = ctx.meta.get(CONFIG_FILE)
+    given = [setting.name or "" for setting in SETTINGS if setting.origin(ctx) != "default"]
+    tables = file.group_settings if file else {}
+    in_tables = {name: [GROUP_SETTINGS[key].name or "" for key in table] for name, table in tables.items()}
+    keys = {setting.name: setting.key for setting in SETTINGS}
+    for (group, field), why in without_effect(config, given, in_tables).items():
+        yield keys[field] if group == DEFAULT_GROUP else f"group.{group}.{keys[field]}", why
 
 
 def _server_config(ctx: click.Context) -> ServerConfig:

@@ -6,12 +6,14 @@ does not know is handed to `ps-serve`.
 
 from __future__ import annotations
 
+import difflib
 import os
+import re
 import shlex
 import signal
 import sys
 import urllib.request
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias
 
 import click
 from click.core import ParameterSource
@@ -24,7 +26,16 @@ from leeway.worker.config import START_BARRIER, WorkerConfig
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+# A name, a line of its, and whether it goes to stderr.
+Write: TypeAlias = "Callable[[str, str, bool], None]"
+
 SERVER: Final = "server"
+
+# What ps-serve says of an option that it does not know, in the words of click.
+_UNKNOWN_OPTION = re.compile(r"No such option:? '?(--[\w-]+)")
+
+# How much alike two options are, of 1, where one may be a slip of the other.
+_NEAR = 0.7
 
 # How long the server, a process of this machine, may take to say whether all have started.
 _ASK_SECONDS = 5.0
@@ -136,13 +147,13 @@ def command(
             yield Program(rank, [*_python("leeway.worker.cli"), task, *shared, *own], common | threads)
 
     serve = [*_python("leeway.ps.cli"), "--port", "0", "--workers", str(workers), *server_options]
-    return run(Program(SERVER, serve, common), programs, _printer(ranks), together)
+    return run(Program(SERVER, serve, common), programs, _advising(_printer(ranks)), together)
 
 
 def run(
     server: Program,
     workers: Callable[[str], Iterator[Program]],
-    write: Callable[[str, str, bool], None],
+    write: Write,
     together: int = 1,
     stop_seconds: float = STOP_SECONDS,
 ) -> int:
@@ -169,7 +180,7 @@ def run(
 
 def _follow(
     children: Children,
-    write: Callable[[str, str, bool], None],
+    write: Write,
     address: str,
     together: int,
     stop_seconds: float,
@@ -222,7 +233,20 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
-def _printer(ranks: Sequence[str]) -> Callable[[str, str, bool], None]:
+def _advising(write: Write) -> Write:
+    """Writes the same, and after a complaint of the server about an option the nearest one that it cannot know."""
+    own = [option.opts[0] for options in _SECTIONS.values() for option in options]
+
+    def write_more(name: str, line: str, is_error: bool) -> None:
+        write(name, line, is_error)
+        unknown = _UNKNOWN_OPTION.search(line) if name == SERVER and is_error else None
+        if unknown and (near := difflib.get_close_matches(unknown[1], own, n=1, cutoff=_NEAR)):
+            write("launch", f"or is {unknown[1]} meant to be {near[0]}, of ps-launch and ps-worker?", True)
+
+    return write_more
+
+
+def _printer(ranks: Sequence[str]) -> Write:
     """Print lines under their names, each name in its color on a terminal; errors go to stderr."""
     names = [SERVER, *ranks, "launch"]
     width = max(len(name) for name in names)

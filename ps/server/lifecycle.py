@@ -152,6 +152,8 @@ class _Server:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
     def _warn(self) -> None:
+        for key, why in self._config.without_effect:
+            self._log.warning("a setting has no effect", setting=key, detail=why)
         for group in self._config.groups:
             if group.mode != "sync" and group.optimizer in ("momentum", "nesterov"):
                 self._log.warning(

@@ -88,7 +88,7 @@ class TestPrecedence:
         assert setting.default == getattr(ServerConfig(), setting.name)
 
     def test_every_field_has_its_setting(self) -> None:
-        fields = set(ServerConfig.__dataclass_fields__) - {"named_groups"}
+        fields = set(ServerConfig.__dataclass_fields__) - {"named_groups", "without_effect"}
         assert {setting.name for setting in SETTINGS} == fields
 
 
@@ -108,6 +108,20 @@ class TestConfigShow:
         assert said["group.a.lr"] == (0.5, f"file {file}")
         assert said["group.a.warmup"] == (3, f"file {file}")
         assert "group.a.mode" not in said
+
+    def test_what_has_no_effect_says_why(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        file = write(tmp_path, 'mode = "ssp"\n[group.a]\nkeys = ["a.*"]\nmode = "async"\nstaleness = 5\n')
+        monkeypatch.setenv("PS_MOMENTUM", "0.5")
+        arguments = ["config", "show", "--config", file, "--beta1", "0.8"]
+        said = json.loads(CliRunner().invoke(command, [*arguments, "--json"]).output)
+        assert {key: row["no_effect"] for key, row in said.items() if "no_effect" in row} == {
+            "group.a.staleness": "it is the bound of ssp; --mode is async",
+            "momentum": "it is of momentum and nesterov; --optimizer is sgd",
+            "beta1": "it is of adam and adamw; --optimizer is sgd",
+        }
+        lines = CliRunner().invoke(command, arguments).output.splitlines()
+        (line,) = [line for line in lines if line.startswith("beta1")]
+        assert line.endswith("flag; no effect: it is of adam and adamw; --optimizer is sgd")
 
     def test_options_before_the_command_are_not_silently_ignored(self, capsys: pytest.CaptureFixture[str]) -> None:
         said = refused(capsys, "--port", "1", "config", "show")
@@ -179,6 +193,7 @@ class TestMistakes:
             (["--staleness=-1"], "--staleness is -1; it must be 0 to 1000000"),
             (["--resume"], "--resume needs --state-dir, the folder with the checkpoint to go on from"),
             (["--stalenes", "1"], "No such option '--stalenes'. Did you mean '--staleness'?"),
+            (["--lease", "1e-9"], "--lease is 1e-09; it must be 0.3 or more"),
             (["--config", "none.toml"], "none.toml: No such file or directory"),
             (["config"], "Missing command."),
         ],
@@ -205,6 +220,11 @@ class TestMistakes:
             (
                 '[group.a]\nkeys = ["*"]\nstaleness = "few"',
                 "{file}, [group.a]: staleness: 'few' is not a valid integer.",
+            ),
+            (
+                '[group.a]\nkeys = ["*"]\n[group.b]\nkeys = ["*"]',
+                "[group.b] can never hold a key: [group.a] above it takes all that fit its patterns; put the table with"
+                " the narrower patterns first",
             ),
             ('[group.a]\nkeys = ["*"]\nstaleness = -2', "[group.a]: --staleness is -2; it must be 0 to 1000000"),
         ],

@@ -43,8 +43,12 @@ def test_the_defaults_are_valid_and_describe_one_group() -> None:
         ({"max_body_bytes": 1}, "--max-body is 1; it must be 1024 or more"),
         ({"workers": 0}, f"--workers is 0; it must be 1 to {limits.MAX_RANKS}"),
         ({"until": 0}, "--until is 0; it must be 1 or more"),
-        ({"lease_seconds": 0.0}, "--lease is 0.0; it must be above 0"),
-        ({"max_iteration_seconds": 0.0}, "--max-iteration-seconds is 0.0; it must be above 0"),
+        ({"lease_seconds": 0.0}, "--lease is 0.0; it must be 0.3 or more"),
+        ({"lease_seconds": 1e-9}, "--lease is 1e-09; it must be 0.3 or more"),
+        ({"lease_seconds": float("nan")}, "--lease is nan; it must be 0.3 or more"),
+        ({"lease_seconds": float("inf")}, "--lease is inf; it must be 0.3 or more"),
+        ({"max_iteration_seconds": 0.01}, "--max-iteration-seconds is 0.01; it must be 0.1 or more"),
+        ({"max_iteration_seconds": 0.0}, "--max-iteration-seconds is 0.0; it must be 0.1 or more"),
         ({"non_finite": "ignore"}, "--non-finite is 'ignore'; it must be one of refuse, warn, off"),
         ({"state_dir": STATE, "checkpoint_every": 0}, "--checkpoint-every is 0; it must be 1 or more"),
         ({"checkpoint_keep": 0}, "--checkpoint-keep is 0; it must be 1 or more"),
@@ -148,3 +152,39 @@ def test_what_is_no_number_of_bytes(text: str) -> None:
 
 def test_every_policy_of_the_semantics_is_there() -> None:
     assert MODES == ("sync", "async", "ssp")
+
+
+def groups(*keys: tuple[str, ...]) -> ServerConfig:
+    return ServerConfig(named_groups=tuple(GroupConfig(name=f"g{i}", keys=of) for i, of in enumerate(keys)))
+
+
+@pytest.mark.parametrize(
+    ("keys", "whose"),
+    [
+        ([("*",), ("*",)], "[group.g0]"),
+        ([("**",), ("a", "b.*")], "[group.g0]"),
+        ([("a.*",), ("a.b",)], "[group.g0]"),
+        ([("a.*", "b"), ("b", "a.*.c")], "[group.g0]"),
+        ([("a.*",), ("b.*",), ("a.b", "b.c", "b.d")], "[group.g0], [group.g1]"),
+        ([("[ab]",), ("[ab]",)], "[group.g0]"),
+    ],
+)
+def test_a_group_that_can_never_hold_a_key_is_refused(keys: list[tuple[str, ...]], whose: str) -> None:
+    with pytest.raises(ValueError, match=r"can never hold a key") as refused:
+        groups(*keys)
+    assert str(refused.value).startswith(f"[group.g{len(keys) - 1}] can never hold a key: {whose} above it takes all")
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        [("a.b",), ("a.*",), ("*",)],
+        [("a.*",), ("a.b", "c")],
+        [("*.weight",), ("embedding.*",)],
+        # Not sure, so not said.
+        [("a?",), ("a*",)],
+        [("x*bc]",), ("x[abc]",)],
+    ],
+)
+def test_a_group_that_may_hold_one_is_taken(keys: list[tuple[str, ...]]) -> None:
+    assert len(groups(*keys).groups) == len(keys) + 1

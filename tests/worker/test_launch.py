@@ -245,6 +245,26 @@ class TestCommandLines:
         assert capsys.readouterr().err == f"ps-launch: {said}\n"
 
 
+@pytest.mark.parametrize(
+    ("option", "advice"),
+    [
+        ("--stepz", ["launch: or is --stepz meant to be --steps, of ps-launch and ps-worker?"]),
+        ("--batchsize", ["launch: or is --batchsize meant to be --batch-size, of ps-launch and ps-worker?"]),
+        ("--staleness-bound", []),
+        ("--nonsense", []),
+    ],
+)
+def test_an_option_that_nobody_knows_may_be_one_of_the_workers(
+    monkeypatch: pytest.MonkeyPatch, option: str, advice: list[str]
+) -> None:
+    """The server is a real one: its complaint is what is understood."""
+    lines: list[str] = []
+    monkeypatch.setattr(launch, "_printer", lambda _: lambda name, line, _: lines.append(f"{name}: {line}"))
+    assert launch.command.main(["digits", "--workers", "2", option, "5"], standalone_mode=False) == 2
+    assert lines[0].startswith(f"server: ps-serve: No such option '{option}'")
+    assert lines[1:] == [*advice, "launch: server ended with exit code 2 before it had an address"]
+
+
 def test_lines_stand_under_their_names(capsys: pytest.CaptureFixture[str]) -> None:
     write = launch._printer(["w0"])
     write("w0", "training", False)

@@ -330,6 +330,18 @@ class TestRefusedSettings:
         assert field in await self.refused(**settings)
 
 
+async def test_settings_that_change_nothing_are_told_at_the_start(run):
+    server = await run("--mode", "async", "--staleness", 3, "--beta1", 0.8, "--lr", 0.5, "--log-format", "json")
+    server.process.terminate()
+    code, said = await server.ended()
+    assert code == 0
+    rows = [json.loads(line) for line in said.splitlines()]
+    assert {(row["setting"], row["detail"]) for row in rows if row["event"] == "a setting has no effect"} == {
+        ("staleness", "it is the bound of ssp; --mode is async"),
+        ("beta1", "it is of adam and adamw; --optimizer is sgd"),
+    }
+
+
 class TestSettings:
     def test_of_the_core(self):
         config = ServerConfig(mode="ssp", staleness=2, workers=3, lease_seconds=4.0, until=9)
