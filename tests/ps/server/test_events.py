@@ -258,8 +258,8 @@ class TestDeaf:
             assert (await stream.next("status"))["workers"] == []
 
     async def test_does_not_hold_up_the_stop(self, monkeypatch):
-        def patient(app, runtime):
-            one = runner(app, runtime)
+        def patient(app, runtime, *more):
+            one = runner(app, runtime, *more)
             one._shutdown_timeout = 10 * rawclient.PATIENCE_SECONDS
             return one
 
