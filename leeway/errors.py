@@ -7,6 +7,7 @@
     │   └── BodyTooLarge                   a body over the limit
     ├── ServerLost (ConnectionError)       the server has been away for longer than the worker's patience
     └── for the user to mend, each of them a ValueError
+        ├── SessionClosed                  a call of a session that is closed, or was while the call waited
         ├── SettingError                   a setting, or what it asks for, cannot be had
         ├── TaskError                      a task cannot be had as it was asked for
         ├── DataError                      a data file is missing, or not what its publisher describes
@@ -100,6 +101,10 @@ class BodyTooLarge(WireError):
 
 class ServerLost(LeewayError, ConnectionError):
     """The server has not been reached for longer than the worker's patience."""
+
+
+class SessionClosed(LeewayError, ValueError):
+    """The session is closed, or was closed by another thread or a signal handler while the call waited."""
 
 
 class SettingError(LeewayError, ValueError):

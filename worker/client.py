@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import structlog
 
-from leeway.errors import BodyTooLarge, ServerLost, WireError
+from leeway.errors import BodyTooLarge, ServerLost, SettingError, WireError
 from leeway.protocol import routes
 from leeway.protocol.addresses import server_url
 from leeway.protocol.allocator import keep_freed_memory
@@ -179,7 +179,7 @@ class Client:
             return
         try:
             if self._http is not None and self.session.state is not State.ENDED:
-                with contextlib.suppress(TimeoutError, ServerLost, WireError):
+                with contextlib.suppress(TimeoutError, ServerLost, SettingError, WireError):
                     async with asyncio.timeout(GOODBYE_SECONDS):
                         await self.leave()
         finally:
@@ -213,10 +213,11 @@ class Client:
             self.session.offer(specs, whole=whole, aliases=aliases)
             await self._drive(self._has_joined)
 
-    def withdraw(self) -> None:
-        """Offer nothing any more: what was offered is not to be trained after all. Between calls."""
-        self.session.offer(())
-        self._values = None
+    async def withdraw(self) -> None:
+        """Offer nothing any more: what was offered is not to be trained after all."""
+        async with self._turn:
+            self.session.offer(())
+            self._values = None
 
     async def pull(self) -> Pulled | None:
         """The parameters of this iteration, when the policy allows; None when the run is complete."""

@@ -11,7 +11,6 @@ and where the script moves it, the first of the live workers pushes it as a valu
 from __future__ import annotations
 
 import sys
-import warnings
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,6 +20,7 @@ from leeway.protocol.tensors import Kind
 from leeway.worker.modules.bodies import MAX_LAYOUTS, Body, new_block, undisturbed, views_of, write
 from leeway.worker.modules.movement import Movement, Schedule, changed, same_bytes
 from leeway.worker.modules.view import View
+from leeway.worker.warn import warn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -50,11 +50,12 @@ class ModelBridge:
         self.specs, self.aliases = self._view.specs, self._view.aliases
         self._spec_by_name = {spec.name: spec for spec in self.specs}
         self._held = held = self._view.look()
-        parameters = {key: None for key, tensor in held.by_key.items() if isinstance(tensor, torch.nn.Parameter)}
+        self._parameters = tuple(key for key, tensor in held.by_key.items() if isinstance(tensor, torch.nn.Parameter))
+        parameters = frozenset(self._parameters)
         self.buffers = tuple(key for key in held.by_key if key not in parameters)
-        # Invariant: every parameter is in one of these, and goes from the second to the first, never back.
-        self.trained = {key: None for key in parameters if _requires_grad(held, key)}
-        self.frozen = {key: None for key in parameters if key not in self.trained}
+        # Invariant: it only grows.
+        self.trained = {key: None for key in self._parameters if _requires_grad(held, key)}
+        self._warn_of_untrained()
         self._movement = Movement()
         self._schedule = Schedule()
         self._warned: set[str] = set()
@@ -62,6 +63,11 @@ class ModelBridge:
         self._layouts: dict[tuple[str, ...], Layout] = {}
         # What was pulled last, to subtract from and to offer again; views of the received body.
         self._pulled: dict[str, torch.Tensor] = {}
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """The parameters that are not trained, or not yet."""
+        return tuple(key for key in self._parameters if key not in self.trained)
 
     @property
     def on_gpu(self) -> bool:
@@ -108,7 +114,7 @@ class ModelBridge:
 
     def forget_gradients(self) -> None:
         """Set every gradient to None: the next `backward` begins anew."""
-        for key in (*self.trained, *self.frozen):
+        for key in self._parameters:
             for tensor in self._held.of(key):
                 if tensor.is_leaf:  # a buffer can be a view of a parameter
                     tensor.grad = None
@@ -164,11 +170,9 @@ class ModelBridge:
     def _looked(self) -> Held:
         """The module as it is at this step: what requires a gradient is trained from now on."""
         self._held = held = self._view.look()
-        for key in [key for key in self.frozen if _requires_grad(held, key)]:
-            del self.frozen[key]
-            self.trained[key] = None
-            self._movement.forget(key)
-        self._movement.look(held.by_key)
+        if thawed := [key for key in self.frozen if _requires_grad(held, key)]:
+            self.trained = self.trained | dict.fromkeys(thawed)
+        self._movement.look({key: held.by_key[key] for key in self.frozen})
         return held
 
     def _moved(self, held: Held, *, first: bool) -> tuple[str, ...]:
@@ -178,20 +182,27 @@ class ModelBridge:
         moved = [key for key in self.frozen if key in self._movement.moved]
         return tuple(key for key in moved if not same_bytes(held.by_key[key], self._pulled[key]))
 
+    def _warn_of_untrained(self) -> None:
+        """A buffer that requires a gradient collects one for nobody: no local optimizer has it among its parameters."""
+        tensors = {key: self._held.by_key[key] for key in self.buffers}
+        if found := [key for key, tensor in tensors.items() if tensor.requires_grad and tensor.is_leaf]:
+            warn(
+                f"a buffer that requires a gradient is not trained: {_some(found)}. To have it trained, make it an"
+                " nn.Parameter; else requires_grad_(False)"
+            )
+
     def _warn_of_changes(self, held: Held) -> None:
-        if not self._schedule.due():
-            return
-        found = [key for key in changed(held.by_key, self._pulled, self.trained) if key not in self._warned]
+        due = self._schedule.due
+        found = changed(held.by_key, self._pulled, self.trained) if due else []
+        self._schedule.looked()
+        found = [key for key in found if key not in self._warned]
         if not found:
             return
         self._warned.update(found)
-        more = f" and {len(found) - SHOWN_NAMES} more" if len(found) > SHOWN_NAMES else ""
-        warnings.warn(
-            f"changed between pull and step, and lost with the next pull: {', '.join(found[:SHOWN_NAMES])}{more}. A"
-            " push of gradients carries no other change of a trained parameter (clamp_, clipping of weights); a push"
-            ' with update="delta" does',
-            UserWarning,
-            stacklevel=5,
+        warn(
+            f"changed between pull and step, and lost with the next pull: {_some(found)}. A push of gradients carries"
+            " no other change of a trained parameter (clamp_, clipping of weights); a push"
+            ' with update="delta" does'
         )
 
     def _lay_out(self, names: Iterable[str]) -> dict[str, torch.Tensor]:
@@ -218,3 +229,8 @@ class ModelBridge:
 
 def _requires_grad(held: Held, key: str) -> bool:
     return any(tensor.requires_grad and tensor.is_leaf for tensor in held.of(key))
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    return ", ".join(names[:SHOWN_NAMES]) + more

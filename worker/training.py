@@ -19,8 +19,10 @@ from __future__ import annotations
 import os
 import threading
 import time
+from dataclasses import dataclass, field, replace
+from enum import Enum, auto
 from functools import partial, wraps
-from typing import TYPE_CHECKING, Concatenate, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Concatenate, Literal, NoReturn, ParamSpec, TypeVar
 
 from leeway.protocol.addresses import server_url
 from leeway.protocol.requests import DEFAULT_GROUP, UpdateKind
@@ -70,6 +72,30 @@ def for_one_thread(
     return call
 
 
+class Begun(Enum):
+    """A call that has begun and was not seen to its end. The module may hold parts of two versions then."""
+
+    STEP = auto()
+    PULL = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a session stands between two calls. In one piece: an interrupt comes between any two assignments, and a
+    step counts here altogether or not at all.
+
+    `grant`: what the module holds, unless `begun`. `traffic`: when it was loaded, at `loaded_at`.
+    """
+
+    traffic: Traffic
+    loaded_at: float
+    grant: Granted | None = None
+    version: int = 0
+    outcome: Outcome | None = None
+    times: StepTimes = field(default_factory=StepTimes)
+    begun: Begun | None = None
+
+
 class TrainingSession:
     """One worker and its module. For one thread. Made by `leeway.connect`; ends with its `with` block, `close`, or
     the interpreter's exit.
@@ -81,18 +107,9 @@ class TrainingSession:
 
     def __init__(self, client: BlockingClient) -> None:
         self.client = client
-        self.outcome: Outcome | None = None
-        """What became of the last update, or None before the first."""
-        self.times = StepTimes()
-        """Of the last `step` or `skip`; all 0 before the first."""
         self._bridge: ModelBridge | None = None
-        # Invariant: the module holds what this grant pulled, unless a call has been interrupted.
-        self._grant: Granted | None = None
         self._caller: int | None = None  # the thread whose call is under way
-        self._interrupted = False
-        self._granted_at = time.perf_counter()
-        self._version = 0
-        self._traffic_before = self.traffic.copy()
+        self._standing = Standing(self.traffic.copy(), time.perf_counter())
 
     # What there is to know.
 
@@ -108,7 +125,17 @@ class TrainingSession:
     @property
     def version(self) -> int:
         """The number of the version that the module holds; 0 before the first pull."""
-        return self._version
+        return self._standing.version
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """What became of the last update, or None before the first."""
+        return self._standing.outcome
+
+    @property
+    def times(self) -> StepTimes:
+        """Of the last `step` or `skip`; all 0 before the first."""
+        return self._standing.times
 
     @property
     def lag(self) -> int:
@@ -174,6 +201,7 @@ class TrainingSession:
         after an exception it can be called again.
         Raises `ValueError` for a module that cannot travel, and for a pattern that matches nothing (see `View`).
         """
+        self.client.check()
         if self._bridge is not None:
             raise ValueError("a model is attached already; a session trains one")
         bridge = ModelBridge(model, exclude, keys)
@@ -181,9 +209,9 @@ class TrainingSession:
             self.client.client.receive_into(bridge.allocate)
         try:
             self.client.offer(bridge.specs, bridge.values, whole=keys is None, aliases=bridge.aliases)
-            self._take(bridge, self.client.pull())
+            self._loaded(bridge, self.client.pull())
         except BaseException:
-            self.client.client.withdraw()
+            self.client.withdraw()
             raise
         self._bridge = bridge
 
@@ -192,7 +220,12 @@ class TrainingSession:
         """Take the server's parameters once more for this iteration, and `index` and `count` as they are now."""
         bridge = self._attached()
         bridge.check()
-        self._take(bridge, self.client.pull())
+        if self._standing.begun is Begun.STEP and self._complete(time.perf_counter()):
+            return
+        if self.finished:
+            raise self._is_finished()
+        self._begin(Begun.PULL)
+        self._loaded(bridge, self.client.pull())
 
     @for_one_thread
     def step(
@@ -207,25 +240,25 @@ class TrainingSession:
         status and dashboards (at most 32), for example the loss. Both may be numpy's or tensors of one element.
         `update`: "gradient" takes each parameter's `grad`; "delta" is pulled minus local, for a loop that steps
         locally.
-        Returns what became of the update; it is in `outcome` too. After a step that was interrupted (Ctrl-C) the
-        next one completes that: gradients of parameters that are no longer the current ones are not pushed.
+        Returns what became of the update; it is in `outcome` too. A step that was interrupted (Ctrl-C) can be called
+        again: when its update has gone out, the next call, be it `step`, `skip` or `pull`, completes it. Gradients that
+        are there then are of parameters that are no longer the current ones, and are not pushed.
 
-        Raises `ValueError` for a wrong argument, when there is nothing to push, when the run is complete, and when the
-        module has changed otherwise than in its values. Nothing has happened then, nor after any other exception before
-        something was sent: the same step can be called again. Warns of trained parameters that the loop has changed
-        between pull and a push of gradients.
+        Raises `ValueError` for a wrong argument, when there is nothing to push, when the run is complete, after a
+        `pull` that was interrupted and not repeated, and when the module has changed otherwise than in its values.
+        Nothing has happened then, nor after any other exception before something was sent: the same step can be called
+        again. Raises `SessionClosed` when the session is closed meanwhile. Warns of trained parameters that the loop
+        has changed between pull and a push of gradients.
         """
         bridge = self._attached()
         samples, numbers, kind = arguments.samples(samples), arguments.metrics(metrics), arguments.update_kind(update)
         began = time.perf_counter()
-        if self._interrupted:
-            bridge.check()
-            if completed := self._complete(began):
-                return completed
+        if completed := self._ready(bridge, began):
+            return completed
         collect = bridge.gradients if kind is UpdateKind.GRADIENT else bridge.deltas
         tensors = collect(first=self.index == 0)
         collected = time.perf_counter()
-        self._interrupted = True
+        self._begin(Begun.STEP)
         outcome, pulled = self.client.pushpull(kind, samples, tensors, numbers, self._times_to_tell())
         return self._stepped(began, collected, outcome, pulled)
 
@@ -233,11 +266,12 @@ class TrainingSession:
     def skip(self) -> Outcome:
         """This iteration has no update (an overflowed mixed-precision step, nothing left to read); otherwise as
         `step`."""
-        self._attached().check()
+        bridge = self._attached()
+        bridge.check()
         began = time.perf_counter()
-        if self._interrupted and (completed := self._complete(began)):
+        if completed := self._ready(bridge, began):
             return completed
-        self._interrupted = True
+        self._begin(Begun.STEP)
         outcome, pulled = self.client.skip(self._times_to_tell())
         return self._stepped(began, began, outcome, pulled)
 
@@ -247,8 +281,9 @@ class TrainingSession:
         self.client.barrier(name, parties)
 
     def close(self) -> None:
-        """Leave, and close the connections. Can be called again."""
-        self.client.close()
+        """Leave, and close the connections. Can be called again, from any thread, and in a signal handler: a call that
+        waits meanwhile raises `SessionClosed`."""
+        self.client.close("this session is closed")
 
     def __enter__(self) -> TrainingSession:
         return self
@@ -258,52 +293,95 @@ class TrainingSession:
     ) -> None:
         self.close()
 
+    def __repr__(self) -> str:
+        """As of now: `<leeway session w0 at http://localhost:8080, iteration 3: computing>`."""
+        client = self.client
+        state = "closed" if client.closed else client.session.ending or client.session.state
+        return f"<leeway session {self.rank} at {client.client.url}, iteration {self.clock}: {state}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a session is not copied or pickled: it has a thread and connections; connect in the process that trains,"
+            " under a rank of its own"
+        )
+
     def _attached(self) -> ModelBridge:
         self.client.check()
         if self._bridge is None:
             raise ValueError("no model is attached; call attach(model) first")
-        if self.finished:
-            raise ValueError(f"there is nothing more to push: {self.ending}; loop while not session.finished")
         return self._bridge
+
+    def _ready(self, bridge: ModelBridge, began: float) -> Outcome | None:
+        """Whether an update of this iteration can be pushed. If not, what became of one that was begun before: it is
+        complete now. Raises `ValueError`."""
+        if self._standing.begun is not None:
+            bridge.check()
+            if self._standing.begun is Begun.STEP and (completed := self._complete(began)):
+                return completed
+        if self.finished:
+            raise self._is_finished()
+        if self._standing.begun is Begun.PULL:
+            raise ValueError(
+                "a pull was interrupted, and the module may hold parts of two versions; call pull() again, then compute"
+            )
+        return None
+
+    def _is_finished(self) -> ValueError:
+        return ValueError(f"there is nothing more to push: {self.ending}; loop while not session.finished")
 
     def _times_to_tell(self) -> StepTimes | None:
         """Where the time of the iteration before went: the server's history is to have it."""
         return self.times if self.outcome else None
 
+    def _begin(self, call: Begun) -> None:
+        self._standing = replace(self._standing, begun=call)
+
     def _complete(self, began: float) -> Outcome | None:
         """See an interrupted step to its end. None: it had not begun for the server, this one can."""
         outcome = self.client.settle()
-        if outcome is None or outcome is self.outcome or self.client.session.grant is self._grant:
+        if outcome is None or outcome is self.outcome or self.client.session.grant is self._standing.grant:
             return None
         return self._stepped(began, time.perf_counter(), outcome, self.client.pull())
 
     def _stepped(self, began: float, collected: float, outcome: Outcome, pulled: Pulled | None) -> Outcome:
-        before, after = self._traffic_before, self.traffic
+        before, after = self._standing, self.traffic
         received = time.perf_counter()
-        compute_seconds = max(0.0, began - self._granted_at)
-        assert self._bridge is not None
-        self._take(self._bridge, pulled)
-        self._bridge.forget_gradients()
-        self.outcome = outcome
-        sending = after.send_seconds - before.send_seconds
-        receiving = after.receive_seconds - before.receive_seconds
-        self.times = StepTimes(
+        sending = after.send_seconds - before.traffic.send_seconds
+        receiving = after.receive_seconds - before.traffic.receive_seconds
+        times = StepTimes(
             outcome.clock,
-            compute_seconds=compute_seconds,
+            compute_seconds=max(0.0, began - before.loaded_at),
             push_seconds=collected - began + sending,
             wait_seconds=max(0.0, received - collected - sending - receiving),
-            pull_seconds=receiving + self._granted_at - received,
+            pull_seconds=receiving,
         )
+        assert self._bridge is not None
+        self._loaded(self._bridge, pulled, outcome, times)
         return outcome
 
-    def _take(self, bridge: ModelBridge, pulled: Pulled | None) -> None:
+    def _loaded(
+        self,
+        bridge: ModelBridge,
+        pulled: Pulled | None,
+        outcome: Outcome | None = None,
+        times: StepTimes | None = None,
+    ) -> None:
+        """Have the module hold what was pulled. `outcome`: of the step that this is the end of."""
+        began = time.perf_counter()
         if pulled is not None:
             bridge.load(pulled.frame)
-            self._version = pulled.grant.version.number
-            self._grant = pulled.grant
-        self._interrupted = False
-        self._granted_at = time.perf_counter()
-        self._traffic_before = self.traffic.copy()
+        if outcome is not None:
+            # Before the step counts: whoever is interrupted in here does all of it again.
+            bridge.forget_gradients()
+        before, now = self._standing, time.perf_counter()
+        self._standing = Standing(
+            self.traffic.copy(),
+            now,
+            pulled.grant if pulled else before.grant,
+            pulled.grant.version.number if pulled else before.version,
+            outcome or before.outcome,
+            replace(times, pull_seconds=times.pull_seconds + now - began) if times else before.times,
+        )
 
 
 def connect(

@@ -316,7 +316,11 @@ class Machine:
     # Keys.
 
     def group_of(self, key: str) -> str | None:
-        """The group that holds this key, known or not yet."""
+        """The group that holds this key, known or not yet: the one that names it in full, else the first with a pattern
+        that it matches."""
+        for group in self.settings.groups:
+            if key in group.keys:
+                return group.name
         for group in self.settings.groups:
             if any(fnmatchcase(key, pattern) for pattern in group.keys):
                 return group.name

@@ -6,6 +6,7 @@ it can be written to in whatever mode the training loop is in.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
@@ -45,6 +46,13 @@ def write(target: torch.Tensor, values: torch.Tensor, *, non_blocking: bool = Fa
         target.copy_(values, non_blocking=non_blocking)
 
 
+@dataclass(frozen=True, slots=True)
+class _LaidOut:
+    block: torch.Tensor
+    layout: Layout
+    views: dict[str, torch.Tensor]
+
+
 class Body:
     """One block of memory that bodies are laid out in, one after another; pinned for a model on a GPU.
 
@@ -53,27 +61,29 @@ class Body:
 
     def __init__(self, *, pinned: bool) -> None:
         self.pinned = pinned
-        self._block = new_block(0, pinned=False)
-        self._layout: Layout | None = None
-        self._views: dict[str, torch.Tensor] = {}
+        # In one piece: an interrupt comes between any two assignments.
+        self._laid_out: _LaidOut | None = None
 
     @undisturbed
     def lay_out(self, layout: Layout) -> dict[str, torch.Tensor]:
         """The tensors to write to, by name. Their contents are undefined, the padding is zero."""
-        if self._layout != layout:
-            if self._block.numel() < layout.nbytes:
-                self._block = new_block(layout.nbytes, pinned=self.pinned)
-            self._block.zero_()
-            self._layout = layout
-            self._views = {
-                name: _view(self._block, place.spec, place.offset_bytes) for name, place in layout.places.items()
-            }
-        return self._views
+        before = self._laid_out
+        if before is not None and before.layout == layout:
+            return before.views
+        if before is not None and before.block.numel() >= layout.nbytes:
+            block = before.block
+        else:
+            block = new_block(layout.nbytes, pinned=self.pinned)
+        block.zero_()
+        views = {name: _view(block, place.spec, place.offset_bytes) for name, place in layout.places.items()}
+        self._laid_out = _LaidOut(block, layout, views)
+        return views
 
     def tensors(self, values: tuple[str, ...] = ()) -> Tensors:
         """What was laid out last, ready to be sent. `values`: see `Push`."""
-        assert self._layout is not None
-        return Tensors(self._layout, [self._block.numpy().data[: self._layout.nbytes]], values)
+        assert self._laid_out is not None
+        layout = self._laid_out.layout
+        return Tensors(layout, [self._laid_out.block.numpy().data[: layout.nbytes]], values)
 
 
 @undisturbed

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 class Elements:
     """Where the elements of a strided tensor lie. Equal for tensors with the same elements in the same layout.
 
-    `strides` are in elements, and 0 where a dimension has one element: they mean nothing there.
+    `strides` are in elements, and 0 where a dimension has one element: they mean nothing there. `negated`: the values
+    are minus those in memory (the imaginary part of a conjugate).
     """
 
     device: torch.device
@@ -29,12 +30,13 @@ class Elements:
     start_bytes: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
+    negated: bool = False
 
     @classmethod
     def of(cls, tensor: torch.Tensor) -> Elements:
         shape = tuple(tensor.shape)
         strides = tuple(stride if size > 1 else 0 for size, stride in zip(shape, tensor.stride(), strict=True))
-        return cls(tensor.device, tensor.dtype, tensor.data_ptr(), shape, strides)
+        return cls(tensor.device, tensor.dtype, tensor.data_ptr(), shape, strides, tensor.is_neg())
 
     @property
     def count(self) -> int:

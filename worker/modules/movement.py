@@ -7,6 +7,7 @@ every kind of step a script has is likely to occur, and then every hundredth.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,53 +24,66 @@ _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class Schedule:
-    """When all bytes are compared."""
+    """When all bytes are compared. Asked before, and told after: a step that is interrupted has not looked."""
 
     def __init__(self) -> None:
         self._steps = 0
 
+    @property
     def due(self) -> bool:
-        """Of the next step. To be asked once a step."""
-        steps, self._steps = self._steps, self._steps + 1
-        return steps < FIRST_STEPS or steps % EVERY_STEPS == 0
+        return self._steps < FIRST_STEPS or self._steps % EVERY_STEPS == 0
+
+    def looked(self) -> None:
+        """Once a step."""
+        self._steps += 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """The values of a tensor that has not moved, in host memory; `mark`: as it was when they were last compared."""
+
+    values: torch.Tensor
+    mark: object
 
 
 class Movement:
     """Of the frozen tensors, those that the script has moved: an average of weights, a target network.
 
-    Keeps the values of the others in host memory. `moved`: for good; who has moved once is likely to move again.
+    `moved`: for good; who has moved once is likely to move again.
     """
 
     def __init__(self) -> None:
         self.moved: set[str] = set()
-        self._known: dict[str, torch.Tensor] = {}
-        self._marks: dict[str, object] = {}
+        self._known: dict[str, _Known] = {}
         self._schedule = Schedule()
 
     @undisturbed
     def begin(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """These are the frozen tensors, as they are now."""
-        self._known = {key: tensor.detach().to("cpu", copy=True) for key, tensor in tensors.items()}
-        self._marks = {key: _mark(tensor) for key, tensor in tensors.items()}
-
-    def forget(self, key: str) -> None:
-        """It is trained from now on."""
-        self.moved.discard(key)
-        self._known.pop(key, None)
+        self._known = {
+            key: _Known(tensor.detach().resolve_neg().to("cpu", copy=True), _mark(tensor))
+            for key, tensor in tensors.items()
+        }
 
     @undisturbed
     def look(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Once a step."""
-        due = self._schedule.due()
+        """Once a step, with those that are frozen still."""
+        due = self._schedule.due
         for key, known in list(self._known.items()):
+            if key not in tensors:
+                del self._known[key]
+                continue
             tensor = tensors[key]
             mark = _mark(tensor)
-            if not due and mark == self._marks[key]:
+            if not due and mark == known.mark:
                 continue
-            self._marks[key] = mark
-            if not same_bytes(tensor, known):
+            # What is compared is compared before it is noted: an interrupt between the two must not hide a movement.
+            if same_bytes(tensor, known.values):
+                self._known[key] = _Known(known.values, mark)
+            else:
                 self.moved.add(key)
                 del self._known[key]
+        self._schedule.looked()
 
 
 @undisturbed
@@ -81,7 +95,8 @@ def changed(tensors: Mapping[str, torch.Tensor], pulled: Mapping[str, torch.Tens
 def same_bytes(tensor: torch.Tensor, host: torch.Tensor) -> bool:
     """Whether two tensors of one shape and dtype have the same bytes: NaN is itself, and 0 is not -0."""
     integers = _INTEGERS[host.dtype.itemsize]
-    return torch.equal(tensor.detach().cpu().view(integers), host.view(integers))
+    # A view can have its sign in a bit of its own (the imaginary part of a conjugate), and not in its memory.
+    return torch.equal(tensor.detach().resolve_neg().cpu().view(integers), host.view(integers))
 
 
 def _mark(tensor: torch.Tensor) -> object:

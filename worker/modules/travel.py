@@ -33,13 +33,31 @@ def spec_of(name: str, tensor: torch.Tensor) -> TensorSpec:
 
 def fault(tensor: torch.Tensor) -> str | None:
     """Why it cannot travel, and what to do, to be said behind its name; None if it can."""
+    try:
+        return _fault(tensor)
+    except (RuntimeError, NotImplementedError) as error:
+        # Some kind of tensor that does not even tell its shape or address.
+        words = str(error).partition("\n")[0]
+        return f"is no plain tensor with memory of its own ({words}); make it one before the model is attached"
+
+
+def _fault(tensor: torch.Tensor) -> str | None:
     if is_lazy(tensor):
         return "has no shape yet; run one forward pass before the model is attached"
+    if tensor.is_nested:
+        return "is nested: several tensors in one; keep each of them as its own, or pad them: to_padded_tensor(0.0)"
     if not _is_plain(type(tensor)):
         return (
             f"is a {type(tensor).__name__}, which keeps its values in another form or in parts; attach the module"
             " before it is sharded or converted, or make it plain tensors (full_tensor(), dequantize())"
         )
+    if torch._C._functorch.is_functorch_wrapped_tensor(tensor) or torch._is_functional_tensor(tensor):
+        return (
+            "is a value of a transform of functions (torch.func.vmap, grad, functionalize); assign a plain tensor, and"
+            " attach the model outside of it"
+        )
+    if tensor._is_zerotensor():
+        return "is a zero without memory; give it some: clone()"
     if tensor.is_meta:
         return (
             "is on the meta device and has no values; give it some before attach: model.to_empty(device=...), then"

@@ -12,20 +12,19 @@ device; what appears, vanishes, changes shape or dtype, or is tied otherwise is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch.nn.parameter import is_lazy
 
 from leeway.worker.module_names import names as names_of
+from leeway.worker.modules.choice import Names
 from leeway.worker.modules.elements import Elements, overlap
 from leeway.worker.modules.travel import fault, spec_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from leeway.protocol.tensors import TensorSpec
 
@@ -85,13 +84,20 @@ def _what(value: object) -> str:
     return f"class {value.__name__}" if isinstance(value, type) else type(value).__name__
 
 
-def _patterns(argument: str, value: object) -> tuple[str, ...]:
-    """Names, or patterns of names. Raises `ValueError`, which names the argument."""
-    listed = tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else (value,)
-    patterns = tuple(pattern for pattern in listed if isinstance(pattern, str))
-    if len(patterns) < len(listed):
-        raise ValueError(f"{argument} is {str(value)[:80]!r}, it must be a name or pattern, or several of them")
-    return patterns
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """How the module was when it was last in order. In one piece: an interrupt comes between any two assignments.
+
+    `paths`: of parameters and buffers; `names`: on the wire, by the paths of what travels. By name: `marks`;
+    `memories`, of those that have elements, and `stretches`, from the first to the last byte of each.
+    """
+
+    paths: tuple[tuple[str, ...], tuple[str, ...]]
+    names: Mapping[str, str]
+    marks: Mapping[str, object]
+    memories: Mapping[str, Elements]
+    stretches: Mapping[str, tuple[int, int]]
+    gpus: frozenset[torch.device]
 
 
 class View:
@@ -110,55 +116,66 @@ class View:
         if not isinstance(model, torch.nn.Module):
             raise ValueError(f"model is a {_what(model)}, it must be a torch.nn.Module (an object, not its class)")
         self._model = model
-        self._exclude = _patterns("exclude", exclude)
-        self._chosen = ("*",) if keys is None else _patterns("keys", keys)
+        self._exclude = Names("exclude", exclude)
+        self._chosen = None if keys is None else Names("keys", keys)
         self._partial = bool(self._exclude) or keys is not None
         found = _Found().walk(model)
-        self._paths = found.paths()
-        self._names = self._included()
         there = names_of(model)
-        for argument, patterns in (("exclude", self._exclude), ("keys", () if keys is None else self._chosen)):
-            for pattern in patterns:
-                if not any(fnmatchcase(name, pattern) for name in there):
-                    missed = f"{pattern!r} matches no parameter or buffer of the module"
-                    raise ValueError(f"{argument}: {missed}; {_some(there)}")
-        if not any(path in self._names for path in found.parameters):
+        for argument, names in (("exclude", self._exclude), ("keys", self._chosen)):
+            if names is not None and (missing := names.judge(there)) is not None:
+                missed = f"{missing!r} matches no parameter or buffer of the module"
+                raise ValueError(f"{argument}: {missed}; {_some(there)}")
+        included = self._included()
+        if not any(path in included for path in found.parameters):
             left = ", or all are excluded" if found.parameters else ""
             raise ValueError(f"the model has no parameters{left}; attach the module that is trained")
-        tensors = found.under(self._names)
+        tensors = found.under(included)
         # All are looked at, the second names too: a twin that cannot travel is none.
         memories = {name: memory for name, tensor in tensors.items() if (memory := _memory(tensor))}
-        self._memories: dict[str, Elements] = {}
-        self._stretches: dict[str, tuple[int, int]] = {}
         self.names = self._tied(tensors, memories)
         self._specs = {name: spec_of(name, tensor) for name, tensor in tensors.items()}
-        self._keep(tensors, {name: _mark(tensor) for name, tensor in tensors.items()}, memories)
+        self._seen = _Seen(
+            found.paths(),
+            included,
+            {name: _mark(tensor) for name, tensor in tensors.items()},
+            memories,
+            {name: (memory.start_bytes, memory.end_bytes) for name, memory in memories.items()},
+            _gpus(tensors),
+        )
         self.specs = tuple(self._specs[key] for key in self.names)
         self.aliases = {key: names[1:] for key, names in self.names.items() if len(names) > 1}
         self._several = {key: names for key, names in self.names.items() if len(names) > 1}
 
+    @property
+    def gpus(self) -> frozenset[torch.device]:
+        return self._seen.gpus
+
     def look(self) -> Tensors:
         """The tensors as they are now. Raises `ValueError` when they are no longer those that are trained."""
+        seen = self._seen
         found = _Found().walk(self._model)
-        tensors = found.under(self._names)
-        if found.paths() != self._paths:
+        tensors = found.under(seen.names)
+        if found.paths() != seen.paths:
             names = self._included()
             tensors = found.under(names)
             self._compare_names(tensors)
             if self._partial:
-                self._tied(tensors, self._memories)
+                self._tied(tensors, seen.memories)
             self._compare_specs(tensors)  # a parameter may have become a buffer, in the same memory
-            self._paths, self._names = found.paths(), names
+            seen = replace(seen, paths=found.paths(), names=names)
         marks = {name: _mark(tensor) for name, tensor in tensors.items()}
-        if marks != self._marks:
+        if marks != seen.marks:
             # Another memory, shape or dtype somewhere.
-            moved = [name for name, mark in marks.items() if mark != self._marks[name]]
+            moved = [name for name, mark in marks.items() if mark != seen.marks[name]]
             self._compare_specs({name: tensors[name] for name in moved})
             found_now = {name: memory for name in moved if (memory := _memory(tensors[name]))}
-            memories = self._memories | found_now
-            if self._partial or len(moved) > FEW or self._may_touch(found_now):
+            memories = {**seen.memories, **found_now}
+            stretches_now = {name: (memory.start_bytes, memory.end_bytes) for name, memory in found_now.items()}
+            stretches = {**seen.stretches, **stretches_now}
+            if self._partial or len(moved) > FEW or self._may_touch(stretches_now, stretches):
                 self._compare_ties(self._tied(tensors, memories))
-            self._keep(tensors, marks, memories)
+            seen = replace(seen, marks=marks, memories=memories, stretches=stretches, gpus=_gpus(tensors))
+        self._seen = seen
         by_key = {key: tensors[key] for key in self.names}
         twins = {
             key: list({id(tensors[name]): tensors[name] for name in names}.values())
@@ -170,33 +187,18 @@ class View:
         """The names on the wire of what travels, by the paths in the module."""
         return {path: name for name, path in names_of(self._model).items() if not self._is_excluded(name)}
 
-    def _keep(
-        self, tensors: Mapping[str, torch.Tensor], marks: dict[str, object], memories: dict[str, Elements]
-    ) -> None:
-        """All is in order as it is now."""
-        self._stretches = {
-            name: self._stretches[name]
-            if memory is self._memories.get(name)
-            else (memory.start_bytes, memory.end_bytes)
-            for name, memory in memories.items()
-        }
-        self._marks, self._memories = marks, memories
-        self.gpus = frozenset(tensor.device for tensor in tensors.values() if tensor.is_cuda)
-
-    def _may_touch(self, moved: Mapping[str, Elements]) -> bool:
+    def _may_touch(self, moved: Mapping[str, tuple[int, int]], stretches: Mapping[str, tuple[int, int]]) -> bool:
         """Whether one of these, in its new memory, reaches into another's stretch, or was tied before."""
         if any(name in names for names in self._several.values() for name in moved):
             return True
-        stretches = self._stretches | {name: (memory.start_bytes, memory.end_bytes) for name, memory in moved.items()}
-        for start, end in [stretches[name] for name in moved]:
+        for start, end in moved.values():
             # Itself is one of them. Addresses of two devices may be equal by chance: then all is looked at.
             if len([1 for first, last in stretches.values() if first < end and start < last]) > 1:
                 return True
         return False
 
     def _is_excluded(self, name: str) -> bool:
-        excluded = any(fnmatchcase(name, pattern) for pattern in self._exclude)
-        return excluded or not any(fnmatchcase(name, pattern) for pattern in self._chosen)
+        return name in self._exclude or (self._chosen is not None and name not in self._chosen)
 
     def _tied(
         self, tensors: Mapping[str, torch.Tensor], memories: Mapping[str, Elements]
@@ -286,9 +288,14 @@ class View:
 def _mark(tensor: torch.Tensor) -> object:
     """What changes when another memory, shape or dtype is behind a tensor, or the memory is taken away."""
     try:
-        return tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride(), tensor.untyped_storage().nbytes()
+        memory = tensor.data_ptr(), tensor.stride(), tensor.untyped_storage().nbytes()
+        return memory, tensor.dtype, tensor.shape, tensor.is_neg()
     except (RuntimeError, NotImplementedError):  # it has none: sparse, lazy, a subclass
         return (None,)
+
+
+def _gpus(tensors: Mapping[str, torch.Tensor]) -> frozenset[torch.device]:
+    return frozenset(tensor.device for tensor in tensors.values() if tensor.is_cuda)
 
 
 def _memory(tensor: torch.Tensor) -> Elements | None:
@@ -300,7 +307,7 @@ def _words(spec: TensorSpec) -> str:
 
 
 def _describe(tensor: torch.Tensor) -> str:
-    if is_lazy(tensor):
+    if is_lazy(tensor) or tensor.is_nested:
         return "without a shape"
     return f"{str(tensor.dtype).removeprefix('torch.')}[{','.join(map(str, tensor.shape))}]"
 

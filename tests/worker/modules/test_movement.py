@@ -67,9 +67,9 @@ def test_another_memory_with_the_same_bytes_is_no_move():
 def test_a_trained_one_is_no_longer_looked_at():
     tensor = torch.zeros(3)
     movement = begun(a=tensor)
-    movement.forget("a")
-    through_torch(tensor)
     movement.look({})
+    through_torch(tensor)
+    movement.look({"a": tensor})
     assert movement.moved == set()
 
 
