@@ -583,3 +583,90 @@ def test_a_part_that_is_none_is_refused():
     model[1].weight = model[0].weight
     with pytest.raises(ValueError, match="tied"):
         ModelBridge(model, keys="0.*")
+
+
+# Parameters and buffers whose sign is in a bit of the view, and not in their memory.
+
+
+def negative(requires_grad):
+    value = torch.tensor([1.0 + 2.0j, 3.0 - 4.0j]).conj().imag
+    assert value.is_neg()
+    return nn.Parameter(value, requires_grad=requires_grad)
+
+
+@pytest.mark.parametrize("update", ["gradients", "deltas"])
+def test_a_view_with_its_sign_in_a_bit(update):
+    model = nn.Module()
+    model.trained, model.frozen = negative(True), negative(False)
+    model.register_buffer("state", negative(False).data)
+    bridge = ModelBridge(model)
+    layout = Layout.of(bridge.specs)
+    frame = received(WireTensors(layout, bridge.values(layout)))
+    assert {tuple(tensor_of(frame, name).tolist()) for name in layout.places} == {(-2.0, 4.0)}
+    bridge.load(served(bridge))
+    for tensor in (model.trained, model.frozen, model.state):
+        assert tensor.tolist() == [-1.0, 5.0]
+        assert tensor.is_neg()
+    for _ in range(3):
+        model.trained.grad = torch.ones(2, dtype=torch.complex64).conj().imag + 1
+        model.frozen.data.add_(1)
+        model.state.add_(1)
+        if update == "deltas":
+            model.trained.data.sub_(1)
+        frame = received(getattr(bridge, update)())
+        assert tensor_of(frame, "trained").tolist() == [1.0, 1.0]
+        assert torch.equal(tensor_of(frame, "frozen"), model.frozen)
+        assert torch.equal(tensor_of(frame, "state"), model.state)
+        bridge.load(served(bridge, lambda name, tensor: torch.full_like(tensor, 3)))
+        assert (model.trained == 3).all()
+
+
+# Warnings point at the line of whoever uses the package.
+
+
+def test_a_buffer_that_requires_a_gradient_is_warned_of():
+    model = nn.Linear(3, 2)
+    model.register_buffer("scale", torch.ones(2, requires_grad=True))
+    model.register_buffer("shift", torch.zeros(2, requires_grad=True))
+    model.register_buffer("own", torch.zeros(2, requires_grad=True), persistent=False)
+    model.register_buffer("alias", model.weight[:])
+    words = r"requires a gradient is not trained: scale, shift. .*nn.Parameter; else requires_grad_\(False\)"
+    with pytest.warns(UserWarning, match=words) as warned:
+        ModelBridge(model)
+    assert [warning.filename for warning in warned] == [__file__]
+    ModelBridge(model, exclude=["scale", "shift"])
+
+
+def test_a_warning_names_the_line_outside_of_the_package(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text("def use(bridge):\n    bridge.gradients()\n")
+    namespace = {"__name__": "script"}
+    exec(compile(script.read_text(), str(script), "exec"), namespace)
+    model = nn.Linear(3, 2)
+    bridge = ModelBridge(model)
+    bridge.load(served(bridge))
+    model(torch.ones(1, 3)).sum().backward()
+    model.weight.data.zero_()
+    with pytest.warns(UserWarning, match="lost with the next pull") as warned:
+        namespace["use"](bridge)
+    assert [(warning.filename, warning.lineno) for warning in warned] == [(str(script), 2)]
+
+
+def test_a_body_that_was_interrupted_while_it_was_laid_out(monkeypatch):
+    """Two parameters that are pushed in turns: the names are those of the layout, whatever came in between."""
+    model = nn.Module()
+    model.a, model.b = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2))
+    bridge = ModelBridge(model)
+    bridge.load(served(bridge))
+
+    def interrupt(*arguments, **named):
+        raise KeyboardInterrupt
+
+    for name in ("a", "b", "a"):
+        getattr(model, name).grad = torch.ones(2)
+        for where in ("_view", "new_block"):
+            with monkeypatch.context() as patched, contextlib.suppress(KeyboardInterrupt):
+                patched.setattr(f"leeway.worker.modules.bodies.{where}", interrupt)
+                bridge.gradients()
+        assert names(bridge.gradients()) == {name}
+        bridge.forget_gradients()

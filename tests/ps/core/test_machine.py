@@ -281,6 +281,13 @@ def test_a_key_belongs_to_the_first_group_that_matches():
     assert [machine.group_of(key) for key in ("a1", "w7", "b1", "b2", "W7")] == ["x", "x", "y", None, None]
 
 
+def test_a_key_that_a_group_names_in_full_is_of_that_group_whatever_characters_it_has():
+    groups = (GroupSettings(name="x", keys=("w[0]", "v?")), GroupSettings(name="y", keys=("*", "v[!a]", "w0")))
+    machine = Machine(Settings(groups), 1)
+    found = [machine.group_of(key) for key in ("w[0]", "w0", "v?", "v1", "v[!a]", "vb")]
+    assert found == ["x", "y", "x", "x", "y", "x"]
+
+
 def test_an_offer_is_answered_when_all_its_groups_have_it(serve):
     server = serve(groups=GROUPS)
     server.holding = True

@@ -27,6 +27,8 @@ def test_the_same_elements_in_the_same_layout_are_equal():
     assert Elements.of(matrix) != Elements.of(matrix.view(4, 3))
     assert Elements.of(matrix) != Elements.of(matrix.view(torch.int32))
     assert Elements.of(matrix) != Elements.of(matrix.clone())
+    conjugate = torch.zeros(3, dtype=torch.complex64).conj()
+    assert Elements.of(conjugate.imag) != Elements.of(conjugate.conj().imag)
     # The stride of a dimension of one element means nothing.
     row = torch.zeros(1, 4)
     assert Elements.of(row) == Elements.of(row.as_strided((1, 4), (77, 1)))

@@ -91,3 +91,32 @@ def test_bytes_are_compared(dtype):
     if dtype.is_floating_point:
         assert not same_bytes(tensor * 0, tensor * -0.0)
         assert same_bytes(torch.full_like(tensor, torch.nan), torch.full_like(tensor, torch.nan))
+
+
+def test_a_view_with_its_sign_in_a_bit():
+    tensor = torch.tensor([1.0 + 2.0j, 3.0 - 4.0j]).conj().imag
+    assert tensor.is_neg()
+    assert same_bytes(tensor, tensor.resolve_neg())
+    assert not same_bytes(tensor, -tensor.resolve_neg())
+    movement = begun(a=tensor)
+    movement.look({"a": tensor})
+    assert movement.moved == set()
+    tensor.mul_(2)
+    movement.look({"a": tensor})
+    assert movement.moved == {"a"}
+
+
+@pytest.mark.parametrize("move", MOVES)
+def test_a_look_that_was_interrupted_hides_no_movement(monkeypatch, move):
+    def interrupt(*tensors):
+        raise KeyboardInterrupt
+
+    tensor = torch.zeros(3)
+    movement = begun(FIRST_STEPS - 1, a=tensor)
+    move(tensor)
+    with monkeypatch.context() as patched:
+        patched.setattr("leeway.worker.modules.movement.same_bytes", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            movement.look({"a": tensor})
+    movement.look({"a": tensor})
+    assert movement.moved == {"a"}

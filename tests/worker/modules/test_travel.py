@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from leeway.worker.modules.travel import spec_of
 from leeway.worker.modules.view import View
@@ -38,9 +39,35 @@ def shrunk():
     return tensor
 
 
+def kept_of(transform):
+    kept = []
+    transform(lambda value: (kept.append(value), value.sum())[1])(torch.zeros(2, 3))
+    return kept[0]
+
+
+def fake():
+    with FakeTensorMode():
+        return torch.zeros(2)
+
+
+def nested(layout):
+    return torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)], layout=layout)
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
+        (lambda: nested(torch.strided), r"is nested: .*to_padded_tensor\(0.0\)"),
+        (lambda: nested(torch.jagged), r"is nested: .*to_padded_tensor\(0.0\)"),
+        (lambda: kept_of(torch.func.vmap), "is a value of a transform"),
+        (lambda: kept_of(torch.func.grad), "is a value of a transform"),
+        (lambda: torch._to_functional_tensor(torch.zeros(2)), "is a value of a transform"),
+        (lambda: torch._efficientzerotensor((2,)), "is a zero without memory"),
+        (fake, "is a FakeTensor, which keeps"),
+        (lambda: torch.eye(2).to_sparse_csr(), "is torch.sparse_csr; make it dense"),
+        (lambda: torch.eye(4).to_sparse_bsc((2, 2)), "is torch.sparse_bsc; make it dense"),
+        (lambda: torch.zeros(2, 2).to_mkldnn(), "is torch._mkldnn; make it dense"),
+        (lambda: torch.zeros(2, dtype=torch.complex64).conj(), "is torch.complex64"),
         (lambda: torch.zeros(1, 3).expand(2, 3), "is expanded.*clone"),
         (lambda: torch.zeros(1).expand(5), "is expanded"),
         (lambda: torch.zeros(6).as_strided((3, 4), (1, 1)), "is expanded"),
@@ -61,6 +88,27 @@ def test_what_cannot_travel(make, words):
     with pytest.raises(ValueError, match=f"^state {words}.*exclude=\\['state'\\]"):
         View(model)
     assert len(View(model, "state").specs) == 2
+    # What is put there after attach is looked at in the same way.
+    model.state = torch.zeros(2)
+    view = View(model)
+    model.state = make()
+    with pytest.raises(ValueError, match=f"^state .*{words}"):
+        view.look()
+    del model._buffers["state"]
+    view = View(model)
+    model.register_buffer("state", make())
+    with pytest.raises(ValueError, match=r"state .* is new"):
+        view.look()
+
+
+def test_a_kind_that_nobody_has_thought_of(monkeypatch):
+    def refuse(tensor):
+        raise NotImplementedError("no address\nand more")
+
+    monkeypatch.setattr("leeway.worker.modules.travel.Elements.of", refuse)
+    words = r"^weight is no plain tensor with memory of its own \(no address\); make it one.*exclude=\['weight'\]"
+    with pytest.raises(ValueError, match=words):
+        spec_of("weight", torch.zeros(2))
 
 
 @pytest.mark.filterwarnings("ignore")

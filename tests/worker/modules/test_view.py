@@ -1,5 +1,8 @@
 """The module's tensors by name, at each step."""
 
+import re
+from fnmatch import fnmatchcase
+
 import pytest
 import torch
 from torch import nn
@@ -253,6 +256,52 @@ def test_exclude_takes_names_and_patterns():
 def test_exclude_that_makes_no_sense(exclude, words):
     with pytest.raises(ValueError, match=words):
         View(two_layers(), exclude)
+
+
+@pytest.mark.parametrize("name", ["x[0]", "x[!a]", "x*", "x?", "[x]"])
+@pytest.mark.parametrize("argument", ["exclude", "keys"])
+def test_a_name_in_full_means_itself(name, argument):
+    """Also where it is a pattern of others: `x[0]` would be `x0`."""
+    model = nn.Module()
+    model.rest = nn.Linear(1, 1, bias=False)
+    model.p = nn.ParameterDict({key: torch.zeros(2) for key in (name, "x0", "xb", "x")})
+    chosen = {f"p.{name}"} if argument == "keys" else {"p.x0", "p.xb", "p.x", "rest.weight"}
+    view = View(model, **{argument: f"p.{name}"})
+    assert {spec.name for spec in view.specs} == chosen
+    # As it was at attach, whatever comes and goes.
+    if argument == "keys":
+        del model.p["x0"]
+    else:
+        del model.p[name]
+    assert set(view.look().by_key) == chosen
+    # Where there is no such name it is a pattern.
+    model = nn.Module()
+    model.rest = nn.Linear(1, 1, bias=False)
+    model.p = nn.ParameterDict({key: torch.zeros(2) for key in ("x0", "xb", "x", "y")})
+    if name == "[x]":
+        name = "[xy]"
+    assert {spec.name for spec in View(model, **{argument: f"p.{name}"}).specs} == {
+        key
+        for key in ("p.x0", "p.xb", "p.x", "p.y", "rest.weight")
+        if fnmatchcase(key, f"p.{name}") is (argument == "keys")
+    }
+
+
+def test_the_remedy_that_an_error_names_works():
+    model = nn.Module()
+    model.p = nn.ParameterDict({"x[0]": torch.zeros(1, dtype=torch.complex64), "y": torch.zeros(1)})
+    with pytest.raises(ValueError, match="exclude=") as error:
+        View(model)
+    exclude = re.search(r"exclude=\['(.*)'\]", str(error.value)).group(1)
+    assert [spec.name for spec in View(model, exclude=[exclude]).specs] == ["p.y"]
+
+
+def test_tensors_that_share_memory_but_not_the_sign_are_not_tied():
+    model = nn.Module()
+    value = torch.zeros(2, dtype=torch.complex64)
+    model.a, model.b = nn.Parameter(value.imag), nn.Parameter(value.conj().imag)
+    with pytest.raises(ValueError, match="a and b have elements in common"):
+        View(model)
 
 
 def test_half_of_a_tie_cannot_be_excluded():
