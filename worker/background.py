@@ -100,6 +100,8 @@ class Background:
         self._waiting: set[Call[Any]] = set()
         # A daemon: an exit that forgets `close` is not held up before `atexit` has its turn.
         self.thread = threading.Thread(target=self._serve, name="leeway", daemon=True)
+
+    def start(self) -> None:
         self.thread.start()
 
     def _serve(self) -> None:
@@ -128,6 +130,8 @@ class Background:
     def end(self, why: str) -> None:
         """Begin to end, from any thread at any moment: calls under way are told `why`, then it is said goodbye. Waits
         for nothing, and can be called again."""
+        if self.thread.ident is None:  # it was never started, and its loop is only to be let go of
+            self.loop.close()
         self._tell(self._end, why)
 
     def join(self, seconds: float) -> None:

@@ -54,6 +54,8 @@ class BlockingClient:
         self._background = Background(self.client.close)
         self._finalizer = weakref.finalize(self, _abandon, self._background, self._home)
         self._finalizer.atexit = False
+        # The thread comes last: whatever interrupts this, somebody ends it.
+        self._background.start()
         _OPEN.add(self)
 
     @property

@@ -6,11 +6,12 @@ it before is told what to give. At a prompt and in a notebook a cell that runs a
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import sys
-import threading
 import weakref
+from collections import deque
 from typing import TYPE_CHECKING
 
 import structlog
@@ -22,42 +23,49 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("worker.client")
 
-_held: dict[tuple[str, str], weakref.ref[BlockingClient]] = {}
-_lock = threading.Lock()
-
-
-def _forget() -> None:
-    """In a forked child nothing is held, and the lock may have been taken by a thread that is not there."""
-    global _lock
-    _lock = threading.Lock()
-    _held.clear()
-
+# In the order in which they came; the first that has not ended holds the rank. There is no lock that an interrupt could
+# leave taken: whoever comes puts itself in the queue, which is one step, and then looks at those before it.
+_queues: dict[tuple[str, str], deque[weakref.ref[BlockingClient]]] = {}
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+    # In a forked child nothing is held.
+    os.register_at_fork(after_in_child=_queues.clear)
 
 
 def hold(url: str, rank: str, make: Callable[[], BlockingClient]) -> BlockingClient:
     """Make a client that holds `rank` at `url`. Raises `ValueError` when another one of this process does."""
-    with _lock:
-        _make_room(url, rank)
-        client = make()
-        _held[url, rank] = weakref.ref(client)
+    client = make()
+    try:
+        queue = _queues.setdefault((url, rank), deque())
+        queue.append(mine := weakref.ref(client))
+        _make_room(queue, mine, url, rank)
+    except BaseException:
+        client.close()
+        raise
     return client
 
 
-def _holder(url: str, rank: str) -> BlockingClient | None:
-    reference = _held.get((url, rank))
-    client = reference() if reference else None
-    return None if client is None or client.ended else client
+def _holder(queue: deque[weakref.ref[BlockingClient]], mine: weakref.ref[BlockingClient]) -> BlockingClient | None:
+    """Who was there before. Those that have ended are taken out."""
+    for reference in list(queue):
+        if reference is mine:
+            break
+        client = reference()
+        if client is not None and not client.ended:
+            return client
+        with contextlib.suppress(ValueError):  # by another thread
+            queue.remove(reference)
+    return None
 
 
-def _make_room(url: str, rank: str) -> None:
-    if _holder(url, rank) is None:
+def _make_room(
+    queue: deque[weakref.ref[BlockingClient]], mine: weakref.ref[BlockingClient], url: str, rank: str
+) -> None:
+    if _holder(queue, mine) is None:
         return
     # It may be garbage in a circle, for example in the frames of an exception.
     gc.collect()
-    older = _holder(url, rank)
+    older = _holder(queue, mine)
     if older is None:
         return
     if not _interactive():

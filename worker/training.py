@@ -414,10 +414,12 @@ def connect(
         BlockingClient, address, name, group=group, wait_seconds=wait_seconds, patience_seconds=patience_seconds
     )
     of_own_script()
-    client = hold(server_url(address), name, make)
+    client = None
     try:
+        client = hold(server_url(address), name, make)
         client.join()
+        return TrainingSession(client)
     except BaseException:
-        client.close()
+        if client is not None:
+            client.close()
         raise
-    return TrainingSession(client)

@@ -178,6 +178,7 @@ async def forever():
 
 def test_whoever_waits_is_told_however_the_loop_ends():
     background = Background(nothing)
+    background.start()
     calls = [background.call(forever) for _ in range(3)]
     assert all([background.hand_over(call) for call in calls])
     background.loop.call_soon_threadsafe(background.loop.stop)
@@ -191,6 +192,12 @@ def test_whoever_waits_is_told_however_the_loop_ends():
     assert threads() == []
 
 
+def test_one_that_was_never_started_is_let_go_of():
+    background = Background(nothing)
+    background.end("nobody wants it")
+    assert background.loop.is_closed()
+
+
 def test_what_is_handed_over_when_it_ends_is_told():
     started, go_on = threading.Event(), threading.Event()
 
@@ -200,6 +207,7 @@ def test_what_is_handed_over_when_it_ends_is_told():
             await asyncio.sleep(0.001)
 
     background = Background(goodbye)
+    background.start()
     background.end("it is over")
     assert started.wait(10)
     call = background.call(nothing)

@@ -91,16 +91,40 @@ async def answer(request, server):
     return left() if request.method == "DELETE" else server.joined()
 
 
-def test_in_a_child_nothing_is_held(far_server, monkeypatch):
-    far_server.then(far_server.joined(), left())
-    with leeway.connect(far_server.url, "w0"):
-        held = dict(holders._held)
-        holders._forget()
-        assert holders._held == {}
-        holders._held.update(held)
+def test_what_a_forked_child_has_of_its_parents_holds_nothing_there(far_server, monkeypatch):
+    far_server.then(far_server.joined(), far_server.joined(), left(), left())
+    with leeway.connect(far_server.url, "w0") as session:
         with monkeypatch.context() as forked:
             forked.setattr(os, "getpid", lambda: 1)
-            assert holders._holder(far_server.url, "w0") is None
+            leeway.connect(far_server.url, "w0").close()
+        assert not session.finished
+
+
+def test_of_two_threads_that_connect_at_once_one_holds_the_rank(far_server, monkeypatch):
+    """Both have made their client before either looks who was there."""
+    both, errors, sessions = threading.Barrier(2, timeout=10), [], []
+    make_room = holders._make_room
+
+    def together(*arguments):
+        both.wait()
+        make_room(*arguments)
+
+    def connect():
+        try:
+            sessions.append(leeway.connect(far_server.url, "w0"))
+        except ValueError as error:
+            errors.append(str(error))
+
+    monkeypatch.setattr(holders, "_make_room", together)
+    far_server.then(far_server.joined(), left())
+    users = [threading.Thread(target=connect) for _ in range(2)]
+    for user in users:
+        user.start()
+    for user in users:
+        user.join(10)
+    assert (len(errors), len(sessions)) == (1, 1)
+    sessions[0].close()
+    assert threads() == []
 
 
 CONSOLE = """

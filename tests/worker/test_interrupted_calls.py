@@ -6,6 +6,7 @@ not at all is seen in a number.
 
 import re
 import sys
+import threading
 from contextlib import contextmanager
 from random import Random
 from urllib.request import Request, urlopen
@@ -241,6 +242,24 @@ def test_attach_again(server):
             return places
 
     lines_of(attach, every=13)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a loop that no name was given to yet
+def test_connect_again(server):
+    """Nothing is held by what was never returned, neither the rank nor a thread."""
+    interrupt = Interrupt()
+
+    def connect(line):
+        sessions = []
+        places = again(lambda: sessions.append(leeway.connect(server, "w0")), interrupt, [line])
+        for session in sessions:
+            session.close()
+        return places
+
+    lines_of(connect, every=3)
+    for thread in [thread for thread in threading.enumerate() if thread.name == "leeway"]:
+        thread.join(10)
+        assert not thread.is_alive()
 
 
 def test_a_step_after_a_pull_in_part_is_refused(server):
