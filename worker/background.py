@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
 T = TypeVar("T")
+
+# How often it is looked whether the loop has ended; a goodbye takes a few of them.
+LOOK_SECONDS = 0.001
+
+# For the thread of a loop that has ended.
+LAST_SECONDS = 1.0
 
 
 class Call(Generic[T]):
@@ -96,6 +103,7 @@ class Background:
         self._goodbye = goodbye
         self._ending: asyncio.Task[None] | None = None
         self._why: str | None = None  # it ends, or has ended
+        self._ended = False
         # Those that somebody waits for. A call is in it before it is handed over, and until its end.
         self._waiting: set[Call[Any]] = set()
         # A daemon: an exit that forgets `close` is not held up before `atexit` has its turn.
@@ -115,6 +123,7 @@ class Background:
             # Nothing can be handed over any more, and what has been is in here.
             for call in list(self._waiting):
                 call.end(SessionClosed(self._why or "the thread of this client has ended"))
+            self._ended = True
 
     def hand_over(self, call: Call[Any]) -> bool:
         """Have it begin. False: the loop has ended."""
@@ -136,11 +145,22 @@ class Background:
 
     def join(self, seconds: float) -> None:
         """Wait for the end, `seconds` at most, and then, or when this is interrupted, make one."""
+        if self.thread.ident is None:
+            return
         try:
-            self.thread.join(seconds)
+            self._await_end(seconds)
         finally:
             self._tell(self.loop.stop)
-            self.thread.join(seconds)
+            self._await_end(seconds)
+            # Only the thread's last instruction is missing.
+            self.thread.join(LAST_SECONDS)
+
+    def _await_end(self, seconds: float) -> None:
+        # A look now and then, for no lock is in this: `Thread.join` takes one and lets go of it, and a signal handler
+        # that comes in between and joins too would wait for what it has interrupted.
+        until = time.monotonic() + seconds
+        while not self._ended and time.monotonic() < until:
+            time.sleep(LOOK_SECONDS)
 
     def _begin(self, call: Call[Any]) -> None:
         if self._why is None:

@@ -196,6 +196,7 @@ def test_one_that_was_never_started_is_let_go_of():
     background = Background(nothing)
     background.end("nobody wants it")
     assert background.loop.is_closed()
+    background.join(10)
 
 
 def test_what_is_handed_over_when_it_ends_is_told():
