@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
 
 import click
 import pytest
@@ -19,9 +17,6 @@ from leeway.worker import cli
 from leeway.worker.config import WorkerConfig
 from leeway.worker.tasks.task import BUILT_IN
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 HEAVY = ("torch", "aiohttp", "uvloop", "numpy", "sklearn", "structlog", "prometheus_client", "rich", "asyncio")
 SERVER = "http://127.0.0.1:1"
 
@@ -31,13 +26,6 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     launchers = ("PS_", "RANK", "SLURM_", "JOB_COMPLETION_INDEX", "KUBERNETES_")
     for name in [name for name in os.environ if name.startswith(launchers)]:
         monkeypatch.delenv(name)
-
-
-@pytest.fixture(autouse=True)
-def _signals_are_left_as_they_were() -> Iterator[None]:
-    handler = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, handler)
 
 
 @pytest.fixture
