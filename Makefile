@@ -18,6 +18,8 @@ READY := $(VENV)/.ready
 
 # protocol and ps.core are pure: their own tests alone have to reach every branch.
 PURE_TESTS := tests/protocol tests/ps/core
+# These measure, or have to be done in time: with nothing beside them.
+TIMED_TESTS := tests/demo/test_demo.py tests/load/test_program.py
 # The tests of one file stay together. Most wait for processes that they have started, so few cores serve many.
 CORES := --numprocesses auto --maxprocesses 4 --dist loadfile
 # A program that is typed although it stands among the tests.
@@ -49,7 +51,8 @@ demo: $(READY)
 test: lint system
 	$(BIN)/coverage run -m pytest $(PURE_TESTS)
 	$(BIN)/coverage report --fail-under=100
-	$(BIN)/python -m pytest $(CORES) tests $(PURE_TESTS:%=--ignore=%)
+	$(BIN)/python -m pytest $(CORES) tests $(PURE_TESTS:%=--ignore=%) $(TIMED_TESTS:%=--ignore=%)
+	$(BIN)/python -m pytest $(TIMED_TESTS)
 
 system: $(READY)
 	@PYTHONPATH=. $(BIN)/python -m tests.system
