@@ -1,7 +1,7 @@
 """Whether a pull is answered, and with what.
 
 The one rule: what holds under every policy is judged here (there is something to read, it is new enough, it contains
-the worker's own updates, all who begin together have joined), and only then is the policy asked.
+the worker's own updates), and only then is the policy asked.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from leeway.protocol.reasons import Reason
 from leeway.protocol.replies import Granted
 from leeway.protocol.versions import Version
 from leeway.ps.core.decisions import Answer, Park
+from leeway.ps.core.rounds import RoundState
 
 if TYPE_CHECKING:
     from leeway.protocol.requests import Pull
@@ -33,18 +34,6 @@ def judge(group: Group, pull: Pull, member: Incarnation | None) -> Decision:
     progress = member.groups[group.name]
     if group.published < progress.owed:
         return Park(Reason.OWN_UPDATE, f"version {progress.owed} with {member}'s own update is being made")
-    if group.switching_at is not None and progress.clock >= group.switching_at:
-        return Park(
-            Reason.SWITCHING,
-            f"round {group.switching_at}, the first under sync, opens when all are there",
-            waiting_for=tuple(group.roster.behind(group.switching_at)),
-        )
-    if not group.assembled and not group.policy.gathers:
-        # A gathering policy has a rule of its own, which is stricter: so many must be live at once.
-        return Park(
-            Reason.WAITING_FOR_WORKERS,
-            f"the run begins when {group.workers} workers have joined, {len(group.arrived)} have so far",
-        )
     return group.policy.pull(group, member.rank)
 
 
@@ -55,7 +44,7 @@ def grant(group: Group, pull: Pull, member: Incarnation | None, decision: Answer
     if member is None:
         return Granted(version, decision.reason, count=group.live_workers, unchanged=unchanged)
     progress = member.groups[group.name]
-    round_number = group.rounds.number if group.policy.gathers else None
+    round_number = group.rounds.number if group.rounds.state is RoundState.OPEN else None
     if not progress.grants:
         progress.granted_at = now
     if (group.published, round_number) not in progress.grants:

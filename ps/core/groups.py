@@ -40,12 +40,14 @@ from leeway.ps.core.effects import (
 )
 from leeway.ps.core.grants import grant, judge
 from leeway.ps.core.in_flight import Accepted, Adding, Adopting, InFlight, RoundStep
+from leeway.ps.core.policies.policy import Reception
+from leeway.ps.core.policies.switching import Switching
 from leeway.ps.core.roster import Roster
 from leeway.ps.core.rounds import Held, Rounds, RoundState
 from leeway.ps.core.waiting import Waiting, WaitingRoom
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from leeway.protocol.replies import Pushed, Refused
     from leeway.protocol.requests import Push
@@ -101,8 +103,6 @@ class Group:
         # Whether there is anything to read: a first offer whose step failed leaves a version without keys.
         self.readable = False
         self.in_flight: dict[int, InFlight] = {}
-        # On the way to sync (the contract, *Switching*): all runs as `async` below this clock, and parks at it.
-        self.switching_at: int | None = None
         self.roster = Roster(name)
         self.waiting = WaitingRoom(name, emit)
         self._settled: object = None
@@ -114,6 +114,10 @@ class Group:
         return self.roster.clocks.minimum
 
     @property
+    def max_clock(self) -> int:
+        return self.roster.clocks.maximum
+
+    @property
     def live_workers(self) -> int:
         return len(self.roster)
 
@@ -121,23 +125,28 @@ class Group:
     def workers_to_start(self) -> int:
         return 1 if self.started else self.workers
 
+    @property
+    def furthest_granted(self) -> int:
+        members = [member.groups[self.name] for member in self.roster]
+        return max((one.clock + bool(one.grants) for one in members), default=self.min_clock)
+
     def clock_of(self, rank: str) -> int:
         return self.roster.progress(rank).clock
+
+    def ranks(self) -> list[str]:
+        return self.roster.ranks()
 
     def slowest(self) -> tuple[str, ...]:
         return self.roster.slowest()
 
+    def behind(self, clock: int) -> list[str]:
+        return self.roster.behind(clock)
+
     # Members come and go.
 
     def enter(self, member: Incarnation) -> None:
-        """A new life. Its clock: the next round's number under sync, else the min clock."""
-        if self.switching_at is not None:
-            clock = self.switching_at
-        elif self.policy.gathers:
-            clock = self.rounds.next_number
-        else:
-            clock = self.min_clock
-        self.roster.enter(member, clock)
+        """A new life."""
+        self.roster.enter(member, self.policy.enter_clock(self))
         if not self.assembled:
             self.arrived.add(member.rank)
             self.assembled = len(self.arrived) >= self.workers
@@ -197,7 +206,8 @@ class Group:
 
     def push(self, request: int, push: Push, member: Incarnation, now: float) -> None:
         progress = member.groups[self.name]
-        if self.policy.gathers and push.kind is not UpdateKind.SKIP:
+        reception = self.policy.push(self, member.rank)
+        if reception is Reception.IN_ROUND and push.kind is not UpdateKind.SKIP:
             gathered = self.rounds.kind
             if gathered is not None and gathered is not push.kind:
                 self.emit(Drop((request,)))
@@ -216,17 +226,25 @@ class Group:
             bodies = tuple(progress.staged[part][0] for part in range(push.parts))
             progress.staged.clear()
             self.schema_closed = True
-        self._accept(request, push, member, bodies, now)
+        self._accept(request, push, member, bodies, reception, now)
 
-    def _accept(self, request: int, push: Push, member: Incarnation, bodies: tuple[int, ...], now: float) -> None:
+    def _accept(
+        self,
+        request: int,
+        push: Push,
+        member: Incarnation,
+        bodies: tuple[int, ...],
+        reception: Reception,
+        now: float,
+    ) -> None:
         progress = member.groups[self.name]
         record = Record(push.clock, push.parts, Reason.SKIPPED)
         progress.record = record
-        if self.policy.gathers:
+        if reception is Reception.IN_ROUND:
             self.rounds.contribute(member.rank, Held(push.kind, push.samples, bodies))
         if not bodies:
             record.disposition = Disposition.SKIPPED
-        elif self.policy.gathers:
+        elif reception is Reception.IN_ROUND:
             record.disposition, record.reason = Disposition.HELD, Reason.IN_ROUND
         else:
             record.reason = Reason.ON_ARRIVAL
@@ -366,27 +384,25 @@ class Group:
     def set_policy(self, mode: str, staleness: int | None) -> PolicyState:
         """Switch (the contract, *Switching*). Raises `ValueError` for settings that make no policy."""
         wanted = policies.make(mode, staleness)
-        in_force = policies.Sync() if self.switching_at is not None else self.policy
-        if wanted == in_force:
+        if wanted == self.policy.opened():
             return self.policy_state()
-        if wanted.gathers:
-            granted = [one.groups[self.name] for one in self.roster]
-            self.switching_at = max((one.clock + bool(one.grants) for one in granted), default=self.min_clock)
-            self.policy = policies.Asynchronous()
-            self.rounds = Rounds(self.switching_at)
-        else:
-            if self.rounds.state is RoundState.OPEN:
-                self._close_round()
-            self.switching_at = None
-            self.policy = wanted
-            self.rounds = Rounds(self.rounds.next_number)
+        if self.rounds.state is RoundState.OPEN:
+            self._close_round()
+        self.policy = wanted.adopted(self)
+        self.rounds = Rounds(self.rounds.next_number if self.switching_at is None else self.switching_at)
+        if self.policy is wanted:
             self.emit(Switched(self.name, wanted.mode, wanted.staleness, self.decided))
         return self.policy_state()
 
+    @property
+    def switching_at(self) -> int | None:
+        """On the way to a policy with rounds: the clock at which its first round opens."""
+        return self.policy.at if isinstance(self.policy, Switching) else None
+
     def policy_state(self) -> PolicyState:
-        if self.switching_at is not None:
-            return PolicyState(self.name, "sync", None, self.switching_at)
-        return PolicyState(self.name, self.policy.mode, self.policy.staleness)
+        """The policy that was asked for last, and whether it is in force yet."""
+        wanted = self.policy.opened()
+        return PolicyState(self.name, wanted.mode, wanted.staleness, self.switching_at)
 
     # Settling: whatever can be answered is answered.
 
@@ -395,15 +411,14 @@ class Group:
 
         Costs O(1) when nothing a waiter depends on has changed, O(waiting) when something has.
         """
-        if self.rounds.complete:
+        if self.rounds.state is RoundState.OPEN and self.policy.may_close(self):
             self._close_round()
-        if self._round_may_open():
-            self._open_round()
+        if members := self._members_of_a_round():
+            self._open_round(members)
         seen = (
             self.min_clock,
             self.published,
             self.policy,
-            self.switching_at,
             self.rounds.state,
             self.rounds.number,
             bool(self.specs),
@@ -445,25 +460,21 @@ class Group:
         assert isinstance(decision, Park), "once settled, nobody waits who can go on"
         return decision
 
-    def _round_may_open(self) -> bool:
-        gathering = self.policy.gathers or self.switching_at is not None
-        return (
-            gathering
-            and self.rounds.state is RoundState.WAITING
-            and not self.in_flight
-            and self.live_workers >= self.workers_to_start
-            and self.min_clock == self.rounds.number == self.roster.clocks.maximum
-            and self.live_workers > 0
-            and (self.until is None or self.rounds.number < self.until)
-        )
+    def _members_of_a_round(self) -> Sequence[str]:
+        """Of one that opens now; nobody: none does."""
+        if self.rounds.state is not RoundState.WAITING or self.in_flight or not self.live_workers:
+            return ()
+        if self.until is not None and self.rounds.number >= self.until:
+            return ()
+        return self.policy.members(self)
 
-    def _open_round(self) -> None:
-        if self.switching_at is not None:
-            self.switching_at = None
-            self.policy = policies.Sync()
-            self.emit(Switched(self.name, self.policy.mode, None, self.decided))
+    def _open_round(self, members: Sequence[str]) -> None:
+        policy = self.policy.opened()
+        if policy is not self.policy:
+            self.policy = policy
+            self.emit(Switched(self.name, policy.mode, policy.staleness, self.decided))
         self.started = True
-        self.rounds.open(self.roster.ranks())
+        self.rounds.open(members)
         self.emit(RoundOpened(self.name, self.rounds.number, tuple(self.rounds.members)))
 
     def _close_round(self) -> None:

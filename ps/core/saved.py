@@ -20,6 +20,7 @@ from leeway.ps.core.deduplication import Progress, Record
 from leeway.ps.core.in_flight import Accepted
 from leeway.ps.core.machine import Machine
 from leeway.ps.core.membership import Incarnation
+from leeway.ps.core.policies.switching import Switching
 from leeway.ps.core.roster import Roster
 from leeway.ps.core.rounds import Held, Rounds, RoundState
 
@@ -160,9 +161,8 @@ def _restore_group(group: Group, saved: dict[str, Any], bodies: Sequence[int], r
     # States of before this was known: a whole offer is compared with the keys that are there in any case.
     group.whole, group.from_file = saved.get("whole", False), saved.get("from_file", False)
     group.roster = Roster(group.name, saved["min_clock"])
-    group.switching_at = saved["switching_at"]
-    mode = "async" if group.switching_at is not None else saved["mode"]
-    group.policy = policies.make(mode, saved["staleness"])
+    policy = policies.make(saved["mode"], saved["staleness"])
+    group.policy = policy if saved["switching_at"] is None else Switching(policy, saved["switching_at"])
     group.rounds = Rounds(saved["round"])
     if saved["missing"] is not None:
         held = {

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from leeway.protocol.requests import Push
 from leeway.ps.core.effects import Answered, Apply, Began, Ended, Parked
 from leeway.ps.core.events import Asked, Failed, Gone, Paused, Published
+from leeway.ps.core.policies.eager import Eager
 from leeway.ps.core.rounds import RoundState
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ class _GroupWaits:
 
     def _waited_for(self, ranks: Collection[str]) -> Collection[str]:
         """Under every policy all that wait for others wait for the same ones: the first of them tells."""
-        if self._group.policy.gathers and self._group.rounds.state is not RoundState.OPEN:
+        if not isinstance(self._group.policy, Eager) and self._group.rounds.state is not RoundState.OPEN:
             return ()  # for workers to come, or for the arithmetic: asking each of a thousand would find nobody
         for rank in ranks:
             member = self._group.roster.of_rank(rank)

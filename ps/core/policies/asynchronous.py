@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from leeway.protocol.reasons import Reason
-from leeway.ps.core.decisions import Answer
-
-if TYPE_CHECKING:
-    from leeway.ps.core.decisions import Decision
-    from leeway.ps.core.policies.policy import View
+from leeway.ps.core.policies.eager import Eager
 
 
 @dataclass(frozen=True, slots=True)
-class Asynchronous:
+class Asynchronous(Eager):
     mode: ClassVar[str] = "async"
     staleness: ClassVar[int | None] = None
-    gathers: ClassVar[bool] = False
-
-    def pull(self, view: View, rank: str) -> Decision:
-        return Answer(Reason.GRANTED)

@@ -1,4 +1,4 @@
-"""What a policy is: it decides on a pull from what it may see of its group, and whether pushes are gathered.
+"""What a policy is: when a pull is answered, when a push takes effect, and who meets in a round.
 
 The one rule: a policy holds no state of the run, only its own settings. What changes lives in the group, so a
 policy can be exchanged on a live run.
@@ -6,11 +6,21 @@ policy can be exchanged on a live run.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
     from leeway.ps.core.decisions import Decision
     from leeway.ps.core.rounds import Rounds
+
+
+class Reception(StrEnum):
+    """What becomes of a push that is in order."""
+
+    ON_ARRIVAL = "on-arrival"  # it makes a version of its own
+    IN_ROUND = "in-round"  # it is held until the open round closes
 
 
 class View(Protocol):
@@ -23,16 +33,41 @@ class View(Protocol):
     def min_clock(self) -> int: ...
 
     @property
+    def max_clock(self) -> int: ...
+
+    @property
     def live_workers(self) -> int: ...
+
+    @property
+    def workers(self) -> int:
+        """How many ranks must have joined before anybody computes."""
 
     @property
     def workers_to_start(self) -> int:
         """How many must be live before the next round may open."""
 
+    @property
+    def arrived(self) -> Collection[str]:
+        """The ranks that have ever joined, as long as they are fewer than `workers`."""
+
+    @property
+    def assembled(self) -> bool:
+        """Whether `workers` ranks have ever joined."""
+
+    @property
+    def furthest_granted(self) -> int:
+        """The largest clock that a live worker has, or will have when it pushes what it computes."""
+
     def clock_of(self, rank: str) -> int: ...
 
+    def ranks(self) -> Sequence[str]:
+        """The live ranks, in natural order."""
+
     def slowest(self) -> tuple[str, ...]:
-        """The live ranks at the min clock, in natural order."""
+        """Those of them at the min clock."""
+
+    def behind(self, clock: int) -> Sequence[str]:
+        """Those of them below this clock."""
 
 
 class Policy(Protocol):
@@ -42,9 +77,23 @@ class Policy(Protocol):
     @property
     def staleness(self) -> int | None: ...
 
-    @property
-    def gathers(self) -> bool:
-        """Whether pushes are held until the round closes; else they are effective on arrival."""
+    def enter_clock(self, view: View) -> int:
+        """The clock of a worker that joins."""
 
     def pull(self, view: View, rank: str) -> Decision:
         """May the pull of this worker's next iteration be answered now?"""
+
+    def push(self, view: View, rank: str) -> Reception:
+        """What becomes of this worker's push of the iteration that it was granted?"""
+
+    def members(self, view: View) -> Sequence[str]:
+        """Who is in the round that opens now, nothing being applied; nobody: none opens."""
+
+    def may_close(self, view: View) -> bool:
+        """May the open round close?"""
+
+    def adopted(self, view: View) -> Policy:
+        """What is in force first when a live run is switched to this: itself, or the way there."""
+
+    def opened(self) -> Policy:
+        """What is in force from a round on that has opened under this: itself, or where the way has led."""

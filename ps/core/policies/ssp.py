@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from leeway.protocol.reasons import Reason
 from leeway.ps.core.decisions import Answer, Park, in_words
+from leeway.ps.core.policies.eager import Eager
 
 if TYPE_CHECKING:
     from leeway.ps.core.decisions import Decision
@@ -19,15 +20,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Ssp:
+class Ssp(Eager):
     mode: ClassVar[str] = "ssp"
-    gathers: ClassVar[bool] = False
 
     staleness: int
 
     def pull(self, view: View, rank: str) -> Decision:
+        begun = Eager.pull(self, view, rank)
         lag = view.clock_of(rank) - view.min_clock
-        if lag <= self.staleness:
-            return Answer(Reason.GRANTED)
+        if not isinstance(begun, Answer) or lag <= self.staleness:
+            return begun
         slowest = view.slowest()
         return Park(Reason.LAG, f"{rank} leads {in_words(slowest)} by {lag} > {self.staleness}", waiting_for=slowest)

@@ -11,18 +11,24 @@ from typing import TYPE_CHECKING, ClassVar
 
 from leeway.protocol.reasons import Reason
 from leeway.ps.core.decisions import Answer, Park, in_words
+from leeway.ps.core.policies.policy import Reception
+from leeway.ps.core.policies.switching import Switching
 from leeway.ps.core.rounds import RoundState
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from leeway.ps.core.decisions import Decision
-    from leeway.ps.core.policies.policy import View
+    from leeway.ps.core.policies.policy import Policy, View
 
 
 @dataclass(frozen=True, slots=True)
 class Sync:
     mode: ClassVar[str] = "sync"
     staleness: ClassVar[int | None] = None
-    gathers: ClassVar[bool] = True
+
+    def enter_clock(self, view: View) -> int:
+        return view.rounds.next_number
 
     def pull(self, view: View, rank: str) -> Decision:
         rounds = view.rounds
@@ -43,3 +49,20 @@ class Sync:
             f"{rank} joins at round {rounds.number + 1}; round {rounds.number} waits for {in_words(missing)}",
             missing,
         )
+
+    def push(self, view: View, rank: str) -> Reception:
+        return Reception.IN_ROUND
+
+    def members(self, view: View) -> Sequence[str]:
+        number = view.rounds.number
+        all_there = view.min_clock == number == view.max_clock and view.live_workers >= view.workers_to_start
+        return view.ranks() if all_there else ()
+
+    def may_close(self, view: View) -> bool:
+        return view.rounds.complete
+
+    def adopted(self, view: View) -> Policy:
+        return Switching(self, view.furthest_granted)
+
+    def opened(self) -> Policy:
+        return self

@@ -13,11 +13,19 @@ class Group:
 
     clocks: dict[str, int]
     rounds: Rounds = field(default_factory=lambda: Rounds(3))
+    workers: int = 2
     workers_to_start: int = 2
+    arrived: frozenset[str] = frozenset({"w0"})
+    assembled: bool = True
+    furthest_granted: int = 0
 
     @property
     def min_clock(self) -> int:
         return min(self.clocks.values())
+
+    @property
+    def max_clock(self) -> int:
+        return max(self.clocks.values())
 
     @property
     def live_workers(self) -> int:
@@ -25,6 +33,12 @@ class Group:
 
     def clock_of(self, rank: str) -> int:
         return self.clocks[rank]
+
+    def ranks(self) -> list[str]:
+        return list(self.clocks)
+
+    def behind(self, clock: int) -> list[str]:
+        return [rank for rank, mine in self.clocks.items() if mine < clock]
 
     def slowest(self) -> tuple[str, ...]:
         return tuple(rank for rank, clock in self.clocks.items() if clock == self.min_clock)

@@ -5,6 +5,7 @@ import pytest
 from leeway.protocol import limits
 from leeway.ps.core import policies
 from leeway.ps.core.policies import Asynchronous, Ssp, Sync
+from leeway.ps.core.policies.policy import Reception
 
 
 @pytest.mark.parametrize("mode", policies.MODES)
@@ -15,8 +16,11 @@ def test_each_mode_makes_the_policy_of_its_name(mode):
     assert policy == policies.make(mode, bound)
 
 
-def test_only_sync_gathers():
-    assert [one.gathers for one in (Sync(), Asynchronous(), Ssp(0))] == [True, False, False]
+def test_only_sync_has_rounds(group_of):
+    view = group_of(w0=3, w1=3)
+    found = [(one.push(view, "w0"), tuple(one.members(view))) for one in (Sync(), Asynchronous(), Ssp(0))]
+    assert found == [(Reception.IN_ROUND, ("w0", "w1")), (Reception.ON_ARRIVAL, ()), (Reception.ON_ARRIVAL, ())]
+    assert not any(one.may_close(view) for one in (Asynchronous(), Ssp(0)))
 
 
 @pytest.mark.parametrize(
