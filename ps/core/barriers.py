@@ -94,7 +94,8 @@ class Barriers:
             if asked.wait_seconds is None:
                 self._give_up(asked.name, barrier, request)
             else:
-                self._emit(Parked(request, str(member), Reason.BARRIER, self._why(asked.name, barrier)))
+                detail = self._why(asked.name, barrier)
+                self._emit(Parked(request, None, member.rank, member.number, Reason.BARRIER, detail))
 
     def depart(self, member: Incarnation, told: Refused) -> None:
         """The life has ended: nobody waits for it any more, and its own requests are told so."""

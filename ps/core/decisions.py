@@ -22,11 +22,12 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Park:
-    """The pull has to wait: why, in words, and for whom."""
+    """The pull has to wait: why, in words, and for whom, until they come to `clock`."""
 
     reason: Reason
     detail: str
     waiting_for: tuple[str, ...] = ()
+    clock: int = 0
 
     def to_reply(self) -> NotYet:
         return NotYet(self.reason, self.detail, self.waiting_for)

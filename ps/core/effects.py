@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from leeway.protocol.reasons import Reason
-    from leeway.protocol.replies import Reply
+    from leeway.protocol.replies import Disposition, Reply
     from leeway.protocol.requests import UpdateKind
     from leeway.protocol.tensors import TensorSpec
 
@@ -31,15 +31,65 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """The request waits. For logs, histories and golden files; there is nothing to be carried out."""
+    """The request waits. `group` None: at a named barrier; `rank` None: a reader's. `waiting_for`: ranks."""
 
     request: int
-    who: str
+    group: str | None
+    rank: str | None
+    incarnation: int
     reason: Reason
     detail: str
+    waiting_for: tuple[str, ...] = ()
+
+    @property
+    def who(self) -> str:
+        return "reader" if self.rank is None else f"{self.rank}#{self.incarnation}"
 
     def __str__(self) -> str:
         return f"park {self.who}: {self.detail}"
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The last part of this push is in, and what becomes of it is decided; `disposition` None: when it is applied."""
+
+    request: int
+    group: str
+    rank: str
+    clock: int
+    disposition: Disposition | None
+    reason: Reason
+
+    def __str__(self) -> str:
+        return f"accept {self.group} {self.rank}@{self.clock}: {self.disposition or 'on arrival'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Advanced:
+    """A live worker of the group has come to this clock."""
+
+    group: str
+    rank: str
+    clock: int
+
+    def __str__(self) -> str:
+        return f"advance {self.group} {self.rank}@{self.clock}"
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingFor:
+    """Who wait for others in the group wait for these, each until it comes to `clock`; nobody: nobody does.
+
+    It is told when it changes otherwise than by an `Advanced`.
+    """
+
+    group: str
+    ranks: tuple[str, ...]
+    clock: int
+
+    def __str__(self) -> str:
+        ranks = f"{','.join(self.ranks)} until {self.clock}" if self.ranks else "nobody"
+        return f"waiting for {self.group} {ranks}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +238,9 @@ class Finished:
 Effect = (
     Answered
     | Parked
+    | Accepted
+    | Advanced
+    | WaitingFor
     | Apply
     | Initialize
     | Adopt

@@ -28,7 +28,9 @@ from leeway.ps.core import policies
 from leeway.ps.core.decisions import Answer, Park
 from leeway.ps.core.deduplication import Record
 from leeway.ps.core.effects import (
+    Accepted,
     Adopt,
+    Advanced,
     Answered,
     Apply,
     Contribution,
@@ -37,9 +39,10 @@ from leeway.ps.core.effects import (
     RoundClosed,
     RoundOpened,
     Switched,
+    WaitingFor,
 )
 from leeway.ps.core.grants import grant, judge
-from leeway.ps.core.in_flight import Accepted, Adding, Adopting, InFlight, RoundStep
+from leeway.ps.core.in_flight import Adding, Adopting, InFlight, OnArrival, RoundStep
 from leeway.ps.core.policies.policy import Reception
 from leeway.ps.core.policies.switching import Switching
 from leeway.ps.core.roster import Roster
@@ -106,6 +109,10 @@ class Group:
         self.roster = Roster(name)
         self.waiting = WaitingRoom(name, emit)
         self._settled: object = None
+        # Who is waited for, as it was told last; and whether something else than `_settled` may have changed that.
+        self._waited_for: tuple[str, ...] = ()
+        self._doubtful = False
+        self._left = 0
 
     # What a policy may see (policies.policy.View).
 
@@ -147,6 +154,7 @@ class Group:
     def enter(self, member: Incarnation) -> None:
         """A new life."""
         self.roster.enter(member, self.policy.enter_clock(self))
+        self._doubtful = True
         if not self.assembled:
             self.arrived.add(member.rank)
             self.assembled = len(self.arrived) >= self.workers
@@ -154,6 +162,8 @@ class Group:
     def exit(self, member: Incarnation, told: Refused) -> None:
         """The life has ended, whatever the way. Accepted pushes stay; staged parts and parked pulls do not."""
         self.roster.exit(member)
+        self._doubtful = True
+        self._waited_for = tuple(rank for rank in self._waited_for if rank != member.rank)
         if self.rounds.state is RoundState.OPEN:
             self.rounds.remove(member.rank)
         self._drop_staged(member.groups[self.name])
@@ -194,6 +204,8 @@ class Group:
         else:
             until = now + pull.wait_seconds
             self.waiting.park(Waiting(request, pull, member, until, pushed), decision)
+            if member and not self._waited_for:
+                self._wait_for(decision)
 
     def _judge(self, pull: Pull, member: Incarnation | None) -> Decision:
         return judge(self, pull, member)
@@ -248,11 +260,14 @@ class Group:
             record.disposition, record.reason = Disposition.HELD, Reason.IN_ROUND
         else:
             record.reason = Reason.ON_ARRIVAL
+            self.emit(Accepted(request, self.name, member.rank, push.clock, None, record.reason))
+            # From an older grant it may push while it waits; then it waits for that push.
+            self._doubtful = self._doubtful or self.waiting.of(member) is not None
             self.decided += 1
             record.version = progress.owed = self.decided
             record.staleness = self.decided - push.version - 1
             record.waiters.append((request, push))
-            self.in_flight[self.decided] = Accepted(member, record)
+            self.in_flight[self.decided] = OnArrival(member, record)
             update = Contribution(member.rank, push.samples, bodies)
             self.emit(
                 Apply(
@@ -266,6 +281,7 @@ class Group:
                 )
             )
             return
+        self.emit(Accepted(request, self.name, member.rank, push.clock, record.disposition, record.reason))
         self._advance(member)
         self.tell(request, push, member, record, now)
 
@@ -276,6 +292,7 @@ class Group:
             progress.advance()
             return
         self.roster.advance(member)
+        self.emit(Advanced(self.name, member.rank, progress.clock))
         self.waiting.release(member, _wrong_clock(member, progress.clock - 1, progress.clock))
 
     def tell(
@@ -308,7 +325,7 @@ class Group:
             self._added(made, failed=failed)
         elif isinstance(made, Adopting):
             self._adopted(made, failed=failed)
-        elif isinstance(made, Accepted):
+        elif isinstance(made, OnArrival):
             made.record.settle(failed=failed)
             self._advance(made.member)
             waiters, made.record.waiters = made.record.waiters, []
@@ -424,13 +441,27 @@ class Group:
             bool(self.specs),
             self.assembled,
         )
-        if seen == self._settled:
-            return
-        self._settled = seen
-        for waiting in self.waiting:
-            decision = self._judge(waiting.pull, waiting.member)
-            if isinstance(decision, Answer):
-                self.waiting.answer(waiting, self._grant(waiting.pull, waiting.member, decision, now))
+        if seen != self._settled:
+            self._settled = seen
+            found: Park | None = None
+            for waiting in self.waiting:
+                decision = self._judge(waiting.pull, waiting.member)
+                if isinstance(decision, Answer):
+                    self.waiting.answer(waiting, self._grant(waiting.pull, waiting.member, decision, now))
+                elif found is None and waiting.member and decision.waiting_for:
+                    found = decision
+            self._wait_for(found)
+        elif self._doubtful or self.waiting.left != self._left:
+            reasons = (self.why(waiting) for waiting in self.waiting.members)
+            self._wait_for(next((why for why in reasons if why.waiting_for), None))
+        self._doubtful, self._left = False, self.waiting.left
+
+    def _wait_for(self, why: Park | None) -> None:
+        """Under every policy all that wait for others wait for the same ones: the first of them says for whom."""
+        ranks = why.waiting_for if why else ()
+        if ranks != self._waited_for:
+            self._waited_for = ranks
+            self.emit(WaitingFor(self.name, ranks, why.clock if why else 0))
 
     def expire(self, now: float) -> None:
         """Tell those whose wait has run out, after those who can go on."""
@@ -449,7 +480,7 @@ class Group:
         """The asker is no longer there: it waits neither for a pull nor for what is still being made."""
         self.waiting.gone(request)
         for made in self.in_flight.values():
-            if isinstance(made, Accepted):
+            if isinstance(made, OnArrival):
                 made.record.waiters = [asker for asker in made.record.waiters if asker[0] != request]
             elif isinstance(made, Adding) and made.offering.request == request:
                 made.offering.gone = True

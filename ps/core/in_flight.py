@@ -45,7 +45,7 @@ class Adopting:
 
 
 @dataclass(slots=True)
-class Accepted:
+class OnArrival:
     """A push on arrival that is being applied."""
 
     member: Incarnation
@@ -59,4 +59,4 @@ class RoundStep:
     records: tuple[Record, ...]
 
 
-InFlight = Adding | Adopting | Accepted | RoundStep
+InFlight = Adding | Adopting | OnArrival | RoundStep

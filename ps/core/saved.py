@@ -17,7 +17,7 @@ from leeway.protocol.tensors import TensorSpec
 from leeway.ps.core import policies
 from leeway.ps.core.consistency import check
 from leeway.ps.core.deduplication import Progress, Record
-from leeway.ps.core.in_flight import Accepted
+from leeway.ps.core.in_flight import OnArrival
 from leeway.ps.core.machine import Machine
 from leeway.ps.core.membership import Incarnation
 from leeway.ps.core.policies.switching import Switching
@@ -79,7 +79,7 @@ def _save_group(group: Group, bodies: list[int]) -> dict[str, Any]:
 
 
 def _clock_when_published(group: Group, life: Incarnation) -> int:
-    pending = any(isinstance(one, Accepted) and one.member is life for one in group.in_flight.values())
+    pending = any(isinstance(one, OnArrival) and one.member is life for one in group.in_flight.values())
     return life.groups[group.name].clock + pending
 
 

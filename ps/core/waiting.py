@@ -16,7 +16,7 @@ from leeway.protocol.replies import PushPulled, refuse
 from leeway.ps.core.effects import Answered, Parked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from leeway.protocol.replies import Granted, NotYet, Pushed, Refused
     from leeway.protocol.requests import Pull
@@ -43,6 +43,8 @@ class WaitingRoom:
         self._all: dict[int, Waiting] = {}
         self._of_member: dict[Incarnation, Waiting] = {}
         self._stopped: Refused | None = None
+        # How many pulls of workers no longer wait.
+        self.left = 0
 
     def __len__(self) -> int:
         return len(self._all)
@@ -50,6 +52,11 @@ class WaitingRoom:
     def __iter__(self) -> Iterator[Waiting]:
         """In the order of arrival; may be answered while iterated."""
         return iter(list(self._all.values()))
+
+    @property
+    def members(self) -> Collection[Waiting]:
+        """The pulls of workers, in the order of arrival."""
+        return self._of_member.values()
 
     def of(self, member: Incarnation) -> Waiting | None:
         return self._of_member.get(member)
@@ -66,8 +73,8 @@ class WaitingRoom:
         if waiting.member:
             assert waiting.member not in self._of_member
             self._of_member[waiting.member] = waiting
-        who = str(waiting.member or "reader")
-        self._emit(Parked(waiting.request, who, why.reason, why.detail))
+        rank, number = (waiting.member.rank, waiting.member.number) if waiting.member else (None, 0)
+        self._emit(Parked(waiting.request, self._group, rank, number, why.reason, why.detail, why.waiting_for))
 
     def answer(self, waiting: Waiting, reply: Granted | NotYet | Refused) -> None:
         self.gone(waiting.request)
@@ -87,6 +94,7 @@ class WaitingRoom:
         waiting = self._all.pop(request, None)
         if waiting and waiting.member:
             del self._of_member[waiting.member]
+            self.left += 1
 
     def paused(self, seconds: float, now: float) -> None:
         """The last `seconds` are not part of anybody's wait; who was parked within them has waited for nothing yet."""

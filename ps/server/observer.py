@@ -13,10 +13,10 @@ import structlog
 from leeway.protocol import limits, routes
 from leeway.protocol.reasons import Reason
 from leeway.protocol.release import __version__
-from leeway.protocol.replies import Disposition, Granted, NotYet, Pushed, PushPulled, Refused
+from leeway.protocol.replies import Disposition, Granted, NotYet, PushPulled, Refused
 from leeway.protocol.requests import Offer, Pull, Push
 from leeway.ps.core import describe
-from leeway.ps.core.effects import Answered, Apply, Began, Ended, Finished, Parked, RoundClosed, RoundOpened, Switched
+from leeway.ps.core.effects import Accepted, Apply, Began, Ended, Finished, Parked, RoundClosed, RoundOpened, Switched
 from leeway.ps.core.events import Asked, Paused
 from leeway.ps.core.rounds import RoundState
 from leeway.ps.observability.curve import Progress, mean_figures
@@ -41,9 +41,6 @@ if TYPE_CHECKING:
     from leeway.ps.observability.decision_log import DecisionLog
     from leeway.ps.observability.metrics import ServerMetrics
 
-
-# Dispositions that fall with the push's arrival; `applied` falls when the version with the update is made.
-_AT_ONCE = (Disposition.HELD, Disposition.SKIPPED)
 
 # A pause as long as this is worth a line; shorter ones are counted.
 TOLD_PAUSE_SECONDS = 1.0
@@ -72,7 +69,7 @@ class Observer:
         self._metrics = metrics
         self._decisions = decisions
         self._clock = clock
-        self._waits = Waits(machine)
+        self._waits = Waits(machine.groups)
         self._log = structlog.get_logger("ps")
         # Why a worker waits is told once per life and reason: under `sync` it changes twice in every round.
         self._new = OnChange()
@@ -95,27 +92,17 @@ class Observer:
             self._metrics.paused(event.seconds)
             if event.seconds >= TOLD_PAUSE_SECONDS:
                 self._log.warning("the server stood still", seconds=round(event.seconds, 3), detail=_COUNTS_FOR_NOBODY)
-        if isinstance(event, Asked) and isinstance(event.message, Push):
-            self._took_push(event.request, event.message, effects)
         for effect in effects:
+            if isinstance(effect, Accepted):
+                self._accepted(event, effect)
             self._decided(effect, now)
 
-    def _took_push(self, request: int, push: Push, effects: Sequence[Effect]) -> None:
-        """Was it accepted? Seen from here and not from its reply, which its asker may not wait for."""
-        accepted = False
-        for effect in effects:
-            match effect:
-                case Apply(aggregated=False):
-                    accepted = True
-                case Answered(number, Pushed() as pushed) | Answered(number, PushPulled(pushed=pushed)):
-                    accepted = accepted or (number == request and self._count(push.group, pushed))
-                case Parked(number):
-                    member = self._machine.membership.find(push.life)
-                    waiting = self._machine.groups[push.group].waiting.of(member) if member else None
-                    if number == request and waiting and waiting.pushed:
-                        accepted = self._count(push.group, waiting.pushed)
-        if accepted and push.metrics:
-            self._report(push.life.rank, push.metrics)
+    def _accepted(self, event: Event, effect: Accepted) -> None:
+        if effect.disposition is not None:
+            self._metrics.pushed(effect.group, effect.disposition, effect.reason)
+            self._tallies[effect.group].updates += effect.disposition is Disposition.HELD
+        if isinstance(event, Asked) and isinstance(event.message, Push) and event.message.metrics:
+            self._report(effect.rank, event.message.metrics)
 
     def _report(self, rank: str, figures: Mapping[str, float]) -> None:
         if left_out := self._reported.take(rank, figures):
@@ -126,10 +113,10 @@ class Observer:
 
     def _decided(self, effect: Effect, now: float) -> None:
         match effect:
-            case Parked(_, who, reason, detail):
-                if reason not in _ARITHMETIC and self._new((who, reason), True):
-                    self._log.info("waits", who=who, reason=str(reason), detail=detail)
-                    self._decisions.add(Kind.WAITS, detail, rank=who.rpartition("#")[0] or None, reason=str(reason))
+            case Parked(rank=rank, incarnation=incarnation, reason=reason, detail=detail):
+                if reason not in _ARITHMETIC and self._new((rank, incarnation, reason), True):
+                    self._log.info("waits", who=effect.who, reason=str(reason), detail=detail)
+                    self._decisions.add(Kind.WAITS, detail, rank=rank, reason=str(reason))
             case Began(rank, incarnation):
                 self._metrics.joined()
                 self._log.info("joined", rank=rank, incarnation=incarnation)
@@ -157,14 +144,6 @@ class Observer:
                 self._decisions.add(Kind.FINISHED, f"every group has reached iteration {self._machine.settings.until}")
             case _:
                 pass
-
-    def _count(self, group: str, pushed: Pushed) -> bool:
-        """Count a push whose disposition has fallen with its arrival; a repeat is told what was counted before."""
-        if pushed.disposition not in _AT_ONCE or pushed.reason in (Reason.REPEATED, Reason.STEP_FAILED):
-            return False
-        self._metrics.pushed(group, pushed.disposition, pushed.reason)
-        self._tallies[group].updates += pushed.disposition is Disposition.HELD
-        return True
 
     def answered(self, request: Request, reply: Reply, waited_for: Reason, seconds: float) -> None:
         """`seconds` from the request's arrival; `waited_for`: why it was parked last, `GRANTED` if it was not."""

@@ -359,7 +359,7 @@ class Runtime:
         match effect:
             case Answered(request, reply):
                 self._answer(request, reply)
-            case Parked(request, _, reason, _):
+            case Parked(request=request, reason=reason):
                 if request in self._asking:
                     self._asking[request].waited_for = reason
                 else:

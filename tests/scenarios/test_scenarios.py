@@ -26,13 +26,17 @@ from leeway.protocol.requests import (
 )
 from leeway.protocol.versions import Version
 from leeway.ps.core import describe
-from leeway.ps.core.effects import Adopt, Answered, Apply, Drop, Initialize
+from leeway.ps.core.effects import Accepted, Adopt, Advanced, Answered, Apply, Drop, Initialize, WaitingFor
 from leeway.ps.core.events import Asked, Failed, Gone, Heard, Paused, Published, Stop, Tick
 from leeway.ps.core.machine import GroupSettings, Machine, Settings
 from leeway.ps.core.saved import restore, save
 from tests.scenarios.language import Words, parse, policy, tensor
 
 SCENARIOS = sorted(Path(__file__).parent.glob("*.txt"))
+
+
+# For those who count and measure; here the last line of a step says as much.
+BETWEEN_THE_LINES = (Accepted, Advanced, WaitingFor)
 
 
 @dataclass(eq=False)
@@ -72,6 +76,8 @@ class Scenario:
     def step(self, event, *, plainly: int | None = None) -> None:
         """`plainly`: the answers to this request, and what is applied at once for it, need no line."""
         for effect in self.machine.step(event, self.now):
+            if isinstance(effect, BETWEEN_THE_LINES):
+                continue
             plain = plainly is not None and self.is_plain(effect, plainly)
             if isinstance(effect, Answered):
                 self.answered(effect, plain)

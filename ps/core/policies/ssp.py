@@ -31,4 +31,5 @@ class Ssp(Eager):
         if not isinstance(begun, Answer) or lag <= self.staleness:
             return begun
         slowest = view.slowest()
-        return Park(Reason.LAG, f"{rank} leads {in_words(slowest)} by {lag} > {self.staleness}", waiting_for=slowest)
+        detail = f"{rank} leads {in_words(slowest)} by {lag} > {self.staleness}"
+        return Park(Reason.LAG, detail, slowest, view.min_clock + 1)

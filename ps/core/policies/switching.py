@@ -36,7 +36,8 @@ class Switching(Eager):
             return Park(
                 Reason.SWITCHING,
                 f"round {self.at}, the first under {self.to.mode}, opens when all are there",
-                waiting_for=tuple(view.behind(self.at)),
+                tuple(view.behind(self.at)),
+                self.at,
             )
         return Eager.pull(self, view, rank)
 

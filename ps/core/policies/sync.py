@@ -43,11 +43,13 @@ class Sync:
             return Answer(Reason.GRANTED)
         missing = tuple(rounds.missing)
         if rank in rounds.held and view.clock_of(rank) == rounds.number + 1:
-            return Park(Reason.WAITING_FOR_ROUND, f"round {rounds.number} waits for {in_words(missing)}", missing)
+            detail = f"round {rounds.number} waits for {in_words(missing)}"
+            return Park(Reason.WAITING_FOR_ROUND, detail, missing, rounds.number + 1)
         return Park(
             Reason.NEXT_ROUND,
             f"{rank} joins at round {rounds.number + 1}; round {rounds.number} waits for {in_words(missing)}",
             missing,
+            rounds.number + 1,
         )
 
     def push(self, view: View, rank: str) -> Reception:

@@ -45,7 +45,7 @@ def code(effect: Answered) -> Code:
 
 
 def test_all_that_were_live_have_to_arrive(meeting):
-    assert meeting.arrive(0) == [Parked(1, "w0#1", Reason.BARRIER, "barrier b/0 waits for w1,w2")]
+    assert meeting.arrive(0) == [Parked(1, None, "w0", 1, Reason.BARRIER, "barrier b/0 waits for w1,w2")]
     meeting.arrive(2)
     assert meeting.arrive(1) == [Answered(n, Passed("b", 0)) for n in (1, 2, 3)]
     assert meeting.barriers.generations() == {"b": 1}

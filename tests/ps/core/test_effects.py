@@ -3,11 +3,13 @@ from __future__ import annotations
 import pytest
 
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import Departed
+from leeway.protocol.replies import Departed, Disposition
 from leeway.protocol.requests import UpdateKind
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.ps.core.effects import (
+    Accepted,
     Adopt,
+    Advanced,
     Answered,
     Apply,
     Began,
@@ -20,6 +22,7 @@ from leeway.ps.core.effects import (
     RoundClosed,
     RoundOpened,
     Switched,
+    WaitingFor,
 )
 
 W0, W1 = Contribution("w0", 4, (1, 2)), Contribution("w1", 8, (3,))
@@ -30,7 +33,13 @@ SPECS = tuple(TensorSpec(name, (3,), "float32", Kind.TRAINABLE) for name in ("w"
     ("effect", "words"),
     [
         (Answered(1, Departed("w0")), "w0 has left"),
-        (Parked(1, "w0#1", Reason.LAG, "w0 leads w1 by 2 > 1"), "park w0#1: w0 leads w1 by 2 > 1"),
+        (Parked(1, "g", "w0", 1, Reason.LAG, "w0 leads w1 by 2 > 1"), "park w0#1: w0 leads w1 by 2 > 1"),
+        (Parked(1, "g", None, 0, Reason.MIN_VERSION, "version 2 is not out"), "park reader: version 2 is not out"),
+        (Accepted(1, "g", "w0", 3, Disposition.HELD, Reason.IN_ROUND), "accept g w0@3: held"),
+        (Accepted(1, "g", "w0", 3, None, Reason.ON_ARRIVAL), "accept g w0@3: on arrival"),
+        (Advanced("g", "w0", 4), "advance g w0@4"),
+        (WaitingFor("g", ("w0", "w1"), 4), "waiting for g w0,w1 until 4"),
+        (WaitingFor("g", (), 0), "waiting for g nobody"),
         (Apply("default", 3, UpdateKind.GRADIENT, (W0,), aggregated=False, live=2), "apply w0x4 -> default v3"),
         (Apply("a", 3, UpdateKind.DELTA, (W0, W1), aggregated=True, live=2), "mean of w0x4 w1x8 -> a v3"),
         (Initialize("default", 1, 2, SPECS), "initialize default v1 w,b"),

@@ -38,8 +38,8 @@ def test_a_worker_and_a_reader_wait(room, effects):
     room.park(waiting, WHY)
     room.park(of(2), WHY)
     assert effects == [
-        Parked(1, "w0#1", Reason.LAG, "too far ahead"),
-        Parked(2, "reader", Reason.LAG, "too far ahead"),
+        Parked(1, "default", "w0", 1, Reason.LAG, "too far ahead", ("w1",)),
+        Parked(2, "default", None, 0, Reason.LAG, "too far ahead", ("w1",)),
     ]
     assert [one.request for one in room] == [1, 2]
     assert len(room) == 2

@@ -84,7 +84,9 @@ def test_event_and_effects_with_all_their_fields(rows):
 def test_replies_and_refusals(rows):
     pushed = Pushed(3, Disposition.APPLIED, Reason.ON_ARRIVAL, 8, 0)
     refused = refuse(Code.WRONG_CLOCK, "no", clock=4)
-    (_, row) = rows((0.0, Gone(1), [Answered(1, pushed), Answered(2, refused), Parked(3, "w0#1", Reason.LAG, "why")]))
+    (_, row) = rows(
+        (0.0, Gone(1), [Answered(1, pushed), Answered(2, refused), Parked(3, "default", "w0", 1, Reason.LAG, "why")])
+    )
     told, error, parked = row["effects"]
     assert told["reply"] == {"is": "Pushed", **pushed.to_fields()}
     assert (error["reply"]["error"]["code"], error["reply"]["error"]["clock"]) == ("wrong-clock", 4)

@@ -18,7 +18,7 @@ def test_a_pull_is_answered_at_a_lag_of_at_most_the_bound(group_of, bound, lead)
 
 def test_it_says_who_is_led_and_by_how_much(group_of):
     assert Ssp(2).pull(group_of(w0=8, w1=5, w2=6, w3=5), "w0") == Park(
-        Reason.LAG, "w0 leads w1,w3 by 3 > 2", ("w1", "w3")
+        Reason.LAG, "w0 leads w1,w3 by 3 > 2", ("w1", "w3"), 6
     )
 
 

@@ -12,7 +12,7 @@ def test_below_the_clock_of_the_switch_all_run_and_at_it_they_park(group_of):
     policy, view = Switching(Sync(), 5), group_of(w0=5, w1=4, w2=3)
     assert policy.pull(view, "w1") == Answer(Reason.GRANTED)
     words = "round 5, the first under sync, opens when all are there"
-    assert policy.pull(view, "w0") == Park(Reason.SWITCHING, words, ("w1", "w2"))
+    assert policy.pull(view, "w0") == Park(Reason.SWITCHING, words, ("w1", "w2"), 5)
     assert policy.push(view, "w1") is Reception.ON_ARRIVAL
     assert policy.enter_clock(view) == 5
 

@@ -27,11 +27,11 @@ def test_a_member_that_has_not_contributed_is_answered(group):
 
 
 def test_a_member_that_has_contributed_waits_for_the_others(group):
-    assert Sync().pull(group, "w0") == Park(Reason.WAITING_FOR_ROUND, "round 3 waits for w1", ("w1",))
+    assert Sync().pull(group, "w0") == Park(Reason.WAITING_FOR_ROUND, "round 3 waits for w1", ("w1",), 4)
 
 
 def test_a_joiner_waits_for_the_next_round(group):
-    assert Sync().pull(group, "w2") == Park(Reason.NEXT_ROUND, "w2 joins at round 4; round 3 waits for w1", ("w1",))
+    assert Sync().pull(group, "w2") == Park(Reason.NEXT_ROUND, "w2 joins at round 4; round 3 waits for w1", ("w1",), 4)
 
 
 def test_who_is_waited_for_stands_in_natural_order(group_of):
