@@ -393,6 +393,20 @@ class PolicyState:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class OptimizerState:
+    """The settings that the group's optimizer goes by, from the next step decided on."""
+
+    group: str
+    settings: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        return f"optimizer of {self.group} set"
+
+    def to_fields(self) -> dict[str, Any]:
+        return {"group": self.group, **self.settings}
+
+
 Reply = (
     Joined
     | Departed
@@ -405,6 +419,7 @@ Reply = (
     | PushPulled
     | Passed
     | PolicyState
+    | OptimizerState
     | Refused
 )
 

@@ -365,5 +365,16 @@ class SetPolicy:
         return fields
 
 
+@dataclass(frozen=True, slots=True)
+class SetOptimizer:
+    """From the next step decided on, the group's optimizer goes by these settings: all of them, as plain data."""
+
+    group: str
+    settings: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        return f"optimizer of {self.group}: {', '.join(f'{name} {value}' for name, value in self.settings.items())}"
+
+
 WorkerRequest = Leave | Heartbeat | Pull | Push | Barrier
-Request = Join | Offer | SetPolicy | WorkerRequest
+Request = Join | Offer | SetPolicy | SetOptimizer | WorkerRequest

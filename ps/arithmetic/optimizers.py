@@ -123,14 +123,8 @@ class Optimizer:
             run.within(new.body).copy_(run.values)
 
     def configure(self, settings: OptimizerSettings) -> None:
-        """Go on with other settings from the next step; the state is kept. Raises `ValueError` for another
-        kind.
-        """
-        if settings.kind is not self._settings.kind:
-            raise ValueError(
-                f"kind is {settings.kind}; a running optimizer stays {self._settings.kind}, for its state is of no"
-                " use to another. Restart the server to change it"
-            )
+        """Go on with other settings of the same kind from the next step; the state is kept."""
+        assert settings.kind is self._settings.kind, "its state is of no use to another kind"
         states, before = self._states(), self._settings
         self._settings = settings
         try:

@@ -123,10 +123,7 @@ class Parameters:
         return self._optimizer.steps
 
     def configure(self, settings: OptimizerSettings) -> None:
-        """Other settings from the next step on. Raises `ValueError`, and nothing has changed, when the kind is another
-        or no step can be made with them.
-        """
-        try_settings(settings)
+        """Other settings of the same kind from the next step on; they have been tried (`try_settings`)."""
         self._optimizer.configure(settings)
 
     def offer(self, number: int, frame: Frame, names: Collection[str]) -> Snapshot:

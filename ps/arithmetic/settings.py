@@ -103,6 +103,18 @@ class OptimizerSettings:
             values[name] = _read(name, value)
         return dataclasses.replace(self, **values)
 
+    def reconfigured(self, fields: Mapping[str, Any]) -> Self:
+        """These settings with some fields changed, for an optimizer that goes on. Raises `ValueError`, for another kind
+        too.
+        """
+        wanted = self.changed(fields)
+        if wanted.kind is not self.kind:
+            raise ValueError(
+                f"kind is {wanted.kind}; a running optimizer stays {self.kind}, for its state is of no"
+                " use to another. Restart the server to change it"
+            )
+        return wanted
+
     def to_fields(self) -> dict[str, Any]:
         """As plain data for JSON."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}

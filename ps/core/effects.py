@@ -7,7 +7,7 @@ Bodies are named by the number of the request that brought them. Every body of a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -157,6 +157,17 @@ class Adopt:
 
 
 @dataclass(frozen=True, slots=True)
+class Configure:
+    """The group's optimizer goes by these settings, from the next version decided on."""
+
+    group: str
+    settings: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        return f"configure {self.group}"
+
+
+@dataclass(frozen=True, slots=True)
 class Drop:
     """These bodies are wanted by nobody."""
 
@@ -244,6 +255,7 @@ Effect = (
     | Apply
     | Initialize
     | Adopt
+    | Configure
     | Drop
     | Began
     | Ended

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from leeway.protocol.requests import Life, Request
+    from leeway.protocol.requests import Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,16 +21,6 @@ class Asked:
 
     def __str__(self) -> str:
         return str(self.message)
-
-
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """A request of this life has begun to arrive: its lease is renewed, nothing is judged yet."""
-
-    life: Life
-
-    def __str__(self) -> str:
-        return f"heard {self.life}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,4 +87,4 @@ class Stop:
         return "stop"
 
 
-Event = Asked | Heard | Gone | Published | Failed | Tick | Paused | Stop
+Event = Asked | Gone | Published | Failed | Tick | Paused | Stop

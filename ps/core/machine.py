@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, assert_never
 from leeway.protocol.capacity import DEFAULT_CAPACITY, Capacity
 from leeway.protocol.codes import Code
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import Departed, Joined, Offered, Refused, Renewed, Staged, refuse
+from leeway.protocol.replies import Departed, Joined, Offered, OptimizerState, Refused, Renewed, Staged, refuse
 from leeway.protocol.requests import (
     DEFAULT_GROUP,
     Barrier,
@@ -27,13 +27,14 @@ from leeway.protocol.requests import (
     Offer,
     Pull,
     Push,
+    SetOptimizer,
     SetPolicy,
 )
 from leeway.ps.core import policies
 from leeway.ps.core.barriers import Barriers
 from leeway.ps.core.deduplication import Fresh, StagedAgain, judge, not_joined
-from leeway.ps.core.effects import Answered, Began, Drop, Ended, Finished
-from leeway.ps.core.events import Asked, Failed, Gone, Heard, Paused, Published, Stop, Tick
+from leeway.ps.core.effects import Answered, Began, Configure, Drop, Ended, Finished
+from leeway.ps.core.events import Asked, Failed, Gone, Paused, Published, Stop, Tick
 from leeway.ps.core.groups import Group
 from leeway.ps.core.in_flight import Offering
 from leeway.ps.core.membership import Incarnation, Membership
@@ -115,8 +116,6 @@ class Machine:
         match event:
             case Asked(request, message):
                 self._asked(request, message, now)
-            case Heard(life):
-                self._renew(life, now)
             case Gone(request):
                 self.membership.answered(request, now)
                 self.barriers.gone(request)
@@ -155,6 +154,12 @@ class Machine:
                 self._offer(request, message)
             case SetPolicy():
                 self._set_policy(request, message)
+            case SetOptimizer(name, settings):
+                if name in self.groups:
+                    self._emit(Configure(name, settings))
+                    self._emit(Answered(request, OptimizerState(name, settings)))
+                else:
+                    self._emit(Answered(request, self._unknown_group(name)))
             case Pull(life=None):
                 group = self.groups.get(message.group)
                 if group:
@@ -184,11 +189,6 @@ class Machine:
         if self.membership.forgotten(life):
             return refuse(Code.FENCED, f"{life} ended long ago, newer lives of {life.rank} have been since", last={})
         return refuse(Code.NOT_JOINED, f"{life} has not joined; join first")
-
-    def _renew(self, life: Life, now: float) -> None:
-        member = self._member(life)
-        if isinstance(member, Incarnation) and not member.ended:
-            self.membership.renew(member, now)
 
     def _asked_by_worker(self, request: int, message: Leave | Heartbeat | Pull | Barrier, now: float) -> None:
         member = self._member(message.life) if message.life else None

@@ -131,8 +131,6 @@ class Handlers:
         pull = Pull.read(fields, admission.wait_seconds(request))
         if hdrs.IF_NONE_MATCH in request.headers and pull.since is None:
             pull = _since(pull, request.headers[hdrs.IF_NONE_MATCH])
-        if pull.life:
-            self._runtime.heard(pull.life)
         if routes.FRAME not in accept:
             return await self._download(request, pull, accept)
         if "keys" in fields:

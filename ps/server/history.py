@@ -1,7 +1,8 @@
 """The history of a run: every event and what was decided about it, as JSON lines.
 
 The one rule: what stands here is what the machine saw and said, in its order, so that a checker can judge the
-guarantees from this file alone. Ticks and renewals that changed nothing are left out.
+guarantees from this file alone, and a machine that is given these events decides the same. Ticks that changed nothing
+are left out.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from leeway import regular
 from leeway.errors import WireError
 from leeway.protocol.versions import Version
-from leeway.ps.core.events import Heard, Tick
+from leeway.ps.core.events import Tick
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -71,7 +72,7 @@ class History:
 
     def record(self, seconds: float, event: Event, effects: Sequence[Effect]) -> None:
         """`seconds` since the start."""
-        if effects or not isinstance(event, (Tick, Heard)):
+        if effects or not isinstance(event, Tick):
             effect_rows = [plain(effect) for effect in effects]
             self._add({"t": round(seconds, 6), "event": plain(event), "effects": effect_rows})
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from leeway.protocol.replies import Reply
     from leeway.protocol.requests import Request
     from leeway.ps.arithmetic.parameters import Parameters, Step
+    from leeway.ps.arithmetic.settings import OptimizerSettings
     from leeway.ps.arithmetic.versions import Snapshot
     from leeway.ps.core.effects import Effect
     from leeway.ps.core.events import Event
@@ -215,6 +216,11 @@ class Observer:
         self._log.warning(said, rank=push.life.rank, clock=push.clock, tensor=tensor)
         detail = f"{said}: {tensor!r} of iteration {push.clock}"
         self._decisions.add(Kind.NON_FINITE, detail, group=push.group, rank=push.life.rank)
+
+    def configured(self, group: str, settings: OptimizerSettings, changes: Mapping[str, Any]) -> None:
+        self._log.info("optimizer changed", group=group, **settings.to_fields())
+        changed = ", ".join(f"{name} {value}" for name, value in changes.items())
+        self._decisions.add(Kind.OPTIMIZER, changed, group=group)
 
     def slow_reader_closed(self) -> None:
         self._metrics.slow_reader_closed()

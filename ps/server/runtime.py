@@ -22,24 +22,27 @@ import structlog
 from leeway.errors import WireError
 from leeway.protocol.codes import Code
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import Granted, PushPulled, refuse
-from leeway.protocol.requests import Pull, Push
+from leeway.protocol.replies import Granted, PushPulled, Refused, refuse
+from leeway.protocol.requests import Pull, Push, SetOptimizer
 from leeway.ps.arithmetic import admission
 from leeway.ps.arithmetic.guards import GuardMode, guard
 from leeway.ps.arithmetic.optimizers import StateLost
 from leeway.ps.arithmetic.parameters import Update
+from leeway.ps.arithmetic.settings import OptimizerSettings
+from leeway.ps.arithmetic.trial import try_settings
 from leeway.ps.core.effects import (
     Adopt,
     Answered,
     Apply,
+    Configure,
     Drop,
     Finished,
     Initialize,
     Parked,
 )
-from leeway.ps.core.events import Asked, Failed, Gone, Heard, Paused, Published, Stop, Tick
+from leeway.ps.core.events import Asked, Failed, Gone, Paused, Published, Stop, Tick
 from leeway.ps.core.offers import Plan
-from leeway.ps.observability.decision_log import DecisionLog, Kind
+from leeway.ps.observability.decision_log import DecisionLog
 from leeway.ps.server.applier import INLINE_BYTES, Applier, Job
 from leeway.ps.server.background import Background, Failure
 from leeway.ps.server.feed import Feed
@@ -52,8 +55,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from leeway.protocol.frames import Frame
-    from leeway.protocol.replies import PolicyState, Refused, Reply
-    from leeway.protocol.requests import Life, Offer, Request
+    from leeway.protocol.replies import PolicyState, Reply
+    from leeway.protocol.requests import Offer, Request
     from leeway.ps.arithmetic.memory import Pool
     from leeway.ps.arithmetic.parameters import Parameters, Step
     from leeway.ps.arithmetic.versions import Snapshot
@@ -133,6 +136,8 @@ class Runtime:
         self._asking: dict[int, _Asking] = {}
         self._events: deque[Event] = deque()
         self._stepping = False
+        # Those of the next step decided; the arithmetic may have some to make before.
+        self._settings = {name: one.settings for name, one in parameters.items()}
         self._norm_due = dict.fromkeys(parameters, -math.inf)
         self._unpublished: dict[tuple[str, int], Snapshot] = {}
         self._log = structlog.get_logger("ps")
@@ -170,9 +175,6 @@ class Runtime:
             if self._asking.pop(request, None):
                 self.happen(Gone(request))
             raise
-
-    def heard(self, life: Life) -> None:
-        self.happen(Heard(life))
 
     def noticed_pause(self) -> bool:
         """The ticker has its turn: has the server stood still since its last one?"""
@@ -299,33 +301,27 @@ class Runtime:
         return self.machine.groups[group].policy_state()
 
     def optimizer(self, group: str) -> dict[str, Any]:
-        one = self._known(group)
+        steps, settings = self._known(group).steps, self._settings[group]
         return {
             "group": group,
-            **one.settings.to_fields(),
-            "steps": one.steps,
-            "learning_rate": one.settings.learning_rate(one.steps),
+            **settings.to_fields(),
+            "steps": steps,
+            "learning_rate": settings.learning_rate(steps),
         }
 
     async def set_optimizer(self, group: str, changes: Mapping[str, Any]) -> dict[str, Any]:
         """Other settings, from the next step decided after this on. Raises `WireError`."""
-        one = self._known(group)
-
-        def configure() -> str | None:
-            # From the settings of that moment: another change may stand before this one in the queue.
-            try:
-                one.configure(one.settings.changed(changes))
-            except ValueError as error:
-                return str(error)
-            return None
-
-        wrong = await self.appliers[group].result_of(configure, nbytes=0)
-        if wrong:
-            raise WireError(Code.INVALID_VALUE, wrong)
+        self._known(group)
+        try:
+            wanted = self._settings[group].reconfigured(changes)
+            try_settings(wanted)
+        except ValueError as error:
+            raise WireError(Code.INVALID_VALUE, str(error)) from None
+        reply = (await self.ask(SetOptimizer(group, wanted.to_fields()))).reply
+        if isinstance(reply, Refused):
+            raise reply.error
         with self.listeners.guard("observer"):
-            self._log.info("optimizer changed", group=group, **one.settings.to_fields())
-            told = ", ".join(f"{name} {value}" for name, value in changes.items())
-            self.decisions.add(Kind.OPTIMIZER, told, group=group)
+            self.observer.configured(group, wanted, changes)
         return self.optimizer(group)
 
     def status(self) -> dict[str, Any]:
@@ -376,6 +372,8 @@ class Runtime:
                 adopt = partial(self.parameters[group].adopt, number, specs, sources)
                 failed = partial(self._step_failed, group, number, None)
                 self._submit(group, adopt, partial(self._made, group), failed, 0)
+            case Configure(group, fields):
+                self._configure(group, OptimizerSettings.read(fields))
             case Drop(bodies):
                 for body in bodies:
                     self.bodies.pop(body, None)
@@ -429,6 +427,13 @@ class Runtime:
 
         failed = partial(self._step_failed, apply.group, apply.number, apply)
         self._submit(apply.group, step, stepped, failed, sum(update_bytes))
+
+    def _configure(self, group: str, settings: OptimizerSettings) -> None:
+        """In its place among the steps, those decided before it being made with the settings of before."""
+        self._settings[group] = settings
+        configure = partial(self.parameters[group].configure, settings)
+        failed = partial(self.fail, f"changing the optimizer of group {group}")
+        self.appliers[group].submit(Job(configure, _done, failed, nbytes=0, makes_version=False))
 
     def _norm_is_due(self, group: str) -> bool:
         now = self._clock()
@@ -485,6 +490,10 @@ class Runtime:
 
     def _recorder(self, history: History) -> Listener:
         return lambda event, effects, now: history.record(now - self._started_at, event, effects)
+
+
+def _done(result: object) -> None:
+    """Nothing is left to be done with it."""
 
 
 def _broken() -> Refused:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.commands import ROOT, SMALL, Reader
-from tests.end_to_end.history import check, read
+from tests.end_to_end.history import judge, read
 
 pytestmark = pytest.mark.e2e
 
@@ -22,7 +22,7 @@ def test_a_server_and_its_workers_as_one(commands):
     assert launch.lines[0].startswith("server | http://")
     for rank in ("w0", "w1", "w2"):
         assert any(line.startswith(f"{rank} ") and '"done"' in line for line in (*launch.lines, *launch.errors))
-    facts = check(read(commands.folder / "history.jsonl"))
+    facts = judge(read(commands.folder / "history.jsonl"))
     assert facts.finished
     assert len(facts.told) == 3 * 20
     assert facts.largest_lag <= 2
@@ -36,7 +36,7 @@ def test_one_that_fails_does_not_stop_the_others_and_decides_the_exit_code(comma
     launch.wait(code=1)
     assert "this worker's own mistake" in launch.said
     assert "w1 ended with exit code 1" in launch.said
-    facts = check(read(commands.folder / "history.jsonl"))
+    facts = judge(read(commands.folder / "history.jsonl"))
     clocks = {rank: [clock for _, _, who, _, clock in facts.applied if who == rank] for rank in ("w0", "w1")}
     assert clocks == {"w0": [0, 1, 2, 3, 4], "w1": [0, 1]}
 
@@ -61,7 +61,7 @@ def test_ctrl_c_leaves_nothing_running(commands):
     for child in children:
         with pytest.raises(ProcessLookupError):
             os.kill(int(child), 0)
-    facts = check(read(commands.folder / "history.jsonl"))
+    facts = judge(read(commands.folder / "history.jsonl"))
     assert sorted(one[1:] for one in facts.ended) == [("w0", 1, "left"), ("w1", 1, "left")]
 
 
@@ -83,5 +83,5 @@ def test_a_script_of_one_s_own(commands):
         assert done == f"w{index}: 200 iterations, test accuracy"
         assert float(accuracy) > 0.8
     server.wait()
-    facts = check(read(commands.folder / "history.jsonl"))
+    facts = judge(read(commands.folder / "history.jsonl"))
     assert len(facts.told) == 2 * 200

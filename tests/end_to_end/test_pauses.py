@@ -12,7 +12,7 @@ import torch
 import leeway
 from leeway.worker.tasks.task import resolve
 from tests.end_to_end.commands import ROOT, SMALL
-from tests.end_to_end.history import check, read
+from tests.end_to_end.history import judge, read
 
 pytestmark = pytest.mark.e2e
 
@@ -53,7 +53,7 @@ def test_a_stopped_server_evicts_nobody(commands):
     pauses = [row["seconds"] for row in server.events("the server stood still")]
     assert len(pauses) >= 2
     assert sum(pauses) > 2 * STOPPED_SECONDS - 1
-    facts = check(read(commands.folder / "history.jsonl"))
+    facts = judge(read(commands.folder / "history.jsonl"))
     assert sorted(one[1:] for one in facts.ended) == [("w0", 1, "left"), ("w1", 1, "left")]
     assert len(facts.told) == len(facts.applied) == sum(counts) == 2 * 200, "all updates are kept"
 
@@ -73,6 +73,6 @@ def test_the_worker_of_the_docs_waits_for_longer_than_its_lease(commands):
     server.ask("DELETE", f"/v1/workers/late?epoch={late['epoch']}&incarnation={late['incarnation']}")
     sample.wait()
     server.wait()
-    facts = check(read(commands.folder / "history.jsonl"))
+    facts = judge(read(commands.folder / "history.jsonl"))
     assert sorted(one[1:] for one in facts.ended) == [("late", 1, "left"), ("raw", 1, "left")]
     assert facts.finished

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 import leeway
 from leeway.errors import ServerLost
 from tests.end_to_end.commands import SMALL
-from tests.end_to_end.history import check, read
+from tests.end_to_end.history import judge, read
 
 pytestmark = pytest.mark.e2e
 
@@ -118,7 +118,7 @@ def test_a_run_is_the_same_with_a_stop_in_the_middle(commands):
     server.stop()
     rows = read(commands.folder / "history.jsonl")
     assert sum(row.get("is") == "Started" for row in rows) == 2
-    facts = check(rows)
+    facts = judge(rows)
     assert len(facts.epochs) == 1, "a clean stop and a start are one epoch"
     assert len(facts.told) == len(facts.applied) == WORKERS * STEPS
     assert sorted(one[1:] for one in facts.began) == [("w0", 1), ("w1", 1)], "the same lives go on"
@@ -144,7 +144,7 @@ def test_workers_survive_a_server_that_is_killed(commands, mode):
     for process in workers:
         process.wait()
     server.wait()
-    facts = check(read(commands.folder / "history.jsonl"))
+    facts = judge(read(commands.folder / "history.jsonl"))
     first, second = facts.epochs
     assert first == epoch_of(etag) < second
     assert facts.finished

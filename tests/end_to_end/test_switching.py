@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.end_to_end.commands import SMALL
-from tests.end_to_end.history import check, read
+from tests.end_to_end.history import judge, read
 
 pytestmark = pytest.mark.e2e
 
@@ -30,7 +30,7 @@ def test_a_switch_through_all_policies_loses_nothing(commands):
     for process in workers:
         process.wait()
     server.wait()
-    facts = check(read(commands.folder / "history.jsonl"))
+    facts = judge(read(commands.folder / "history.jsonl"))
     assert facts.modes == ["ssp", "sync", "async"]
     assert not facts.held
     assert len(facts.told) == len(facts.applied) == WORKERS * STEPS

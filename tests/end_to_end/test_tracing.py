@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.end_to_end.commands import SMALL
-from tests.end_to_end.history import check, read
+from tests.end_to_end.history import judge, read
 from tests.ps.observability.trace_format import Trace
 
 pytestmark = pytest.mark.e2e
@@ -30,7 +30,7 @@ def run(shared_commands):
     server.wait()
     commands.python("trace", "-m", "leeway.ps.cli", "trace", "history.jsonl", "-o", "trace.json").wait()
     trace = Trace(json.loads((commands.folder / "trace.json").read_text()))
-    return check(read(commands.folder / "history.jsonl")), trace
+    return judge(read(commands.folder / "history.jsonl")), trace
 
 
 def test_every_accepted_push_has_its_slices(run):

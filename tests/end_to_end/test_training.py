@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from leeway.worker.tasks.task import resolve
-from tests.end_to_end.history import check, read
+from tests.end_to_end.history import judge, read
 
 pytestmark = pytest.mark.e2e
 
@@ -34,7 +34,7 @@ def test_mnist_by_four_workers(commands, data_dir, flags, steps):
         process.wait()
     assert accuracy("mnist", server, data_dir) >= 0.96
     server.stop()
-    facts = check(read(commands.folder / "history.jsonl"))
+    facts = judge(read(commands.folder / "history.jsonl"))
     assert len(facts.told) == 4 * steps
 
 
@@ -68,5 +68,5 @@ def test_pushing_less_often(commands, tmp_path, serving, working):
         process.wait()
     assert accuracy("digits", server, tmp_path) >= 0.9
     server.stop()
-    facts = check(read(tmp_path / "history.jsonl"))
+    facts = judge(read(tmp_path / "history.jsonl"))
     assert len(facts.told) == 2 * working[working.index("--steps") + 1]

@@ -9,7 +9,7 @@ import torch
 import leeway
 from leeway.worker.tasks.task import resolve
 from tests.end_to_end.commands import SMALL
-from tests.end_to_end.history import check, read
+from tests.end_to_end.history import judge, read
 
 pytestmark = pytest.mark.e2e
 
@@ -27,7 +27,7 @@ def test_nobody_passes_the_bound_while_one_is_slow(commands):
     for process in (*fast, slow):
         process.wait()
     server.stop()
-    facts = check(read(commands.folder / "history.jsonl"))
+    facts = judge(read(commands.folder / "history.jsonl"))
     assert len(facts.told) == len(facts.applied) == 3 * STEPS
     for rank in ("w0", "w1"):
         lags = [lag for _, who, _, lag, _ in facts.granted if who == rank]
@@ -62,7 +62,7 @@ def test_the_dead_hold_up_nobody_for_longer_than_their_lease(commands, mode):
         process.wait()
     server.wait()
     rows = read(commands.folder / "history.jsonl")
-    facts = check(rows)
+    facts = judge(rows)
     assert facts.finished
     (evicted,) = [one for one in facts.ended if one[3] == "lease-expired"]
     assert evicted[1:3] == ("w2", 1)
@@ -102,7 +102,7 @@ def test_a_restarted_process_takes_the_rank_from_the_one_before(commands):
     assert "replaced by a new process of rank w0" in first.said
     second.wait()
     server.wait()
-    facts = check(read(commands.folder / "history.jsonl"))
+    facts = judge(read(commands.folder / "history.jsonl"))
     assert [one[1:] for one in facts.ended] == [("w0", 1, "new-session"), ("w0", 2, "left")]
 
 
@@ -115,7 +115,7 @@ def test_ctrl_c_ends_a_worker_in_good_order(commands):
     assert "Traceback" not in process.said
     assert server.status()["workers"] == []
     server.stop()
-    facts = check(read(commands.folder / "history.jsonl"))
+    facts = judge(read(commands.folder / "history.jsonl"))
     assert [one[1:] for one in facts.ended] == [("w0", 1, "left")]
 
 
@@ -133,7 +133,7 @@ def test_ranks_come_from_the_launcher(commands):
     for process in started:
         process.wait()
     server.wait()
-    facts = check(read(commands.folder / "history.jsonl"))
+    facts = judge(read(commands.folder / "history.jsonl"))
     assert {rank for _, rank, _ in facts.began} == {"w0", "w1"}
 
 

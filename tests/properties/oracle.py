@@ -9,7 +9,6 @@ from typing import Any
 from leeway.protocol.ranks import natural
 from leeway.protocol.reasons import Reason
 from leeway.protocol.requests import Barrier, Heartbeat, Join, Leave, Offer, Pull, Push, SetPolicy, UpdateKind
-from leeway.protocol.requests import Life as Named
 from tests.properties.conditions import Conditions, Told
 from tests.properties.dumb_barriers import DumbBarriers
 from tests.properties.facts import Decision, Grant, Life, Part, Round, Update, Waiter
@@ -52,13 +51,6 @@ class Oracle(Conditions):
                 self._pull(request, message, None, None)
             case _:
                 self._asked_by_worker(request, message)
-        self._settle()
-
-    def hear(self, named: Named, now: float) -> None:
-        self._begin(now)
-        life = self.find(named)
-        if isinstance(life, Life) and life.ended is None:
-            life.heard = now
         self._settle()
 
     def tick(self, now: float) -> None:

@@ -14,7 +14,7 @@ from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.protocol.versions import Version
 from leeway.ps.core.describe import status
 from leeway.ps.core.effects import Adopt, Answered, Apply, Initialize
-from leeway.ps.core.events import Asked, Failed, Gone, Heard, Paused, Published, Stop, Tick
+from leeway.ps.core.events import Asked, Failed, Gone, Paused, Published, Stop, Tick
 from leeway.ps.core.machine import GroupSettings, Machine, Settings
 from leeway.ps.core.saved import restore, save
 from tests.properties import told
@@ -264,10 +264,6 @@ class Both:
     def heartbeat(self, rank, n) -> None:
         self.ask(Heartbeat(self._named(rank)))
 
-    def heard(self, rank, n) -> None:
-        named = self._named(rank)
-        self._event(Heard(named), lambda: self.oracle.hear(named, self.now))
-
     def wait(self, rank, n) -> None:
         self.now += WAITS_SECONDS[n]
         self._event(Tick(), lambda: self.oracle.tick(self.now))
@@ -277,7 +273,7 @@ class Both:
         seconds = 1 + WAITS_SECONDS[n]
         if n % 2:
             self.now += WAITS_SECONDS[n] / 2
-            self.heard(rank, n) if n % 4 == 1 else self.step(rank, n - 1)
+            self.heartbeat(rank, n) if n % 4 == 1 else self.step(rank, n - 1)
             self.now += 1 + WAITS_SECONDS[n] / 2
         else:
             self.now += seconds

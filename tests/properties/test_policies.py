@@ -41,7 +41,7 @@ TRAINING = {
     "declare": 1,
     "read": 1,
 }
-COMING_AND_GOING = {"join": 2, "rejoin": 2, "leave": 1, "heartbeat": 2, "heard": 1}
+COMING_AND_GOING = {"join": 2, "rejoin": 2, "leave": 1, "heartbeat": 3}
 DISORDER = {"again": 4, "push_again": 3, "old_join": 1, "wrong": 2, "gone": 2, "restart": 1, "fail": 2}
 ALL = TRAINING | COMING_AND_GOING | DISORDER
 

@@ -13,7 +13,7 @@ one line (`*` = the pull is answered). `pytest tests/scenarios --rewrite` writes
     skip w0                           a push without an update
     step w0 w1 [x3]                   each: a pull that is answered, and its push; the plain answers are not shown
     resend w0 [@3] [part=1/2]         a push again, byte for byte
-    leave w0       heartbeat w0       heard w0 (the first bytes of a request)       gone w0 (its newest request)
+    leave w0       heartbeat w0       gone w0 (its newest request)
     barrier NAME w0 [generation=1] [parties=3] [no-wait]
     policy ssp(2) [group=a]           status                     why does who wait, and for whom
     advance 5                         seconds, then a tick

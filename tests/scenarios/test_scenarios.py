@@ -27,7 +27,7 @@ from leeway.protocol.requests import (
 from leeway.protocol.versions import Version
 from leeway.ps.core import describe
 from leeway.ps.core.effects import Accepted, Adopt, Advanced, Answered, Apply, Drop, Initialize, WaitingFor
-from leeway.ps.core.events import Asked, Failed, Gone, Heard, Paused, Published, Stop, Tick
+from leeway.ps.core.events import Asked, Failed, Gone, Paused, Published, Stop, Tick
 from leeway.ps.core.machine import GroupSettings, Machine, Settings
 from leeway.ps.core.saved import restore, save
 from tests.scenarios.language import Words, parse, policy, tensor
@@ -248,10 +248,6 @@ class Scenario:
     def do_heartbeat(self, words: Words) -> None:
         for name in words.names:
             self.ask(name, Heartbeat(self.life(name)))
-
-    def do_heard(self, words: Words) -> None:
-        for name in words.names:
-            self.step(Heard(self.life(name)))
 
     def do_gone(self, words: Words) -> None:
         for name in words.names:

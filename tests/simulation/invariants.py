@@ -22,7 +22,7 @@ from leeway.ps.core.effects import (
     RoundClosed,
     RoundOpened,
 )
-from leeway.ps.core.events import Asked, Failed, Gone, Heard, Paused, Published, Stop, Tick
+from leeway.ps.core.events import Asked, Failed, Gone, Paused, Published, Stop, Tick
 
 LifeName = tuple[str, int]
 
@@ -103,8 +103,6 @@ class Invariants:
                 self._asked(request, message, now)
             case Paused(seconds):
                 self._paused(seconds, now)
-            case Heard(life):
-                self._renewed(life, now)
             case Gone(request):
                 self.open.pop(request, None)
                 self.parked.pop(request, None)

@@ -11,7 +11,7 @@ from random import Random
 from leeway.protocol.requests import Heartbeat, Join, Offer, Push, SetPolicy
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.ps.core.effects import Answered, Apply, Initialize
-from leeway.ps.core.events import Asked, Failed, Gone, Heard, Paused, Published, Stop, Tick
+from leeway.ps.core.events import Asked, Failed, Gone, Paused, Published, Stop, Tick
 from leeway.ps.core.machine import GroupSettings, Machine, Settings
 from leeway.ps.core.saved import restore, save
 from leeway.worker.states import Ending
@@ -404,8 +404,6 @@ class Simulation:
             return
         self.requests += 1
         self.connections[self.requests] = (process, ask)
-        if isinstance(ask, Push) and self.random.random() < 0.2:
-            self.step(Heard(ask.life))
         self.step(Asked(self.requests, ask))
 
     def _reply(self, request: int, reply: object) -> None:

@@ -224,9 +224,11 @@ def test_an_incomplete_state_is_refused(frame):
 
 
 def test_the_kind_of_a_running_optimizer_stays(frame):
-    server = Server(frame, model(), OptimizerSettings(OptimizerKind.ADAM))
+    settings = OptimizerSettings(OptimizerKind.ADAM)
     with pytest.raises(ValueError, match="kind is sgd; a running optimizer stays adam"):
-        server.optimizer.configure(OptimizerSettings())
+        settings.reconfigured({"kind": "sgd"})
+    with pytest.raises(AssertionError):
+        Server(frame, model(), settings).optimizer.configure(OptimizerSettings())
 
 
 def test_new_settings_keep_the_state(frame):

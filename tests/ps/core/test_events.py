@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from leeway.protocol.requests import Heartbeat, Life
-from leeway.ps.core.events import Asked, Failed, Gone, Heard, Paused, Published, Stop, Tick
+from leeway.ps.core.events import Asked, Failed, Gone, Paused, Published, Stop, Tick
 
 LIFE = Life("w0", 1, 2)
 
@@ -12,7 +12,6 @@ LIFE = Life("w0", 1, 2)
     ("event", "words"),
     [
         (Asked(1, Heartbeat(LIFE)), "heartbeat w0#2"),
-        (Heard(LIFE), "heard w0#2"),
         (Gone(7), "gone 7"),
         (Published("default", 3), "published default v3"),
         (Failed("default", 3), "failed default v3"),

@@ -21,7 +21,7 @@ from leeway.protocol.requests import (
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.ps.core.deduplication import Fresh
 from leeway.ps.core.effects import Answered, Began, Drop, Ended, Finished, Initialize
-from leeway.ps.core.events import Asked, Gone, Heard, Paused, Stop
+from leeway.ps.core.events import Asked, Gone, Paused, Stop
 from leeway.ps.core.machine import GroupSettings, Machine, Settings
 
 GROUPS = (GroupSettings("ssp", 0, "a", ("a.*",)), GroupSettings("sync", None, "b", ("b.*",)))
@@ -138,7 +138,6 @@ def test_leaving_after_an_eviction_is_told_the_eviction(serve):
     "renew",
     [
         lambda server, life: server.ask(Heartbeat(life)),
-        lambda server, life: server.step(Heard(life)),
         lambda server, life: server.ask(Join("w0", "w0-session")),
         lambda server, life: server.pull(life, 7),
         lambda server, life: server.push(life, 7),
@@ -161,8 +160,8 @@ def test_nothing_renews_what_has_ended(serve):
     server = serve()
     w0 = server.join("w0")
     server.tick(10.0)
-    server.step(Heard(w0))
-    server.step(Heard(Life("w9", 1, 1)))
+    server.ask(Heartbeat(w0))
+    server.ask(Heartbeat(Life("w9", 1, 1)))
     assert server.machine.membership.live() == []
 
 

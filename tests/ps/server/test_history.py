@@ -14,7 +14,7 @@ from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.protocol.times import StepTimes
 from leeway.protocol.versions import Version
 from leeway.ps.core.effects import Answered, Apply, Contribution, Initialize, Parked
-from leeway.ps.core.events import Asked, Gone, Heard, Published, Stop, Tick
+from leeway.ps.core.events import Asked, Gone, Published, Stop, Tick
 from leeway.ps.server.history import History, plain
 
 LIFE = Life("w0", 17, 1)
@@ -108,7 +108,7 @@ def test_figures_that_json_does_not_have(rows):
 
 def test_what_changed_nothing_is_left_out(rows):
     skipped = Answered(1, Pushed(0, Disposition.SKIPPED, Reason.SKIPPED))
-    told = rows((0.0, Tick(), []), (0.1, Heard(LIFE), []), (0.2, Tick(), [skipped]), (0.3, Stop(), []))
+    told = rows((0.0, Tick(), []), (0.2, Tick(), [skipped]), (0.3, Stop(), []))
     assert [row["event"]["is"] for row in told[1:]] == ["Tick", "Stop"]
 
 

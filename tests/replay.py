@@ -1,0 +1,54 @@
+"""A recorded history, taken by a machine once more: does it decide the same?
+
+The one rule: the events and the settings come from the file, everything else from the machine under test.
+"""
+
+from leeway.protocol import requests
+from leeway.protocol.capacity import Capacity
+from leeway.protocol.requests import UpdateKind
+from leeway.protocol.tensors import Kind, TensorSpec
+from leeway.protocol.times import StepTimes
+from leeway.protocol.versions import Version
+from leeway.ps.core import events
+from leeway.ps.core.machine import GroupSettings, Settings
+from leeway.ps.core.saved import restore
+from leeway.ps.server.history import plain
+
+CLASSES = {
+    **{name: found for module in (events, requests) for name, found in vars(module).items() if isinstance(found, type)},
+    **{one.__name__: one for one in (Capacity, GroupSettings, Settings, StepTimes, TensorSpec)},
+}
+KINDS = {"Push": UpdateKind, "TensorSpec": Kind}
+
+
+def revive(value):
+    """What `plain` has made plain."""
+    if isinstance(value, list):
+        return tuple(revive(item) for item in value)
+    if not isinstance(value, dict):
+        return value
+    if "is" not in value:
+        return {name: revive(item) for name, item in value.items()}
+    fields = {name: revive(item) for name, item in value.items() if name != "is"}
+    if fields.get("since") is not None:
+        fields["since"] = Version.parse(fields["since"])
+    if value["is"] in KINDS:
+        fields["kind"] = KINDS[value["is"]](fields["kind"])
+    return CLASSES[value["is"]](**fields)
+
+
+def replay(rows):
+    """Every start in these rows, from the state that it names. Raises `AssertionError` at the first other decision."""
+    machine, steps = None, 0
+    for row in rows:
+        if row.get("is") == "Started":
+            held = sum(
+                len(one["bodies"]) for group in row["state"]["groups"].values() for one in group["held"].values()
+            )
+            machine = restore(revive(row["settings"]), row["state"], range(1, held + 1), row["epoch"], now=0.0)
+            continue
+        event = revive(row["event"])
+        decided = [plain(effect) for effect in machine.step(event, row["t"])]
+        assert decided == row["effects"], f"at {row['t']}: {event}"
+        steps += 1
+    return steps
