@@ -1,4 +1,4 @@
-"""What the machine wants done. The runtime carries effects out in order and decides nothing.
+"""What the machine wants done. The runtime carries effects out and decides nothing: deeds first, in order, then words.
 
 Bodies are named by the number of the request that brought them. Every body of a push ends in exactly one
 `Apply` or one `Drop`: none is lost, none is used twice.
@@ -246,21 +246,11 @@ class Finished:
         return "finished"
 
 
-Effect = (
-    Answered
-    | Parked
-    | Accepted
-    | Advanced
-    | WaitingFor
-    | Apply
-    | Initialize
-    | Adopt
-    | Configure
-    | Drop
-    | Began
-    | Ended
-    | RoundOpened
-    | RoundClosed
-    | Switched
-    | Finished
-)
+# What is done here, before anybody is told of it.
+Deed = Apply | Initialize | Adopt | Configure | Drop | Finished
+# What somebody outside is told, or goes on to wait for.
+Word = Answered | Parked
+# What listeners are told; nothing is carried out.
+News = Accepted | Advanced | WaitingFor | Began | Ended | RoundOpened | RoundClosed | Switched
+
+Effect = Deed | Word | News

@@ -234,7 +234,10 @@ class Runtime:
         effects = self.machine.step(event, now)
         self.listeners.tell(event, effects, now)
         for effect in effects:
-            self._perform(effect)
+            self._do(effect)
+        # Here, between what is done and what is told, is the place of whatever must be kept before it is told.
+        for effect in effects:
+            self._say(effect)
 
     def _paused(self, seconds: float, now: float) -> None:
         """Before the machine hears of it, so that nobody is closed, or charged with a wait, for this time."""
@@ -351,7 +354,7 @@ class Runtime:
 
     # Effects out.
 
-    def _perform(self, effect: Effect) -> None:
+    def _say(self, effect: Effect) -> None:
         match effect:
             case Answered(request, reply):
                 self._answer(request, reply)
@@ -361,6 +364,9 @@ class Runtime:
                 else:
                     # The asker went away while its push was being applied; nobody waits for the pull behind it.
                     self.happen(Gone(request))
+
+    def _do(self, effect: Effect) -> None:
+        match effect:
             case Apply():
                 self._apply(effect)
             case Initialize(group, number, body, specs):
@@ -379,8 +385,6 @@ class Runtime:
                     self.bodies.pop(body, None)
             case Finished():
                 self.finished.set()
-            case _:
-                pass  # told, and nothing to be carried out
 
     def _answer(self, request: int, reply: Reply) -> None:
         asking = self._asking.pop(request, None)

@@ -285,7 +285,7 @@ class TestFaultsOfOurOwn:
         assert await weight(again) == pytest.approx(0.9)
         assert (await again.get("/v1/status")).json["epoch"] == worker.epoch
 
-    @pytest.mark.parametrize("name", ["step", "_perform"])
+    @pytest.mark.parametrize("name", ["step", "_do"])
     async def test_between_deciding_and_doing_nothing_is_saved_that_was_never_made(self, servers, name):
         module, owner = ("core.machine", "Machine") if name == "step" else ("server.runtime", "Runtime")
         server = await servers.with_state(before=fault(module, owner, name, "AssertionError('a fault')"))

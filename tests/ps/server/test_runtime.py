@@ -321,7 +321,7 @@ class TestFailure:
         def broken(*_):
             raise AssertionError("a fault of ours")
 
-        monkeypatch.setattr(*((runtime.machine, "step") if where == "deciding" else (runtime, "_perform")), broken)
+        monkeypatch.setattr(*((runtime.machine, "step") if where == "deciding" else (runtime, "_do")), broken)
         assert (await runtime.ask(Pull())).reply.error.code is Code.STOPPING
         assert (await parked).reply.error.code is Code.STOPPING
         assert (await runtime.ask(Pull())).reply.error.code is Code.STOPPING
