@@ -283,8 +283,7 @@ def _troubles() -> list[Panel]:
     return [
         graph(
             "Iterations without an update",
-            "By cause: non-finite (the gradient had NaN or infinity), overflow (of mixed precision, normal at times), "
-            "no-data (the worker has nothing left to read), asked (by the script).",
+            "By cause: non-finite (the gradient had NaN or infinity), no-data (the worker has nothing left to read).",
             NUMBER,
             Query(f"sum by (rank, cause) ({_grown(worker.SKIPS)})", "{{rank}}: {{cause}}"),
             bars=True,

@@ -30,7 +30,6 @@ class Reason(StrEnum):
     IN_ROUND = "in-round"
     SKIPPED = "skipped"
     REPEATED = "repeated"
-    STAGED = "staged"
     # an accepted update is in no version: the arithmetic of its step failed
     STEP_FAILED = "step-failed"
     # an incarnation ends

@@ -126,6 +126,8 @@ class Client:
         """Why the last parked request was sent away; None when the last one was answered."""
         self.traffic = Traffic()
         """Of all calls so far; heartbeats are not counted."""
+        self.sent_again = 0
+        """How many requests so far were lost, or refused for now; each is sent again."""
 
         self._home = Home(f"the worker {rank}")
         self._patience = Patience(self.url, rank, patience_seconds)
@@ -433,12 +435,14 @@ class Client:
                 allocate=self._receiving.allocate,
             )
         except Lost as error:
+            self.sent_again += 1
             lost()
             self._patience.failed(error)
             return None
         self.traffic.add(answer.traffic)
         match answer.reply:
             case Refused(refusal) if REACTIONS[refusal.code] is Reaction.AGAIN:
+                self.sent_again += 1
                 self._patience.failed(refusal)
             case _:
                 self._patience.answered()

@@ -200,7 +200,7 @@ class _Trainer:
         waiting = session.client.client.waiting
         metrics.waited(times.wait_seconds, waiting.reason if waiting else Reason.GRANTED)
         metrics.pulled(times.pull_seconds, session.clock, session.lag)
-        metrics.exchanged(session.traffic.sent_bytes, session.traffic.received_bytes)
+        metrics.exchanged(session.traffic.sent_bytes, session.traffic.received_bytes, session.client.client.sent_again)
         metrics.stepped(seconds)
         life = session.client.session.life
         if life != self._lives and isinstance(outcome.reason, Code):

@@ -17,8 +17,8 @@ from leeway.protocol.replies import Disposition
 from leeway.protocol.requests import UpdateKind
 from leeway.protocol.tensors import TensorSpec
 from leeway.ps.core import policies
-from leeway.ps.core.deduplication import REMEMBERED_GRANTS
 from leeway.ps.core.membership import REMEMBERED_LIVES
+from leeway.ps.core.progress import REMEMBERED_GRANTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -26,7 +26,6 @@ from leeway.protocol.requests import Pull, UpdateKind
 from leeway.protocol.schema import Sizes
 from leeway.ps.core import policies
 from leeway.ps.core.decisions import Answer, Park
-from leeway.ps.core.deduplication import Record
 from leeway.ps.core.effects import (
     Accepted,
     Adopt,
@@ -45,6 +44,7 @@ from leeway.ps.core.grants import grant, judge
 from leeway.ps.core.in_flight import Adding, Adopting, InFlight, OnArrival, RoundStep
 from leeway.ps.core.policies.policy import Reception
 from leeway.ps.core.policies.switching import Switching
+from leeway.ps.core.progress import Record
 from leeway.ps.core.roster import Roster
 from leeway.ps.core.rounds import Held, Rounds, RoundState
 from leeway.ps.core.waiting import Waiting, WaitingRoom
@@ -57,11 +57,11 @@ if TYPE_CHECKING:
     from leeway.protocol.tensors import TensorSpec
     from leeway.ps.core.adoption import Adoption
     from leeway.ps.core.decisions import Decision
-    from leeway.ps.core.deduplication import Progress
     from leeway.ps.core.effects import Effect
     from leeway.ps.core.in_flight import Offering
     from leeway.ps.core.membership import Incarnation
     from leeway.ps.core.policies.policy import Policy
+    from leeway.ps.core.progress import Progress
 
 
 class Group:

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from leeway.protocol.replies import Offered
     from leeway.protocol.tensors import TensorSpec
-    from leeway.ps.core.deduplication import Record
     from leeway.ps.core.membership import Incarnation
+    from leeway.ps.core.progress import Record
 
 
 @dataclass(slots=True)

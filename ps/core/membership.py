@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from leeway.protocol.requests import Life
-    from leeway.ps.core.deduplication import Progress
+    from leeway.ps.core.progress import Progress
 
 # A process that comes back after more lives of its rank than this is taken for a new one. Sixteen restarts in a
 # row within one lost message's lifetime do not happen.

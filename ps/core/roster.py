@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from leeway.protocol.ranks import natural
 from leeway.ps.core.clocks import Clocks
-from leeway.ps.core.deduplication import Progress
+from leeway.ps.core.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,11 +16,11 @@ from leeway.protocol.schema import Sizes
 from leeway.protocol.tensors import TensorSpec
 from leeway.ps.core import policies
 from leeway.ps.core.consistency import check
-from leeway.ps.core.deduplication import Progress, Record
 from leeway.ps.core.in_flight import OnArrival
 from leeway.ps.core.machine import Machine
 from leeway.ps.core.membership import Incarnation
 from leeway.ps.core.policies.switching import Switching
+from leeway.ps.core.progress import Progress, Record
 from leeway.ps.core.roster import Roster
 from leeway.ps.core.rounds import Held, Rounds, RoundState
 

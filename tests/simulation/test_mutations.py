@@ -7,13 +7,14 @@ from leeway.protocol.replies import Disposition, Pushed
 from leeway.protocol.requests import Push
 from leeway.ps.core import machine, saved
 from leeway.ps.core.decisions import Answer, Park
-from leeway.ps.core.deduplication import Fresh, Record, Repeat, judge
+from leeway.ps.core.deduplication import Fresh, Repeat, judge
 from leeway.ps.core.effects import Answered, Apply
 from leeway.ps.core.groups import Group
 from leeway.ps.core.in_flight import RoundStep
 from leeway.ps.core.machine import Machine
 from leeway.ps.core.membership import Membership
 from leeway.ps.core.policies import Ssp
+from leeway.ps.core.progress import Record
 from leeway.ps.core.roster import Roster
 from leeway.ps.core.rounds import Rounds
 from leeway.ps.core.waiting import WaitingRoom

@@ -67,6 +67,7 @@ async def test_pull(server, client):
     assert first.headers["Prefer"] == "wait=20"
     assert "application/vnd.leeway.frame" in first.headers["Accept"]
     assert client.waiting is None
+    assert client.sent_again == 0
 
 
 async def test_why_a_pull_waits_can_be_seen(server, client):
@@ -254,6 +255,7 @@ async def test_503_with_retry_after_waits_so_long(server, client, monkeypatch):
     server.then(server.refused("stopping", headers={"Retry-After": "7"}), server.granted())
     await client.pull()
     assert [seconds for seconds in slept if 7.0 <= seconds < 8.0]
+    assert client.sent_again == 1
 
 
 async def test_patience_has_an_end(server, client):
@@ -281,6 +283,7 @@ async def test_a_server_that_is_silent_in_the_middle_of_a_reply_is_lost(server, 
     client._connected()._silence_seconds = 0.05
     server.then(stall, server.granted())
     assert await client.pull()
+    assert client.sent_again == 1
     released.set()
 
 

@@ -48,7 +48,7 @@ PUSHES: Final = _other(MetricType.COUNTER, "pushes_total", "Updates that got the
 SKIPS: Final = _other(
     MetricType.COUNTER,
     "skips_total",
-    "Iterations without an update: overflow (AMP), non-finite, no-data or asked.",
+    "Iterations without an update: non-finite or no-data.",
     "cause",
 )
 DROPPED: Final = _other(

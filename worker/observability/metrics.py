@@ -41,10 +41,8 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 class SkipCause(StrEnum):
     """Why an iteration has no update."""
 
-    OVERFLOW = "overflow"
     NON_FINITE = "non-finite"
     NO_DATA = "no-data"
-    ASKED = "asked"
 
 
 class WorkerMetrics:
@@ -70,7 +68,7 @@ class WorkerMetrics:
         # A gauge without labels has a value from the start; before the first batch there is no loss.
         registry.unregister(self._gauges[catalogue.LOSS])
         self._has_loss = False
-        self._sent_bytes = self._received_bytes = 0
+        self._sent_bytes = self._received_bytes = self._sent_again = 0
         self._gauges[catalogue.INFO].labels(rank, task, __version__).set(1)
         ProcessCollector(registry=registry)
 
@@ -87,11 +85,12 @@ class WorkerMetrics:
         for figure, value in figures.items():
             self._gauges[catalogue.EVALUATION].labels(figure).set(value)
 
-    def exchanged(self, sent_bytes: int, received_bytes: int) -> None:
-        """Bytes of all requests and replies so far: the totals since the start."""
+    def exchanged(self, sent_bytes: int, received_bytes: int, sent_again: int) -> None:
+        """Bytes of all requests and replies, and requests sent again, so far: the totals since the start."""
         self._counters[catalogue.SENT_BYTES].inc(sent_bytes - self._sent_bytes)
         self._counters[catalogue.RECEIVED_BYTES].inc(received_bytes - self._received_bytes)
-        self._sent_bytes, self._received_bytes = sent_bytes, received_bytes
+        self._counters[catalogue.RECONNECTS].inc(sent_again - self._sent_again)
+        self._sent_bytes, self._received_bytes, self._sent_again = sent_bytes, received_bytes, sent_again
 
     def pushed(self, seconds: float, disposition: Disposition, samples: int) -> None:
         """An update got its final disposition; `samples` is its weight."""
@@ -123,9 +122,6 @@ class WorkerMetrics:
     def rejoined(self, code: Code) -> None:
         """A new life; `code` ended the one before."""
         self._counters[catalogue.REJOINS].labels(code).inc()
-
-    def reconnected(self) -> None:
-        self._counters[catalogue.RECONNECTS].inc()
 
     def serve(self, host: str, port: int) -> MetricsServer:
         """Answer `GET /metrics` until `close()`. Raises `SettingError` when the address cannot be had."""

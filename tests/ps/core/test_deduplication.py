@@ -8,8 +8,9 @@ from leeway.protocol.codes import Code
 from leeway.protocol.reasons import Reason
 from leeway.protocol.replies import Disposition, Pushed, Refused
 from leeway.protocol.requests import Life, Push, UpdateKind
-from leeway.ps.core.deduplication import REMEMBERED_GRANTS, Fresh, Progress, Record, Repeat, StagedAgain, judge
+from leeway.ps.core.deduplication import Fresh, Repeat, StagedAgain, judge
 from leeway.ps.core.membership import Incarnation
+from leeway.ps.core.progress import REMEMBERED_GRANTS, Progress, Record
 
 PUSH = Push(Life("w0", 1, 1), 5, 7, UpdateKind.GRADIENT, 4)
 PART = replace(PUSH, parts=3, keys=("a", "b"))

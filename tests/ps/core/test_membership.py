@@ -7,8 +7,8 @@ from leeway.protocol.codes import Code
 from leeway.protocol.reasons import Reason
 from leeway.protocol.replies import Disposition, LastPush
 from leeway.protocol.requests import Life
-from leeway.ps.core.deduplication import Progress, Record
 from leeway.ps.core.membership import REMEMBERED_LIVES, Membership
+from leeway.ps.core.progress import Progress, Record
 
 
 @pytest.fixture

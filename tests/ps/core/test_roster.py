@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from leeway.ps.core.deduplication import Progress
 from leeway.ps.core.membership import Incarnation
+from leeway.ps.core.progress import Progress
 from leeway.ps.core.roster import Roster
 
 

@@ -14,11 +14,10 @@ def with_everything_recorded() -> WorkerMetrics:
     metrics.waited(0.3, Reason.LAG)
     metrics.computed(0.1, loss=0.25)
     metrics.evaluated({"accuracy": 0.75, "loss": 0.5})
-    metrics.exchanged(300, 500)
+    metrics.exchanged(300, 500, 1)
     metrics.pushed(0.02, Disposition.APPLIED, samples=64)
     metrics.stepped(0.4)
-    metrics.skipped(SkipCause.OVERFLOW)
+    metrics.skipped(SkipCause.NO_DATA)
     metrics.dropped(Code.OLD_EPOCH)
     metrics.rejoined(Code.EVICTED)
-    metrics.reconnected()
     return metrics

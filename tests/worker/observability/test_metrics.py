@@ -49,11 +49,12 @@ def test_values_are_what_was_recorded() -> None:
 
 def test_bytes_are_told_as_totals() -> None:
     metrics = with_everything_recorded()
-    metrics.exchanged(700, 900)
-    metrics.exchanged(700, 950)
+    metrics.exchanged(700, 900, 2)
+    metrics.exchanged(700, 950, 3)
     value = metrics.registry.get_sample_value
     assert value("leeway_worker_sent_bytes_total") == 700
     assert value("leeway_worker_received_bytes_total") == 950
+    assert value("leeway_worker_reconnects_total") == 3
 
 
 def test_there_is_no_loss_before_the_first_batch() -> None:

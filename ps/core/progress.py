@@ -1,0 +1,80 @@
+"""How far a life is in a group, and what became of its last push: all that exactly-once has to remember.
+
+Invariant: one record a life and group, so the memory is bounded by the number of workers, not by time.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from leeway.protocol.reasons import Reason
+from leeway.protocol.replies import Disposition, Pushed
+
+if TYPE_CHECKING:
+    from leeway.protocol.requests import Push
+
+# How many different answers to the pull of one iteration may be on their way at once: a client asks again after a
+# lost reply, and each answer may hold another version. Older ones can no longer be pushed from.
+REMEMBERED_GRANTS = 16
+
+
+@dataclass(slots=True, eq=False)
+class Record:
+    """The last accepted push. `disposition` None: still being applied; `waiters` are told when it falls.
+
+    `step_failed`: it was held, and the step of its round failed; told with the grants of the next iteration.
+    """
+
+    clock: int
+    parts: int
+    reason: Reason
+    disposition: Disposition | None = None
+    version: int | None = None
+    staleness: int | None = None
+    step_failed: bool = False
+    waiters: list[tuple[int, Push]] = field(default_factory=list)
+
+    def settle(self, *, failed: bool) -> None:
+        """The version of an update on arrival is published, with the update in it or, its step having failed, not."""
+        if failed:
+            self.disposition, self.reason = Disposition.SKIPPED, Reason.STEP_FAILED
+            self.version = self.staleness = None
+        else:
+            self.disposition = Disposition.APPLIED
+
+    def to_reply(self, reason: Reason | None = None) -> Pushed:
+        assert self.disposition is not None
+        # That the step failed is news to whoever asks again because the first answer was lost.
+        told = self.reason if self.reason is Reason.STEP_FAILED else reason or self.reason
+        return Pushed(self.clock, self.disposition, told, self.version, self.staleness)
+
+
+@dataclass(slots=True, eq=False)
+class Progress:
+    """How far an incarnation is in one group.
+
+    `clock`: the index of its next iteration. `grants`: the (version, round) pairs its pull of that iteration was
+    answered with; empty = not granted. `owed`: the newest version that contains an effective push of its own; no
+    pull is answered with less (read my writes). `staged`: parts of the push under way, part -> (request, push).
+    """
+
+    clock: int
+    grants: deque[tuple[int, int | None]] = field(default_factory=lambda: deque(maxlen=REMEMBERED_GRANTS))
+    granted_at: float = 0.0
+    owed: int = 0
+    record: Record | None = None
+    staged: dict[int, tuple[int, Push]] = field(default_factory=dict)
+
+    @property
+    def computing(self) -> bool:
+        """The pull of this iteration is answered, and its push has not been accepted yet."""
+        return bool(self.grants) and (self.record is None or self.record.disposition is not None)
+
+    def advance(self) -> None:
+        self.clock += 1
+        self.grants.clear()
+
+    def missing(self, parts: int) -> tuple[int, ...]:
+        return tuple(part for part in range(parts) if part not in self.staged)
