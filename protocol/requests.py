@@ -25,10 +25,13 @@ DEFAULT_GROUP = "default"
 
 
 class UpdateKind(StrEnum):
-    """`delta` is pulled minus local, which the server subtracts: a pseudo-gradient for every optimizer."""
+    """`delta` is pulled minus local, which the server subtracts: a pseudo-gradient for every optimizer. `model` is the
+    local weights themselves, of which the server makes that difference; only where updates are aggregated.
+    """
 
     GRADIENT = "gradient"
     DELTA = "delta"
+    MODEL = "model"
     SKIP = "skip"
 
 

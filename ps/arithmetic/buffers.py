@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from leeway.protocol.spans import Place
-    from leeway.ps.arithmetic.aggregation.rule import Contribution
     from leeway.ps.arithmetic.bodies import Body
+    from leeway.ps.arithmetic.updates import Contribution
 
 _MEAN, _VARIANCE, _COUNTER = "running_mean", "running_var", "num_batches_tracked"
 

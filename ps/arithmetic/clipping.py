@@ -15,7 +15,7 @@ from leeway.ps.arithmetic.runs import Run
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from leeway.ps.arithmetic.aggregation.rule import Scratch
+    from leeway.ps.arithmetic.updates import Scratch
 
 
 def norm(gradient: Sequence[Run]) -> float:

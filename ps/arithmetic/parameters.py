@@ -14,15 +14,17 @@ from leeway.protocol.requests import UpdateKind
 from leeway.protocol.spans import Layout
 from leeway.protocol.tensors import Kind
 from leeway.ps.arithmetic import buffers
-from leeway.ps.arithmetic.aggregation.registry import DEFAULT_RULE, rule
-from leeway.ps.arithmetic.aggregation.rule import Contribution
-from leeway.ps.arithmetic.bodies import TORCH_DTYPES, Body
-from leeway.ps.arithmetic.clipping import clip, norm, scale
+from leeway.ps.arithmetic.aggregation.plain_sum import Sum
+from leeway.ps.arithmetic.aggregation.registry import DEFAULT_RULE
+from leeway.ps.arithmetic.bodies import Body
 from leeway.ps.arithmetic.guards import non_finite
 from leeway.ps.arithmetic.optimizers import Optimizer, StateLost
 from leeway.ps.arithmetic.runs import Chart, Run, split
+from leeway.ps.arithmetic.stages import run
+from leeway.ps.arithmetic.transforms import Clip, Measure, Scale
 from leeway.ps.arithmetic.trial import try_settings
-from leeway.ps.arithmetic.values import MASTER_DTYPE, Masters, Values, has_master
+from leeway.ps.arithmetic.updates import Contribution, Updates
+from leeway.ps.arithmetic.values import Masters, Values
 from leeway.ps.arithmetic.versions import Snapshot, VersionStore
 
 if TYPE_CHECKING:
@@ -32,9 +34,15 @@ if TYPE_CHECKING:
 
     from leeway.protocol.frames import Frame
     from leeway.protocol.tensors import TensorSpec
-    from leeway.ps.arithmetic.aggregation.rule import Scratch
+    from leeway.ps.arithmetic.aggregation.rule import Rule
     from leeway.ps.arithmetic.memory import Pool
     from leeway.ps.arithmetic.settings import OptimizerSettings
+    from leeway.ps.arithmetic.stages import Stage, States
+    from leeway.ps.arithmetic.updates import Scratch
+
+
+# Each update is a step of its own: the sum of one.
+_ON_ARRIVAL = Sum()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +50,20 @@ class Update:
     """One worker's update of one iteration, in one frame or several parts without a tensor in common.
 
     Its frames are finite where that matters, and checked against the current layout. `values`: trainable tensors in
-    them that are set to what was sent, in place of being stepped by it.
+    them that are set to what was sent, in place of being stepped by it. `rank`: whose it is.
     """
 
     kind: UpdateKind
     samples: int
     frames: tuple[Frame, ...]
     values: frozenset[str] = frozenset()
+    rank: str = ""
 
     @classmethod
-    def of(cls, kind: UpdateKind, samples: int, frames: tuple[Frame, ...]) -> Update:
+    def of(cls, kind: UpdateKind, samples: int, frames: tuple[Frame, ...], rank: str = "") -> Update:
         """The update of these frames, whose messages were read as a `Push` when they came."""
-        return cls(
-            kind, samples, frames, frozenset(name for frame in frames for name in frame.message.get("values") or ())
-        )
+        values = frozenset(name for frame in frames for name in frame.message.get("values") or ())
+        return cls(kind, samples, frames, values, rank)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +83,7 @@ class Saved:
 
     `optimizer_tensors` are named `<state>/<key>`; `optimizer` is what of its state is plain data. `masters`, by key,
     are the float32 values of what is trained in half precision; where one is missing (saved before there were any) it
-    is made from the rounded value.
+    is made from the rounded value. `states`: those of the stages before the optimizer.
     """
 
     number: int
@@ -84,13 +92,14 @@ class Saved:
     optimizer_tensors: Mapping[str, torch.Tensor]
     optimizer: Mapping[str, Any]
     masters: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    states: States = field(default_factory=dict)
 
 
 class Parameters:
     """One group's values. `workers` is the configured number, for the scale of deltas that come one by one.
 
-    `on_released` is the version store's. Raises `ValueError` for an unknown aggregation rule, and for settings with
-    which no step can be made.
+    `rule`: what makes one gradient of a round's updates. `on_released` is the version store's. Raises `ValueError` for
+    settings with which no step can be made.
     """
 
     def __init__(
@@ -99,13 +108,15 @@ class Parameters:
         pool: Pool,
         *,
         workers: int = 1,
-        aggregation: str = DEFAULT_RULE,
+        rule: Rule = DEFAULT_RULE,
         on_released: Callable[[], None] | None = None,
     ) -> None:
         self.versions = VersionStore(pool, on_released)
         self._pool = pool
         self._workers = workers
-        self._aggregate = rule(aggregation)
+        self.rule = rule
+        # Replaced as a whole by a step that is made, and never written to.
+        self._states: States = {}
         try_settings(settings)
         self._latest = self.versions.current
         self._masters = Masters.of(self._latest.layout)
@@ -196,12 +207,9 @@ class Parameters:
         assert aggregated or len(updates) == 1, "on arrival, each update is a step of its own"
         contributions, assigned = self._contributions(updates)
         scratch = self._scratch()
-        gradient = self._gradient(updates, contributions, aggregated, scratch)
-        gradient_norm = None
-        if self.settings.clip_norm is not None:
-            gradient, gradient_norm = clip(gradient, self.settings.clip_norm, scratch)
-        elif measure_norm:
-            gradient_norm = norm(gradient)
+        trainable = [_only(contribution, trainable=True) for contribution in contributions]
+        stages = self._stages(updates[0].kind, aggregated=aggregated, measure_norm=measure_norm)
+        aggregate, states = run(stages, self._states, Updates(trainable, scratch))
 
         layout = self._latest.layout
         memory, new = self._fresh(number, self._masters)
@@ -214,7 +222,7 @@ class Parameters:
             buffers.arrive(_only(contributions[0], trainable=False).runs, live_workers, new.body)
         # Last, since all else leaves what was there before untouched.
         try:
-            rate = self._optimizer.step(self._values, new, gradient)
+            rate = self._optimizer.step(self._values, new, aggregate.gradient)
             # The first contributor's value is the one that stays.
             for runs in reversed(assigned):
                 self._optimizer.assign(new, runs)
@@ -223,7 +231,8 @@ class Parameters:
             if self._optimizer.put_back(self._values):
                 raise
             raise StateLost(f"a step failed, and with it the optimizer's state: {error}") from error
-        return Step(self._use(snapshot, new, self._masters), rate, gradient_norm)
+        self._states = states
+        return Step(self._use(snapshot, new, self._masters), rate, aggregate.norm)
 
     def again(self, number: int) -> Snapshot:
         """Version `number`, whose step failed: the values of the latest, in the same memory."""
@@ -234,11 +243,13 @@ class Parameters:
         """All values, as they are between two steps.
 
         The body is the version itself: immutable, so not copied, but it counts as live until it is let go; so do the
-        masters. The optimizer's state, which the next step changes in place, is copied.
+        masters and the states of stages. The optimizer's state, which the next step changes in place, is copied.
         """
         tensors, metadata = self._optimizer.save()
         masters = {place.spec.name: self._values.tensor(place) for place in self._masters.places()}
-        return Saved(self._latest.number, self._latest.layout, self._latest.body, tensors, metadata, masters)
+        return Saved(
+            self._latest.number, self._latest.layout, self._latest.body, tensors, metadata, masters, self._states
+        )
 
     def restore(self, saved: Saved) -> Snapshot:
         """Take over saved values, as the version of their number. Only before anything else was offered.
@@ -261,6 +272,9 @@ class Parameters:
         snapshot = _snapshot(saved.number, saved.layout, memory, new)
         self._optimizer.extend(saved.layout, new)
         self._optimizer.load(saved.optimizer_tensors, saved.optimizer)
+        # What another rule has saved is of no use to this one.
+        used = (self.rule.name, Scale.name, Clip.name)
+        self._states = {name: state for name, state in saved.states.items() if name in used}
         return self._use(snapshot, new, masters)
 
     def _use(self, snapshot: Snapshot, values: Values, masters: Masters) -> Snapshot:
@@ -282,7 +296,9 @@ class Parameters:
             if update.values:
                 runs, values = split(runs, update.values)
                 assigned.append(values)
-            contributions.append(Contribution(update.samples, runs))
+            # All members of a round have pulled these values: while it is open, versions can add keys and no more.
+            pulled = self._values.body if update.kind is UpdateKind.MODEL else None
+            contributions.append(Contribution(update.samples, runs, update.rank, pulled))
         return contributions, assigned
 
     def _scratch(self) -> Scratch:
@@ -298,33 +314,21 @@ class Parameters:
 
         return scratch
 
-    def _gradient(
-        self,
-        updates: Sequence[Update],
-        contributions: Sequence[Contribution],
-        aggregated: bool,
-        scratch: Scratch,
-    ) -> list[Run]:
-        trainable = [_only(contribution, trainable=True) for contribution in contributions]
-        gradient = self._aggregate(trainable, scratch) if aggregated else trainable[0].runs
-        gradient = [_widened(run, scratch) for run in gradient]
-        if not aggregated and updates[0].kind is UpdateKind.DELTA:
+    def _stages(self, kind: UpdateKind, *, aggregated: bool, measure_norm: bool) -> Iterable[Stage]:
+        """What makes the optimizer's gradient of the updates, in order."""
+        if not aggregated and kind is UpdateKind.DELTA:
             factor = self.settings.delta_scale or 1.0 / self._workers
             if factor != 1.0:
-                gradient = scale(gradient, factor, scratch)
-        return gradient
+                yield Scale(factor)
+        yield self.rule if aggregated else _ON_ARRIVAL
+        if self.settings.clip_norm is not None:
+            yield Clip(self.settings.clip_norm)
+        elif measure_norm:
+            yield Measure()
 
 
 def _only(contribution: Contribution, *, trainable: bool) -> Contribution:
-    runs = [run for run in contribution.runs if run.trainable is trainable]
-    return Contribution(contribution.samples, runs)
-
-
-def _widened(run: Run, scratch: Scratch) -> Run:
-    """As wide as what it changes: norms, factors and steps are computed in float32 for half precision."""
-    if not has_master(run.span) or run.values.dtype is TORCH_DTYPES[MASTER_DTYPE]:
-        return run
-    return Run(run.span, run.first, run.stop, scratch().flat(run).copy_(run.values))
+    return replace(contribution, runs=[run for run in contribution.runs if run.trainable is trainable])
 
 
 def _snapshot(number: int, layout: Layout, memory: memoryview, values: Values) -> Snapshot:

@@ -219,13 +219,10 @@ class Group:
     def push(self, request: int, push: Push, member: Incarnation, now: float) -> None:
         progress = member.groups[self.name]
         reception = self.policy.push(self, member.rank)
-        if reception is Reception.IN_ROUND and push.kind is not UpdateKind.SKIP:
-            gathered = self.rounds.kind
-            if gathered is not None and gathered is not push.kind:
-                self.emit(Drop((request,)))
-                detail = f"round {self.rounds.number} gathers updates of kind {gathered}, not {push.kind}"
-                self.emit(Answered(request, refuse(Code.INVALID_VALUE, detail)))
-                return
+        if misfit := self._misfit(push.kind, reception):
+            self.emit(Drop((request,)))
+            self.emit(Answered(request, refuse(Code.INVALID_VALUE, misfit)))
+            return
         if push.kind is UpdateKind.SKIP:
             self._drop_staged(progress)
             self.emit(Drop((request,)))
@@ -239,6 +236,18 @@ class Group:
             progress.staged.clear()
             self.schema_closed = True
         self._accept(request, push, member, bodies, reception, now)
+
+    def _misfit(self, kind: UpdateKind, reception: Reception) -> str | None:
+        """Why an update of this kind cannot be taken now."""
+        if kind is UpdateKind.MODEL and reception is Reception.ON_ARRIVAL:
+            return (
+                f"whole weights (kind model) are for rounds; under {self.policy.mode} each update is a step of its own:"
+                " push a delta, which is what was pulled minus what it has become"
+            )
+        gathered = self.rounds.kind if reception is Reception.IN_ROUND and kind is not UpdateKind.SKIP else None
+        if gathered not in (None, kind):
+            return f"round {self.rounds.number} gathers updates of kind {gathered}, not {kind}"
+        return None
 
     def _accept(
         self,

@@ -403,7 +403,7 @@ class Runtime:
 
     def _apply(self, apply: Apply) -> None:
         updates = [
-            Update.of(apply.kind, one.samples, tuple(self.bodies.pop(body) for body in one.bodies))
+            Update.of(apply.kind, one.samples, tuple(self.bodies.pop(body) for body in one.bodies), one.rank)
             for one in apply.contributions
         ]
         one = self.parameters[apply.group]

@@ -5,9 +5,10 @@ What cannot be read as a whole, or is not what was written, is refused, never re
 for an older one in silence.
 
 Tensors of a file: `model/<group>/<key>`, `master/<group>/<key>` of what is trained in half precision (files of before
-there were masters have none), `optimizer/<group>/<state>/<key>`, and `held/<n>`, the body of the n-th held contribution
-as bytes, with `held/<n>/places`, where its tensors lie in it, as JSON. The metadata holds `leeway`, a JSON object with
-the rest. The tensor `digest` is the last of the file, and the digest of all that lies before it.
+there were masters have none), `optimizer/<group>/<state>/<key>`, `stage/<group>/<stage>/<name>` of what the stages of
+a step carry to the next one, and `held/<n>`, the body of the n-th held contribution as bytes, with
+`held/<n>/places`, where its tensors lie in it, as JSON. The metadata holds `leeway`, a JSON object with the rest. The
+tensor `digest` is the last of the file, and the digest of all that lies before it.
 """
 
 from __future__ import annotations
@@ -152,6 +153,7 @@ def _description(checkpoint: Checkpoint) -> dict[str, Any]:
                 "optimizer": saved.optimizer,
                 "states": list(saved.optimizer_tensors),
                 "masters": list(saved.masters),
+                "stages": {stage: list(state) for stage, state in saved.states.items()},
             }
             for name, saved in checkpoint.groups.items()
         },
@@ -165,6 +167,8 @@ def _entries(checkpoint: Checkpoint) -> list[Entry]:
         found += entries(saved.layout, saved.body, f"model/{name}/")
         found += [_entry(f"master/{name}/{key}", tensor) for key, tensor in saved.masters.items()]
         found += [_entry(f"optimizer/{name}/{state}", tensor) for state, tensor in saved.optimizer_tensors.items()]
+        for stage, of_stage in saved.states.items():
+            found += [_entry(f"stage/{name}/{stage}/{state}", tensor) for state, tensor in of_stage.items()]
     for index, frame in enumerate(checkpoint.held):
         found.append(Entry(f"held/{index}", "uint8", (frame.body.nbytes,), frame.body))
         # Not in the header, which has a limit: these grow with the workers.
@@ -191,7 +195,12 @@ def _read_group(name: str, group: dict[str, Any], tensors: Mapping[str, torch.Te
         body.tensor(place).copy_(values[key])
     states = {state: tensors[f"optimizer/{name}/{state}"] for state in group["states"]}
     masters = {key: tensors[f"master/{name}/{key}"] for key in group.get("masters", ())}
-    return Saved(group["number"], layout, memory, states, group["optimizer"], masters)
+    # Copied, as the optimizer copies what it takes over: these are views of the file, which is mapped.
+    stages = {
+        stage: {state: tensors[f"stage/{name}/{stage}/{state}"].clone() for state in of_stage}
+        for stage, of_stage in group.get("stages", {}).items()
+    }
+    return Saved(group["number"], layout, memory, states, group["optimizer"], masters, stages)
 
 
 def _read_held(index: int, held: dict[str, Any], tensors: Mapping[str, torch.Tensor]) -> Frame:

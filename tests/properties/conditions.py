@@ -131,6 +131,8 @@ class Conditions(History):
             return ("staged", push.clock, tuple(place for place in range(push.parts) if place not in there))
         if any(set(other.keys) & set(push.keys) for other in staged):
             return ("refused", "inconsistent-parts", {})
+        if push.kind is UpdateKind.MODEL and self.mode != "sync":
+            return ("refused", "invalid-value", {})
         if self.mode == "sync" and self.open_round:
             kinds = {update.kind for update in self.contributions(self.open_round) if not update.skip}
             if kinds - {push.kind}:

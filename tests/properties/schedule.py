@@ -178,7 +178,7 @@ class Both:
         self.ask(Pull("default", self._named(rank), self._clock(rank), least, since, wait_seconds))
 
     def push(self, rank, n) -> None:
-        kind = UpdateKind.DELTA if n == 6 else UpdateKind.GRADIENT
+        kind = {5: UpdateKind.MODEL, 6: UpdateKind.DELTA}.get(n, UpdateKind.GRADIENT)
         version, number = self._grant(rank, n)
         wait_seconds = PULL_WAITS_SECONDS[n % 4]
         self.ask(

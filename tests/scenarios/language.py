@@ -9,7 +9,7 @@ one line (`*` = the pull is answered). `pytest tests/scenarios --rewrite` writes
     init w b                          the values of a file
     join w0 w1 [groups=a,b] [x18]     rejoin w0#1                new processes; the process of that life once more
     pull w0 [@3] [no-wait | wait=5] [min-version=2] [since=1.4] [group=a]        pull reader
-    push w0 [@3] [delta | skip] [samples=4] [part=1/2] [keys=a,b] [version=2] [round=1] [no-wait]     pushpull w0 ...
+    push w0 [@3] [delta | model | skip] [samples=4] [part=1/2] [keys=a,b] [version=2] [round=1] [no-wait]   pushpull ...
     skip w0                           a push without an update
     step w0 w1 [x3]                   each: a pull that is answered, and its push; the plain answers are not shown
     resend w0 [@3] [part=1/2]         a push again, byte for byte
@@ -50,7 +50,7 @@ class Words:
         return tuple(self.options[key].split(",")) if key in self.options else ()
 
 
-FLAGS = {"no-wait", "delta", "skip", "whole"}
+FLAGS = {"no-wait", "delta", "model", "skip", "whole"}
 
 
 def parse(line: str) -> tuple[str, Words]:

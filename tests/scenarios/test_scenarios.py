@@ -201,7 +201,9 @@ class Scenario:
         group = words.options.get("group", "default")
         version, in_round = client.grant.get(group, (self.machine.groups[group].published, None))
         part, parts = map(int, words.options.get("part", "1/1").split("/"))
-        kind = next((UpdateKind(kind) for kind in ("delta", "skip") if kind in words.options), UpdateKind.GRADIENT)
+        kind = next(
+            (UpdateKind(kind) for kind in ("delta", "model", "skip") if kind in words.options), UpdateKind.GRADIENT
+        )
         push = Push(
             self.life(name),
             client.clock.get(group, 0) if words.clock is None else words.clock,

@@ -4,10 +4,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leeway.protocol.spans import Layout
-from leeway.ps.arithmetic.aggregation.rule import Contribution
 from leeway.ps.arithmetic.bodies import Body
 from leeway.ps.arithmetic.buffers import aggregate, arrive
 from leeway.ps.arithmetic.runs import Chart
+from leeway.ps.arithmetic.updates import Contribution
 
 FEATURES = 5
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from leeway.protocol.requests import UpdateKind
 from leeway.protocol.tensors import Kind, TensorSpec
+from leeway.ps.arithmetic.aggregation.registry import rule
 from leeway.ps.arithmetic.memory import Pool
 from leeway.ps.arithmetic.parameters import Parameters, Update
 from leeway.ps.arithmetic.settings import OptimizerKind, OptimizerSettings
@@ -286,9 +287,52 @@ def test_settings_change_between_steps(started, update):
     assert arrive(parameters, update(gradients())).learning_rate == 0.5
 
 
-def test_an_unknown_rule_is_refused():
-    with pytest.raises(ValueError, match="no aggregation rule 'krum'"):
-        Parameters(OptimizerSettings(), Pool(), aggregation="krum")
+@pytest.mark.parametrize("written", ["mean", "median", "krum:1", "geometric-median"])
+def test_a_round_goes_through_the_rule_of_the_group(started, update, values, written):
+    parameters = started(OptimizerSettings(lr=1.0), rule=rule(written), values={"w": torch.zeros(2, 1)})
+    sent = [update({"w": torch.tensor([[x], [y]]).float()}) for x, y in ((0, 0), (1, 0), (0, 1), (1, 1), (10, 10))]
+    found = values(parameters.step(2, sent, aggregated=True).snapshot)["w"]
+    expected = {"mean": 2.4, "median": 1.0, "krum:1": 0.0, "geometric-median": 0.78868}[written]
+    torch.testing.assert_close(found, torch.full((2, 1), -expected), rtol=0, atol=5e-6)
+
+
+@pytest.mark.parametrize("kind", OptimizerKind)
+@pytest.mark.parametrize("written", ["mean", "sum", "trimmed-mean:1", "krum:0"])
+def test_whole_weights_are_the_deltas_that_they_make(started, update, values, kind, written):
+    """Bit by bit; also where a worker does not send all of them."""
+    first = started(OptimizerSettings(kind=kind, lr=0.5), rule=rule(written))
+    start = values(first.versions.current)
+    twin = Parameters(OptimizerSettings(kind=kind, lr=0.5), Pool(), rule=rule(written))
+    twin.versions.publish(twin.restore(first.save()))
+    for number in (2, 3):
+        pulled = values(first.versions.current)
+        local = [{name: pulled[name] + 0.1 * torch.randn_like(pulled[name]) for name in gradients()} for _ in range(3)]
+        if number == 3:
+            del local[1]["fc.weight"]
+        models = [update(one, samples=n + 1, kind=UpdateKind.MODEL) for n, one in enumerate(local)]
+        deltas = [
+            update({name: pulled[name] - value for name, value in one.items()}, samples=n + 1, kind=UpdateKind.DELTA)
+            for n, one in enumerate(local)
+        ]
+        for parameters, updates in ((first, models), (twin, deltas)):
+            parameters.versions.publish(parameters.step(number, updates, aggregated=True).snapshot)
+        assert bytes(first.versions.current.body) == bytes(twin.versions.current.body)
+    assert not torch.equal(values(twin.versions.current)["fc.bias"], start["fc.bias"])
+
+
+def test_whole_weights_that_have_not_moved_move_nothing(started, update, values):
+    parameters = started(OptimizerSettings(lr=1.0), values={"w": torch.randn(7, 3)})
+    pulled = values(parameters.versions.current)
+    same = [update(pulled, samples=1, kind=UpdateKind.MODEL) for _ in range(3)]
+    assert torch.equal(values(parameters.step(2, same, aggregated=True).snapshot)["w"], pulled["w"])
+
+
+def test_federated_averaging_of_whole_weights(started, update, values):
+    parameters = started(OptimizerSettings(lr=1.0), values={"w": torch.randn(7, 3)})
+    local = [torch.randn(7, 3) for _ in range(3)]
+    sent = [update({"w": one}, samples=n + 1, kind=UpdateKind.MODEL) for n, one in enumerate(local)]
+    expected = sum((n + 1) / 6 * one for n, one in enumerate(local))
+    torch.testing.assert_close(values(parameters.step(2, sent, aggregated=True).snapshot)["w"], expected)
 
 
 # Values among the trainable tensors.

@@ -108,7 +108,7 @@ class TestJson:
             ({"clock": 1.5}, ["'clock' is 1.5"]),
             ({"clock": True}, ["'clock' is True"]),
             ({"version": "latest"}, ["'version' is 'latest'"]),
-            ({"kind": "model"}, ["'kind' is 'model'", "gradient, delta, skip"]),
+            ({"kind": "weights"}, ["'kind' is 'weights'", "gradient, delta, model, skip"]),
             ({"samples": 0}, ["'samples' is 0"]),
             ({"samples": 1 << 60}, ["'samples' is", str(2**53 - 1)]),
             ({"part": 2, "parts": 2}, ["'part' is 2", "below 'parts' = 2"]),

@@ -47,6 +47,11 @@ class TestOnArrival:
         # By 1 / workers, and the rate.
         assert np.array_equal((await server.values())["weight"], [-2, -2, -2])
 
+    async def test_whole_weights_are_refused_with_the_word_for_what_is_taken(self, server, worker):
+        async with server.untouched():
+            reply = await worker.push({"weight": np.zeros((4, 3), np.float32)}, kind="model")
+            reply.refused(422, "invalid-value", "kind model", "async", "push a delta")
+
     async def test_some_of_the_tensors(self, server, worker):
         await worker.push({"bias": np.ones(3, np.float32)})
         values = await server.values()
@@ -205,6 +210,23 @@ class TestThatDoNotFit:
         async with server.untouched():
             reply = await worker.push(gradient)
             assert reply.refused(409, "fenced", "w0#1", "replaced by a new process")["last"] == {}
+
+    async def test_whole_weights_of_a_round_are_averaged(self, start):
+        server = await start(mode="sync", workers=2, lr=1.0)
+        await server.offer({"weight": np.full(3, 9, np.float32), "other": np.ones(3, np.float32)})
+        workers = [await server.join("w0"), await server.join("w1")]
+        for worker in workers:
+            await worker.pull()
+        broken = {"weight": np.array([1, np.nan, 1], np.float32)}
+        (await workers[0].push(broken, kind="model")).refused(422, "non-finite", "weight")
+        await workers[0].push({"weight": np.full(3, 1, np.float32)}, kind="model", samples=3)
+        await workers[1].push(
+            {"weight": np.full(3, 5, np.float32), "other": np.full(3, 5, np.float32)}, kind="model", samples=1
+        )
+        values = await server.values()
+        assert np.array_equal(values["weight"], [2, 2, 2])
+        # Who has not sent it has not moved it.
+        assert np.array_equal(values["other"], [2, 2, 2])
 
     async def test_another_kind_in_the_same_round(self, start, gradient):
         server = await start(mode="sync", workers=2)

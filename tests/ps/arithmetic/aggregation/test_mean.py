@@ -4,10 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leeway.protocol.spans import Layout
-from leeway.ps.arithmetic.aggregation.registry import DEFAULT_RULE, RULES, rule
-from leeway.ps.arithmetic.aggregation.rule import Contribution
-from leeway.ps.arithmetic.aggregation.weighted_mean import BLOCK_ELEMENTS, weighted_mean
+from leeway.ps.arithmetic.aggregation.mean import Mean
 from leeway.ps.arithmetic.runs import Chart
+from leeway.ps.arithmetic.updates import BLOCK_ELEMENTS, Contribution, Updates
 from tests.ps.arithmetic.computing import values_of
 
 SHAPES = {"a": (3, 5), "b": (4, 4), "c": (2, 7), "d": (1, 1), "x": (3,), "y": (17,), "z": ()}
@@ -15,6 +14,12 @@ SHAPES = {"a": (3, 5), "b": (4, 4), "c": (2, 7), "d": (1, 1), "x": (3,), "y": (1
 
 def model(dtype=torch.float32):
     return {name: torch.randn(shape).to(dtype) for name, shape in SHAPES.items()}
+
+
+def gradient_of(contributions, scratch):
+    updates, state = Mean().apply({}, Updates(contributions, scratch))
+    assert not state
+    return updates.gradient
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +31,7 @@ def mean(frame):
         scratch = values_of(chart.layout)
         frames = [(samples, frame(tensors, **how)) for samples, tensors in contributions]
         before = [bytes(sent.body) for _, sent in frames]
-        runs = weighted_mean([Contribution(samples, chart.runs([sent])) for samples, sent in frames], lambda: scratch)
+        runs = gradient_of([Contribution(samples, chart.runs([sent])) for samples, sent in frames], lambda: scratch)
         assert [bytes(sent.body) for _, sent in frames] == before
         assert [(run.span.offset_bytes, run.first) for run in runs] == sorted(
             (run.span.offset_bytes, run.first) for run in runs
@@ -111,18 +116,11 @@ def test_half_precision_longer_than_a_block(frame):
     chart = Chart(Layout.of(frame(tensors[0]).specs))
     scratch = values_of(chart.layout)
     contributions = [Contribution(1, chart.runs([frame(sent)])) for sent in tensors]
-    ((_, found),) = weighted_mean(contributions, lambda: scratch)[0].tensors()
+    ((_, found),) = gradient_of(contributions, lambda: scratch)[0].tensors()
     expected = 0.5 * tensors[0]["w"].float() + 0.5 * tensors[1]["w"].float()
     assert torch.equal(found, expected)
 
 
 def test_nobody_with_samples_is_a_bug_of_the_caller():
     with pytest.raises(AssertionError, match="samples"):
-        weighted_mean([Contribution(0, [])], pytest.fail)
-
-
-def test_rules_are_found_by_name():
-    assert rule(DEFAULT_RULE) is weighted_mean
-    assert list(RULES) == ["weighted-mean"]
-    with pytest.raises(ValueError, match="no aggregation rule 'median'; known are weighted-mean"):
-        rule("median")
+        gradient_of([Contribution(0, [])], pytest.fail)
