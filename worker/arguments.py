@@ -82,8 +82,8 @@ def metrics(value: Mapping[str, Any] | None) -> dict[str, float]:
 
 def update_kind(value: Any) -> UpdateKind:
     """What `step` may push."""
-    if value not in ("gradient", "delta"):
-        raise ValueError(f"update is {shown(value)}, it must be 'gradient' or 'delta'")
+    if value not in ("gradient", "delta", "model"):
+        raise ValueError(f"update is {shown(value)}, it must be 'gradient', 'delta' or 'model'")
     return UpdateKind(value)
 
 

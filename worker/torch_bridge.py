@@ -152,6 +152,14 @@ class ModelBridge:
         The memory is that of the last update: it must have had its end.
         Raises `ValueError` when there is no such parameter.
         """
+        return self._local(first=first, pulled=self._pulled)
+
+    @undisturbed
+    def weights(self, *, first: bool = True) -> Tensors:
+        """The local values of what `deltas` is about."""
+        return self._local(first=first, pulled=None)
+
+    def _local(self, *, first: bool, pulled: dict[str, torch.Tensor] | None) -> Tensors:
         held = self._looked()
         still = [key for key in self.trained if not _requires_grad(held, key)]
         unchanged = set(still) - set(changed(held.by_key, self._pulled, still))
@@ -162,9 +170,10 @@ class ModelBridge:
         targets = self._lay_out((*trained, *values))
         for key in trained:
             targets[key].copy_(held.by_key[key], non_blocking=self.on_gpu)
-        self._synchronize()
-        for key in trained:
-            torch.sub(self._pulled[key], targets[key], out=targets[key])
+        if pulled is not None:
+            self._synchronize()
+            for key in trained:
+                torch.sub(pulled[key], targets[key], out=targets[key])
         return self._complete(held, targets, values)
 
     def _looked(self) -> Held:

@@ -232,14 +232,14 @@ class TrainingSession:
         self,
         samples: int,
         metrics: Mapping[str, float] | None = None,
-        update: Literal["gradient", "delta"] = "gradient",
+        update: Literal["gradient", "delta", "model"] = "gradient",
     ) -> Outcome:
         """Push this iteration's update, wait as the policy says, pull; then every gradient is None.
 
         `samples`: how many were in it, the update's weight under `sync`. `metrics`: numbers for the server's
         status and dashboards (at most 32), for example the loss. Both may be numpy's or tensors of one element.
         `update`: "gradient" takes each parameter's `grad`; "delta" is pulled minus local, for a loop that steps
-        locally.
+        locally; "model" is the local values themselves, of which the server makes that difference, under `sync` only.
         Returns what became of the update; it is in `outcome` too. A step that was interrupted (Ctrl-C) can be called
         again: when its update has gone out, the next call, be it `step`, `skip` or `pull`, completes it. Gradients that
         are there then are of parameters that are no longer the current ones, and are not pushed.
@@ -255,7 +255,11 @@ class TrainingSession:
         began = time.perf_counter()
         if completed := self._ready(bridge, began):
             return completed
-        collect = bridge.gradients if kind is UpdateKind.GRADIENT else bridge.deltas
+        collect = {
+            UpdateKind.GRADIENT: bridge.gradients,
+            UpdateKind.DELTA: bridge.deltas,
+            UpdateKind.MODEL: bridge.weights,
+        }[kind]
         tensors = collect(first=self.index == 0)
         collected = time.perf_counter()
         self._begin(Begun.STEP)

@@ -102,10 +102,11 @@ def test_one_worker_is_plain_sgd(mode):
         assert process.wait(20) == 0
 
 
-def test_local_steps():
+@pytest.mark.parametrize(("mode", "update"), [("async", "delta"), ("sync", "model")])
+def test_local_steps(mode, update):
     theirs = model()
     with (
-        serving("--mode", "async", "--optimizer", "sgd", "--lr", "1.0") as (_, url),
+        serving("--mode", mode, "--optimizer", "sgd", "--lr", "1.0") as (_, url),
         leeway.connect(url, "w0") as session,
     ):
         session.attach(theirs)
@@ -115,10 +116,19 @@ def test_local_steps():
             loss_of(theirs, batch).backward()
             optimizer.step()
         local = state(theirs)
-        assert session.step(samples=24, update="delta").disposition is Disposition.APPLIED
-        # One worker whose delta is taken as it is: the server has what the worker had.
+        accepted = Disposition.APPLIED if mode == "async" else Disposition.HELD
+        assert session.step(samples=24, update=update).disposition is accepted
+        # One worker whose update is taken as it is: the server has what the worker had.
         for name in ("0.weight", "3.weight"):
             assert torch.allclose(theirs.state_dict()[name], local[name], atol=1e-6), name
+
+
+def test_whole_weights_are_refused_where_nothing_is_aggregated():
+    theirs = model()
+    with serving("--mode", "async") as (_, url), leeway.connect(url, "w0") as session:
+        session.attach(theirs)
+        with pytest.raises(leeway.WireError, match="under async each update is a step of its own: push a delta"):
+            session.step(samples=8, update="model")
 
 
 def test_non_finite_is_skipped_and_the_model_goes_on():

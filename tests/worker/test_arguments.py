@@ -102,11 +102,12 @@ def test_metrics_that_are_too_many_or_none_at_all():
         arguments.metrics(0.5)
 
 
-@pytest.mark.parametrize("value", ["skip", "model", None, 3, ["gradient"]])
+@pytest.mark.parametrize("value", ["skip", "weights", None, 3, ["gradient"]])
 def test_what_is_no_update(value):
-    with pytest.raises(ValueError, match=r"^update is .*, it must be 'gradient' or 'delta'"):
+    with pytest.raises(ValueError, match=r"^update is .*, it must be 'gradient', 'delta' or 'model'"):
         arguments.update_kind(value)
     assert arguments.update_kind("delta") is UpdateKind.DELTA
+    assert arguments.update_kind("model") is UpdateKind.MODEL
 
 
 @pytest.mark.parametrize("value", [0, -1, math.nan, 301, "20", None, True])

@@ -176,6 +176,10 @@ def test_a_delta_is_pulled_minus_local():
     assert torch.equal(tensor_of(frame, "1.bias"), torch.zeros(2))
     assert torch.equal(tensor_of(frame, "1.running_mean"), torch.full((2,), 9.0))
     assert "0.bias" not in {place.spec.name for place in frame.places}
+    frame = received(bridge.weights())
+    assert torch.equal(tensor_of(frame, "0.weight"), model[0].weight)
+    assert torch.equal(tensor_of(frame, "1.running_mean"), torch.full((2,), 9.0))
+    assert "0.bias" not in {place.spec.name for place in frame.places}
 
 
 def test_sparse_gradients_are_sent_dense():
@@ -418,9 +422,10 @@ def test_a_delta_of_one_that_rests_is_sent_only_if_it_has_changed():
     bridge = ModelBridge(model)
     bridge.load(served(bridge))
     model.bias.requires_grad_(False)
-    assert names(bridge.deltas()) == {"weight"}
+    assert names(bridge.deltas()) == names(bridge.weights()) == {"weight"}
     with torch.no_grad():
         model.bias.add_(1)
+    assert names(bridge.weights()) == {"weight", "bias"}
     assert torch.allclose(tensor_of(received(bridge.deltas()), "bias"), torch.full((2,), -1.0))
 
 

@@ -113,15 +113,17 @@ def test_the_first_worker_offers_its_weights(far_server, model):
     assert (model.weight == 3.0).all()
 
 
-def test_local_steps_push_pulled_minus_local(far_server, session, model):
+@pytest.mark.parametrize(("update", "sent"), [("delta", 0.25), ("model", 0.75)])
+def test_local_steps_push_pulled_minus_local_or_the_local_weights(far_server, session, model, update, sent):
     far_server.then(far_server.granted(value=1.0), far_server.pushpulled(0, 2, 2.0))
     session.attach(model)
     with torch.no_grad():
         model.weight.sub_(0.25)
-    session.step(samples=8, update="delta")
+    session.step(samples=8, update=update)
     (push,) = pushes(far_server)
-    assert push.message["kind"] == "delta"
-    assert tensor_of(push) == [[0.25] * 3] * 2
+    assert push.message["kind"] == update
+    assert tensor_of(push) == [[sent] * 3] * 2
+    assert (model.weight == 2.0).all()
 
 
 def test_skip(far_server, session, model):
@@ -172,8 +174,8 @@ def test_mistakes_are_told(far_server, session, model):
         session.step(samples=0)
     with pytest.raises(ValueError, match="no parameter has a gradient"):
         session.step(samples=1)
-    with pytest.raises(ValueError, match="update is 'model', it must be 'gradient' or 'delta'"):
-        session.step(samples=1, update="model")
+    with pytest.raises(ValueError, match="update is 'weights', it must be 'gradient', 'delta' or 'model'"):
+        session.step(samples=1, update="weights")
 
 
 # What is interrupted.
