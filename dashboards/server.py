@@ -273,10 +273,12 @@ def _updates() -> list[Panel]:
         ),
         graph(
             "Faults of the server's own",
-            "Steps that failed, whose versions have the values of the ones before them, and events that history, log, "
-            "metrics, live page or periodic saving could not be told. There should be none; the server's log says why.",
+            "Steps that failed, whose versions have the values of the ones before them; rounds with too few updates "
+            "for their aggregation rule, which made no step; and events that history, log, metrics, live page or "
+            "periodic saving could not be told. There should be none; the server's log says why.",
             NUMBER,
             Query(SERVERS.increase(server.FAILED_STEPS, by=("group",)), "failed steps of {{group}}"),
+            Query(SERVERS.increase(server.ROUNDS_WITHOUT_STEP, by=("group",)), "rounds without a step of {{group}}"),
             Query(SERVERS.increase(server.LISTENER_FAILURES, by=("listener",)), "not told to {{listener}}"),
             bars=True,
         ),

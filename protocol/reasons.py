@@ -30,8 +30,9 @@ class Reason(StrEnum):
     IN_ROUND = "in-round"
     SKIPPED = "skipped"
     REPEATED = "repeated"
-    # an accepted update is in no version: the arithmetic of its step failed
+    # an accepted update is in no version: the arithmetic of its step failed, its round had too few for its rule
     STEP_FAILED = "step-failed"
+    TOO_FEW_UPDATES = "too-few-updates"
     # an incarnation ends
     LEFT = "left"
     LEASE_EXPIRED = "lease-expired"

@@ -145,7 +145,8 @@ class Granted:
     """A pull is answered with this version. For a worker: the pull of iteration `clock`, of `round` under sync.
 
     `lag` is the clock minus the min clock at the grant. `step_failed`: the worker's last update was held in a round
-    whose step failed; it is in no version.
+    whose step failed; it is in no version. `too_few`: likewise, because the round had too few updates for the group's
+    aggregation rule.
     """
 
     version: Version
@@ -157,11 +158,12 @@ class Granted:
     count: int = 0
     unchanged: bool = False
     step_failed: bool = False
+    too_few: bool = False
 
     def __str__(self) -> str:
         of_round = f" round {self.round}" if self.round is not None else ""
         same = " unchanged" if self.unchanged else ""
-        failed = " (step failed)" if self.step_failed else ""
+        failed = " (step failed)" if self.step_failed else " (too few updates)" if self.too_few else ""
         return f"ok v{self.version.number}{of_round} lag={self.lag}{same}{failed}"
 
     @classmethod
@@ -177,6 +179,7 @@ class Granted:
             count=fields.integer("count"),
             unchanged=fields.flag("unchanged"),
             step_failed=fields.flag("step_failed"),
+            too_few=fields.flag("too_few"),
         )
 
     def to_fields(self) -> dict[str, Any]:
@@ -190,6 +193,7 @@ class Granted:
             "count": self.count,
             "unchanged": self.unchanged,
             "step_failed": self.step_failed,
+            "too_few": self.too_few,
         }
 
 

@@ -378,15 +378,16 @@ class Client:
     async def _settled_and_granted(self) -> tuple[Outcome, Pulled | None]:
         await self._settled()
         pulled = await self._until_granted()
-        # The next grant may say more of an update that was held: that its step failed.
+        # The next grant may say more of an update that was held: that its step failed, or its round made none.
         outcome = self.session.outcome
         assert outcome is not None
-        if outcome.reason is Reason.STEP_FAILED:
+        if outcome.reason in (Reason.STEP_FAILED, Reason.TOO_FEW_UPDATES):
             self._failed_steps += 1
             # The first, and then seldom: the server may fail at every step.
             if self._failed_steps.bit_count() == 1:
+                what = "step failed" if outcome.reason is Reason.STEP_FAILED else "too few updates for a step"
                 detail = f"the update of iteration {outcome.clock} is in no version; the server's log says why"
-                log.warning("step failed", rank=self.session.rank, failed=self._failed_steps, detail=detail)
+                log.warning(what, rank=self.session.rank, failed=self._failed_steps, detail=detail)
         return outcome, pulled
 
     async def _until_granted(self) -> Pulled | None:

@@ -362,8 +362,9 @@ class Session:
                 if pulled.count:
                     self.index, self.count = pulled.index, pulled.count
                 self._lapsed = None
-                if pulled.step_failed:
-                    self._update.step_failed(self.clock - 1)
+                if pulled.step_failed or pulled.too_few:
+                    reason = Reason.STEP_FAILED if pulled.step_failed else Reason.TOO_FEW_UPDATES
+                    self._update.without_step(self.clock - 1, reason)
                 self.state = State.COMPUTING
             case NotYet():
                 # A pull that was parked is asked again at once; one that was not must not become a busy loop.

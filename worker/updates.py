@@ -74,10 +74,10 @@ class UpdateInHand:
         self._end(Outcome(last.clock, last.disposition, reason, tensor=self._refused_tensor))
         return Recall.SETTLED
 
-    def step_failed(self, clock: int) -> None:
-        """The update of iteration `clock` was held, and the step of its round failed: it is in no version."""
+    def without_step(self, clock: int, reason: Reason) -> None:
+        """The update of iteration `clock` was held, and its round made no step: it is in no version."""
         if self.outcome is not None and self.outcome.disposition is not None and self.outcome.clock == clock:
-            self.outcome = dataclasses.replace(self.outcome, reason=Reason.STEP_FAILED)
+            self.outcome = dataclasses.replace(self.outcome, reason=reason)
 
     def drop(self, reason: Code | Reason) -> None:
         """It is in no version and never will be. Nothing in hand: nothing happens."""

@@ -328,7 +328,8 @@ class Parameters:
 
 
 def _only(contribution: Contribution, *, trainable: bool) -> Contribution:
-    return replace(contribution, runs=[run for run in contribution.runs if run.trainable is trainable])
+    runs = [run for run in contribution.runs if run.trainable is trainable]
+    return Contribution(contribution.samples, runs, contribution.rank, contribution.pulled)
 
 
 def _snapshot(number: int, layout: Layout, memory: memoryview, values: Values) -> Snapshot:

@@ -69,7 +69,7 @@ class Updates:
         return list(contribution.runs)
 
     def with_gradient(self, gradient: Sequence[Run], norm: float | None = None) -> Updates:
-        return replace(self, contributions=[Contribution(sum(self.samples), gradient)], norm=norm)
+        return Updates([Contribution(sum(self.samples), gradient)], self.scratch, norm)
 
     def scaled(self, factors: Sequence[float]) -> Updates:
         """Each update times its factor."""

@@ -108,7 +108,7 @@ class Contribution:
 class Apply:
     """Make version `number` from the one before it and these updates, in natural rank order.
 
-    `aggregated`: one step from their sample-weighted mean; else one update on arrival, with its `staleness`.
+    `aggregated`: one step from what the group's rule makes of them; else one update on arrival, with its `staleness`.
     `live`: live workers of the group, for buffers that are blended in on arrival.
     """
 
@@ -213,15 +213,17 @@ class RoundOpened:
 
 @dataclass(frozen=True, slots=True)
 class RoundClosed:
-    """`samples` 0: nothing is published."""
+    """`samples` 0: nothing is published. Nor where `needed` is there: so many updates would have been."""
 
     group: str
     number: int
     contributors: tuple[str, ...]
     samples: int
+    needed: int | None = None
 
     def __str__(self) -> str:
-        return f"round {self.number} closes: {','.join(self.contributors) or 'nobody'} ({self.samples} samples)"
+        few = "" if self.needed is None else f", too few: {self.needed} updates are needed"
+        return f"round {self.number} closes: {','.join(self.contributors) or 'nobody'} ({self.samples} samples){few}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,4 +59,5 @@ def grant(group: Group, pull: Pull, member: Incarnation | None, decision: Answer
         count=group.live_workers,
         unchanged=unchanged,
         step_failed=progress.record is not None and progress.record.step_failed,
+        too_few=progress.record is not None and progress.record.too_few,
     )

@@ -42,6 +42,7 @@ from leeway.ps.core.effects import (
 )
 from leeway.ps.core.grants import grant, judge
 from leeway.ps.core.in_flight import Adding, Adopting, InFlight, OnArrival, RoundStep
+from leeway.ps.core.policies.eager import Eager
 from leeway.ps.core.policies.policy import Reception
 from leeway.ps.core.policies.switching import Switching
 from leeway.ps.core.progress import Record
@@ -75,10 +76,14 @@ class Group:
         until: int | None,
         emit: Callable[[Effect], None],
         keys: tuple[str, ...] = ("*",),
+        least_updates: int = 1,
+        needs_rounds: bool = False,
     ) -> None:
         self.name = name
         # The patterns of the keys that it holds.
         self.keys = keys
+        # What its aggregation rule asks for (`machine.GroupSettings`).
+        self.least_updates, self.needs_rounds = least_updates, needs_rounds
         self.policy = policy
         self.epoch = epoch
         self.workers = workers
@@ -408,8 +413,11 @@ class Group:
     # The policy.
 
     def set_policy(self, mode: str, staleness: int | None) -> PolicyState:
-        """Switch (the contract, *Switching*). Raises `ValueError` for settings that make no policy."""
+        """Switch (the contract, *Switching*). Raises `ValueError` for settings that make no policy, and for one under
+        which the group's aggregation rule means nothing.
+        """
         wanted = policies.make(mode, staleness)
+        self.check_rule(wanted)
         if wanted == self.policy.opened():
             return self.policy_state()
         if self.rounds.state is RoundState.OPEN:
@@ -419,6 +427,14 @@ class Group:
         if self.policy is wanted:
             self.emit(Switched(self.name, wanted.mode, wanted.staleness, self.decided))
         return self.policy_state()
+
+    def check_rule(self, wanted: Policy) -> None:
+        """Raise `ValueError` when the group's aggregation rule means nothing under this policy."""
+        if self.needs_rounds and isinstance(wanted, Eager):
+            raise ValueError(
+                f"the aggregation rule of group {self.name} is for rounds; under {wanted.mode} each update is a step of"
+                " its own, and nothing is aggregated: start the server with --aggregation mean or sum for that"
+            )
 
     @property
     def switching_at(self) -> int | None:
@@ -519,21 +535,27 @@ class Group:
 
     def _close_round(self) -> None:
         number, kind = self.rounds.number, self.rounds.kind
-        updates = self.rounds.close()
+        updates = self.rounds.close(self.least_updates)
         contributors = tuple(update.rank for update in updates)
-        self.emit(RoundClosed(self.name, number, contributors, sum(update.samples for update in updates)))
-        if not updates:
-            return
-        assert kind is not None
-        self.decided += 1
+        too_few = 0 < len(updates) < self.least_updates
+        samples = sum(update.samples for update in updates)
+        self.emit(RoundClosed(self.name, number, contributors, samples, self.least_updates if too_few else None))
+        if too_few:
+            self.emit(Drop(tuple(body for update in updates for body in update.bodies)))
+        elif updates:
+            self.decided += 1
         records = []
         for rank in contributors:
             # A contributor may have ended, and a new life of its rank owes nothing to the old one's update.
             member = self.roster.of_rank(rank)
             progress = member.groups[self.name] if member else None
             if progress and progress.record and progress.clock == number + 1:
-                progress.owed = self.decided
+                progress.record.too_few = too_few
+                progress.owed = progress.owed if too_few else self.decided
                 records.append(progress.record)
+        if too_few or not updates:
+            return
+        assert kind is not None
         self.in_flight[self.decided] = RoundStep(tuple(records))
         self.emit(Apply(self.name, self.decided, kind, updates, aggregated=True, live=self.live_workers))
 

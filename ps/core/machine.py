@@ -50,12 +50,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class GroupSettings:
-    """`keys`: shell patterns of the keys that this group holds; the first group that matches has the key."""
+    """`keys`: shell patterns of the keys that this group holds; the first group that matches has the key.
+
+    `least_updates`: a round with fewer makes no step, its aggregation rule could not. `needs_rounds`: that rule means
+    nothing where each update is a step of its own, so no such policy can be switched to.
+    """
 
     mode: str = "sync"
     staleness: int | None = None
     name: str = DEFAULT_GROUP
     keys: tuple[str, ...] = ("*",)
+    least_updates: int = 1
+    needs_rounds: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +96,8 @@ class Machine:
                 until=settings.until,
                 emit=self._emit,
                 keys=group.keys,
+                least_updates=group.least_updates,
+                needs_rounds=group.needs_rounds,
             )
             for group in settings.groups
         }

@@ -24,7 +24,8 @@ REMEMBERED_GRANTS = 16
 class Record:
     """The last accepted push. `disposition` None: still being applied; `waiters` are told when it falls.
 
-    `step_failed`: it was held, and the step of its round failed; told with the grants of the next iteration.
+    `step_failed`: it was held, and the step of its round failed; `too_few`: it was held, and its round had too few
+    updates for a step. Told with the grants of the next iteration.
     """
 
     clock: int
@@ -34,6 +35,7 @@ class Record:
     version: int | None = None
     staleness: int | None = None
     step_failed: bool = False
+    too_few: bool = False
     waiters: list[tuple[int, Push]] = field(default_factory=list)
 
     def settle(self, *, failed: bool) -> None:

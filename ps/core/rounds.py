@@ -3,7 +3,7 @@
 A round is numbered by the clock that its members push. It goes
 
     WAITING --open(members)--> OPEN --close()--> APPLYING --published--> WAITING (next number)
-                                       \\--(total weight 0)-----------------^
+                                       \\--(no updates, or too few)---------^
 
 Invariants: members are fixed when the round opens; one that leaves without having contributed is taken out, an
 accepted contribution stays; a round closes only when nobody is missing. A joiner never enters the open round.
@@ -92,8 +92,8 @@ class Rounds:
         """The member is no longer live."""
         self._missing.pop(rank, None)
 
-    def close(self) -> tuple[Contribution, ...]:
-        """The updates of the round in natural rank order, without the skips. APPLYING if there are any."""
+    def close(self, least: int = 1) -> tuple[Contribution, ...]:
+        """The updates of the round in natural rank order, without the skips. APPLYING if there are `least` or more."""
         assert self.state is RoundState.OPEN
         updates = tuple(
             Contribution(rank, self.held[rank].samples, self.held[rank].bodies)
@@ -103,7 +103,7 @@ class Rounds:
         self._missing.clear()
         self.held.clear()
         self.state = RoundState.APPLYING
-        if not updates:
+        if len(updates) < least:
             self.finish()
         return updates
 

@@ -107,6 +107,7 @@ def _save_life(machine: Machine, life: Incarnation) -> dict[str, Any]:
                 "version": record.version,
                 "staleness": record.staleness,
                 "step_failed": record.step_failed,
+                "too_few": record.too_few,
             },
         }
     return {
@@ -163,6 +164,7 @@ def _restore_group(group: Group, saved: dict[str, Any], bodies: Sequence[int], r
     group.roster = Roster(group.name, saved["min_clock"])
     policy = policies.make(saved["mode"], saved["staleness"])
     group.policy = policy if saved["switching_at"] is None else Switching(policy, saved["switching_at"])
+    group.check_rule(policy)
     group.rounds = Rounds(saved["round"])
     if saved["missing"] is not None:
         held = {
@@ -189,6 +191,7 @@ def _restore_life(rank: str, saved: dict[str, Any], lease_until: float) -> Incar
                 record["version"],
                 record["staleness"],
                 record.get("step_failed", False),
+                record.get("too_few", False),
             )
         life.groups[name] = progress
     return life

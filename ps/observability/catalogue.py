@@ -97,6 +97,11 @@ ROUND_SECONDS: Final = _histogram(
     _WAIT_SECONDS,
     "group",
 )
+ROUNDS_WITHOUT_STEP: Final = _counter(
+    "rounds_without_step_total",
+    "Rounds that closed with fewer updates than their aggregation rule needs: nothing was published.",
+    "group",
+)
 STEPS: Final = _counter("steps_total", "Optimizer steps; each published a version.", "group")
 FAILED_STEPS: Final = _counter(
     "failed_steps_total",
@@ -209,6 +214,7 @@ CATALOGUE: Final = (
     STALENESS,
     GRANT_LAG,
     ROUND_SECONDS,
+    ROUNDS_WITHOUT_STEP,
     STEPS,
     FAILED_STEPS,
     APPLY_SECONDS,

@@ -31,6 +31,7 @@ class Kind(StrEnum):
     OPTIMIZER = "optimizer"
     NON_FINITE = "non-finite"
     STEP_FAILED = "step-failed"
+    TOO_FEW_UPDATES = "too-few-updates"
     SLOW_READER = "slow-reader"
     FINISHED = "finished"
     STOPPING = "stopping"

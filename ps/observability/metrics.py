@@ -186,6 +186,10 @@ class ServerMetrics:
     def round_closed(self, group: str, open_seconds: float) -> None:
         self._histograms[catalogue.ROUND_SECONDS].labels(group).observe(open_seconds)
 
+    def round_without_step(self, group: str) -> None:
+        """It closed with too few updates for its aggregation rule."""
+        self._counters[catalogue.ROUNDS_WITHOUT_STEP].labels(group).inc()
+
     def switched(self, group: str) -> None:
         self._counters[catalogue.SWITCHES].labels(group).inc()
 

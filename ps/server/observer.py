@@ -76,6 +76,7 @@ class Observer:
         self._new = OnChange()
         self._reported = Reported()
         self._failures = Throttle()
+        self._small_rounds = Throttle()
         self._tallies = {name: Tally() for name in machine.groups}
         # Since when each round is open; one that was saved open is so since the start.
         groups = machine.groups.items()
@@ -131,9 +132,11 @@ class Observer:
             case RoundOpened(group, number, members):
                 self._opened_at[group] = now
                 self._log.debug("round opens", group=group, round=number, members=members)
-            case RoundClosed(group, number, contributors, samples):
+            case RoundClosed(group, number, contributors, samples, needed):
                 self._metrics.round_closed(group, now - self._opened_at.pop(group))
                 self._log.debug("round closes", group=group, round=number, of=contributors, samples=samples)
+                if needed is not None:
+                    self._too_few(group, number, len(contributors), needed)
             case Switched(group, mode, staleness, switch_point):
                 self._metrics.switched(group)
                 self._log.info("switched", group=group, mode=mode, staleness=staleness, after=switch_point)
@@ -145,6 +148,22 @@ class Observer:
                 self._decisions.add(Kind.FINISHED, f"every group has reached iteration {self._machine.settings.until}")
             case _:
                 pass
+
+    def _too_few(self, group: str, number: int, updates: int, needed: int) -> None:
+        """A round makes no step. Where too few workers are left, none will: it is told as failing steps are."""
+        self._metrics.round_without_step(group)
+        count = self._small_rounds.count(group, self._clock())
+        if not count:
+            return
+        were = "was 1 update" if updates == 1 else f"were {updates} updates"
+        detail = (
+            f"there {were} in round {number}, and {self._parameters[group].rule} needs {needed}: nothing is published"
+        )
+        more = f"; {count} rounds were so since this was last told" if count > 1 else ""
+        self._log.warning(
+            "too few updates", group=group, round=number, updates=updates, needed=needed, detail=detail + more
+        )
+        self._decisions.add(Kind.TOO_FEW_UPDATES, detail + more, group=group, reason=str(Reason.TOO_FEW_UPDATES))
 
     def answered(self, request: Request, reply: Reply, waited_for: Reason, seconds: float) -> None:
         """`seconds` from the request's arrival; `waited_for`: why it was parked last, `GRANTED` if it was not."""
@@ -238,6 +257,7 @@ class Observer:
                 progress["held_seconds"] = round(self._waits.held_seconds(name, rank, now), 6)
         for name, group in told["groups"].items():
             one = self._parameters[name]
+            group["aggregation"] = str(one.rule)
             group["live_versions"] = one.versions.live
             group["learning_rate"] = one.settings.learning_rate(one.steps)
             group["steps"] = one.steps

@@ -272,6 +272,9 @@ class Checker:
                 must(not group.missing or self.switching, "a round closes when nobody is missing", **effect)
                 group.missing, group.open = set(), False
                 must(set(effect["contributors"]) == set(group.held), "all that is held is in the step", **effect)
+                if effect["needed"] is not None:
+                    must(len(group.held) < effect["needed"], "only too few make no step", **effect)
+                    group.held.clear()
             case "Initialize" | "Adopt":
                 group = self.groups[effect["group"]]
                 must(effect["number"] == group.decided + 1, "versions grow by one", number=effect["number"])

@@ -28,6 +28,7 @@ class Round:
     number: int
     members: tuple[Life, ...]
     closed: bool = False
+    too_few: bool = False
 
 
 @dataclass(eq=False)

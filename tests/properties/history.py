@@ -13,10 +13,12 @@ GRANTS = 16
 
 
 class History:
-    def __init__(self, mode, bound, *, workers, lease, until=None, longest=None) -> None:
+    def __init__(self, mode, bound, *, workers, lease, until=None, longest=None, least=1, rounds_only=False) -> None:
         self.mode, self.bound = mode, bound
         self.switching_at: int | None = None
         self.workers, self.lease, self.until, self.longest = workers, lease, until, longest
+        # So many updates must be in a round; and whether the rule wants rounds.
+        self.least, self.rounds_only = least, rounds_only
         self.epoch = 1
         self.lives: list[Life] = []
         self.grants: list[Grant] = []

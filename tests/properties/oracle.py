@@ -244,15 +244,16 @@ class Oracle(Conditions):
     def _grant(self, pull: Pull, life: Life | None) -> Told:
         unchanged = pull.since is not None and (pull.since.epoch, pull.since.number) == (self.epoch, self.published)
         if life is None:
-            return ("granted", self.epoch, self.published, None, None, 0, 0, len(self.live()), unchanged, False)
+            return ("granted", self.epoch, self.published, None, None, 0, 0, len(self.live()), unchanged, False, False)
         number = self.open_round.number if self.open_round else None
         clock = self.clock(life)
         self.grants.append(Grant(life, clock, self.published, number, self.now))
         place = (self.live().index(life), len(self.live()))
         last = self.last(life)
         step_failed = last is not None and last.round is not None and self.has_failed(last)
+        too_few = last is not None and last.round is not None and last.round.too_few and not last.skip
         lag = clock - self.min_clock()
-        return ("granted", self.epoch, self.published, clock, number, lag, *place, unchanged, step_failed)
+        return ("granted", self.epoch, self.published, clock, number, lag, *place, unchanged, step_failed, too_few)
 
     def _answer(self, waiter: Waiter, reply: Told) -> None:
         self.waiters.remove(waiter)
@@ -374,8 +375,12 @@ class Oracle(Conditions):
         updates.sort(key=lambda update: natural(update.life.rank))
         ranks = tuple(update.life.rank for update in updates)
         samples = sum(update.samples for update in updates)
-        self.happened.append(("round-closed", group_round.number, ranks, samples))
-        if updates:
+        group_round.too_few = bool(updates) and len(updates) < self.least
+        needed = self.least if group_round.too_few else None
+        self.happened.append(("round-closed", group_round.number, ranks, samples, needed))
+        if group_round.too_few:
+            self.drops += [body for update in updates for body in update.bodies]
+        elif updates:
             number = len(self.decisions) + 1
             self.decisions.append(Decision(number, updates=tuple(updates), round=group_round))
             self._apply(self.decisions[-1], True, 0)
@@ -414,7 +419,8 @@ class Oracle(Conditions):
 
     def _switch(self, request: int, wanted: SetPolicy) -> None:
         known = wanted.mode in ("sync", "async", "ssp")
-        if not known or (wanted.mode == "ssp") != (wanted.staleness is not None) or (wanted.staleness or 0) < 0:
+        wrong_bound = (wanted.mode == "ssp") != (wanted.staleness is not None) or (wanted.staleness or 0) < 0
+        if not known or wrong_bound or (self.rounds_only and wanted.mode != "sync"):
             self._say(request, ("refused", "invalid-value", {}))
             return
         if (wanted.mode, wanted.staleness) != self.policy()[1:3]:

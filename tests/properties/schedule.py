@@ -43,16 +43,18 @@ class Move:
 
 
 class Both:
-    def __init__(self, mode, bound=None, *, workers=2, until=None, longest=None, delayed=False) -> None:
+    def __init__(self, mode, bound=None, *, workers=2, until=None, longest=None, delayed=False, least=1) -> None:
+        rule = {"least_updates": least, "needs_rounds": least > 1}
         self.settings = Settings(
-            (GroupSettings(mode, bound),),
+            (GroupSettings(mode, bound, **rule),),
             workers=workers,
             lease_seconds=LEASE_SECONDS,
             max_iteration_seconds=longest,
             until=until,
         )
         self.machine = Machine(self.settings, epoch=1)
-        self.oracle = Oracle(mode, bound, workers=workers, lease=LEASE_SECONDS, until=until, longest=longest)
+        limits = {"lease": LEASE_SECONDS, "until": until, "longest": longest}
+        self.oracle = Oracle(mode, bound, workers=workers, least=least, rounds_only=least > 1, **limits)
         self.delayed = delayed
         self.now = 0.0
         self.sessions: dict[str, list[str]] = {}

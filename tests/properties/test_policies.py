@@ -71,6 +71,12 @@ def test_sync(run, moves):
 
 
 @some(200)
+@given(run=runs, least=st.sampled_from([2, 3]), moves=schedules(ALL | {"policy": 1}))
+def test_sync_with_a_rule_that_needs_so_many_updates(run, least, moves):
+    play("sync", None, run | {"least": least}, moves)
+
+
+@some(200)
 @given(run=runs, moves=schedules(ALL))
 def test_async(run, moves):
     play("async", None, run, moves)

@@ -41,6 +41,7 @@ def told(reply):
                 *place,
                 reply.unchanged,
                 reply.step_failed,
+                reply.too_few,
             )
         case NotYet():
             return ("not-yet", reply.reason, reply.waiting_for)
@@ -106,7 +107,7 @@ def happened(effects):
             case RoundOpened():
                 found.append(("round-opened", effect.number, effect.members))
             case RoundClosed():
-                found.append(("round-closed", effect.number, effect.contributors, effect.samples))
+                found.append(("round-closed", effect.number, effect.contributors, effect.samples, effect.needed))
             case Switched():
                 found.append(("switched", effect.mode, effect.staleness, effect.switch_point))
             case Finished():

@@ -210,7 +210,7 @@ def test_the_groups_of_a_join(groups):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("rank", "a b"), ("epoch", -1), ("incarnation", 0), ("clock", "x"), ("kind", "model"), ("parts", 1025)],
+    [("rank", "a b"), ("epoch", -1), ("incarnation", 0), ("clock", "x"), ("kind", "weights"), ("parts", 1025)],
 )
 def test_a_refusal_names_the_field_and_the_value(field, value):
     with pytest.raises(MalformedRequest, match=f"'{field}' is {value!r}, it must be"):

@@ -3,7 +3,7 @@
 A file is a comment that names the rule it shows, and blocks: commands, `----`, what came of them, and the state in
 one line (`*` = the pull is answered). `pytest tests/scenarios --rewrite` writes the results anew. Commands:
 
-    start [policy=ssp(1)] [workers=2] [until=3] [lease=10] [max-iteration=30] [groups=a:conv*,b:*]
+    start [policy=ssp(1)] [workers=2] [until=3] [lease=10] [max-iteration=30] [groups=a:conv*,b:*] [least=5]
     offer w b[5] n:integer-buffer     ask w                      initial values; the question before
           [whole] [group=a] [aliases=w:v,b:c]                    all keys of the group; further names of tied tensors
     init w b                          the values of a file

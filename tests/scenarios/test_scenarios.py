@@ -150,8 +150,10 @@ class Scenario:
         mode, staleness = policy(words.options.get("policy", "async"))
         groups = [text.split(":") for text in words.listed("groups")] or [["default", "*"]]
         limit = words.number("max-iteration")
+        least = words.number("least", 1)
+        rule = {"least_updates": least, "needs_rounds": least > 1}
         self.settings = Settings(
-            groups=tuple(GroupSettings(mode, staleness, name, (keys,)) for name, keys in groups),
+            groups=tuple(GroupSettings(mode, staleness, name, (keys,), **rule) for name, keys in groups),
             workers=words.number("workers", 1),
             lease_seconds=float(words.options.get("lease", 10)),
             max_iteration_seconds=None if limit is None else float(limit),

@@ -52,6 +52,8 @@ class Facts:
     # Updates whose step failed; and of each life the iteration whose contribution was held for a step that failed.
     failed: set[int] = field(default_factory=set)
     failed_round: dict[LifeName, int] = field(default_factory=dict)
+    # Of each life the iteration whose contribution was held in a round with too few updates.
+    too_few: dict[LifeName, int] = field(default_factory=dict)
     # The versions that brought keys.
     offers: set[int] = field(default_factory=set)
     # The newest version with an update of this life in it.
@@ -178,16 +180,31 @@ class Invariants:
             case RoundOpened(_, number, members):
                 facts.begun = True
                 facts.round = (number, {rank: facts.lives[rank] for rank in members})
-            case RoundClosed(_, number):
+            case RoundClosed(_, number, contributors, _, needed):
                 must(facts.round and facts.round[0] == number, "a round closes once", number=number)
                 facts.round = None
+                least = self.settings.groups[0].least_updates
+                too_few = 0 < len(contributors) < least
+                must(needed == (least if too_few else None), "too few make no step", of=contributors, needed=needed)
+                if too_few:
+                    self._without_step(number)
             case Finished():
                 must(not self.in_flight and not facts.held, "the end comes when all is applied")
                 self.finished = True
 
+    def _without_step(self, number: int) -> None:
+        """This round makes no step: its updates were accepted, and are in no version."""
+        for body, push in self.bodies.items():
+            if push is not None and push.round == number and push.kind is not UpdateKind.SKIP:
+                self.facts.held.pop(body, None)
+                self.facts.failed.add(push.samples)
+                self.facts.too_few[push.life.rank, push.life.incarnation] = push.clock
+
     def _applied(self, effect: Apply) -> None:
         """3, exactly once: an update is in one step at most, and every body ends once."""
         facts = self.facts
+        least = self.settings.groups[0].least_updates if effect.aggregated else 1
+        must(len(effect.contributions) >= least, "a step has the updates that its rule needs", step=effect)
         who = None
         for one in effect.contributions:
             for body in one.bodies:
@@ -297,6 +314,8 @@ class Invariants:
             must(lag <= mode[1], "the bound, at a pull", life=life, lag=lag, bound=mode[1])
         failed = self.facts.failed_round.get(life) == clock - 1
         must(granted.step_failed == failed, "a contributor is told that its step has failed", life=life, failed=failed)
+        too_few = self.facts.too_few.get(life) == clock - 1
+        must(granted.too_few == too_few, "a contributor is told of too few updates", life=life, too_few=too_few)
         must(version == group.published > 0, "pulls read the newest version", life=life, version=version)
         must(version >= self.facts.own.get(life, 0), "a worker reads its own writes", life=life, version=version)
         must(version >= self.seen.get(life, 0), "versions never go back", life=life, version=version)
@@ -420,7 +439,7 @@ class Invariants:
         kept = number in self.facts.applied or number in self.facts.held.values()
         if outcome.disposition in (Disposition.APPLIED, Disposition.HELD):
             lost = number in process.world.lost_updates or number in self.facts.failed
-            told = outcome.reason is Reason.STEP_FAILED
+            told = outcome.reason in (Reason.STEP_FAILED, Reason.TOO_FEW_UPDATES)
             must(kept or lost or told, "an accepted update is there", process=process.name, outcome=outcome)
         elif outcome.disposition is None and outcome.reason != "left":
             must(not kept, "a dropped update is not there", process=process.name, outcome=outcome, update=number)

@@ -53,11 +53,11 @@ class Unfinished(AssertionError):
 
 class Simulation:
     """`policies`: among which the seed chooses; `troubles` None: as the seed has it. `failing`: the share of steps that
-    fail.
+    fail. `least`: how many updates a round needs for a step.
     """
 
     def __init__(
-        self, seed: int, *, policies=None, troubles=None, until=None, apply_seconds=None, failing=None
+        self, seed: int, *, policies=None, troubles=None, until=None, apply_seconds=None, failing=None, least=None
     ) -> None:
         self.seed = seed
         self.random = random = Random(seed)
@@ -69,15 +69,16 @@ class Simulation:
         self.troubles = self._troubles() if troubles is None else troubles
         gone_for_good = {one.rank for one in self.troubles if one.verb in ("die", "leave")}
         mode, bound = random.choice(self.policies)
+        self.luck = Random(-seed)
+        self.failing = self.luck.choice((0.0, 0.0, 0.1, 0.4)) if failing is None else failing
+        least = min(count, self.luck.choice((1, 1, 1, 2, 3))) if least is None else least
         self.settings = Settings(
-            (GroupSettings(mode, bound),),
+            (GroupSettings(mode, bound, least_updates=least),),
             workers=max(1, count - len(gone_for_good)),
             lease_seconds=4.0,
             until=until or random.choice((3, 5, 8, 12)),
         )
         self.apply_seconds = random.choice((0.0, 0.02, 0.4)) if apply_seconds is None else apply_seconds
-        self.luck = Random(-seed)
-        self.failing = self.luck.choice((0.0, 0.0, 0.1, 0.4)) if failing is None else failing
         self.network = Network(self.clock, random, self._weather())
         self.invariants = Invariants(self.settings)
         self.machine: Machine | None = Machine(self.settings, epoch=1)

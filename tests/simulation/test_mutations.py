@@ -1,11 +1,13 @@
 """The invariants can fail: each of these servers (and one worker) is broken in one way, and is found out."""
 
+import dataclasses
+
 import pytest
 
 from leeway.protocol.reasons import Reason
 from leeway.protocol.replies import Disposition, Pushed
 from leeway.protocol.requests import Push
-from leeway.ps.core import machine, saved
+from leeway.ps.core import groups, machine, saved
 from leeway.ps.core.decisions import Answer, Park
 from leeway.ps.core.deduplication import Fresh, Repeat, judge
 from leeway.ps.core.effects import Answered, Apply
@@ -32,7 +34,7 @@ def found_out(guarantee, *, seeds=300, **chosen):
     def play():
         for seed in range(seeds):
             # Steps fail where that is what is looked for: elsewhere they would only change what each seed is about.
-            Simulation(seed, **({"failing": 0.0} | chosen)).run()
+            Simulation(seed, **({"failing": 0.0, "least": 1} | chosen)).run()
 
     with pytest.raises((Violation, Unfinished), match=guarantee):
         play()
@@ -286,3 +288,24 @@ def test_a_failed_step_that_leaves_its_round_open(monkeypatch):
     published_is = Group.published_is
     monkeypatch.setattr(Group, "published_is", broken)
     found_out("a round opens when all are there", policies=[("sync", None)], failing=0.3)
+
+
+def test_a_step_of_too_few_updates(monkeypatch):
+    def broken(self):
+        self.least_updates, least = 1, self.least_updates
+        close_round(self)
+        self.least_updates = least
+
+    close_round = Group._close_round
+    monkeypatch.setattr(Group, "_close_round", broken)
+    found_out("too few make no step", policies=[("sync", None)], least=2)
+
+
+def test_not_telling_contributors_that_there_were_too_few(monkeypatch):
+    grant = groups.grant
+
+    def broken(*args):
+        return dataclasses.replace(grant(*args), too_few=False)
+
+    monkeypatch.setattr(groups, "grant", broken)
+    found_out("told of too few", policies=[("sync", None)], least=2)

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from leeway.protocol.replies import NotYet, Pushed, PushPulled
-from leeway.ps.core.effects import Answered, Ended, Parked, RoundOpened, Switched
+from leeway.ps.core.effects import Answered, Ended, Parked, RoundClosed, RoundOpened, Switched
 from leeway.worker.states import Ending
 from tests.simulation.simulation import Simulation, Trouble
 
@@ -50,7 +50,7 @@ def test_the_schedules_are_eventful():
         seen.update(str(process.session.ending) for process in simulation.processes)
     wanted = (
         *("crash", "hang", "replace", "cut off", "die", "leave", "stop", "kill", "save", "pause", "switch"),
-        *("applied", "held", "skipped", "step-failed", "repeated", "not-yet", "evicted", "superseded"),
+        *("applied", "held", "skipped", "step-failed", "too-few", "repeated", "not-yet", "evicted", "superseded"),
         *("old-epoch", "stopping"),
         *("lease-expired", "new-session", "left", "lag", "next-round", "waiting-for-round", "waiting-for-step"),
         *("round-opened", "switched", Ending.FENCED, Ending.FINISHED),
@@ -76,6 +76,8 @@ def kinds(effect):
             yield str(effect.reason)
         case RoundOpened():
             yield "round-opened"
+        case RoundClosed(needed=int()):
+            yield "too-few"
         case Switched():
             yield "switched"
 

@@ -724,15 +724,16 @@ def test_values_are_named_and_a_skip_has_none():
     assert (it.ask().keys, it.ask().values) == ((), ())
 
 
-def test_a_held_update_whose_step_failed_is_told_with_the_next_grant():
+@pytest.mark.parametrize(("told", "reason"), [("step_failed", Reason.STEP_FAILED), ("too_few", Reason.TOO_FEW_UPDATES)])
+def test_a_held_update_that_made_no_step_is_told_with_the_next_grant(told, reason):
     session = Session("w0", new_session=lambda: "s", random=random.Random(1))
     life = {"epoch": 1, "incarnation": 1, "resumed": False, "lease_seconds": 9.0, "index": 0, "count": 1}
     session.answered(session.ask(), Joined(groups={"default": GroupState(0, "sync")}, **life))
     session.answered(session.ask(), Granted(Version(1, 1), Reason.GRANTED, clock=0, round=0))
     session.computed(UpdateKind.GRADIENT, 1)
-    failed = Granted(Version(1, 2), Reason.GRANTED, clock=1, round=1, step_failed=True)
+    failed = Granted(Version(1, 2), Reason.GRANTED, clock=1, round=1, **{told: True})
     session.answered(session.ask(), PushPulled(Pushed(0, Disposition.HELD, Reason.IN_ROUND), failed))
-    assert (session.outcome.disposition, session.outcome.reason) == (Disposition.HELD, Reason.STEP_FAILED)
+    assert (session.outcome.disposition, session.outcome.reason) == (Disposition.HELD, reason)
 
 
 def test_parameters_that_nobody_has_are_offered_again():

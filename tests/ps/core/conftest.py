@@ -22,6 +22,8 @@ class Server:
         self.holding = False
         self.coming: list[Published] = []
         self.replies: dict[int, Reply] = {}
+        # Of the last event, and of the versions that it led to.
+        self.effects: list[Effect] = []
 
     def step(self, event: Event) -> list[Effect]:
         effects = self.machine.step(event, self.now)
@@ -33,6 +35,7 @@ class Server:
                 self.replies[effect.request] = effect.reply
         if not self.holding:
             effects = effects + self.publish()
+        self.effects = effects
         return effects
 
     def publish(self) -> list[Effect]:

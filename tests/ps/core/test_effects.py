@@ -51,6 +51,7 @@ SPECS = tuple(TensorSpec(name, (3,), "float32", Kind.TRAINABLE) for name in ("w"
         (RoundOpened("default", 4, ("w0", "w1")), "round 4 opens: w0,w1"),
         (RoundClosed("default", 4, ("w0", "w1"), 12), "round 4 closes: w0,w1 (12 samples)"),
         (RoundClosed("default", 4, (), 0), "round 4 closes: nobody (0 samples)"),
+        (RoundClosed("default", 4, ("w0",), 8, 5), "round 4 closes: w0 (8 samples), too few: 5 updates are needed"),
         (Switched("default", "ssp", 3, 9), "switched default to ssp(3) after v9"),
         (Switched("default", "sync", None, 9), "switched default to sync after v9"),
         (Finished(), "finished"),

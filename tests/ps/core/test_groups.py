@@ -20,7 +20,7 @@ from leeway.protocol.replies import (
 from leeway.protocol.requests import Heartbeat, Leave, Offer, Pull, SetPolicy, UpdateKind
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.protocol.versions import Version
-from leeway.ps.core.effects import Apply, Contribution, Drop
+from leeway.ps.core.effects import Apply, Contribution, Drop, RoundClosed
 from leeway.ps.core.events import Failed, Gone, Published
 from leeway.ps.core.machine import GroupSettings
 
@@ -516,6 +516,64 @@ def test_a_round_that_was_switched_away_from_may_fail_too(two):
     server.ask(SetPolicy("async"))
     fail_next(server)
     assert server.pull(w0, 1).step_failed
+
+
+# What an aggregation rule asks for.
+
+
+def ruled(serve, **settings):
+    server = serve(groups=(GroupSettings("sync", least_updates=3, needs_rounds=True),), workers=2, **settings)
+    server.offer()
+    return server, server.join("w0"), server.join("w1")
+
+
+def test_a_round_with_too_few_updates_makes_no_step(serve):
+    server, w0, w1 = ruled(serve)
+    server.pull(w0), server.pull(w1)
+    server.push(w0)
+    first = server.requests
+    assert server.push(w1) == Pushed(0, Disposition.HELD, Reason.IN_ROUND)
+    assert server.machine.groups["default"].decided == 1
+    closed = the(RoundClosed, server.effects)
+    assert (closed.contributors, closed.needed) == (("w0", "w1"), 3)
+    assert the(Drop, server.effects).bodies == (first, server.requests)
+    assert [server.pull(life, 1).too_few for life in (w0, w0, w1)] == [True, True, True]
+    # Held it was, and held it stays; the next push is about something else.
+    assert server.push(w0, 0, version=1, round=0) == Pushed(0, Disposition.HELD, Reason.REPEATED)
+    server.join("w2")
+    server.push(w0, 1), server.push(w1, 1)
+    assert server.pull(w0, 2).too_few
+
+
+def test_enough_updates_are_as_many_as_it_needs(serve):
+    server, w0, w1 = ruled(serve)
+    w2 = server.join("w2")
+    for life in (w0, w1):
+        server.walk(life)
+    for clock in (1, 2):
+        for life in (w0, w1, w2):
+            server.pull(life, clock)
+        for life in (w0, w1, w2):
+            server.push(life, clock)
+    assert server.machine.groups["default"].decided == 3
+    assert not server.pull(w0, 3).too_few
+
+
+def test_a_policy_under_which_the_rule_means_nothing_is_refused(serve):
+    server, _, _ = ruled(serve)
+    for mode, staleness in (("async", None), ("ssp", 2)):
+        told = server.ask(SetPolicy(mode, staleness))
+        assert (told.error.code, f"under {mode}" in told.error.detail) == (Code.INVALID_VALUE, True)
+    assert server.ask(SetPolicy("sync")) == PolicyState("default", "sync", None)
+
+
+def test_whole_weights_need_a_round(two):
+    server, w0, _ = two("async")
+    server.pull(w0)
+    told = server.push(w0, kind=UpdateKind.MODEL)
+    assert (told.error.code, "push a delta" in told.error.detail) == (Code.INVALID_VALUE, True)
+    assert the(Drop, server.effects).bodies == (server.requests,)
+    assert server.push(w0).disposition is Disposition.APPLIED
 
 
 def test_keys_that_could_not_be_stored_are_free(serve):

@@ -258,3 +258,14 @@ def test_state_that_does_not_fit_is_refused_with_words(serve):
         restore(other, state, [], 1, 0.0)
     with pytest.raises(ValueError, match="saved state has format 0, this version reads 1"):
         restore(server.machine.settings, state | {"format": 0}, [], 1, 0.0)
+
+
+def test_a_saved_policy_under_which_the_rule_means_nothing_is_refused(serve):
+    server = serve("async")
+    state, _ = save(server.machine)
+    ruled = Settings((GroupSettings("sync", least_updates=3, needs_rounds=True),))
+    with pytest.raises(ValueError, match="rule of group default is for rounds; under async"):
+        restore(ruled, state, [], 1, 0.0)
+    server.ask(SetPolicy("sync"))
+    state, _ = save(server.machine)
+    assert restore(ruled, state, [], 1, 0.0).groups["default"].policy_state().mode == "sync"

@@ -154,6 +154,7 @@ class TestPull:
             "count": 1,
             "unchanged": False,
             "step_failed": False,
+            "too_few": False,
         }
         assert reply.headers["etag"] == f'"{worker.epoch}.1"'
         assert all(np.array_equal(array, MODEL[name]) for name, array in arrays(reply).items())
