@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from leeway.protocol import limits
 from leeway.protocol.ranks import is_rank
 from leeway.protocol.requests import DEFAULT_GROUP
+from leeway.ps.arithmetic.aggregation.registry import rule
 from leeway.ps.patterns import takes_all_of
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ LOG_FORMATS = ("auto", "json", "console")
 class GroupSettings:
     """What may differ from group to group: the policy, and how an update becomes a step.
 
+    `aggregation` is a rule as users write it, `krum:1`: what makes one update of a round's (`aggregation.registry`).
     `staleness` is used by `ssp` alone and counts iterations; `warmup_steps` and `schedule_steps` count versions.
     `delta_scale` None: 1 / workers where updates take effect on arrival, 1 where they are aggregated.
     `decay_vectors`: weight decay for biases and norms (tensors of at most one dimension) too.
@@ -40,6 +42,7 @@ class GroupSettings:
 
     mode: str = "sync"
     staleness: int = 3
+    aggregation: str = "mean"
     optimizer: str = "sgd"
     lr: float = 0.1
     momentum: float = 0.9
@@ -57,6 +60,10 @@ class GroupSettings:
     def __post_init__(self) -> None:
         _one_of("--mode", self.mode, MODES)
         _within("--staleness", self.staleness, 0, limits.MAX_STALENESS)
+        try:
+            rule(self.aggregation)
+        except ValueError as error:
+            raise ValueError(f"--aggregation: {error}") from None
         _one_of("--optimizer", self.optimizer, OPTIMIZERS)
         _at_least("--lr", self.lr, 0)
         for flag, rate in (("--momentum", self.momentum), ("--beta1", self.beta1), ("--beta2", self.beta2)):
@@ -156,6 +163,7 @@ class ServerConfig(GroupSettings):
                     "put the table with the narrower patterns first"
                 )
         for group in self.groups:
+            _check_rule(group, self.workers)
             if group.lr_schedule != "constant" and group.schedule_steps is None:
                 raise ValueError(
                     f"--lr-schedule {group.lr_schedule} needs --schedule-steps, the number of versions"
@@ -197,6 +205,22 @@ class ServerConfig(GroupSettings):
 def _taker(pattern: str, groups: Sequence[GroupConfig]) -> str | None:
     """The first of these groups that surely takes every key that fits the pattern."""
     return next((group.name for group in groups if any(takes_all_of(key, pattern) for key in group.keys)), None)
+
+
+def _check_rule(group: GroupConfig, workers: int) -> None:
+    """Raise `ValueError` where the group's aggregation rule would never make a step, or never do anything."""
+    chosen = rule(group.aggregation)
+    where = "" if group.name == DEFAULT_GROUP else f", in [group.{group.name}]"
+    if chosen.needs_rounds and group.mode != "sync":
+        raise ValueError(
+            f"--aggregation {chosen} and --mode {group.mode} exclude each other{where}: under {group.mode} each update "
+            "is a step of its own, and nothing is aggregated; choose --mode sync, or --aggregation mean"
+        )
+    if chosen.least > workers:
+        raise ValueError(
+            f"--aggregation {chosen} needs {chosen.least} updates in a round, and --workers is {workers}{where}; "
+            "raise --workers, or choose a rule that needs fewer"
+        )
 
 
 _BYTES = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i)?)?b?", re.ASCII | re.IGNORECASE)

@@ -16,6 +16,7 @@ from click.core import ParameterSource
 from leeway.errors import SettingError
 from leeway.protocol.requests import DEFAULT_GROUP
 from leeway.ps import config
+from leeway.ps.arithmetic.aggregation.registry import RULES, form
 from leeway.ps.config import ServerConfig, parse_bytes
 from leeway.ps.config_file import ConfigFile
 from leeway.ps.no_effect import without_effect
@@ -125,6 +126,12 @@ SECTIONS: Final = {
         ),
     ),
     "Optimizer": (
+        Setting(
+            "--aggregation",
+            str,
+            f"What is made of a round's updates: {', '.join(form(name) for name in RULES)}.",
+            metavar="RULE",
+        ),
         Setting("--optimizer", click.Choice(config.OPTIMIZERS), "How an update becomes a step."),
         Setting("--lr", float, "Learning rate; under async and ssp start from what sync wants / workers."),
         Setting("--momentum", float, "Of momentum and nesterov."),

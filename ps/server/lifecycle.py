@@ -20,6 +20,7 @@ from leeway import interrupts
 from leeway.errors import SettingError
 from leeway.protocol.allocator import keep_freed_memory
 from leeway.protocol.capacity import Capacity
+from leeway.ps.arithmetic.aggregation.registry import rule
 from leeway.ps.arithmetic.guards import GuardMode
 from leeway.ps.arithmetic.memory import Pool
 from leeway.ps.arithmetic.parameters import Parameters
@@ -76,7 +77,14 @@ def machine_settings(config: ServerConfig) -> Settings:
     """What the pure core needs of the configuration."""
     return Settings(
         groups=tuple(
-            GroupSettings(group.mode, group.staleness if group.mode == "ssp" else None, group.name, group.keys)
+            GroupSettings(
+                group.mode,
+                group.staleness if group.mode == "ssp" else None,
+                group.name,
+                group.keys,
+                least_updates=rule(group.aggregation).least,
+                needs_rounds=rule(group.aggregation).needs_rounds,
+            )
             for group in config.groups
         ),
         workers=config.workers,
@@ -169,7 +177,10 @@ class _Server:
         pool = Pool()
         metrics = ServerMetrics(self._views)
         parameters = {
-            group.name: Parameters(optimizer_settings(group), pool, workers=config.workers) for group in config.groups
+            group.name: Parameters(
+                optimizer_settings(group), pool, workers=config.workers, rule=rule(group.aggregation)
+            )
+            for group in config.groups
         }
         settings = machine_settings(config)
         saving = Saving(config)

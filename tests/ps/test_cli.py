@@ -70,6 +70,16 @@ class TestPrecedence:
         assert said["staleness"] == (7, f"file {file}")
         assert said["mode"] == ("sync", "default")
 
+    def test_an_aggregation_rule_is_a_setting_like_others(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        file = write(tmp_path, 'workers = 5\n[group.a]\nkeys = ["a.*"]\naggregation = "multi-krum:1,2"\n')
+        monkeypatch.setenv("PS_AGGREGATION", "trimmed-mean:1")
+        said = show("--config", file)
+        assert said["aggregation"] == ("trimmed-mean:1", "environment PS_AGGREGATION")
+        assert said["group.a.aggregation"] == ("multi-krum:1,2", f"file {file}")
+        assert show("--config", file, "--aggregation", "krum:1")["aggregation"] == ("krum:1", "flag")
+
     def test_the_file_may_be_named_by_the_environment(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PS_CONFIG", write(tmp_path, 'max_body = "2MiB"\nlease = 4\n'))
         said = show()
@@ -227,6 +237,16 @@ class TestMistakes:
                 " the narrower patterns first",
             ),
             ('[group.a]\nkeys = ["*"]\nstaleness = -2', "[group.a]: --staleness is -2; it must be 0 to 1000000"),
+            (
+                'workers = 4\n[group.a]\nkeys = ["*"]\naggregation = "krum:2"',
+                "--aggregation krum:2 needs 7 updates in a round, and --workers is 4, in [group.a]; raise --workers, or"
+                " choose a rule that needs fewer",
+            ),
+            (
+                '[group.a]\nkeys = ["*"]\naggregation = "trimmed-mean"',
+                "[group.a]: --aggregation: the aggregation rule 'trimmed-mean' must have the form trimmed-mean:B, such"
+                " as trimmed-mean:1",
+            ),
         ],
     )
     def test_the_file_is_named(self, capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str, said: str) -> None:
@@ -282,7 +302,12 @@ class TestServing:
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [(["--help"], "staleness"), (["config", "show"], "staleness"), (["trace", "history.jsonl"], "traceEvents")],
+    [
+        (["--help"], "staleness"),
+        (["config", "show"], "staleness"),
+        (["config", "show", "--aggregation", "geometric-median"], "geometric-median"),
+        (["trace", "history.jsonl"], "traceEvents"),
+    ],
 )
 def test_what_does_not_serve_imports_nothing_heavy(arguments: list[str], said: str, tmp_path: Path) -> None:
     (tmp_path / "history.jsonl").write_text(TestTrace.START)

@@ -19,11 +19,54 @@ def test_the_defaults_are_valid_and_describe_one_group() -> None:
     assert config.max_body_bytes == limits.DEFAULT_MAX_BODY_BYTES
 
 
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("written", ["mean", "sum"])
+def test_mean_and_sum_go_with_every_policy(mode: str, written: str) -> None:
+    assert ServerConfig(mode=mode, aggregation=written).groups[0].aggregation == written
+
+
+def test_a_group_has_a_rule_of_its_own() -> None:
+    tables = {"embedding": {"keys": ["emb.*"], "aggregation": "median"}, "head": {"keys": ["head.*"]}}
+    config = ServerConfig(workers=5, aggregation="krum:1").with_groups(tables)
+    assert [group.aggregation for group in config.groups] == ["median", "krum:1", "krum:1"]
+    with pytest.raises(ValueError, match=r"^--aggregation krum:2 needs 7 .* --workers is 5, in \[group.embedding\];"):
+        ServerConfig(workers=5).with_groups({"embedding": {"keys": ["emb.*"], "aggregation": "krum:2"}})
+    with pytest.raises(ValueError, match=r"^\[group.embedding\]: --aggregation: .* must have the form krum:F"):
+        ServerConfig(workers=5).with_groups({"embedding": {"keys": ["emb.*"], "aggregation": "krum:x"}})
+    with pytest.raises(ValueError, match=r"^--aggregation krum:1 and --mode async exclude each other, in \[group.a\]"):
+        ServerConfig(workers=5, aggregation="krum:1").with_groups({"a": {"keys": ["a"], "mode": "async"}})
+
+
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
         ({"mode": "bsp"}, "--mode is 'bsp'; it must be one of sync, async, ssp"),
         ({"staleness": -1}, f"--staleness is -1; it must be 0 to {limits.MAX_STALENESS}"),
+        (
+            {"aggregation": "krumm:1"},
+            "--aggregation: there is no aggregation rule 'krumm:1'; choose one of mean, sum, median, trimmed-mean:B, "
+            "krum:F, multi-krum:F,M, geometric-median",
+        ),
+        (
+            {"aggregation": "trimmed-mean"},
+            "--aggregation: the aggregation rule 'trimmed-mean' must have the form trimmed-mean:B, such as "
+            "trimmed-mean:1",
+        ),
+        (
+            {"aggregation": "krum:2", "workers": 4},
+            "--aggregation krum:2 needs 7 updates in a round, and --workers is 4; raise --workers, or choose a rule "
+            "that needs fewer",
+        ),
+        (
+            {"aggregation": "multi-krum:1,4", "workers": 6},
+            "--aggregation multi-krum:1,4 needs 7 updates in a round, and --workers is 6; raise --workers, or choose a "
+            "rule that needs fewer",
+        ),
+        (
+            {"aggregation": "median", "mode": "ssp", "workers": 4},
+            "--aggregation median and --mode ssp exclude each other: under ssp each update is a step of its own, and "
+            "nothing is aggregated; choose --mode sync, or --aggregation mean",
+        ),
         ({"optimizer": "lion"}, "--optimizer is 'lion'; it must be one of " + ", ".join(OPTIMIZERS)),
         ({"lr": -0.1}, "--lr is -0.1; it must be 0 or more"),
         ({"lr": float("nan")}, "--lr is nan; it must be 0 or more"),
