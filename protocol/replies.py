@@ -290,6 +290,14 @@ class Refused:
     def __str__(self) -> str:
         return str(self.error)
 
+    @classmethod
+    def read(cls, value: object, status: int) -> Refused:
+        """Of a problem document that came with this HTTP status, or names it itself."""
+        return cls(WireError.from_document(value, status))
+
+    def to_fields(self) -> dict[str, Any]:
+        return self.error.to_document()
+
 
 @dataclass(frozen=True, slots=True)
 class PushPulled:
@@ -300,6 +308,27 @@ class PushPulled:
 
     def __str__(self) -> str:
         return f"{self.pushed}; {self.pulled}"
+
+    @classmethod
+    def read(cls, value: object) -> PushPulled:
+        fields = Fields(value, "push and pull")
+        assert isinstance(value, dict)
+        pushed, pulled = Pushed.read(value.get("push")), value.get("pull")
+        match fields.choice("pulled", tuple(_PULLED.values())):
+            case "granted":
+                return cls(pushed, Granted.read(pulled))
+            case "not-yet":
+                return cls(pushed, NotYet.read(pulled))
+            case _:
+                status = pulled.get("status", 500) if isinstance(pulled, dict) else 500
+                return cls(pushed, Refused.read(pulled, status))
+
+    def to_fields(self) -> dict[str, Any]:
+        pulled = _PULLED[type(self.pulled)]
+        return {"push": self.pushed.to_fields(), "pulled": pulled, "pull": self.pulled.to_fields()}
+
+
+_PULLED: Mapping[type, str] = {Granted: "granted", NotYet: "not-yet", Refused: "refused"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,6 +386,10 @@ class Renewed:
     def __str__(self) -> str:
         return "renewed"
 
+    @classmethod
+    def read(cls, value: object) -> Renewed:
+        return cls(Fields(value, "renewed").number("lease_seconds"))
+
     def to_fields(self) -> dict[str, Any]:
         return {"lease_seconds": self.lease_seconds}
 
@@ -369,6 +402,10 @@ class Departed:
 
     def __str__(self) -> str:
         return f"{self.rank} has left"
+
+    @classmethod
+    def read(cls, value: object) -> Departed:
+        return cls(Fields(value, "departed").rank("rank"))
 
     def to_fields(self) -> dict[str, Any]:
         return {"rank": self.rank}
@@ -388,6 +425,16 @@ class PolicyState:
         at = f" from clock {self.switching_at}" if self.switching_at is not None else ""
         return f"policy {self.mode}{bound}{at}"
 
+    @classmethod
+    def read(cls, value: object) -> PolicyState:
+        fields = Fields(value, "policy")
+        return cls(
+            group=fields.rank("group"),
+            mode=fields.text("mode", 32),
+            staleness=fields.integer("staleness") if "staleness" in fields else None,
+            switching_at=fields.integer("switching_at") if "switching_at" in fields else None,
+        )
+
     def to_fields(self) -> dict[str, Any]:
         return {
             "group": self.group,
@@ -406,6 +453,12 @@ class OptimizerState:
 
     def __str__(self) -> str:
         return f"optimizer of {self.group} set"
+
+    @classmethod
+    def read(cls, value: object) -> OptimizerState:
+        group = Fields(value, "optimizer").rank("group")
+        assert isinstance(value, dict)
+        return cls(group, {name: setting for name, setting in value.items() if name != "group"})
 
     def to_fields(self) -> dict[str, Any]:
         return {"group": self.group, **self.settings}

@@ -370,7 +370,10 @@ class SetPolicy:
 
 @dataclass(frozen=True, slots=True)
 class SetOptimizer:
-    """From the next step decided on, the group's optimizer goes by these settings: all of them, as plain data."""
+    """From the next step decided on, the group's optimizer goes by these settings, as plain data.
+
+    A peer names those that are to change; the machine is told all of them.
+    """
 
     group: str
     settings: Mapping[str, Any]

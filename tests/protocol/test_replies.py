@@ -10,8 +10,6 @@ from hypothesis import strategies as st
 from leeway.errors import MalformedRequest, WireError
 from leeway.protocol import limits
 from leeway.protocol.codes import Code
-from leeway.protocol.fields import MAX_INTEGER
-from leeway.protocol.ranks import is_rank
 from leeway.protocol.reasons import Reason
 from leeway.protocol.replies import (
     Departed,
@@ -22,6 +20,7 @@ from leeway.protocol.replies import (
     LastPush,
     NotYet,
     Offered,
+    OptimizerState,
     Passed,
     PolicyState,
     Pushed,
@@ -32,60 +31,9 @@ from leeway.protocol.replies import (
     last_pushes,
     refuse,
 )
-from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.protocol.versions import Version
+from tests.protocol.drawn_replies import GRANTED, GROUP, JOINED, LAST, NOT_YET, PUSHED, REPLIES
 
-W = TensorSpec("w", (3,), "float32", Kind.TRAINABLE)
-GRANTED = Granted(Version(1, 4), Reason.GRANTED, clock=3, round=3, lag=1, index=0, count=2)
-NOT_YET = NotYet(Reason.LAG, "w0 leads w1 by 2 > 1", ("w1",))
-PUSHED = Pushed(3, Disposition.APPLIED, Reason.ON_ARRIVAL, 5, 0)
-LAST = LastPush(3, Disposition.HELD)
-GROUP = GroupState(4, "ssp", LAST, (W,), whole=True)
-JOINED = Joined(1, 2, False, 10.0, 0, 2, {"default": GROUP}, {"b": 1}, until=9)
-
-counts = st.integers(0, MAX_INTEGER)
-maybe_counts = st.none() | counts
-ranks = st.text("aw.-_09", min_size=1, max_size=64).filter(is_rank)
-reasons = st.sampled_from(Reason)
-dispositions = st.sampled_from(Disposition)
-last = st.builds(LastPush, counts, st.none() | dispositions)
-groups = st.builds(
-    GroupState, counts, st.text(min_size=1, max_size=64), st.none() | last, st.lists(st.just(W), max_size=2).map(tuple)
-)
-names = st.lists(st.text(), max_size=3).map(tuple)
-
-REPLIES = {
-    LastPush: last,
-    GroupState: groups,
-    Joined: st.builds(
-        Joined,
-        epoch=counts,
-        incarnation=st.integers(1, MAX_INTEGER),
-        resumed=st.booleans(),
-        lease_seconds=st.floats(0, 1e9),
-        index=counts,
-        count=st.integers(1, MAX_INTEGER),
-        groups=st.dictionaries(ranks, groups, max_size=2),
-        barriers=st.dictionaries(ranks, counts, max_size=2),
-        until=st.none() | st.integers(1, MAX_INTEGER),
-    ),
-    Granted: st.builds(
-        Granted,
-        st.builds(Version, counts, counts),
-        reasons,
-        clock=maybe_counts,
-        round=maybe_counts,
-        lag=counts,
-        index=counts,
-        count=counts,
-        unchanged=st.booleans(),
-    ),
-    NotYet: st.builds(NotYet, reasons, st.text(min_size=1, max_size=99), st.lists(ranks, max_size=3).map(tuple)),
-    Pushed: st.builds(Pushed, counts, dispositions, reasons, maybe_counts, maybe_counts),
-    Staged: st.builds(Staged, counts, st.lists(st.integers(0, limits.MAX_PARTS), max_size=4).map(tuple)),
-    Offered: st.builds(Offered, names, names, names),
-    Passed: st.builds(Passed, ranks, counts),
-}
 EXAMPLES = {
     LastPush: LAST,
     GroupState: GROUP,
@@ -96,6 +44,11 @@ EXAMPLES = {
     Staged: Staged(3, (1,)),
     Offered: Offered(("a",), ("b",)),
     Passed: Passed("b", 1),
+    Renewed: Renewed(10.0),
+    Departed: Departed("w0"),
+    PolicyState: PolicyState("default", "sync", None, 3),
+    OptimizerState: OptimizerState("default", {"lr": 0.1}),
+    PushPulled: PushPulled(PUSHED, refuse(Code.FINISHED, "the run is over", clock=3)),
 }
 
 
@@ -109,7 +62,8 @@ def wired(reply) -> object:
 @given(data=st.data())
 def test_a_reply_is_read_as_it_was_written(kind, data):
     reply = data.draw(REPLIES[kind])
-    assert kind.read(wired(reply)) == reply
+    of_status = (reply.error.status,) if kind is Refused else ()
+    assert reply == kind.read(wired(reply), *of_status)
 
 
 anything = st.recursive(
@@ -119,7 +73,7 @@ anything = st.recursive(
 )
 
 
-@pytest.mark.parametrize("kind", REPLIES)
+@pytest.mark.parametrize("kind", EXAMPLES)
 @settings(max_examples=60)
 @given(data=st.data())
 def test_whatever_comes_is_a_reply_or_a_wire_error(kind, data):
@@ -133,6 +87,13 @@ def test_whatever_comes_is_a_reply_or_a_wire_error(kind, data):
 def test_many_names_do_not_make_a_reply_long():
     many = tuple(f"w{number}" for number in range(limits.MAX_NAMED_WAITERS + 1))
     assert NotYet.read(wired(NotYet(Reason.LAG, "why", many))).waiting_for == many[:-1]
+
+
+@pytest.mark.parametrize("pulled", [None, "no", {"detail": "words"}])
+def test_a_pull_that_was_refused_in_no_words_of_ours(pulled):
+    reply = PushPulled.read({"push": PUSHED.to_fields(), "pulled": "refused", "pull": pulled})
+    assert reply.pushed == PUSHED
+    assert reply.pulled.error.code is Code.INTERNAL
 
 
 def test_the_last_pushes_of_a_refusal():
@@ -159,9 +120,10 @@ def test_a_refusal_carries_the_error_that_the_peer_gets():
             PolicyState("default", "sync", None, 3),
             {"group": "default", "mode": "sync", "staleness": None, "switching_at": 3},
         ),
+        (OptimizerState("default", {"lr": 0.1}), {"group": "default", "lr": 0.1}),
     ],
 )
-def test_what_only_people_read(reply, fields):
+def test_what_people_read(reply, fields):
     assert wired(reply) == fields
 
 
@@ -186,6 +148,7 @@ def test_what_only_people_read(reply, fields):
         (Renewed(10.0), "renewed"),
         (Departed("w0"), "w0 has left"),
         (PolicyState("default", "ssp", 2), "policy ssp(2)"),
+        (OptimizerState("default", {"lr": 0.1}), "optimizer of default set"),
         (PolicyState("default", "sync", None, 3), "policy sync from clock 3"),
     ],
 )

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from leeway.errors import MalformedRequest
 from leeway.protocol import limits
-from leeway.protocol.fields import MAX_INTEGER, Fields, Query
-from leeway.protocol.ranks import is_rank
+from leeway.protocol.fields import Fields, Query
 from leeway.protocol.requests import (
     Barrier,
     Heartbeat,
@@ -22,52 +21,19 @@ from leeway.protocol.requests import (
     Offer,
     Pull,
     Push,
+    SetOptimizer,
     SetPolicy,
     UpdateKind,
 )
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.protocol.times import StepTimes
 from leeway.protocol.versions import Version
+from tests.protocol.drawn_requests import barriers, joins, lives, policies, pulls, pushes, readers_pulls
 
 LIFE = Life("w0", 3, 2)
 PUSH = Push(LIFE, 5, 7, UpdateKind.GRADIENT, 4)
 W = TensorSpec("w", (3,), "float32", Kind.TRAINABLE)
 OFFER = Offer((W,), ask=True, whole=True, group="a", aliases={"w": ("v", "u")})
-
-ranks = st.text("aw.-_09", min_size=1, max_size=64).filter(is_rank)
-counts = st.integers(0, MAX_INTEGER)
-lives = st.builds(Life, ranks, counts, st.integers(1, MAX_INTEGER))
-versions = st.builds(Version, st.integers(0, 10**18 - 1), st.integers(0, 10**18 - 1))
-waits = st.none() | st.floats(0, limits.MAX_WAIT_SECONDS)
-
-
-@st.composite
-def pushes(draw):
-    common = {
-        "life": draw(lives),
-        "clock": draw(counts),
-        "version": draw(counts),
-        "group": draw(ranks),
-        "round": draw(st.none() | counts),
-        "pull": draw(st.booleans()),
-        "since": draw(st.none() | versions),
-        "wait_seconds": draw(waits),
-        "metrics": draw(st.dictionaries(st.text(), st.floats(allow_nan=False), max_size=3)),
-        "times": draw(st.none() | st.builds(StepTimes, counts, *[st.floats(0, limits.MAX_STEP_SECONDS)] * 4)),
-    }
-    if draw(st.booleans()):
-        return Push(kind=UpdateKind.SKIP, **common)
-    parts = draw(st.integers(1, limits.MAX_PARTS))
-    keys = draw(st.lists(st.text(), max_size=3))
-    return Push(
-        kind=draw(st.sampled_from([UpdateKind.GRADIENT, UpdateKind.DELTA])),
-        samples=draw(st.integers(1, MAX_INTEGER)),
-        part=draw(st.integers(0, parts - 1)),
-        parts=parts,
-        keys=tuple(keys),
-        values=tuple(key for key in keys if draw(st.booleans())),
-        **common,
-    )
 
 
 def wired(message) -> Fields:
@@ -85,24 +51,17 @@ def test_leave_heartbeat_and_life(life):
     assert Heartbeat.read(wired(Heartbeat(life))) == Heartbeat(life)
 
 
-groups = st.none() | st.lists(st.text(), min_size=1, max_size=3).map(tuple)
-
-
-@given(st.builds(Join, ranks, st.text(min_size=1, max_size=limits.MAX_SESSION_LENGTH), groups))
+@given(joins)
 def test_join(join):
     assert Join.read(wired(join)) == join
 
 
-@given(
-    st.builds(
-        Pull, group=ranks, life=lives, clock=counts, min_version=counts, since=st.none() | versions, wait_seconds=waits
-    )
-)
+@given(pulls)
 def test_the_pull_of_a_worker(pull):
     assert Pull.read(wired(pull), pull.wait_seconds) == pull
 
 
-@given(st.builds(Pull, group=ranks, min_version=counts, since=st.none() | versions))
+@given(readers_pulls)
 def test_the_pull_of_a_reader(pull):
     assert Pull.read(wired(pull), None) == pull
 
@@ -128,7 +87,7 @@ def test_a_push_re_sent_is_byte_identical_whether_or_not_it_asks_for_parameters(
     assert asking.to_fields() == PUSH.to_fields()
 
 
-@given(st.builds(Barrier, lives, ranks, counts, st.integers(1, limits.MAX_RANKS), waits))
+@given(barriers)
 def test_barrier(barrier):
     assert Barrier.read(wired(barrier), barrier.name, barrier.wait_seconds) == barrier
 
@@ -138,7 +97,7 @@ def test_a_barrier_without_parties_is_for_one():
     assert Barrier.read(Fields(fields, "barrier"), "b", None).parties == 1
 
 
-@given(st.builds(SetPolicy, st.text(min_size=1, max_size=32), st.none() | st.integers(0, limits.MAX_STALENESS), ranks))
+@given(policies)
 def test_set_policy(policy):
     assert SetPolicy.read(wired(policy), policy.group) == policy
 
@@ -301,6 +260,7 @@ def test_what_an_offer_cannot_say(fields, words):
         (Barrier(LIFE, "b", 1), "barrier b/1 w0#2"),
         (SetPolicy("sync"), "policy sync"),
         (SetPolicy("ssp", 2), "policy ssp(2)"),
+        (SetOptimizer("a", {"lr": 0.1, "momentum": 0.9}), "optimizer of a: lr 0.1, momentum 0.9"),
     ],
 )
 def test_messages_read_well(message, words):

@@ -1,0 +1,112 @@
+"""Requests as hypothesis draws them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import strategies as st
+
+from leeway.protocol import limits
+from leeway.protocol.fields import MAX_INTEGER
+from leeway.protocol.ranks import is_rank
+from leeway.protocol.requests import (
+    Barrier,
+    Heartbeat,
+    Join,
+    Leave,
+    Life,
+    Offer,
+    Pull,
+    Push,
+    SetOptimizer,
+    SetPolicy,
+    UpdateKind,
+)
+from leeway.protocol.tensors import Kind, TensorSpec
+from leeway.protocol.times import StepTimes
+from leeway.protocol.versions import Version
+
+ranks = st.text("aw.-_09", min_size=1, max_size=64).filter(is_rank)
+counts = st.integers(0, MAX_INTEGER)
+lives = st.builds(Life, ranks, counts, st.integers(1, MAX_INTEGER))
+versions = st.builds(Version, st.integers(0, 10**18 - 1), st.integers(0, 10**18 - 1))
+# As precise as `Prefer: wait` is.
+waits = st.none() | st.floats(0, limits.MAX_WAIT_SECONDS).map(lambda seconds: float(f"{seconds:g}"))
+specs = st.sets(st.sampled_from("abcdef"), min_size=1, max_size=3).map(
+    lambda names: tuple(TensorSpec(name, (3,), "float32", Kind.TRAINABLE) for name in sorted(names))
+)
+
+
+ANY_TEXT = st.text()
+
+
+@st.composite
+def pushes(draw, names=ANY_TEXT):
+    common = {
+        "life": draw(lives),
+        "clock": draw(counts),
+        "version": draw(counts),
+        "group": draw(ranks),
+        "round": draw(st.none() | counts),
+        "pull": draw(st.booleans()),
+        "since": draw(st.none() | versions),
+        "wait_seconds": draw(waits),
+        "metrics": draw(st.dictionaries(st.text(), st.floats(allow_nan=False), max_size=3)),
+        "times": draw(st.none() | st.builds(StepTimes, counts, *[st.floats(0, limits.MAX_STEP_SECONDS)] * 4)),
+    }
+    if draw(st.booleans()):
+        return Push(kind=UpdateKind.SKIP, **common)
+    parts = draw(st.integers(1, limits.MAX_PARTS))
+    keys = sorted(draw(st.lists(names, max_size=3, unique=True)))
+    return Push(
+        kind=draw(st.sampled_from([UpdateKind.GRADIENT, UpdateKind.DELTA])),
+        samples=draw(st.integers(1, MAX_INTEGER)),
+        part=draw(st.integers(0, parts - 1)),
+        parts=parts,
+        keys=tuple(keys),
+        values=tuple(key for key in keys if draw(st.booleans())),
+        **common,
+    )
+
+
+joins = st.builds(
+    Join,
+    ranks,
+    st.text(min_size=1, max_size=limits.MAX_SESSION_LENGTH),
+    st.none() | st.lists(st.text(), min_size=1, max_size=3).map(tuple),
+)
+pulls = st.builds(
+    Pull, group=ranks, life=lives, clock=counts, min_version=counts, since=st.none() | versions, wait_seconds=waits
+)
+readers_pulls = st.builds(Pull, group=ranks, min_version=counts, since=st.none() | versions)
+barriers = st.builds(Barrier, lives, ranks, counts, st.integers(1, limits.MAX_RANKS), waits)
+policies = st.builds(
+    SetPolicy, st.text(min_size=1, max_size=32), st.none() | st.integers(0, limits.MAX_STALENESS), ranks
+)
+optimizers = st.builds(SetOptimizer, ranks, st.dictionaries(st.text(), st.floats(0, 1) | st.text(), max_size=3))
+
+
+@st.composite
+def offers(draw):
+    offered = draw(specs)
+    # Aliases are no tensors of the offer.
+    aliases = {spec.name: (spec.name.upper(),) for spec in offered if draw(st.booleans())}
+    return Offer(
+        offered, ask=draw(st.booleans()), whole=draw(st.booleans()), group=draw(st.none() | ranks), aliases=aliases
+    )
+
+
+ON_THE_WIRE = {
+    Join: joins,
+    Leave: st.builds(Leave, lives),
+    Heartbeat: st.builds(Heartbeat, lives),
+    Offer: offers(),
+    Pull: pulls | readers_pulls,
+    # Without `pull` nobody asks what is held.
+    Push: pushes(st.sampled_from("abcdef")).map(
+        lambda push: push if push.pull else replace(push, since=None),
+    ),
+    Barrier: barriers,
+    SetPolicy: policies,
+    SetOptimizer: optimizers,
+}
