@@ -1,4 +1,4 @@
-"""One request over HTTP, one reply: where each message is on the wire (docs/reference/http.md).
+"""One request over HTTP, one reply: moves the bytes that `leeway.protocol.http` says a message is.
 
 The one rule: an exchange ends in an `Answer`, or in what `worker.failures` makes of its failure, within a time limit.
 It decides nothing and keeps nothing; `worker.session` decides, `leeway.worker.client` keeps.
@@ -18,24 +18,14 @@ from aiohttp import hdrs
 
 from leeway.errors import BodyTooLarge, WireError
 from leeway.protocol import documents, routes, streams
-from leeway.protocol.codes import Code
 from leeway.protocol.decoder import Decoder
-from leeway.protocol.fields import Fields
 from leeway.protocol.frames import encode, frame_length
+from leeway.protocol.http.headers import retry_after_seconds
+from leeway.protocol.http.replies import expect, read_refusal, read_reply
+from leeway.protocol.http.requests import waits_seconds, write_request
+from leeway.protocol.http.terms import Content, HttpReply
 from leeway.protocol.limits import DEFAULT_MAX_BODY_BYTES, MAX_REPLY_JSON_BYTES, WRITE_CHUNK_BYTES
-from leeway.protocol.replies import (
-    Departed,
-    Granted,
-    Joined,
-    NotYet,
-    Offered,
-    Passed,
-    Pushed,
-    PushPulled,
-    Refused,
-    Renewed,
-    Staged,
-)
+from leeway.protocol.replies import Granted, PushPulled
 from leeway.protocol.requests import Barrier, Heartbeat, Join, Leave, Offer, Pull, Push
 from leeway.worker.failures import FAILURES, judge
 
@@ -44,6 +34,7 @@ if TYPE_CHECKING:
 
     from leeway.protocol.decoder import Allocate
     from leeway.protocol.frames import Buffer, Frame
+    from leeway.protocol.http.terms import HttpRequest
     from leeway.protocol.replies import Reply
     from leeway.protocol.spans import Layout
 
@@ -104,18 +95,6 @@ class Answer:
     retry_after_seconds: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """A request in HTTP's terms. `buffers`: a frame to send; `content`: JSON to send."""
-
-    method: str
-    path: str
-    query: dict[str, str]
-    content: bytes | None = None
-    buffers: Sequence[Buffer] = ()
-    wait_seconds: float | None = None
-
-
 class Exchange:
     """Sends requests to one server."""
 
@@ -144,11 +123,12 @@ class Exchange:
         `max_body_bytes` and `allocate` are for the body that is received. Raises `Lost` for what may pass,
         `SettingError` for what never will.
         """
-        call = _call(request, tensors)
+        call = write_request(request)
+        content, buffers = _packed(call, tensors)
         decoder = Decoder(max_body_bytes, allocate) if allocate else Decoder(max_body_bytes)
         try:
             async with asyncio.timeout(limit_seconds):
-                return await self._perform(request, call, decoder)
+                return await self._perform(request, call, content, buffers, decoder)
         except FAILURES as error:
             raise judge(error, self._url) from error
 
@@ -158,40 +138,44 @@ class Exchange:
             async with self._http.get(self._url + path, params=query, allow_redirects=False) as response:
                 if response.status == 200:
                     return await _json(response)
-                refused = await _refusal(response)
+                problem = response.content_type == routes.PROBLEM
+                content = Content.PROBLEM if problem else Content.NOTHING
+                fields = await _json(response) if problem else None
+                refused = read_refusal(HttpReply(response.status, response.headers, content, fields), _where(response))
         except FAILURES as error:
             raise judge(error, self._url) from error
         raise refused.error
 
-    async def _perform(self, request: Sent, call: _Call, decoder: Decoder) -> Answer:
-        headers = {"Accept": f"{routes.FRAME}, application/json", "Accept-Encoding": "identity"}
-        if call.wait_seconds is not None:
-            headers["Prefer"] = f"wait={call.wait_seconds:g}"
-        traffic = Traffic(sent_bytes=frame_length(call.buffers) or len(call.content or b""))
+    async def _perform(
+        self, request: Sent, call: HttpRequest, content: bytes, buffers: Sequence[Buffer], decoder: Decoder
+    ) -> Answer:
+        headers = {**call.headers, "Accept-Encoding": "identity"}
+        traffic = Traffic(sent_bytes=frame_length(buffers) or len(content))
         began = sent = time.perf_counter()
 
         async def body() -> AsyncIterator[memoryview]:
             # aiohttp limits the silence of the other side once all is sent; until then this does.
             nonlocal sent
             loop = asyncio.get_running_loop()
-            async for piece in streams.pieces(call.buffers):
+            async for piece in streams.pieces(buffers):
                 deadline.reschedule(loop.time() + self._silence_seconds)
                 yield piece
             deadline.reschedule(None)
             sent = time.perf_counter()
 
-        # Bytes as they are would go out in one piece.
-        data: Any = call.content if len(call.content or b"") <= WRITE_CHUNK_BYTES else io.BytesIO(call.content or b"")
-        if call.buffers:
+        data: Any = None
+        if call.content is Content.FRAME:
             headers |= {"Content-Type": routes.FRAME, "Content-Length": str(traffic.sent_bytes)}
             data = body()
-        elif call.content is not None:
+        elif call.content is Content.JSON:
             headers["Content-Type"] = "application/json"
+            # Bytes as they are would go out in one piece.
+            data = content if len(content) <= WRITE_CHUNK_BYTES else io.BytesIO(content)
         limits = aiohttp.ClientTimeout(
             total=None,
             connect=2 * CONNECT_SECONDS,
             sock_connect=CONNECT_SECONDS,
-            sock_read=(call.wait_seconds or 0.0) + self._silence_seconds,
+            sock_read=waits_seconds(request) + self._silence_seconds,
         )
         async with (
             asyncio.timeout(None) as deadline,
@@ -216,94 +200,37 @@ class Exchange:
         traffic.send_seconds, traffic.wait_seconds = sent - began, answering - sent
         traffic.receive_seconds = done - answering
         traffic.received_bytes = response.content.total_bytes
-        return Answer(reply, traffic, frame, _retry_after(response))
+        return Answer(reply, traffic, frame, retry_after_seconds(response.headers))
 
 
-def _call(request: Sent, tensors: Tensors | None) -> _Call:
-    match request:
-        case Join():
-            return _Call("POST", routes.WORKERS, {}, _packed(request.to_fields()))
-        case Leave(life):
-            return _Call("DELETE", routes.WORKER.format(rank=life.rank), _query(request.to_fields(), "rank"))
-        case Heartbeat(life):
-            return _Call("PUT", routes.LEASE.format(rank=life.rank), _query(request.to_fields(), "rank"))
-        case Offer(specs, ask=True):
-            content = _packed({"specs": [spec.to_row() for spec in specs], **request.to_fields()})
-            return _Call("PUT", routes.PARAMS, {"ask": "1"}, content)
-        case Offer():
-            return _Call("PUT", routes.PARAMS, {}, buffers=_framed(request.to_fields(), tensors))
-        case Pull():
-            wait_seconds = request.wait_seconds
-            return _Call("GET", routes.PARAMS, _query(request.to_fields()), wait_seconds=wait_seconds)
-        case Push():
-            query = {"pull": "1"} if request.pull else {}
-            if request.pull and request.since is not None:
-                query["since"] = str(request.since)
-            buffers = _framed(request.to_fields(), tensors)
-            return _Call("POST", routes.UPDATES, query, buffers=buffers, wait_seconds=request.wait_seconds)
-        case Barrier():
-            path = routes.BARRIER.format(name=request.name)
-            content = _packed(request.to_fields())
-            return _Call("POST", path, {}, content, wait_seconds=request.wait_seconds)
-
-
-def _packed(fields: dict[str, Any]) -> bytes:
-    return json.dumps(fields, separators=(",", ":")).encode()
-
-
-def _framed(fields: dict[str, Any], tensors: Tensors | None) -> Sequence[Buffer]:
-    return encode(fields, tensors.layout, tensors.buffers) if tensors else encode(fields)
-
-
-def _query(fields: dict[str, Any], *without: str) -> dict[str, str]:
-    return {name: str(value) for name, value in fields.items() if name not in without}
+def _packed(call: HttpRequest, tensors: Tensors | None) -> tuple[bytes, Sequence[Buffer]]:
+    """The content as bytes: JSON, or a frame."""
+    if call.content is Content.NOTHING:
+        return b"", ()
+    assert call.fields is not None
+    if call.content is Content.JSON:
+        return json.dumps(call.fields, separators=(",", ":")).encode(), ()
+    return b"", encode(call.fields, tensors.layout, tensors.buffers) if tensors else encode(call.fields)
 
 
 async def _read(request: Sent, response: aiohttp.ClientResponse, decoder: Decoder) -> tuple[Reply, Frame | None]:
     """Read what stands for a reply to this request. Raises `WireError` or `ValueError` when nothing does."""
-    status = response.status
-    if status >= 300 and status != 304:
-        return await _refusal(response), None
-    if status == 204:
-        return NotYet.read(_header(response, routes.REASON_HEADER)), None
-    match request:
-        case Pull() if status == 304:
-            return Granted.read(_header(response, routes.GRANT_HEADER)), None
-        case Pull():
+    status, headers = response.status, response.headers
+    match expect(request, status, response.content_type):
+        case Content.FRAME:
             frame = await streams.receive(response.content, decoder)
-            return Granted.read(frame.message), frame
-        case Push() if response.content_type == routes.FRAME:
-            frame = await streams.receive(response.content, decoder)
-            reply = _push_pulled(frame.message)
-            return reply, frame if isinstance(reply.pulled, Granted) else None
-    document = await _json(response)
-    match request:
-        case Join():
-            return Joined.read(document), None
-        case Leave(life):
-            return Departed(life.rank), None
-        case Heartbeat():
-            return Renewed(Fields(document, "renewed").number("lease_seconds")), None
-        case Offer():
-            return Offered.read(document), None
-        case Push():
-            return (Staged if "missing" in document else Pushed).read(document), None
-        case Barrier():
-            return Passed.read(document), None
+            reply = read_reply(request, HttpReply(status, headers, Content.FRAME, frame.message))
+            pulled = reply.pulled if isinstance(reply, PushPulled) else reply
+            return reply, frame if isinstance(pulled, Granted) else None
+        case Content.NOTHING as content:
+            where = "" if status in (204, 304) else _where(response)
+            return read_reply(request, HttpReply(status, headers, content), where), None
+        case content:
+            return read_reply(request, HttpReply(status, headers, content, await _json(response))), None
 
 
-def _push_pulled(message: dict[str, Any]) -> PushPulled:
-    pushed, pulled = Pushed.read(message.get("push")), message.get("pull")
-    match message.get("pulled"):
-        case "granted":
-            return PushPulled(pushed, Granted.read(pulled))
-        case "not-yet":
-            return PushPulled(pushed, NotYet.read(pulled))
-        case "refused":
-            status = pulled.get("status", 500) if isinstance(pulled, dict) else 500
-            return PushPulled(pushed, Refused(WireError.from_document(pulled, status)))
-        case other:
-            raise ValueError(f"'pulled' is {other!r}")
+def _where(response: aiohttp.ClientResponse) -> str:
+    return str(response.url.with_query(None))
 
 
 async def _json(response: aiohttp.ClientResponse) -> Any:
@@ -314,29 +241,3 @@ def _may_be_cut(response: aiohttp.ClientResponse) -> bool:
     """Whether only the end of the connection says where the body ends, so that its loss looks like a whole reply."""
     empty = response.status in (204, 304)
     return not empty and response.content_length is None and hdrs.TRANSFER_ENCODING not in response.headers
-
-
-def _header(response: aiohttp.ClientResponse, name: str) -> Any:
-    if name not in response.headers:
-        raise ValueError(f"HTTP {response.status} without the header {name}")
-    return documents.parse(response.headers[name])
-
-
-async def _refusal(response: aiohttp.ClientResponse) -> Refused:
-    status = response.status
-    if response.content_type == routes.PROBLEM:
-        return Refused(WireError.from_document(await _json(response), status))
-    if status == 413:
-        where = response.url.with_query(None)
-        return Refused(BodyTooLarge(f"{where} answered HTTP 413: something before the server limits bodies"))
-    # Not our server's words. What comes before it may be out of order for a while; else the address is wrong.
-    code = Code.INTERNAL if status >= 500 or status in (408, 425, 429) else Code.NOT_FOUND
-    moved = f", it points to {response.headers['Location']}" if "Location" in response.headers else ""
-    detail = f"{response.url.with_query(None)} answered HTTP {status}{moved}; is that a Leeway server?"
-    return Refused(WireError(code, detail))
-
-
-def _retry_after(response: aiohttp.ClientResponse) -> float | None:
-    # The form with a date is for caches and robots; nothing of ours sends it.
-    text = response.headers.get("Retry-After", "")
-    return float(text) if text.isascii() and text.isdigit() and len(text) <= 6 else None

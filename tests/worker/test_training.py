@@ -287,7 +287,7 @@ def test_a_wrong_argument_is_named_and_the_same_step_can_be_called_again(far_ser
         "leeway.worker.session.Session.computed",
         "leeway.worker.session.Push",
         "leeway.worker.client.encode",
-        "leeway.worker.exchange._call",
+        "leeway.worker.exchange.write_request",
     ],
 )
 def test_whatever_happens_before_something_is_sent_the_session_goes_on(
