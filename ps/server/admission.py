@@ -1,4 +1,4 @@
-"""Takes requests in: headers, queries and bodies become messages and frames, within limits.
+"""Takes requests in: heads and bodies in the terms of `leeway.protocol.http`, within limits.
 
 The one rule: nothing is allocated or awaited for a request before its declared size has been compared with the limit,
 and what streams in is counted. Everything wrong is a `WireError` that names the field, the value and the limit.
@@ -6,8 +6,6 @@ and what streams in is counted. Everything wrong is a `WireError` that names the
 
 from __future__ import annotations
 
-import math
-import re
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import HttpVersion11, hdrs
@@ -16,7 +14,8 @@ from leeway.errors import BodyTooLarge, MalformedFrame, MalformedRequest, WireEr
 from leeway.protocol import documents, limits, routes, streams
 from leeway.protocol.codes import Code
 from leeway.protocol.decoder import Decoder
-from leeway.protocol.fields import Query
+from leeway.protocol.http.headers import ACCEPT, IF_NONE_MATCH, PREFER
+from leeway.protocol.http.terms import HttpRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +28,9 @@ if TYPE_CHECKING:
 _HEAD_BYTES = limits.MAX_METADATA_BYTES + 1024
 
 
-_ZERO_WEIGHT = re.compile(r"q\s*=\s*0(\.0*)?")
+# Several of one name are one list (RFC 9110, 5.3).
+_LISTS = (ACCEPT, PREFER)
+
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -81,29 +82,12 @@ async def frame_body(request: web.Request, max_body_bytes: int, allocate: Callab
     return await streams.receive(request.content, Decoder(max_body_bytes, checked))
 
 
-def query(request: web.Request) -> Query:
-    """The query string's fields. A field given twice counts as it was given first."""
-    return Query(dict(request.query))
-
-
-def accepted(request: web.Request) -> frozenset[str]:
-    """The media ranges that the asker takes (RFC 9110, 12.5.1): those of `Accept` with a weight above zero."""
-    ranges = ", ".join(request.headers.getall(hdrs.ACCEPT, ["*/*"])).lower().split(",")
-    parts = [[part.strip() for part in media.split(";")] for media in ranges]
-    return frozenset(kind for kind, *others in parts if not any(_ZERO_WEIGHT.fullmatch(other) for other in others))
-
-
-def wait_seconds(request: web.Request) -> float | None:
-    """`Prefer: wait=SECONDS` (RFC 7240), at most `MAX_WAIT_SECONDS`; None when the asker does not want to wait."""
-    for preferences in request.headers.getall("Prefer", ()):
-        for preference in preferences.split(","):
-            name, _, value = preference.strip().partition("=")
-            if name.strip().lower() == "wait":
-                try:
-                    seconds = float(value.strip().strip('"'))
-                except ValueError:
-                    seconds = math.nan
-                if not seconds >= 0:
-                    raise MalformedRequest(f"Prefer: wait={value[:40]!r} must be a number of seconds, 0 or more")
-                return min(seconds, limits.MAX_WAIT_SECONDS)
-    return None
+def head(request: web.Request) -> HttpRequest:
+    """What the request's head says. A field of the query that is given twice counts as it was given first."""
+    resource = request.match_info.route.resource
+    assert resource is not None, "a handler has a route"
+    given = request.headers
+    headers = {name: ", ".join(given.getall(name)) for name in _LISTS if name in given}
+    if hdrs.IF_NONE_MATCH in given:
+        headers[IF_NONE_MATCH] = given[hdrs.IF_NONE_MATCH]
+    return HttpRequest(request.method, resource.canonical, request.match_info, request.query, headers)

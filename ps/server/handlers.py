@@ -1,7 +1,7 @@
-"""One handler a route: read the request, ask the runtime, render the reply. Nothing is decided here.
+"""HTTP's side of the server: receive what the mapping awaits, have it answered, send what the mapping says.
 
-The one rule: a push is judged before its tensors are looked at, so that a client of an old epoch is told so instead of
-being told that its tensors are unknown.
+The one rule: nothing is decided here, and no message is taken apart. Beside messages there are documents and files, for
+people and other programs.
 """
 
 from __future__ import annotations
@@ -15,27 +15,15 @@ from aiohttp import hdrs, web
 from prometheus_client.aiohttp import make_aiohttp_handler
 
 from leeway.errors import MalformedRequest, WireError
-from leeway.protocol import limits, routes
+from leeway.protocol import routes
 from leeway.protocol.codes import Code
-from leeway.protocol.fields import Fields, Query
+from leeway.protocol.http.headers import ACCEPT, accepted
+from leeway.protocol.http.requests import read_head
+from leeway.protocol.http.terms import Content
 from leeway.protocol.replies import Granted
-from leeway.protocol.requests import (
-    DEFAULT_GROUP,
-    Barrier,
-    Heartbeat,
-    Join,
-    Leave,
-    Life,
-    Offer,
-    Pull,
-    Push,
-    SetPolicy,
-    UpdateKind,
-)
-from leeway.protocol.tensors import TensorSpec
-from leeway.protocol.versions import Version
-from leeway.ps.core.deduplication import Fresh
+from leeway.protocol.requests import DEFAULT_GROUP, Pull, Push
 from leeway.ps.server import admission, rendering
+from leeway.ps.server.answering import answer
 from leeway.ps.server.events import Events
 from leeway.ps.server.page import Page
 from leeway.ps.storage import downloads
@@ -44,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from leeway.protocol.frames import Frame
+    from leeway.protocol.requests import Request
     from leeway.protocol.spans import Layout
     from leeway.ps.server.runtime import Outcome, Runtime
     from leeway.ps.server.saving import Saving
@@ -62,17 +51,17 @@ class Handlers:
 
     def table(self) -> list[web.RouteDef]:
         return [
-            web.post(routes.WORKERS, self.join, expect_handler=admission.expected),
-            web.delete(routes.WORKER, self.leave),
-            web.put(routes.LEASE, self.heartbeat),
-            web.put(routes.PARAMS, self.offer, expect_handler=admission.expected),
+            web.post(routes.WORKERS, self.message, expect_handler=admission.expected),
+            web.delete(routes.WORKER, self.message),
+            web.put(routes.LEASE, self.message),
+            web.put(routes.PARAMS, self.message, expect_handler=admission.expected),
             web.get(routes.PARAMS, self.pull),
-            web.post(routes.UPDATES, self.push, expect_handler=admission.expected),
-            web.post(routes.BARRIER, self.barrier, expect_handler=admission.expected),
+            web.post(routes.UPDATES, self.message, expect_handler=admission.expected),
+            web.post(routes.BARRIER, self.message, expect_handler=admission.expected),
             web.get(routes.POLICY, self.policy),
-            web.put(routes.POLICY, self.set_policy, expect_handler=admission.expected),
+            web.put(routes.POLICY, self.message, expect_handler=admission.expected),
             web.get(routes.OPTIMIZER, self.optimizer),
-            web.put(routes.OPTIMIZER, self.set_optimizer, expect_handler=admission.expected),
+            web.put(routes.OPTIMIZER, self.message, expect_handler=admission.expected),
             web.get(routes.STATUS, self.status),
             web.get(routes.EVENTS, self.events.stream),
             web.post(routes.CHECKPOINTS, self.save),
@@ -85,65 +74,46 @@ class Handlers:
             web.get(routes.PAGE_FILE, self._page.file),
         ]
 
-    # Workers.
+    # Messages.
 
-    async def join(self, request: web.Request) -> web.StreamResponse:
-        fields = Fields(await admission.json_body(request), "join")
-        return rendering.small((await self._runtime.ask(Join.read(fields))).reply)
+    async def message(self, request: web.Request) -> web.StreamResponse:
+        """Any request of the protocol."""
+        message, frame = await self._read(request)
+        return await self._answered(request, message, await answer(self._runtime, message, frame))
 
-    async def leave(self, request: web.Request) -> web.StreamResponse:
-        return rendering.small((await self._runtime.ask(Leave(_life(request)))).reply)
+    async def _read(self, request: web.Request) -> tuple[Request, Frame | None]:
+        awaited = read_head(admission.head(request))
+        match awaited.content:
+            case Content.FRAME:
+                frame = await self._frame(request)
+                return awaited.read(frame.message, frame.specs), frame
+            case Content.JSON:
+                return awaited.read(await admission.json_body(request, awaited.limit_bytes), ()), None
+            case _:
+                return awaited.read({}, ()), None
 
-    async def heartbeat(self, request: web.Request) -> web.StreamResponse:
-        return rendering.small((await self._runtime.ask(Heartbeat(_life(request)))).reply)
-
-    async def barrier(self, request: web.Request) -> web.StreamResponse:
-        fields = Fields(await admission.json_body(request), "barrier")
-        arrival = Barrier.read(fields, request.match_info["name"], admission.wait_seconds(request))
-        return rendering.small((await self._runtime.ask(arrival)).reply)
-
-    # Parameters.
-
-    async def offer(self, request: web.Request) -> web.StreamResponse:
-        if admission.query(request).flag("ask"):
-            fields = Fields(await admission.json_body(request, limits.MAX_REPLY_JSON_BYTES), "offer")
-            specs = tuple(TensorSpec.read(row) for row in fields.listing("specs", limits.MAX_TENSORS))
-            names = set[str]()
-            for spec in specs:
-                if spec.name in names:
-                    raise WireError(Code.DUPLICATE_TENSOR, f"tensor {spec.name!r} is there twice", tensor=spec.name)
-                names.add(spec.name)
-            return rendering.small((await self._runtime.ask(self._offered(fields, specs, ask=True))).reply)
-        frame = await self._frame(request)
-        if not frame.specs:
-            raise MalformedRequest("the offer carries no tensor")
-        offer = self._offered(Fields(frame.message, "offer"), frame.specs, ask=False)
-        return rendering.small((await self._runtime.ask(offer, frame)).reply)
-
-    def _offered(self, fields: Fields, specs: tuple[TensorSpec, ...], *, ask: bool) -> Offer:
-        offer = Offer.read(fields, specs, ask=ask)
-        self._runtime.compare_twins(offer)
-        return offer
+    async def _answered(self, request: web.Request, message: Request, outcome: Outcome) -> web.StreamResponse:
+        group = message.group if isinstance(message, Pull | Push) else DEFAULT_GROUP
+        return await rendering.answered(request, outcome, self._lend(request, group, outcome))
 
     async def pull(self, request: web.Request) -> web.StreamResponse:
-        accept = admission.accepted(request)
-        fields = admission.query(request)
-        pull = Pull.read(fields, admission.wait_seconds(request))
-        if hdrs.IF_NONE_MATCH in request.headers and pull.since is None:
-            pull = _since(pull, request.headers[hdrs.IF_NONE_MATCH])
+        """A frame; or, for people and other programs, a file."""
+        head = admission.head(request)
+        pull = read_head(head).read({}, ())
+        assert isinstance(pull, Pull)
+        accept = accepted(head.headers.get(ACCEPT))
         if routes.FRAME not in accept:
             return await self._download(request, pull, accept)
-        if "keys" in fields:
+        if "keys" in request.query:
             raise MalformedRequest("'keys' selects tensors of a safetensors or npy answer; a frame has the whole group")
-        outcome = _unless_known(request, await self._runtime.ask(pull))
-        return await rendering.pulled(request, outcome, self._lend(request, pull.group, outcome))
+        return await self._answered(request, pull, _unless_known(request, await answer(self._runtime, pull)))
 
     async def _download(self, request: web.Request, pull: Pull, accept: frozenset[str]) -> web.StreamResponse:
         if accept.isdisjoint((routes.SAFETENSORS, routes.NPY, "*/*", "application/*")):
             raise rendering.not_acceptable(request.headers[hdrs.ACCEPT])
-        outcome = _unless_known(request, await self._runtime.ask(pull))
+        outcome = _unless_known(request, await answer(self._runtime, pull))
         if not isinstance(outcome.reply, Granted) or outcome.version is None:
-            return await rendering.pulled(request, outcome, [])
+            return await rendering.answered(request, outcome, [])
         layout = outcome.version.layout
         keys = _keys(request, pull.group, layout)
         (body,) = self._lend(request, pull.group, outcome)
@@ -155,23 +125,6 @@ class Handlers:
             return await rendering.stream(request, buffers, routes.NPY, headers=headers)
         buffers = downloads.safetensors(layout, body, keys)
         return await rendering.stream(request, buffers, routes.SAFETENSORS, headers=headers)
-
-    async def push(self, request: web.Request) -> web.StreamResponse:
-        fields = admission.query(request)
-        wait = admission.wait_seconds(request)
-        since = Version.parse(fields.text("since")) if "since" in fields else None
-        frame = await self._frame(request)
-        push = Push.read(
-            Fields(frame.message, "push"),
-            tuple(spec.name for spec in frame.specs),
-            pull=fields.flag("pull"),
-            since=since,
-            wait_seconds=wait,
-        )
-        if isinstance(self._runtime.judge(push), Fresh) and push.kind is not UpdateKind.SKIP:
-            await self._runtime.inspect(push, frame)
-        outcome = await self._runtime.ask(push, frame)
-        return await rendering.push_pulled(request, outcome, self._lend(request, push.group, outcome))
 
     def _lend(self, request: web.Request, group: str, outcome: Outcome) -> list[memoryview]:
         """The version's body for this reader, who is closed down if it pins the memory for too long."""
@@ -191,18 +144,10 @@ class Handlers:
     # The run.
 
     async def policy(self, request: web.Request) -> web.StreamResponse:
-        return web.json_response(self._runtime.policy(_group(request)).to_fields())
-
-    async def set_policy(self, request: web.Request) -> web.StreamResponse:
-        fields = Fields(await admission.json_body(request), "policy")
-        return rendering.small((await self._runtime.ask(SetPolicy.read(fields, _group(request)))).reply)
+        return rendering.small(self._runtime.policy(_group(request)))
 
     async def optimizer(self, request: web.Request) -> web.StreamResponse:
         return web.json_response(self._runtime.optimizer(_group(request)))
-
-    async def set_optimizer(self, request: web.Request) -> web.StreamResponse:
-        changes = await admission.json_body(request)
-        return web.json_response(await self._runtime.set_optimizer(_group(request), changes))
 
     async def status(self, request: web.Request) -> web.StreamResponse:
         return web.json_response(self._runtime.status())
@@ -224,10 +169,6 @@ class Handlers:
 
     async def openapi(self, request: web.Request) -> web.StreamResponse:
         return web.Response(body=self._openapi, content_type="application/yaml")
-
-
-def _life(request: web.Request) -> Life:
-    return Life.read(Query(dict(request.query) | {"rank": request.match_info["rank"]}))
 
 
 def _group(request: web.Request) -> str:
@@ -258,10 +199,3 @@ def _unless_known(request: web.Request, outcome: Outcome) -> Outcome:
         if known & {"*", str(reply.version)}:
             return replace(outcome, reply=replace(reply, unchanged=True), version=None)
     return outcome
-
-
-def _since(pull: Pull, etag: str) -> Pull:
-    try:
-        return replace(pull, since=Version.parse(etag))
-    except MalformedRequest:
-        return pull  # somebody else's tag: it matches nothing

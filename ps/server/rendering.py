@@ -1,4 +1,4 @@
-"""Sends replies out: messages become HTTP responses, versions become streamed bodies.
+"""Sends replies out, in the terms of `leeway.protocol.http`; versions become streamed bodies.
 
 The one rule: a version's bytes go out as views of its immutable memory, never through a copy, and whoever sends them
 holds a lease until the transport has let go of the last view.
@@ -6,8 +6,7 @@ holds a lease until the transport has let go of the last view.
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aiohttp import hdrs, web
 
@@ -15,99 +14,54 @@ from leeway.errors import WireError
 from leeway.protocol import limits, routes, streams
 from leeway.protocol.codes import Code
 from leeway.protocol.frames import encode, frame_length
-from leeway.protocol.replies import (
-    Disposition,
-    Granted,
-    NotYet,
-    PolicyState,
-    Pushed,
-    PushPulled,
-    Refused,
-    Staged,
-)
+from leeway.protocol.http.replies import write_reply
+from leeway.protocol.http.terms import Content
+from leeway.protocol.replies import Refused
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from leeway.protocol.frames import Buffer
+    from leeway.protocol.http.terms import HttpReply
     from leeway.protocol.replies import Reply
     from leeway.ps.server.runtime import Outcome
-
-# After this long a client may ask again: long enough not to hurt, short enough not to be noticed.
-RETRY_AFTER_SECONDS = 1
 
 # How much may lie unsent in a transport before a writer is held up: a few pieces, so that the socket never runs dry.
 UNSENT_HIGH_BYTES = 4 * 1024 * 1024
 
 
-def compact(value: Mapping[str, Any]) -> str:
-    """JSON for a header: one line, ASCII."""
-    return json.dumps(value, separators=(",", ":"))
-
-
 def problem(error: WireError, headers: Mapping[str, str] | None = None) -> web.Response:
     """A problem document (RFC 9457)."""
-    told = dict(headers or {})
-    if error.status == 503:
-        told[hdrs.RETRY_AFTER] = str(RETRY_AFTER_SECONDS)
-    return web.json_response(error.to_document(), status=error.status, content_type=routes.PROBLEM, headers=told)
+    return _small(write_reply(Refused(error)), headers)
 
 
 def small(reply: Reply) -> web.Response:
-    """A reply without tensors."""
-    match reply:
-        case Refused(error):
-            raise error
-        case NotYet():
-            return web.Response(
-                status=204,
-                headers={
-                    hdrs.RETRY_AFTER: str(RETRY_AFTER_SECONDS),
-                    routes.REASON_HEADER: compact(reply.to_fields()),
-                },
-            )
-        case Pushed(disposition=Disposition.HELD) | Staged():
-            return web.json_response(reply.to_fields(), status=202)
-        case PolicyState():
-            return web.json_response(reply.to_fields())
-        case Granted() | PushPulled():
-            raise AssertionError("these carry tensors")
-        case _:
-            return web.json_response(reply.to_fields())
+    """A reply without tensors. A refusal is raised: whoever counts refusals makes a problem of it."""
+    if isinstance(reply, Refused):
+        raise reply.error
+    answer = write_reply(reply)
+    assert answer.content is not Content.FRAME, "these carry tensors"
+    return _small(answer)
 
 
-async def pulled(request: web.Request, outcome: Outcome, body: Sequence[memoryview]) -> web.StreamResponse:
-    """The answer to a pull: 200 with a frame, 304 with the grant in a header, 204 with the reason in one.
-
-    `body`: the version's, lent to this reader.
-    """
-    reply = outcome.reply
-    if not isinstance(reply, Granted):
-        return small(reply)
-    headers: dict[str, str] = {hdrs.ETAG: reply.version.etag}
-    if reply.unchanged:
-        return web.Response(status=304, headers=headers | {routes.GRANT_HEADER: compact(reply.to_fields())})
-    assert outcome.version is not None
-    buffers = encode(reply.to_fields(), outcome.version.layout, body)
-    return await stream(request, buffers, routes.FRAME, headers=headers)
+def _small(answer: HttpReply, headers: Mapping[str, str] | None = None) -> web.Response:
+    headers = {**(headers or {}), **answer.headers}
+    if answer.content is Content.NOTHING:
+        return web.Response(status=answer.status, headers=headers)
+    media_type = answer.content.value
+    return web.json_response(answer.fields, status=answer.status, content_type=media_type, headers=headers)
 
 
-async def push_pulled(request: web.Request, outcome: Outcome, body: Sequence[memoryview]) -> web.StreamResponse:
-    """The answer to a push that asked for the next parameters: one frame with both results."""
-    reply = outcome.reply
-    if not isinstance(reply, PushPulled):
-        return small(reply)
-    status = 202 if reply.pushed.disposition is Disposition.HELD else 200
-    message: dict[str, Any] = {"push": reply.pushed.to_fields()}
-    match reply.pulled:
-        case Granted():
-            message |= {"pulled": "granted", "pull": reply.pulled.to_fields()}
-        case NotYet():
-            message |= {"pulled": "not-yet", "pull": reply.pulled.to_fields()}
-        case Refused(error):
-            message |= {"pulled": "refused", "pull": error.to_document()}
+async def answered(request: web.Request, outcome: Outcome, body: Sequence[memoryview]) -> web.StreamResponse:
+    """Any reply. `body`: the version's, lent to this reader, where one goes along."""
+    if isinstance(outcome.reply, Refused):
+        raise outcome.reply.error
+    answer = write_reply(outcome.reply)
+    if answer.content is not Content.FRAME:
+        return _small(answer)
     layout = outcome.version.layout if outcome.version is not None else None
-    return await stream(request, encode(message, layout, body), routes.FRAME, status=status)
+    buffers = encode(answer.fields, layout, body)
+    return await stream(request, buffers, routes.FRAME, status=answer.status, headers=answer.headers)
 
 
 async def stream(

@@ -92,12 +92,6 @@ class TestSmall:
                 rendering.small(reply)
 
 
-def test_a_header_that_names_many_fits_a_client():
-    """Clients take 8 KiB a line."""
-    reply = NotYet(Reason.LAG, "x" * 600, tuple("r" * 60 + str(i) for i in range(64)))
-    assert len(rendering.compact(reply.to_fields())) < 8000
-
-
 def test_what_cannot_be_served_is_cut_short():
     error = rendering.not_acceptable("x/y" * 1000)
     assert error.status == 406
