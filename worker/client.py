@@ -25,7 +25,6 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
-import aiohttp
 import structlog
 
 from leeway.errors import BodyTooLarge, ServerLost, SettingError, WireError
@@ -60,6 +59,7 @@ if TYPE_CHECKING:
     from leeway.protocol.replies import Reply
     from leeway.protocol.tensors import TensorSpec
     from leeway.protocol.times import StepTimes
+    from leeway.worker.channel import Channel
     from leeway.worker.exchange import Answer, Sent
 
     Values = Callable[[Layout], Sequence[Buffer]]
@@ -72,9 +72,6 @@ WAIT_SECONDS = 20.0
 
 # How long a server may be away before the worker gives up: longer than a machine takes to boot.
 PATIENCE_SECONDS = 300.0
-
-# Longer than any step: an idle connection costs nothing, and a push must not begin with a handshake.
-KEEPALIVE_SECONDS = 3600.0
 
 # How often it is said that a wait goes on.
 TELL_AGAIN_SECONDS = 60.0
@@ -89,6 +86,7 @@ class Client:
     `rank`: this worker's stable name. `wait_seconds`: how long the server may park one request.
     `patience_seconds`: how long it may be away. `silence_seconds`: how long a connection may be silent in the
     middle of something. `max_body_bytes`: the largest body that is received, by default the server's own limit.
+    `channel`: makes what carries the requests, in place of HTTP to `url`.
 
     Calls raise `ServerLost`; `WireError` for a refusal that is for the user to mend, and `fenced` when another
     process has taken the rank; `ValueError` for a wrong argument, and (as `SettingError`) for what never passes: a
@@ -105,6 +103,7 @@ class Client:
         patience_seconds: float = PATIENCE_SECONDS,
         silence_seconds: float = SILENCE_SECONDS,
         max_body_bytes: int | None = None,
+        channel: Callable[[], Channel] | None = None,
     ) -> None:
         arguments.name("rank", rank)
         arguments.name("group", group)
@@ -141,8 +140,8 @@ class Client:
         self._refused = RefusedInARow()
         self._failed_steps = 0
         self._tell_again_at = 0.0
-        self._http: aiohttp.ClientSession | None = None
-        self._exchange: Exchange | None = None
+        self._open = channel or (lambda: Exchange(self.url, silence_seconds=silence_seconds))
+        self._channel: Channel | None = None
         self._heartbeat: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
 
@@ -180,7 +179,7 @@ class Client:
         if not self._home.here:
             return
         try:
-            if self._http is not None and self.session.state is not State.ENDED:
+            if self._channel is not None and self.session.state is not State.ENDED:
                 with contextlib.suppress(TimeoutError, ServerLost, SettingError, WireError):
                     async with asyncio.timeout(GOODBYE_SECONDS):
                         await self.leave()
@@ -189,9 +188,9 @@ class Client:
             if heartbeat is not None:
                 heartbeat.cancel()
                 await asyncio.wait([heartbeat])
-            http, self._http, self._exchange = self._http, None, None
-            if http is not None:
-                await http.close()
+            channel, self._channel = self._channel, None
+            if channel is not None:
+                await channel.close()
 
     # The iterations.
 
@@ -490,17 +489,8 @@ class Client:
             await asyncio.sleep(seconds)
             self.traffic.wait_seconds += time.perf_counter() - began
 
-    def _connected(self) -> Exchange:
+    def _connected(self) -> Channel:
         self._home.check()
-        if self._http is None or self._exchange is None:
-            # No limit of connections: a parked pull, a heartbeat and a status each have their own.
-            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_SECONDS)
-            self._http = aiohttp.ClientSession(
-                connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
-            )
-            self._exchange = Exchange(
-                self._http,
-                self.url,
-                silence_seconds=self._silence_seconds,
-            )
-        return self._exchange
+        if self._channel is None:
+            self._channel = self._open()
+        return self._channel

@@ -42,6 +42,9 @@ Sent = Join | Leave | Heartbeat | Offer | Pull | Push | Barrier
 
 CONNECT_SECONDS = 10.0
 
+# Longer than any step: an idle connection costs nothing, and a push must not begin with a handshake.
+KEEPALIVE_SECONDS = 3600.0
+
 # The longest silence in a body either way, and between a complete request and its reply beyond the wait that it
 # asked for. A server applies a push before it answers: a large model on a busy machine takes seconds, not this.
 SILENCE_SECONDS = 60.0
@@ -96,18 +99,19 @@ class Answer:
 
 
 class Exchange:
-    """Sends requests to one server."""
+    """Sends requests to one server: the `Channel` that is HTTP. To be made in a running loop."""
 
-    def __init__(
-        self,
-        http: aiohttp.ClientSession,
-        url: str,
-        *,
-        silence_seconds: float = SILENCE_SECONDS,
-    ) -> None:
-        self._http = http
+    def __init__(self, url: str, *, silence_seconds: float = SILENCE_SECONDS) -> None:
+        # No limit of connections: a parked pull, a heartbeat and a status each have their own.
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_SECONDS)
+        self._http = aiohttp.ClientSession(
+            connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
+        )
         self._url = url
         self._silence_seconds = silence_seconds
+
+    async def close(self) -> None:
+        await self._http.close()
 
     async def send(
         self,

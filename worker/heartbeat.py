@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from leeway.protocol.requests import Heartbeat
 
 if TYPE_CHECKING:
-    from leeway.worker.exchange import Exchange
+    from leeway.worker.channel import Channel
     from leeway.worker.session import Session
 
 # So that a lost heartbeat, or two, do no harm.
@@ -23,11 +23,11 @@ HEARTBEATS_PER_LEASE = 3
 SHORTEST_PERIOD_SECONDS = 0.01
 
 
-async def beat(session: Session, exchange: Exchange) -> None:
+async def beat(session: Session, channel: Channel) -> None:
     """Send heartbeats for whatever life the session has, on a connection of their own, until cancelled."""
     while True:
         period_seconds = max(session.lease_seconds / HEARTBEATS_PER_LEASE, SHORTEST_PERIOD_SECONDS)
         await asyncio.sleep(period_seconds)
         if session.life is not None and session.ending is None:
             with contextlib.suppress(Exception):
-                await exchange.send(Heartbeat(session.life), limit_seconds=period_seconds)
+                await channel.send(Heartbeat(session.life), limit_seconds=period_seconds)

@@ -29,7 +29,7 @@ _HEAD_BYTES = limits.MAX_METADATA_BYTES + 1024
 
 
 # Several of one name are one list (RFC 9110, 5.3).
-_LISTS = (ACCEPT, PREFER)
+_LISTS = ((hdrs.ACCEPT, ACCEPT), (PREFER, PREFER))
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -87,7 +87,7 @@ def head(request: web.Request) -> HttpRequest:
     resource = request.match_info.route.resource
     assert resource is not None, "a handler has a route"
     given = request.headers
-    headers = {name: ", ".join(given.getall(name)) for name in _LISTS if name in given}
+    headers = {name: ", ".join(given.getall(key)) for key, name in _LISTS if key in given}
     if hdrs.IF_NONE_MATCH in given:
         headers[IF_NONE_MATCH] = given[hdrs.IF_NONE_MATCH]
     return HttpRequest(request.method, resource.canonical, request.match_info, request.query, headers)

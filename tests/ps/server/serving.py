@@ -115,12 +115,28 @@ class Server:
 
 
 @contextlib.asynccontextmanager
-async def serve(*, most_connections=None, **settings):
-    """A running server with these settings, which has no ticks of its own: see `Server.advance`."""
-    config = ServerConfig(port=0, **settings)
+async def built(config):
+    """What `lifecycle` builds of a configuration: the runtime, what saves its state, and the clock that it goes by.
+
+    It has no socket, and no ticks of its own.
+    """
     async with contextlib.AsyncExitStack() as stack:
         runtime, saving = lifecycle._Server(config)._build(stack)
         runtime._clock = clock = Clock()
+        try:
+            yield runtime, saving, clock
+        finally:
+            if runtime.failed.done():
+                runtime.failed.exception()
+            else:
+                runtime.failed.cancel()
+
+
+@contextlib.asynccontextmanager
+async def serve(*, most_connections=None, **settings):
+    """A running server with these settings, which has no ticks of its own: see `Server.advance`."""
+    config = ServerConfig(port=0, **settings)
+    async with built(config) as (runtime, saving, clock):
         app = runner(application(runtime, saving, config.max_body_bytes), runtime, most_connections)
         await app.setup()
         address = await lifecycle._listen(app, config.host, config.port)
@@ -130,7 +146,3 @@ async def serve(*, most_connections=None, **settings):
         finally:
             runtime.stop()
             await app.cleanup()
-            if runtime.failed.done():
-                runtime.failed.exception()
-            else:
-                runtime.failed.cancel()
