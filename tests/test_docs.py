@@ -49,7 +49,7 @@ from leeway.protocol.replies import (
 from leeway.protocol.requests import Barrier, Join, Life, Pull, Push, SetPolicy, UpdateKind
 from leeway.protocol.times import StepTimes
 from leeway.ps.arithmetic.settings import OptimizerSettings
-from leeway.ps.core import deduplication, membership
+from leeway.ps.core import membership, progress
 from leeway.ps.options import SETTINGS
 from leeway.ps.server.handlers import Handlers
 from leeway.worker.refusals import REACTIONS, Reaction
@@ -427,7 +427,7 @@ def test_every_limit_has_a_reason() -> None:
 
 def test_what_the_page_on_limits_says_beside_the_table() -> None:
     assert membership.REMEMBERED_LIVES == 16
-    assert deduplication.REMEMBERED_GRANTS == 16
+    assert progress.REMEMBERED_GRANTS == 16
 
 
 # The papers at the top.

@@ -5,7 +5,7 @@ import pytest
 from leeway.protocol import limits
 from leeway.protocol.codes import Code
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import Departed, LastPush, NotYet, Offered, Passed, Renewed
+from leeway.protocol.replies import Departed, LastPush, NotYet, Offered, OptimizerState, Passed, Renewed
 from leeway.protocol.requests import (
     Barrier,
     Heartbeat,
@@ -15,12 +15,13 @@ from leeway.protocol.requests import (
     Offer,
     Pull,
     Push,
+    SetOptimizer,
     SetPolicy,
     UpdateKind,
 )
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.ps.core.deduplication import Fresh
-from leeway.ps.core.effects import Answered, Began, Drop, Ended, Finished, Initialize
+from leeway.ps.core.effects import Answered, Began, Configure, Drop, Ended, Finished, Initialize
 from leeway.ps.core.events import Asked, Gone, Paused, Stop
 from leeway.ps.core.machine import GroupSettings, Machine, Settings
 
@@ -33,6 +34,18 @@ def spec(name: str, size: int = 3, kind: Kind = Kind.TRAINABLE) -> TensorSpec:
 
 def code(reply) -> Code:
     return reply.error.code
+
+
+# Optimizers.
+
+
+def test_a_change_of_the_optimizer_takes_its_place_among_the_steps(serve):
+    server = serve()
+    changed = SetOptimizer("default", {"lr": 0.5})
+    effects = server.step(Asked(99, changed))
+    assert effects == [Configure("default", {"lr": 0.5}), Answered(99, OptimizerState("default", {"lr": 0.5}))]
+    assert str(effects[0]) == "configure default"
+    assert code(server.ask(SetOptimizer("nobody", {"lr": 0.5}))) is Code.UNKNOWN_GROUP
 
 
 # Workers.
