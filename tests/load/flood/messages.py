@@ -1,6 +1,6 @@
-"""What a simulated worker says and hears: the session's messages as HTTP, and back.
+"""What a simulated worker says and hears: the session's messages as bytes of HTTP, and back.
 
-The one rule: the same messages in the same form as `worker.exchange` sends and reads them, without its client library.
+The one rule: the same mapping as `worker.exchange` goes by, without its client library.
 """
 
 from __future__ import annotations
@@ -9,11 +9,14 @@ import json
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-from leeway.errors import WireError
+from multidict import CIMultiDict
+
 from leeway.protocol import routes
 from leeway.protocol.frames import encode, frame_length
-from leeway.protocol.replies import Departed, Granted, Joined, NotYet, Offered, Pushed, PushPulled, Refused
-from leeway.protocol.requests import Join, Leave, Offer, Pull, Push
+from leeway.protocol.http.headers import ACCEPT
+from leeway.protocol.http.replies import expect, read_reply
+from leeway.protocol.http.requests import write_request
+from leeway.protocol.http.terms import Content, HttpReply
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,85 +30,37 @@ if TYPE_CHECKING:
 
 def request(ask: Ask, tensors: Tensors, host: str) -> tuple[bytes, Sequence[Buffer]]:
     """Head and body of a request; `tensors` is what an offer or a push carries."""
-    match ask:
-        case Join():
-            return _with_json("POST", routes.WORKERS, host, ask.to_fields())
-        case Leave(life):
-            named = urlencode({"epoch": life.epoch, "incarnation": life.incarnation})
-            return head("DELETE", f"{routes.WORKER.format(rank=life.rank)}?{named}", host), ()
-        case Offer(specs, ask=True):
-            return _with_json("PUT", f"{routes.PARAMS}?ask=1", host, {"specs": [spec.to_row() for spec in specs]})
-        case Offer():
-            return _with_frame("PUT", routes.PARAMS, host, encode({}, tensors.layout, tensors.buffers), None)
-        case Pull():
-            target = f"{routes.PARAMS}?{urlencode(ask.to_fields())}"
-            return head("GET", target, host, *_preferring(ask.wait_seconds)), ()
-        case Push():
-            query = {"pull": "1"} if ask.pull else {}
-            if ask.pull and ask.since is not None:
-                query["since"] = str(ask.since)
-            frame = encode(ask.to_fields(), tensors.layout, tensors.buffers)
-            return _with_frame("POST", f"{routes.UPDATES}?{urlencode(query)}", host, frame, ask.wait_seconds)
+    call = write_request(ask)
+    target = f"{call.path}?{urlencode(call.query)}" if call.query else call.path
+    headers = [f"{name}: {value}" for name, value in call.headers.items() if name != ACCEPT]
+    body: Sequence[Buffer] = ()
+    match call.content:
+        case Content.JSON:
+            body = (json.dumps(call.fields).encode(),)
+        case Content.FRAME:
+            body = encode(call.fields or {}, tensors.layout, tensors.buffers)
+    if call.content is not Content.NOTHING:
+        headers += [f"Content-Type: {call.content.value}", f"Content-Length: {frame_length(body)}"]
+    return head(call.method, target, host, *headers), body
 
 
 def reply(ask: Ask, response: Response) -> Reply:
     """What the response says. Raises `WireError` or `ValueError` when it is no reply to that."""
-    if response.status >= 300 and response.status != 304:
-        return Refused(WireError.from_document(_document(response), response.status))
-    if response.status == 204:
-        return NotYet.read(json.loads(response.headers[routes.REASON_HEADER.lower()]))
-    match ask:
-        case Pull() if response.status == 304:
-            return Granted.read(json.loads(response.headers[routes.GRANT_HEADER.lower()]))
-        case Pull() if response.frame is not None:
-            return Granted.read(response.frame.message)
-        case Push() if response.frame is not None:
-            return _push_pulled(response.frame.message)
-        case Push():
-            return Pushed.read(_document(response))
-        case Join():
-            return Joined.read(_document(response))
-        case Offer():
-            return Offered.read(_document(response))
-        case Leave(life):
-            return Departed(life.rank)
+    media_type, _, _ = response.headers.get("content-type", "").partition(";")
+    content = expect(ask, response.status, media_type.strip())
+    match content:
+        case Content.NOTHING:
+            return read_reply(ask, HttpReply(response.status, CIMultiDict(response.headers)))
+        case Content.FRAME:
+            if response.frame is None:
+                raise ValueError(f"HTTP {response.status} without a frame is no answer to {ask}")
+            fields = response.frame.message
         case _:
-            raise ValueError(f"HTTP {response.status} is no answer to {ask}")
+            fields = json.loads(response.content) if response.content else None
+    return read_reply(ask, HttpReply(response.status, {}, content, fields))
 
 
 def head(method: str, target: str, host: str, *headers: str) -> bytes:
     """The head of a request: its first line, and headers."""
     accept = f"Accept: {routes.FRAME}, application/json"
     return "\r\n".join((f"{method} {target} HTTP/1.1", f"Host: {host}", accept, *headers, "", "")).encode()
-
-
-def _with_json(method: str, target: str, host: str, fields: object) -> tuple[bytes, Sequence[Buffer]]:
-    content = json.dumps(fields).encode()
-    length = f"Content-Length: {len(content)}"
-    return head(method, target, host, "Content-Type: application/json", length), (content,)
-
-
-def _with_frame(
-    method: str, target: str, host: str, frame: Sequence[Buffer], wait_seconds: float | None
-) -> tuple[bytes, Sequence[Buffer]]:
-    length = f"Content-Length: {frame_length(frame)}"
-    return head(method, target, host, f"Content-Type: {routes.FRAME}", length, *_preferring(wait_seconds)), frame
-
-
-def _preferring(wait_seconds: float | None) -> tuple[str, ...]:
-    return () if wait_seconds is None else (f"Prefer: wait={wait_seconds:g}",)
-
-
-def _document(response: Response) -> object:
-    return json.loads(response.content) if response.content else None
-
-
-def _push_pulled(message: dict[str, object]) -> PushPulled:
-    pushed, pulled = Pushed.read(message["push"]), message["pull"]
-    match message["pulled"]:
-        case "granted":
-            return PushPulled(pushed, Granted.read(pulled))
-        case "not-yet":
-            return PushPulled(pushed, NotYet.read(pulled))
-        case _:
-            return PushPulled(pushed, Refused(WireError.from_document(pulled, 500)))
