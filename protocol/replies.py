@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from leeway.errors import MalformedRequest, WireError
 from leeway.protocol import limits
 from leeway.protocol.capacity import DEFAULT_CAPACITY, Capacity
-from leeway.protocol.fields import Fields
+from leeway.protocol.fields import Fields, shown
 from leeway.protocol.reasons import Reason
 from leeway.protocol.tensors import TensorSpec
 from leeway.protocol.versions import Version
@@ -311,17 +311,21 @@ class PushPulled:
 
     @classmethod
     def read(cls, value: object) -> PushPulled:
-        fields = Fields(value, "push and pull")
-        assert isinstance(value, dict)
+        if not isinstance(value, dict):
+            raise MalformedRequest(f"push and pull must be an object, not {shown(value)}")
         pushed, pulled = Pushed.read(value.get("push")), value.get("pull")
-        match fields.choice("pulled", tuple(_PULLED.values())):
+        match value.get("pulled"):
             case "granted":
                 return cls(pushed, Granted.read(pulled))
             case "not-yet":
                 return cls(pushed, NotYet.read(pulled))
-            case _:
+            case "refused":
                 status = pulled.get("status", 500) if isinstance(pulled, dict) else 500
                 return cls(pushed, Refused.read(pulled, status))
+            case other:
+                raise MalformedRequest(
+                    f"push and pull: 'pulled' is {shown(other)}, it must be granted, not-yet or refused"
+                )
 
     def to_fields(self) -> dict[str, Any]:
         pulled = _PULLED[type(self.pulled)]

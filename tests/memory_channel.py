@@ -6,7 +6,6 @@ lost of its exchange.
 
 import asyncio
 import json
-from dataclasses import replace
 from enum import Enum
 
 from leeway.errors import WireError
@@ -46,14 +45,14 @@ class MemoryChannel:
         sent = packed(call.content, call.fields, layout, buffers)
         if loss is Loss.REQUEST:
             raise Lost(f"{request} was lost")
-        head = replace(call, content=Content.NOTHING, fields=None)
+        head = call._replace(content=Content.NOTHING, fields=None)
         async with asyncio.timeout(limit_seconds):
             answered, media_type, received = await serve(self._runtime, head, sent)
         if loss is Loss.REPLY:
             raise Lost(f"the reply to {request} was lost")
         content = expect(request, answered.status, media_type)
         fields, frame = unpacked(content, received, max_body_bytes, allocate or allocate_aligned)
-        reply = read_reply(request, replace(answered, content=content, fields=fields))
+        reply = read_reply(request, answered._replace(content=content, fields=fields))
         pulled = reply.pulled if isinstance(reply, PushPulled) else reply
         came_along = frame if isinstance(pulled, Granted) else None
         return Answer(reply, Traffic(), came_along, retry_after_seconds(answered.headers))

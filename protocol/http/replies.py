@@ -12,7 +12,7 @@ from leeway.errors import BodyTooLarge, WireError
 from leeway.protocol import routes
 from leeway.protocol.codes import Code
 from leeway.protocol.http.headers import ETAG, LOCATION, RETRY_AFTER, RETRY_AFTER_SECONDS, compact, fields_in
-from leeway.protocol.http.terms import Content, HttpReply
+from leeway.protocol.http.terms import NONE, Content, HttpReply
 from leeway.protocol.replies import (
     Departed,
     Disposition,
@@ -49,18 +49,18 @@ def write_reply(reply: Reply) -> HttpReply:
         case Granted():
             return HttpReply(200, {ETAG: reply.version.etag}, Content.FRAME, reply.to_fields())
         case PushPulled(pushed=Pushed(disposition=Disposition.HELD)):
-            return HttpReply(202, {}, Content.FRAME, reply.to_fields())
+            return HttpReply(202, NONE, Content.FRAME, reply.to_fields())
         case PushPulled():
-            return HttpReply(200, {}, Content.FRAME, reply.to_fields())
+            return HttpReply(200, NONE, Content.FRAME, reply.to_fields())
         case NotYet():
             return HttpReply(204, {RETRY_AFTER: _AGAIN, routes.REASON_HEADER: compact(reply.to_fields())})
         case Refused(error):
             headers = {RETRY_AFTER: _AGAIN} if error.status == 503 else {}
             return HttpReply(error.status, headers, Content.PROBLEM, reply.to_fields())
         case Pushed(disposition=Disposition.HELD) | Staged():
-            return HttpReply(202, {}, Content.JSON, reply.to_fields())
+            return HttpReply(202, NONE, Content.JSON, reply.to_fields())
         case _:
-            return HttpReply(200, {}, Content.JSON, reply.to_fields())
+            return HttpReply(200, NONE, Content.JSON, reply.to_fields())
 
 
 # In.

@@ -14,7 +14,7 @@ from leeway.protocol import limits, routes
 from leeway.protocol.codes import Code
 from leeway.protocol.fields import Fields, Query
 from leeway.protocol.http.headers import ACCEPT, IF_NONE_MATCH, PREFER, prefer_wait, wait_seconds
-from leeway.protocol.http.terms import Awaited, Content, HttpRequest
+from leeway.protocol.http.terms import NONE, Awaited, Content, HttpRequest
 from leeway.protocol.requests import (
     DEFAULT_GROUP,
     Barrier,
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 _ACCEPT = f"{routes.FRAME}, application/json"
 _HEADERS: Final[Mapping[str, str]] = {ACCEPT: _ACCEPT}
-_EMPTY: Final[Mapping[str, str]] = {}
 
 
 # Out.
@@ -84,8 +83,8 @@ def _json(
     route: str,
     fields: Mapping[str, Any],
     *,
-    places: Mapping[str, str] = _EMPTY,
-    query: Mapping[str, str] = _EMPTY,
+    places: Mapping[str, str] = NONE,
+    query: Mapping[str, str] = NONE,
     headers: Mapping[str, str] = _HEADERS,
 ) -> HttpRequest:
     return HttpRequest(method, route, places, query, headers, Content.JSON, fields)
@@ -96,10 +95,10 @@ def _framed(
     route: str,
     message: Mapping[str, Any],
     *,
-    query: Mapping[str, str] = _EMPTY,
+    query: Mapping[str, str] = NONE,
     headers: Mapping[str, str] = _HEADERS,
 ) -> HttpRequest:
-    return HttpRequest(method, route, _EMPTY, query, headers, Content.FRAME, message)
+    return HttpRequest(method, route, NONE, query, headers, Content.FRAME, message)
 
 
 def _waiting(seconds: float | None) -> Mapping[str, str]:
@@ -109,7 +108,7 @@ def _waiting(seconds: float | None) -> Mapping[str, str]:
 def _wanted(push: Push) -> Mapping[str, str]:
     """What is of the request and not of the update."""
     if not push.pull:
-        return _EMPTY
+        return NONE
     return {"pull": "1"} if push.since is None else {"pull": "1", "since": str(push.since)}
 
 

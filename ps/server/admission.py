@@ -87,7 +87,7 @@ def head(request: web.Request) -> HttpRequest:
     resource = request.match_info.route.resource
     assert resource is not None, "a handler has a route"
     given = request.headers
-    headers = {name: ", ".join(given.getall(key)) for key, name in _LISTS if key in given}
+    headers = {name: ", ".join(values) for key, name in _LISTS if (values := given.getall(key, ()))}
     if hdrs.IF_NONE_MATCH in given:
         headers[IF_NONE_MATCH] = given[hdrs.IF_NONE_MATCH]
     return HttpRequest(request.method, resource.canonical, request.match_info, request.query, headers)

@@ -59,7 +59,7 @@ def pushes(draw, names=ANY_TEXT):
     parts = draw(st.integers(1, limits.MAX_PARTS))
     keys = sorted(draw(st.lists(names, max_size=3, unique=True)))
     return Push(
-        kind=draw(st.sampled_from([UpdateKind.GRADIENT, UpdateKind.DELTA])),
+        kind=draw(st.sampled_from([kind for kind in UpdateKind if kind is not UpdateKind.SKIP])),
         samples=draw(st.integers(1, MAX_INTEGER)),
         part=draw(st.integers(0, parts - 1)),
         parts=parts,

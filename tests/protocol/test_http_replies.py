@@ -81,7 +81,7 @@ def travelled(request, reply):
         case _:
             fields = json.loads(json.dumps(sent.fields))
     assert all(value.isascii() and value.isprintable() for value in sent.headers.values())
-    return read_reply(request, replace(sent, fields=fields))
+    return read_reply(request, sent._replace(fields=fields))
 
 
 def test_every_reply_answers_something():

@@ -31,7 +31,7 @@ W = TensorSpec("w", (3,), "float32", Kind.TRAINABLE)
 def travelled(request, specs=()):
     """What the other side reads, of what it is told: the head without the content, and the content as bytes."""
     sent = write_request(request)
-    head = replace(sent, content=Content.NOTHING, fields=None)
+    head = sent._replace(content=Content.NOTHING, fields=None)
     awaited = read_head(head)
     assert awaited.content is sent.content
     match sent.content:

@@ -96,6 +96,12 @@ def test_a_pull_that_was_refused_in_no_words_of_ours(pulled):
     assert reply.pulled.error.code is Code.INTERNAL
 
 
+@pytest.mark.parametrize("value", [None, 7, {}, {"push": PUSHED.to_fields(), "pulled": "perhaps", "pull": {}}])
+def test_what_is_no_push_with_its_pull(value):
+    with pytest.raises(MalformedRequest, match="push"):
+        PushPulled.read(value)
+
+
 def test_the_last_pushes_of_a_refusal():
     told = refuse(Code.EVICTED, "silent", last={"a": LAST.to_fields(), "b": None})
     assert last_pushes(told.error.facts["last"]) == {"a": LAST}
