@@ -209,7 +209,8 @@ class Group:
         else:
             until = now + pull.wait_seconds
             self.waiting.park(Waiting(request, pull, member, until, pushed), decision)
-            if member and not self._waited_for:
+            # At the stop nobody is parked.
+            if member and not self._waited_for and self.waiting.of(member):
                 self._wait_for(decision)
 
     def _judge(self, pull: Pull, member: Incarnation | None) -> Decision:

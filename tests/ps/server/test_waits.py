@@ -1,7 +1,7 @@
 """Who waits for whom and how long: small stories, and generated schedules against what is dumb enough to be right."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from leeway.protocol.requests import Barrier, Join, Leave, Offer, Pull, Push, SetPolicy, UpdateKind
@@ -283,6 +283,12 @@ def check_nobody_waits(waits):
 
 
 @some(300)
+# The pull behind a push that is still being applied at the stop waits for nobody.
+@example(
+    policy=("sync", None),
+    run={"workers": 1, "until": None, "longest": None, "delayed": True},
+    moves=[Move("step", 0, 0), Move("policy", 0, 2), Move("step", 1, 0)],
+)
 @given(
     policy=st.sampled_from([("sync", None), ("async", None), ("ssp", 0), ("ssp", 2)]),
     run=runs,
