@@ -82,6 +82,7 @@ def _status(case, seconds, ago):
         "round": {"number": 640 * case.scale, "state": "open", "waits_for": []},
         "readers_waiting": 0,
         "live_versions": 2,
+        "aggregation": "mean",
         "learning_rate": 0.05,
         "steps": steps,
         "updates": steps * (case.workers if mode == "sync" else 1),

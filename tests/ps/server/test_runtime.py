@@ -329,6 +329,15 @@ class TestFailure:
         assert not runtime.failed.result().state_is_sound
         assert runtime.not_ready_because() == "the server is stopping"
 
+    async def test_settings_that_fail_change_nothing(self, make):
+        runtime = make()
+        before = runtime.optimizer("default")
+        with pytest.raises(WireError, match="lr is 10000000"):
+            await runtime.set_optimizer("default", {"lr": 1e7, "weight_decay": 0.5})
+        with pytest.raises(WireError, match="a running optimizer stays sgd"):
+            await runtime.set_optimizer("default", {"kind": "adam"})
+        assert runtime.optimizer("default") == before
+
     async def test_settings_of_an_unknown_group(self, make):
         runtime = make()
         with pytest.raises(WireError, match="no group 'head'"):
