@@ -19,7 +19,7 @@ READY := $(VENV)/.ready
 # protocol and ps.core are pure: their own tests alone have to reach every branch.
 PURE_TESTS := tests/protocol tests/ps/core
 # These measure, or have to be done in time: with nothing beside them.
-TIMED_TESTS := tests/demo/test_demo.py tests/load/test_program.py
+TIMED_TESTS := tests/demo/test_demo.py tests/load/test_program.py tests/ps/top/test_keys.py
 # The tests of one file stay together. Most wait for processes that they have started, so few cores serve many.
 CORES := --numprocesses auto --maxprocesses 4 --dist loadfile
 # A program that is typed although it stands among the tests.
