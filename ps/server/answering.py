@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from leeway.protocol.replies import OptimizerState
 from leeway.protocol.requests import Offer, Push, SetOptimizer, UpdateKind
 from leeway.ps.core.deduplication import Fresh
 from leeway.ps.server.runtime import Outcome
@@ -29,6 +28,5 @@ async def answer(runtime: Runtime, message: Request, frame: Frame | None = None)
         case Offer():
             runtime.compare_twins(message)
         case SetOptimizer(group, changes):
-            state = await runtime.set_optimizer(group, changes)
-            return Outcome(OptimizerState(group, {name: value for name, value in state.items() if name != "group"}))
+            return Outcome(await runtime.set_optimizer(group, changes))
     return await runtime.ask(message, frame)

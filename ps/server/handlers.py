@@ -147,7 +147,7 @@ class Handlers:
         return rendering.small(self._runtime.policy(_group(request)))
 
     async def optimizer(self, request: web.Request) -> web.StreamResponse:
-        return web.json_response(self._runtime.optimizer(_group(request)))
+        return rendering.small(self._runtime.optimizer(_group(request)))
 
     async def status(self, request: web.Request) -> web.StreamResponse:
         return web.json_response(self._runtime.status())

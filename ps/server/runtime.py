@@ -22,7 +22,7 @@ import structlog
 from leeway.errors import WireError
 from leeway.protocol.codes import Code
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import Granted, PushPulled, Refused, refuse
+from leeway.protocol.replies import Granted, OptimizerState, PushPulled, Refused, refuse
 from leeway.protocol.requests import Pull, Push, SetOptimizer
 from leeway.ps.arithmetic import admission
 from leeway.ps.arithmetic.guards import GuardMode, guard
@@ -303,16 +303,13 @@ class Runtime:
         self._known(group)
         return self.machine.groups[group].policy_state()
 
-    def optimizer(self, group: str) -> dict[str, Any]:
+    def optimizer(self, group: str) -> OptimizerState:
+        """The settings, with the steps made so far and the rate of the next one."""
         steps, settings = self._known(group).steps, self._settings[group]
-        return {
-            "group": group,
-            **settings.to_fields(),
-            "steps": steps,
-            "learning_rate": settings.learning_rate(steps),
-        }
+        progress = {"steps": steps, "learning_rate": settings.learning_rate(steps)}
+        return OptimizerState(group, settings.to_fields() | progress)
 
-    async def set_optimizer(self, group: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+    async def set_optimizer(self, group: str, changes: Mapping[str, Any]) -> OptimizerState:
         """Other settings, from the next step decided after this on. Raises `WireError`."""
         self._known(group)
         try:
