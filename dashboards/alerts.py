@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 from dashboards.queries import UP, Scope
 from dashboards.rules import Rules, encoded
 from leeway.protocol.reasons import Reason
-from leeway.ps.observability import catalogue as server
-from leeway.worker.observability import catalogue as worker
+from leeway.ps.watching import catalogue as server
+from leeway.worker.watching import catalogue as worker
 
 if TYPE_CHECKING:
     from leeway.protocol.metrics import Metric

@@ -17,7 +17,7 @@ from grafana_foundation_sdk.models.dashboard import DashboardCursorSync, Dashboa
 
 from dashboards.panels import PLAIN, Query, figure
 from dashboards.variables import GROUP, SOURCE
-from leeway.ps.observability import catalogue as server
+from leeway.ps.watching import catalogue as server
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

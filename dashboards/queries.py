@@ -12,8 +12,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from leeway.protocol.metrics import Metric, MetricType
-from leeway.ps.observability import catalogue as server
-from leeway.worker.observability import catalogue as worker
+from leeway.ps.watching import catalogue as server
+from leeway.worker.watching import catalogue as worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

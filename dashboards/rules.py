@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 import yaml
 
 from dashboards.queries import TARGET, Part, Scope
-from leeway.ps.observability import catalogue as server
-from leeway.worker.observability import catalogue as worker
+from leeway.ps.watching import catalogue as server
+from leeway.worker.watching import catalogue as worker
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

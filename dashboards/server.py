@@ -30,7 +30,7 @@ from dashboards.panels import (
 from dashboards.queries import CPU_SECONDS, MAX_FILES, OPEN_FILES, RESIDENT_BYTES, START_TIME, Part
 from dashboards.variables import SERVERS
 from leeway.protocol.routes import UPDATES
-from leeway.ps.observability import catalogue as server
+from leeway.ps.watching import catalogue as server
 
 if TYPE_CHECKING:
     from grafana_foundation_sdk.builders.dashboard import Dashboard

@@ -30,7 +30,7 @@ from dashboards.panels import (
 )
 from dashboards.queries import Part
 from dashboards.variables import GROUP, RANKS
-from leeway.ps.observability import catalogue as server
+from leeway.ps.watching import catalogue as server
 
 if TYPE_CHECKING:
     from grafana_foundation_sdk.builders.dashboard import Dashboard

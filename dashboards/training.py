@@ -29,8 +29,8 @@ from dashboards.panels import (
 )
 from dashboards.queries import TARGET, Part
 from dashboards.variables import GROUP, RANKS
-from leeway.ps.observability import catalogue as server
-from leeway.worker.observability import catalogue as worker
+from leeway.ps.watching import catalogue as server
+from leeway.worker.watching import catalogue as worker
 
 if TYPE_CHECKING:
     from grafana_foundation_sdk.builders.dashboard import Dashboard

@@ -12,8 +12,8 @@ from grafana_foundation_sdk.models.common import DataSourceRef
 from grafana_foundation_sdk.models.dashboard import VariableOption, VariableRefresh, VariableSort
 
 from dashboards.queries import Scope
-from leeway.ps.observability import catalogue as server
-from leeway.worker.observability import catalogue as worker
+from leeway.ps.watching import catalogue as server
+from leeway.worker.watching import catalogue as worker
 
 SOURCE: Final = DataSourceRef(type_val="prometheus", uid="${datasource}")
 

@@ -31,11 +31,11 @@ from leeway.errors import (
 
 if TYPE_CHECKING:
     from leeway.protocol.reasons import Reason
-    from leeway.protocol.release import __version__
     from leeway.protocol.replies import Disposition
-    from leeway.worker.data.partition import RandomSampling, ShuffleAndSplit
-    from leeway.worker.states import Outcome
-    from leeway.worker.tasks.task import task
+    from leeway.release import __version__
+    from leeway.worker.session.states import Outcome
+    from leeway.worker.train.data.partition import RandomSampling, ShuffleAndSplit
+    from leeway.worker.train.tasks.task import task
     from leeway.worker.training import TrainingSession, connect
 
 __all__ = [
@@ -62,14 +62,14 @@ __all__ = [
 # Looked up at the first use (PEP 562): every import of anything below comes through this file.
 _HOMES = {
     "Disposition": "leeway.protocol.replies",
-    "Outcome": "leeway.worker.states",
-    "RandomSampling": "leeway.worker.data.partition",
+    "Outcome": "leeway.worker.session.states",
+    "RandomSampling": "leeway.worker.train.data.partition",
     "Reason": "leeway.protocol.reasons",
-    "ShuffleAndSplit": "leeway.worker.data.partition",
+    "ShuffleAndSplit": "leeway.worker.train.data.partition",
     "TrainingSession": "leeway.worker.training",
-    "__version__": "leeway.protocol.release",
+    "__version__": "leeway.release",
     "connect": "leeway.worker.training",
-    "task": "leeway.worker.tasks.task",
+    "task": "leeway.worker.train.tasks.task",
 }
 
 

@@ -17,12 +17,12 @@ import click
 
 from leeway import interrupts
 from leeway.errors import SettingError
-from leeway.ps.options import CONFIG_FILE, GROUP_SETTINGS, SECTIONS, SETTINGS, config_option, server_config
+from leeway.ps.settings.options import CONFIG_FILE, GROUP_SETTINGS, SECTIONS, SETTINGS, config_option, server_config
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from leeway.ps.config import ServerConfig
+    from leeway.ps.settings.config import ServerConfig
 
 _BAD_USAGE = 2
 
@@ -122,8 +122,8 @@ def show(ctx: click.Context, /, as_json: bool, **settings: Any) -> int:
 def trace(history: Path, output: Path | None) -> int:
     """Make a trace of a run, for Perfetto or chrome://tracing, from the history that `--history` wrote."""
     from leeway.errors import HistoryError
-    from leeway.ps.observability.recording import Recording
-    from leeway.ps.observability.trace import write
+    from leeway.ps.watching.recording import Recording
+    from leeway.ps.watching.trace import write
 
     recording = Recording(history)
     try:

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 import leeway.ps.cli
 import leeway.ps.top.cli
-import leeway.worker.cli
-import leeway.worker.launch
-from leeway.ps.observability import catalogue as server_catalogue
-from leeway.ps.options import GROUP_SETTINGS, SETTINGS
-from leeway.worker.observability import catalogue as worker_catalogue
+import leeway.worker.launch.cli
+import leeway.worker.train.cli
+from leeway.ps.settings.options import GROUP_SETTINGS, SETTINGS
+from leeway.ps.watching import catalogue as server_catalogue
+from leeway.worker.watching import catalogue as worker_catalogue
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -50,7 +50,7 @@ def _default(option: click.Option) -> str:
 
 
 def _worker_options() -> Iterator[click.Option]:
-    for options in leeway.worker.cli.SECTIONS.values():
+    for options in leeway.worker.train.cli.SECTIONS.values():
         yield from options
 
 
@@ -91,8 +91,8 @@ def parts() -> dict[str, str]:
         "ps-serve-settings": _server_settings(),
         "ps-serve-help": _help(leeway.ps.cli.command),
         "ps-worker-settings": _worker_settings(),
-        "ps-worker-help": _help(leeway.worker.cli.command),
-        "ps-launch-help": _help(leeway.worker.launch.command),
+        "ps-worker-help": _help(leeway.worker.train.cli.command),
+        "ps-launch-help": _help(leeway.worker.launch.cli.command),
         "ps-top-help": _help(leeway.ps.top.cli.command),
         "server-metrics": _metrics(server_catalogue.CATALOGUE),
         "worker-metrics": _metrics(worker_catalogue.CATALOGUE),

@@ -19,8 +19,8 @@ from leeway.protocol.http.terms import Content, HttpReply
 from leeway.protocol.limits import DEFAULT_MAX_BODY_BYTES
 from leeway.protocol.replies import Granted, PushPulled, Refused
 from leeway.ps.server.answering import answer
-from leeway.worker.exchange import Answer, Traffic
-from leeway.worker.failures import Lost
+from leeway.transport.channel import Answer, Traffic
+from leeway.transport.failures import Lost
 
 
 class Loss(Enum):

@@ -12,7 +12,7 @@ from leeway.protocol.versions import Version
 from leeway.ps.core import events
 from leeway.ps.core.machine import GroupSettings, Settings
 from leeway.ps.core.saved import restore
-from leeway.ps.server.history import plain
+from leeway.ps.watching.history import plain
 
 CLASSES = {
     **{name: found for module in (events, requests) for name, found in vars(module).items() if isinstance(found, type)},

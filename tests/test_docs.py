@@ -27,8 +27,8 @@ from safetensors.torch import save_file
 
 import leeway.ps.cli
 import leeway.ps.top.cli
-import leeway.worker.cli
-import leeway.worker.launch
+import leeway.worker.launch.cli
+import leeway.worker.train.cli
 from leeway.errors import MalformedRequest
 from leeway.protocol import limits
 from leeway.protocol.codes import STATUS, Code
@@ -50,9 +50,9 @@ from leeway.protocol.requests import Barrier, Join, Life, Pull, Push, SetPolicy,
 from leeway.protocol.times import StepTimes
 from leeway.ps.arithmetic.settings import OptimizerSettings
 from leeway.ps.core import membership, progress
-from leeway.ps.options import SETTINGS
-from leeway.ps.server.handlers import Handlers
-from leeway.worker.refusals import REACTIONS, Reaction
+from leeway.ps.server.http.handlers import Handlers
+from leeway.ps.settings.options import SETTINGS
+from leeway.worker.session.refusals import REACTIONS, Reaction
 from tests.load.__main__ import parser as load_parser
 
 ROOT = Path(__file__).parents[1]
@@ -195,8 +195,8 @@ def shown_below(block: Block) -> str:
 
 COMMANDS: dict[str, tuple[click.Command, ...]] = {
     "ps-serve": (leeway.ps.cli.command,),
-    "ps-worker": (leeway.worker.cli.command,),
-    "ps-launch": (leeway.worker.launch.command, leeway.ps.cli.command),
+    "ps-worker": (leeway.worker.train.cli.command,),
+    "ps-launch": (leeway.worker.launch.cli.command, leeway.ps.cli.command),
     "ps-top": (leeway.ps.top.cli.command,),
 }
 

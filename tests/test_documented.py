@@ -13,11 +13,12 @@ import pytest
 
 import leeway
 from leeway.protocol.times import StepTimes
-from leeway.ps.observability import catalogue as server_catalogue
-from leeway.ps.options import GROUP_SETTINGS, SETTINGS
-from leeway.worker import cli, launch
-from leeway.worker.observability import catalogue as worker_catalogue
-from leeway.worker.tasks.task import BUILT_IN
+from leeway.ps.settings.options import GROUP_SETTINGS, SETTINGS
+from leeway.ps.watching import catalogue as server_catalogue
+from leeway.worker.launch import cli as launch
+from leeway.worker.train import cli
+from leeway.worker.train.tasks.task import BUILT_IN
+from leeway.worker.watching import catalogue as worker_catalogue
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
 CONFIGURATION = (REFERENCE / "configuration.md").read_text(encoding="utf-8")

@@ -18,7 +18,7 @@ import pytest
 import leeway
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("protocol", "ps", "worker")
+FOLDERS = ("protocol", "transport", "ps", "worker")
 
 BUILD = """
 import sys
@@ -29,7 +29,7 @@ print(getattr(build_meta, sys.argv[1])(sys.argv[2]))
 EVERY_MODULE = """
 import collections, importlib, os, pkgutil, sys
 import leeway, dashboards
-OURS = ("leeway", "ps", "worker", "protocol", "dashboards")
+OURS = ("leeway", "ps", "worker", "protocol", "transport", "dashboards")
 for package in (leeway, dashboards):
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
         if not module.name.endswith("__main__"):
@@ -110,8 +110,8 @@ def test_errors_are_one_tree():
 )
 def test_pages_for_users_import_leeway_and_nothing_below_it(page):
     text = page.read_text(encoding="utf-8")
-    assert re.findall(r"^ *(?:from|import) (?:ps|worker|protocol|leeway\.)\S*", text, re.MULTILINE) == []
-    assert re.findall(r"`leeway\.(?:ps|worker|protocol)\b[^`]*`", text) == []
+    assert re.findall(r"^ *(?:from|import) (?:ps|worker|protocol|transport|leeway\.)\S*", text, re.MULTILINE) == []
+    assert re.findall(r"`leeway\.(?:ps|worker|protocol|transport)\b[^`]*`", text) == []
 
 
 @pytest.mark.parametrize("script", sorted((ROOT / "examples").rglob("*.py")), ids=lambda script: script.name)

@@ -28,7 +28,7 @@ main({arguments})
 """
 
 SERVE = ("leeway.ps.cli", ["--port", "0", "--optimizer", "adam"])
-WORKER = ("leeway.worker.cli", ["digits", "--server", "http://127.0.0.1:1"])
+WORKER = ("leeway.worker.train.cli", ["digits", "--server", "http://127.0.0.1:1"])
 
 
 def environment():

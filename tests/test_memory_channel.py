@@ -13,10 +13,10 @@ from leeway.protocol.replies import Disposition
 from leeway.protocol.requests import Heartbeat, SetOptimizer, SetPolicy, UpdateKind
 from leeway.protocol.spans import Layout
 from leeway.protocol.tensors import Kind, TensorSpec
-from leeway.ps.config import ServerConfig
-from leeway.worker import backoff
+from leeway.ps.settings.config import ServerConfig
+from leeway.transport.channel import Tensors
 from leeway.worker.client import Client
-from leeway.worker.exchange import Tensors
+from leeway.worker.session import backoff
 from tests.memory_channel import Loss, MemoryChannel
 from tests.ps.server.serving import built
 

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from leeway.protocol.requests import UpdateKind
     from leeway.protocol.tensors import TensorSpec
     from leeway.protocol.times import StepTimes
+    from leeway.transport.channel import Tensors
     from leeway.worker.client import Values
-    from leeway.worker.exchange import Tensors
     from leeway.worker.receiving import Pulled
-    from leeway.worker.session import Outcome, Session
+    from leeway.worker.session.session import Outcome, Session
 
 T = TypeVar("T")
 

@@ -30,7 +30,6 @@ import structlog
 from leeway.errors import BodyTooLarge, ServerLost, SettingError, WireError
 from leeway.protocol import routes
 from leeway.protocol.addresses import server_url
-from leeway.protocol.allocator import keep_freed_memory
 from leeway.protocol.decoder import allocate_aligned
 from leeway.protocol.frames import encode, frame_length
 from leeway.protocol.limits import MAX_TENSOR_BYTES, MAX_WAIT_SECONDS
@@ -38,16 +37,18 @@ from leeway.protocol.reasons import Reason
 from leeway.protocol.replies import Granted, Joined, NotYet, Passed, PushPulled, Refused
 from leeway.protocol.requests import DEFAULT_GROUP, Barrier, Offer, Push, UpdateKind
 from leeway.protocol.spans import Layout
+from leeway.transport.channel import Tensors, Traffic
+from leeway.transport.failures import Lost
+from leeway.transport.http.exchange import SILENCE_SECONDS, Exchange
+from leeway.transport.memory.glibc import keep_freed_memory
 from leeway.worker import arguments
-from leeway.worker.backoff import Backoff
-from leeway.worker.exchange import SILENCE_SECONDS, Exchange, Tensors, Traffic
-from leeway.worker.failures import Lost
 from leeway.worker.forks import Home
 from leeway.worker.heartbeat import beat
 from leeway.worker.patience import Patience
 from leeway.worker.receiving import Pulled, Receiving
-from leeway.worker.refusals import REACTIONS, Reaction
-from leeway.worker.session import Ending, Outcome, Session, State
+from leeway.worker.session.backoff import Backoff
+from leeway.worker.session.refusals import REACTIONS, Reaction
+from leeway.worker.session.session import Ending, Outcome, Session, State
 from leeway.worker.skips import RefusedInARow
 
 if TYPE_CHECKING:
@@ -59,8 +60,7 @@ if TYPE_CHECKING:
     from leeway.protocol.replies import Reply
     from leeway.protocol.tensors import TensorSpec
     from leeway.protocol.times import StepTimes
-    from leeway.worker.channel import Channel
-    from leeway.worker.exchange import Answer, Sent
+    from leeway.transport.channel import Answer, Channel, Sent
 
     Values = Callable[[Layout], Sequence[Buffer]]
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from leeway.protocol.requests import Heartbeat
 
 if TYPE_CHECKING:
-    from leeway.worker.channel import Channel
-    from leeway.worker.session import Session
+    from leeway.transport.channel import Channel
+    from leeway.worker.session.session import Session
 
 # So that a lost heartbeat, or two, do no harm.
 HEARTBEATS_PER_LEASE = 3

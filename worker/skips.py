@@ -11,7 +11,7 @@ from leeway.protocol.codes import Code
 from leeway.protocol.replies import Disposition
 
 if TYPE_CHECKING:
-    from leeway.worker.states import Outcome
+    from leeway.worker.session.states import Outcome
 
 # The 1st, 10th, 100th, ... in a row are told.
 TELLING_FACTOR = 10

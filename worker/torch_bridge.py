@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from leeway.protocol.frames import Buffer, Frame
-    from leeway.worker.exchange import Tensors
+    from leeway.transport.channel import Tensors
     from leeway.worker.modules.view import Tensors as Held
 
 # How many names one warning lists before it counts.

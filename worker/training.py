@@ -32,8 +32,8 @@ from leeway.worker.blocking import BlockingClient
 from leeway.worker.client import PATIENCE_SECONDS, WAIT_SECONDS
 from leeway.worker.environment import default_rank
 from leeway.worker.holders import hold
-from leeway.worker.observability.logs import of_own_script
 from leeway.worker.torch_bridge import ModelBridge
+from leeway.worker.watching.logs import of_own_script
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -42,9 +42,9 @@ if TYPE_CHECKING:
     import torch
 
     from leeway.protocol.replies import Granted
-    from leeway.worker.exchange import Traffic
+    from leeway.transport.channel import Traffic
     from leeway.worker.receiving import Pulled
-    from leeway.worker.session import Ending, Outcome
+    from leeway.worker.session.session import Ending, Outcome
 
 SERVER_VARIABLE = "PS_SERVER"
 RANK_VARIABLE = "PS_RANK"

@@ -35,10 +35,10 @@ if TYPE_CHECKING:
     from leeway.protocol.frames import Frame
     from leeway.protocol.tensors import TensorSpec
     from leeway.ps.arithmetic.aggregation.rule import Rule
-    from leeway.ps.arithmetic.memory import Pool
     from leeway.ps.arithmetic.settings import OptimizerSettings
     from leeway.ps.arithmetic.stages import Stage, States
     from leeway.ps.arithmetic.updates import Scratch
+    from leeway.transport.memory.pool import Pool
 
 
 # Each update is a step of its own: the sum of one.

@@ -16,7 +16,7 @@ from leeway.protocol.spans import Layout
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from leeway.ps.arithmetic.memory import Pool
+    from leeway.transport.memory.pool import Pool
 
 # The current one, one that is being written, and two for readers who are not done: with fewer the applier
 # waits for every slow reader, with more a slow reader costs memory without bound.

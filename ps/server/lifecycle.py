@@ -18,31 +18,31 @@ from aiohttp import web
 
 from leeway import interrupts
 from leeway.errors import SettingError
-from leeway.protocol.allocator import keep_freed_memory
 from leeway.protocol.capacity import Capacity
 from leeway.ps.arithmetic.aggregation.registry import rule
 from leeway.ps.arithmetic.guards import GuardMode
-from leeway.ps.arithmetic.memory import Pool
 from leeway.ps.arithmetic.parameters import Parameters
 from leeway.ps.arithmetic.settings import OptimizerSettings
 from leeway.ps.core import saved as core
 from leeway.ps.core.machine import GroupSettings, Settings
-from leeway.ps.observability import logs
-from leeway.ps.observability.metrics import ServerMetrics
-from leeway.ps.server import descriptors
-from leeway.ps.server.app import application, runner
-from leeway.ps.server.history import History, plain
+from leeway.ps.server.http.app import application, runner
 from leeway.ps.server.pauses import TICK_SECONDS
 from leeway.ps.server.runtime import Runtime
 from leeway.ps.server.saving import Kept, Saving, offer_initial
 from leeway.ps.storage.files import in_words
+from leeway.ps.watching import logs
+from leeway.ps.watching.history import History, plain
+from leeway.ps.watching.metrics import ServerMetrics
+from leeway.transport import descriptors
+from leeway.transport.memory.glibc import keep_freed_memory
+from leeway.transport.memory.pool import Pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    from leeway.ps.config import GroupConfig, ServerConfig
-    from leeway.ps.observability.metrics import GroupView
+    from leeway.ps.settings.config import GroupConfig, ServerConfig
+    from leeway.ps.watching.metrics import GroupView
 
 # After the last iteration workers ask once more, are told that the run is finished, and leave.
 GOODBYE_SECONDS = 5.0

@@ -42,14 +42,14 @@ from leeway.ps.core.effects import (
 )
 from leeway.ps.core.events import Asked, Failed, Gone, Paused, Published, Stop, Tick
 from leeway.ps.core.offers import Plan
-from leeway.ps.observability.decision_log import DecisionLog
 from leeway.ps.server.applier import INLINE_BYTES, Applier, Job
 from leeway.ps.server.background import Background, Failure
-from leeway.ps.server.feed import Feed
-from leeway.ps.server.listeners import Listeners
-from leeway.ps.server.observer import Observer
 from leeway.ps.server.pauses import Pauses
 from leeway.ps.server.readers import Readers
+from leeway.ps.watching.decision_log import DecisionLog
+from leeway.ps.watching.feed import Feed
+from leeway.ps.watching.listeners import Listeners
+from leeway.ps.watching.observer import Observer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -57,16 +57,16 @@ if TYPE_CHECKING:
     from leeway.protocol.frames import Frame
     from leeway.protocol.replies import PolicyState, Reply
     from leeway.protocol.requests import Offer, Request
-    from leeway.ps.arithmetic.memory import Pool
     from leeway.ps.arithmetic.parameters import Parameters, Step
     from leeway.ps.arithmetic.versions import Snapshot
     from leeway.ps.core.deduplication import Verdict
     from leeway.ps.core.effects import Effect
     from leeway.ps.core.events import Event
     from leeway.ps.core.machine import Machine
-    from leeway.ps.observability.metrics import ServerMetrics
-    from leeway.ps.server.history import History
-    from leeway.ps.server.listeners import Listener
+    from leeway.ps.watching.history import History
+    from leeway.ps.watching.listeners import Listener
+    from leeway.ps.watching.metrics import ServerMetrics
+    from leeway.transport.memory.pool import Pool
 
 # How often a norm is measured that no step needs. It costs one pass over the gradient (100 MiB: 4 to 9 ms).
 NORM_SECONDS = 1.0

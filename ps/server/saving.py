@@ -26,12 +26,12 @@ from leeway.ps.core import saved as core
 from leeway.ps.core.consistency import check
 from leeway.ps.core.events import Failed, Published
 from leeway.ps.core.machine import Machine
-from leeway.ps.observability.decision_log import Kind
 from leeway.ps.storage import checkpoints
 from leeway.ps.storage.checkpoints import Checkpoint
 from leeway.ps.storage.directory import StateDirectory
 from leeway.ps.storage.files import in_words
 from leeway.ps.storage.initial import load_initial
+from leeway.ps.watching.decision_log import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,11 +39,11 @@ if TYPE_CHECKING:
 
     from leeway.protocol.frames import Frame
     from leeway.ps.arithmetic.parameters import Parameters
-    from leeway.ps.config import ServerConfig
     from leeway.ps.core.effects import Effect
     from leeway.ps.core.events import Event
     from leeway.ps.core.machine import Settings
     from leeway.ps.server.runtime import Runtime
+    from leeway.ps.settings.config import ServerConfig
 
 
 class Kept(StrEnum):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from leeway.errors import DataError
-from leeway.worker.data import mnist
+from leeway.worker.train.data import mnist
 from tests.bench import accuracy, machine, results, training, wire
 from tests.bench.processes import ROOT
 from tests.bench.results import Section

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors.torch import load_file
 
-from leeway.worker.data.source import Labelled
-from leeway.worker.tasks.mnist import Mnist
+from leeway.worker.train.data.source import Labelled
+from leeway.worker.train.tasks.mnist import Mnist
 from tests.bench.contest import Comparison, Samples
 from tests.bench.jobs import Job, Straggler, System
 from tests.bench.results import Section, Table

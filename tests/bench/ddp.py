@@ -21,9 +21,9 @@ from safetensors.torch import save_file
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from leeway.worker.config import WorkerConfig
-from leeway.worker.data.partition import ShuffleAndSplit
-from leeway.worker.tasks.task import resolve
+from leeway.worker.train.config import WorkerConfig
+from leeway.worker.train.data.partition import ShuffleAndSplit
+from leeway.worker.train.tasks.task import resolve
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

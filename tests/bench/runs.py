@@ -133,7 +133,7 @@ def _leeway(stack: ExitStack, folder: Path, system: System, job: Job) -> LeewayR
     for rank in range(job.workers):
         own = ["--server", serving.url, "--rank", f"w{rank}", "--start-together", str(job.workers)]
         own += ["--model", "cnn", "--device", "cpu", "--metrics-port", "0", "--log-level", "warning"]
-        ranks.append(stack.enter_context(process(python("leeway.worker.cli", "mnist", *job.flags(rank), *own))))
+        ranks.append(stack.enter_context(process(python("leeway.worker.train.cli", "mnist", *job.flags(rank), *own))))
     stack.callback(_ask_to_end, ranks)
     return LeewayRun(folder, serving, ranks, [rank.read_line() for rank in ranks])
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from leeway.protocol.spans import Layout
 from leeway.protocol.tensors import Kind, TensorSpec
-from leeway.worker.exchange import Tensors
+from leeway.transport.channel import Tensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

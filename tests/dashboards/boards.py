@@ -7,8 +7,8 @@ from typing import NamedTuple
 from dashboards import __main__ as program
 from dashboards.queries import FOREIGN
 from leeway.protocol.metrics import MetricType
-from leeway.ps.observability import catalogue as server
-from leeway.worker.observability import catalogue as worker
+from leeway.ps.watching import catalogue as server
+from leeway.worker.watching import catalogue as worker
 
 BUILT = program.built()
 BOARDS = {name: json.loads(text) for name, text in BUILT.items() if name.endswith(".json")}

@@ -12,8 +12,8 @@ from dashboards.alerts import Severity
 from dashboards.queries import UP
 from dashboards.rules import Rules
 from leeway.protocol.metrics import MetricType
-from leeway.ps.observability import catalogue as server
-from leeway.worker.observability import catalogue as worker
+from leeway.ps.watching import catalogue as server
+from leeway.worker.watching import catalogue as worker
 from tests.dashboards.boards import BUILT, names_in, series_names
 from tests.system import require
 

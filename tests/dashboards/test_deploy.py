@@ -14,7 +14,7 @@ import yaml
 from click.testing import CliRunner
 
 import leeway.ps.cli
-import leeway.worker.cli
+import leeway.worker.train.cli
 from dashboards.variables import SOURCE
 from leeway.protocol import routes
 from tests.dashboards.boards import BOARDS, BUILT
@@ -118,12 +118,12 @@ def test_the_server_s_command_is_valid():
 
 @pytest.mark.parametrize("service", WORKERS)
 def test_a_worker_s_command_is_valid(service, monkeypatch):
-    known = {option.envvar for options in leeway.worker.cli.SECTIONS.values() for option in options}
+    known = {option.envvar for options in leeway.worker.train.cli.SECTIONS.values() for option in options}
     for name, value in SERVICES[service]["environment"].items():
         assert name in known or not name.startswith("PS_")
         monkeypatch.setenv(name, value)
     _, *words = SERVICES[service]["command"]
-    with leeway.worker.cli.command.make_context("ps-worker", words) as context:
+    with leeway.worker.train.cli.command.make_context("ps-worker", words) as context:
         assert context.params["rank"] == service, "so that the target's name says whose it is"
         assert context.params["server"] == f"http://server:{flags('server')['port']}"
 

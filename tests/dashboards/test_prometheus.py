@@ -16,8 +16,8 @@ import yaml
 from dashboards import alerts
 from dashboards.alerts import Pace
 from dashboards.rules import Rules
-from leeway.ps.observability import catalogue as server_metrics
-from leeway.worker.observability import catalogue as worker_metrics
+from leeway.ps.watching import catalogue as server_metrics
+from leeway.worker.watching import catalogue as worker_metrics
 from tests.dashboards.boards import BOARDS, questions
 from tests.dashboards.prometheus import Prometheus, until
 from tests.end_to_end.commands import SMALL, Commands

@@ -2,8 +2,8 @@ import pytest
 
 from dashboards.queries import CPU_SECONDS, RESIDENT_BYTES, UP, Part, Scope
 from leeway.protocol.metrics import Metric, MetricType
-from leeway.ps.observability import catalogue as server
-from leeway.worker.observability import catalogue as worker
+from leeway.ps.watching import catalogue as server
+from leeway.worker.watching import catalogue as worker
 
 RULES = Scope("5m")
 CHOSEN = Scope("1m", server=('job="s"',), worker=('job="w"',), labels={"group": 'group="g"', "rank": 'rank=~"$rank"'})

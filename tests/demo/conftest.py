@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.ps.observability import recorder
+from tests.ps.watching import recorder
 
 
 @pytest.fixture

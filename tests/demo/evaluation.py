@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import safetensors.torch
 import torch
 
-from leeway.worker.tasks.task import resolve
+from leeway.worker.train.tasks.task import resolve
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

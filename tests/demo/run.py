@@ -12,7 +12,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
-from leeway.worker.children import Children, Program
+from leeway.worker.launch.children import Children, Program
 from tests.demo.plan import BATCH_SIZE, RANKS, TASK, WORKERS, Mode, Plan
 from tests.demo.reader import Reader
 
@@ -96,7 +96,7 @@ def _follow(children: Children, mode: Mode, plan: Plan, history: Path, watcher: 
         raise _Ended("the server did not start")
     for rank in RANKS:
         flags = ["--server", address, "--rank", rank, *_worker_flags(plan)]
-        children.start(Program(rank, [*_python("leeway.worker.cli"), TASK, *flags], _ENVIRONMENT))
+        children.start(Program(rank, [*_python("leeway.worker.train.cli"), TASK, *flags], _ENVIRONMENT))
     reader = Reader(address)
     deadline = time.monotonic() + LIMIT_SECONDS
     while children.running != (SERVER,):

@@ -4,7 +4,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from leeway.worker.tasks.digits import Digits
+from leeway.worker.train.tasks.digits import Digits
 from tests.demo import timeline
 from tests.demo.evaluation import Evaluator, Point, curve, reached
 

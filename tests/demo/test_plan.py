@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from leeway.worker.config import WorkerConfig
+from leeway.worker.train.config import WorkerConfig
 from tests.demo.plan import ARRIVAL_LEARNING_RATE, MODES, RANKS, SYNC_LEARNING_RATE, WORKERS, Plan
 
 

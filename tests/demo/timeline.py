@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from leeway.ps.observability.recording import Recording
+from leeway.ps.watching.recording import Recording
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from leeway.ps.observability.recording import Row
+    from leeway.ps.watching.recording import Row
 
 
 @dataclass(frozen=True, slots=True)

@@ -216,11 +216,11 @@ class Commands:
 
     def work(self, task, server, rank, *flags, environment=None):
         """A worker, from its first moment: nothing says that it has joined."""
-        arguments = ("-m", "leeway.worker.cli", task, "--server", server.url, "--rank", rank, *flags)
+        arguments = ("-m", "leeway.worker.train.cli", task, "--server", server.url, "--rank", rank, *flags)
         return self.python(rank, *arguments, environment=environment)
 
     def workers(self, count, task, server, *flags):
         return [self.work(task, server, f"w{index}", *flags) for index in range(count)]
 
     def launch(self, task, *flags, environment=None):
-        return self.python("launch", "-m", "leeway.worker.launch", task, *flags, environment=environment)
+        return self.python("launch", "-m", "leeway.worker.launch.cli", task, *flags, environment=environment)

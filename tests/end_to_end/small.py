@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from leeway.worker.data.source import Labelled
-from leeway.worker.tasks.classification import Classification
+from leeway.worker.train.data.source import Labelled
+from leeway.worker.train.tasks.classification import Classification
 
 
 class Small(Classification):

@@ -17,8 +17,8 @@ from torch import nn
 from torch.nn import functional
 
 import leeway
-from leeway.worker.data.partition import ShuffleAndSplit
-from leeway.worker.tasks.task import resolve
+from leeway.worker.train.data.partition import ShuffleAndSplit
+from leeway.worker.train.tasks.task import resolve
 from tests.end_to_end.commands import CONVOLUTIONAL
 
 pytestmark = pytest.mark.e2e

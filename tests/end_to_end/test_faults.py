@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 from leeway.errors import SettingError
-from leeway.ps.config import ServerConfig
 from leeway.ps.server import lifecycle
+from leeway.ps.settings.config import ServerConfig
 from leeway.ps.storage import checkpoints
 from leeway.ps.storage.checkpoints import Checkpoints
 from tests.ps.server import rawclient

@@ -10,7 +10,7 @@ from leeway.ps.core import saved
 from leeway.ps.core.effects import Adopt, Apply, Initialize
 from leeway.ps.core.events import Asked, Published, Stop
 from leeway.ps.core.machine import GroupSettings, Machine, Settings
-from leeway.ps.server.history import plain
+from leeway.ps.watching.history import plain
 from tests.end_to_end.history import Violated, check, read
 
 WEIGHT = TensorSpec("weight", (2, 3), "float32", Kind.TRAINABLE)

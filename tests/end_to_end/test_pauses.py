@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import leeway
-from leeway.worker.tasks.task import resolve
+from leeway.worker.train.tasks.task import resolve
 from tests.end_to_end.commands import ROOT, SMALL
 from tests.end_to_end.history import judge, read
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.end_to_end.commands import SMALL
 from tests.end_to_end.history import judge, read
-from tests.ps.observability.trace_format import Trace
+from tests.ps.watching.trace_format import Trace
 
 pytestmark = pytest.mark.e2e
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from leeway.worker.tasks.task import resolve
+from leeway.worker.train.tasks.task import resolve
 from tests.end_to_end.history import judge, read
 
 pytestmark = pytest.mark.e2e

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import leeway
-from leeway.worker.tasks.task import resolve
+from leeway.worker.train.tasks.task import resolve
 from tests.end_to_end.commands import SMALL
 from tests.end_to_end.history import judge, read
 
@@ -122,7 +122,7 @@ def test_ctrl_c_ends_a_worker_in_good_order(commands):
 def test_ranks_come_from_the_launcher(commands):
     server = commands.serve("--workers", 2, "--mode", "sync", "--until", 5, "--history", "history.jsonl")
     started = [
-        commands.python(f"process {number}", "-m", "leeway.worker.cli", SMALL, environment=environment)
+        commands.python(f"process {number}", "-m", "leeway.worker.train.cli", SMALL, environment=environment)
         for number, environment in enumerate(
             (
                 {"RANK": "0", "WORLD_SIZE": "2", "PS_SERVER": server.url},
@@ -157,7 +157,7 @@ class TestMistakes:
         ],
     )
     def test_of_a_command_line(self, commands, arguments, says):
-        process = commands.python("worker", "-m", "leeway.worker.cli", *arguments)
+        process = commands.python("worker", "-m", "leeway.worker.train.cli", *arguments)
         process.wait(code=2)
         (line,) = process.errors
         assert line.startswith("ps-worker: ")

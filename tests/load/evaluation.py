@@ -13,9 +13,9 @@ import safetensors.torch
 import torch
 
 from leeway.errors import TaskError
-from leeway.worker.data.source import Labelled
-from leeway.worker.tasks.classification import Classification
-from leeway.worker.tasks.task import resolve
+from leeway.worker.train.data.source import Labelled
+from leeway.worker.train.tasks.classification import Classification
+from leeway.worker.train.tasks.task import resolve
 from tests.load.trials import Point
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from leeway.worker.config import START_BARRIER
+from leeway.worker.train.config import START_BARRIER
 from tests.bench.processes import Failed
 from tests.load.forks import ANSWER_SECONDS, fork
 from tests.load.reader import Reader, Refused
@@ -75,7 +75,7 @@ def _run(
     for number, rank in enumerate(ranks):
         flags = [scenario.task, "--server", urls[number], "--rank", rank, "--start-together", str(scenario.workers)]
         flags += ["--device", "cpu", "--log-level", "warning", *worker_flags(trial, data_dir, number)]
-        workers.append(stack.enter_context(fork(rank, "leeway.worker.cli:main", flags, folder)))
+        workers.append(stack.enter_context(fork(rank, "leeway.worker.train.cli:main", flags, folder)))
     stack.callback(lambda: [worker.ask_to_end() for worker in workers])
     processes = [*([server] if server else []), *workers]
     _gather(reader, ranks, processes)

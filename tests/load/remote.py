@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import leeway
-from leeway.worker.config import START_BARRIER
-from leeway.worker.tasks.task import resolve
+from leeway.worker.train.config import START_BARRIER
+from leeway.worker.train.tasks.task import resolve
 from tests.load.reader import Reader, Refused
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import tomllib
 from dataclasses import MISSING, dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from leeway.worker.tasks.task import BUILT_IN
+from leeway.worker.train.tasks.task import BUILT_IN
 from tests.load.stragglers import KINDS, Straggler
 from tests.load.systems import System
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import leeway
-from leeway.worker.tasks.task import resolve
+from leeway.worker.train.tasks.task import resolve
 from tests.end_to_end.commands import SMALL, Commands
 from tests.load.made_up import NONE, SCENARIO
 from tests.load.remote import Remote, RemoteError

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from leeway.worker.config import WorkerConfig
+from leeway.worker.train.config import WorkerConfig
 from tests.load import scenario
 from tests.load.scenario import Network, ScenarioError
 from tests.load.stragglers import Constant, Moving, Nobody, Stopping, Tail

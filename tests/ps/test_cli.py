@@ -14,8 +14,8 @@ from click.testing import CliRunner
 
 from leeway.errors import SettingError
 from leeway.ps.cli import command, main
-from leeway.ps.config import ServerConfig
-from leeway.ps.options import SETTINGS
+from leeway.ps.settings.config import ServerConfig
+from leeway.ps.settings.options import SETTINGS
 
 HEAVY = ("torch", "aiohttp", "uvloop", "numpy", "safetensors", "structlog", "prometheus_client", "rich", "asyncio")
 
@@ -139,7 +139,7 @@ class TestConfigShow:
 
 
 class TestTrace:
-    """The trace itself is the business of `tests/ps/observability/test_trace.py`."""
+    """The trace itself is the business of `tests/ps/watching/test_trace.py`."""
 
     START = '{"is":"Started","epoch":7,"time":1.0}\n'
 

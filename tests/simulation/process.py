@@ -8,8 +8,8 @@ from itertools import count
 
 from leeway.protocol.requests import Heartbeat, UpdateKind
 from leeway.protocol.tensors import Kind, TensorSpec
-from leeway.worker.session import Session
-from leeway.worker.states import State
+from leeway.worker.session.session import Session
+from leeway.worker.session.states import State
 
 SPECS = (TensorSpec("weight", (2,), "float32", Kind.TRAINABLE),)
 # Beyond the wait that the server was asked for: then the connection counts as dead.

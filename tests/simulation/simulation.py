@@ -14,7 +14,7 @@ from leeway.ps.core.effects import Answered, Apply, Initialize
 from leeway.ps.core.events import Asked, Failed, Gone, Paused, Published, Stop, Tick
 from leeway.ps.core.machine import GroupSettings, Machine, Settings
 from leeway.ps.core.saved import restore, save
-from leeway.worker.states import Ending
+from leeway.worker.session.states import Ending
 from tests.simulation.invariants import Facts, Invariants, Violation
 from tests.simulation.network import Clock, Network, Weather
 from tests.simulation.process import SPECS, Process

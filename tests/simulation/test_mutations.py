@@ -20,7 +20,7 @@ from leeway.ps.core.progress import Record
 from leeway.ps.core.roster import Roster
 from leeway.ps.core.rounds import Rounds
 from leeway.ps.core.waiting import WaitingRoom
-from leeway.worker.session import Session
+from leeway.worker.session.session import Session
 from tests.simulation.invariants import Violation
 from tests.simulation.simulation import Simulation, Unfinished
 

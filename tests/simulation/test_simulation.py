@@ -9,7 +9,7 @@ import pytest
 
 from leeway.protocol.replies import NotYet, Pushed, PushPulled
 from leeway.ps.core.effects import Answered, Ended, Parked, RoundClosed, RoundOpened, Switched
-from leeway.worker.states import Ending
+from leeway.worker.session.states import Ending
 from tests.simulation.simulation import Simulation, Trouble
 
 BLOCK = 500

@@ -21,7 +21,7 @@ from leeway.protocol.replies import Disposition, Granted, GroupState, Joined, No
 from leeway.protocol.spans import Layout
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.protocol.versions import Version
-from leeway.worker.exchange import Tensors
+from leeway.transport.channel import Tensors
 
 WEIGHT = TensorSpec("weight", (2, 3), "float32", Kind.TRAINABLE)
 LAYOUT = Layout.of([WEIGHT])

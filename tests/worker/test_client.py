@@ -13,10 +13,10 @@ from leeway.protocol.replies import Disposition, LastPush
 from leeway.protocol.requests import UpdateKind
 from leeway.protocol.spans import Layout
 from leeway.protocol.tensors import Kind, TensorSpec
-from leeway.worker import backoff
+from leeway.transport.channel import Tensors
 from leeway.worker.client import Client
-from leeway.worker.exchange import Tensors
-from leeway.worker.session import Ending, Outcome, State
+from leeway.worker.session import backoff
+from leeway.worker.session.session import Ending, Outcome, State
 
 GRADIENT = UpdateKind.GRADIENT
 

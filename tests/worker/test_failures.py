@@ -15,10 +15,10 @@ from leeway.protocol.replies import Disposition
 from leeway.protocol.requests import UpdateKind
 from leeway.protocol.spans import Layout
 from leeway.protocol.tensors import Kind, TensorSpec
-from leeway.worker import backoff
+from leeway.transport.channel import Tensors
+from leeway.transport.failures import FAILURES, Lost, judge
 from leeway.worker.client import Client
-from leeway.worker.exchange import Tensors
-from leeway.worker.failures import FAILURES, Lost, judge
+from leeway.worker.session import backoff
 from tests.worker.conftest import ScriptedServer, framed
 
 FRAME = "application/vnd.leeway.frame"

@@ -1,8 +1,8 @@
 from leeway.protocol.codes import Code
 from leeway.protocol.reasons import Reason
 from leeway.protocol.replies import Disposition
+from leeway.worker.session.states import Outcome
 from leeway.worker.skips import RefusedInARow
-from leeway.worker.states import Outcome
 
 REFUSED = Outcome(0, Disposition.SKIPPED, Code.NON_FINITE, tensor="w")
 

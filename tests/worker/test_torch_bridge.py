@@ -11,7 +11,7 @@ from leeway.protocol.decoder import decode
 from leeway.protocol.frames import encode
 from leeway.protocol.spans import Layout
 from leeway.protocol.tensors import Kind
-from leeway.worker.exchange import Tensors as WireTensors
+from leeway.transport.channel import Tensors as WireTensors
 from leeway.worker.torch_bridge import ModelBridge
 
 

@@ -13,7 +13,7 @@ from leeway.errors import ServerLost, WireError
 from leeway.protocol import routes
 from leeway.protocol.codes import Code
 from leeway.protocol.replies import Disposition
-from leeway.worker.session import Ending, Outcome
+from leeway.worker.session.session import Ending, Outcome
 
 
 @pytest.fixture
@@ -284,10 +284,10 @@ def test_a_wrong_argument_is_named_and_the_same_step_can_be_called_again(far_ser
         "leeway.worker.torch_bridge.ModelBridge.gradients",
         "leeway.worker.blocking.BlockingClient.pushpull",
         "leeway.worker.client.Client._take",
-        "leeway.worker.session.Session.computed",
-        "leeway.worker.session.Push",
+        "leeway.worker.session.session.Session.computed",
+        "leeway.worker.session.session.Push",
         "leeway.worker.client.encode",
-        "leeway.worker.exchange.write_request",
+        "leeway.transport.http.exchange.write_request",
     ],
 )
 def test_whatever_happens_before_something_is_sent_the_session_goes_on(

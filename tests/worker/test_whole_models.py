@@ -148,7 +148,7 @@ def test_a_layer_fewer_on_resume_is_refused(tmp_path):
 def test_the_program_ends_with_one_line():
     with serving(*ASYNC) as (_, url), leeway.connect(url, "w9") as session:
         session.attach(plain())
-        command = [sys.executable, "-m", "leeway.worker.cli", "--server", url, "--rank", "w0", "digits"]
+        command = [sys.executable, "-m", "leeway.worker.train.cli", "--server", url, "--rank", "w0", "digits"]
         ended = subprocess.run(
             command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=60, check=False
         )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 import torch
 
 from leeway.protocol.tensors import ALIGNMENT_BYTES
-from leeway.worker.exchange import Tensors
+from leeway.transport.channel import Tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable

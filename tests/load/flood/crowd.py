@@ -24,12 +24,12 @@ import numpy as np
 import uvloop
 
 from leeway.protocol import routes
-from leeway.protocol.allocator import keep_freed_memory
 from leeway.protocol.requests import UpdateKind
 from leeway.protocol.spans import Layout
 from leeway.protocol.tensors import Kind, TensorSpec
-from leeway.worker.exchange import Tensors
-from leeway.worker.session import Session, State
+from leeway.transport.channel import Tensors
+from leeway.transport.memory.glibc import keep_freed_memory
+from leeway.worker.session.session import Session, State
 from tests.load.flood import messages
 from tests.load.flood.connection import Connection
 

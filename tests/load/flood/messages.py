@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from leeway.protocol.frames import Buffer
     from leeway.protocol.replies import Reply
-    from leeway.worker.exchange import Tensors
-    from leeway.worker.session import Ask
+    from leeway.transport.channel import Tensors
+    from leeway.worker.session.session import Ask
     from tests.load.flood.connection import Response
 
 

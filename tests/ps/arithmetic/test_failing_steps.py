@@ -7,10 +7,10 @@ import torch
 
 from leeway.protocol.requests import UpdateKind
 from leeway.ps.arithmetic import buffers, clipping
-from leeway.ps.arithmetic.memory import Pool
 from leeway.ps.arithmetic.optimizers import StateLost
 from leeway.ps.arithmetic.parameters import Parameters, Update
 from leeway.ps.arithmetic.settings import OptimizerKind, OptimizerSettings
+from leeway.transport.memory.pool import Pool
 
 KINDS = list(OptimizerKind)
 STATEFUL = [kind for kind in KINDS if kind is not OptimizerKind.SGD]

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from leeway.protocol.requests import UpdateKind
-from leeway.ps.arithmetic.memory import Pool
 from leeway.ps.arithmetic.parameters import Parameters, Saved, Update
 from leeway.ps.arithmetic.settings import OptimizerKind, OptimizerSettings
+from leeway.transport.memory.pool import Pool
 
 HALVES = [torch.float16, torch.bfloat16]
 KINDS = list(OptimizerKind)

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from leeway.protocol.requests import UpdateKind
-from leeway.ps.arithmetic.memory import Pool
 from leeway.ps.arithmetic.parameters import Parameters, Update
 from leeway.ps.arithmetic.settings import OptimizerKind, OptimizerSettings
+from leeway.transport.memory.pool import Pool
 
 WITH_SQUARES = [OptimizerKind.ADAM, OptimizerKind.ADAMW, OptimizerKind.ADAGRAD]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16]

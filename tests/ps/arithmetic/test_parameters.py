@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from leeway.protocol.requests import UpdateKind
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.ps.arithmetic.aggregation.registry import rule
-from leeway.ps.arithmetic.memory import Pool
 from leeway.ps.arithmetic.parameters import Parameters, Update
 from leeway.ps.arithmetic.settings import OptimizerKind, OptimizerSettings
+from leeway.transport.memory.pool import Pool
 
 WIDTH = 260  # large enough for the pool to recycle a body
 

@@ -9,7 +9,6 @@ import torch
 from leeway.protocol.requests import UpdateKind
 from leeway.ps.arithmetic.aggregation.mean import Mean
 from leeway.ps.arithmetic.aggregation.rule import Rule
-from leeway.ps.arithmetic.memory import Pool
 from leeway.ps.arithmetic.parameters import Parameters, Update
 from leeway.ps.arithmetic.runs import Run
 from leeway.ps.arithmetic.settings import OptimizerSettings
@@ -17,6 +16,7 @@ from leeway.ps.arithmetic.stages import Stage, run
 from leeway.ps.arithmetic.transforms import Clip, Measure, Scale
 from leeway.ps.arithmetic.updates import Contribution, Updates
 from leeway.ps.storage.checkpoints import Checkpoint, Checkpoints, read
+from leeway.transport.memory.pool import Pool
 
 POINTS = [[0, 0], [1, 0], [0, 1], [1, 1], [10, 10]]
 

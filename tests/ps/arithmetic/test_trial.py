@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from leeway.ps.arithmetic.memory import Pool
 from leeway.ps.arithmetic.parameters import Parameters
 from leeway.ps.arithmetic.settings import MAX_RATE, MAX_STEPS, OptimizerKind, OptimizerSettings
 from leeway.ps.arithmetic.trial import try_settings
+from leeway.transport.memory.pool import Pool
 
 KINDS = list(OptimizerKind)
 

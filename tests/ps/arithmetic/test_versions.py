@@ -4,8 +4,8 @@ from hypothesis import strategies as st
 
 from leeway.protocol.spans import Layout
 from leeway.protocol.tensors import Kind, TensorSpec
-from leeway.ps.arithmetic.memory import Pool
 from leeway.ps.arithmetic.versions import MAX_LIVE_VERSIONS, Snapshot, VersionStore
+from leeway.transport.memory.pool import Pool
 
 LAYOUT = Layout.of([TensorSpec("w", (100_000,), "float32", Kind.TRAINABLE)])
 

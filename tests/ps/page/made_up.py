@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import PurePosixPath
 
-from leeway.ps.server.page import CONTENT_TYPES
+from leeway.ps.server.http.page import CONTENT_TYPES
 from tests.end_to_end.commands import ROOT
 
 START = 1_795_227_604.0

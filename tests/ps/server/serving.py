@@ -8,9 +8,9 @@ import numpy as np
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from leeway.ps.config import ServerConfig
 from leeway.ps.server import lifecycle
-from leeway.ps.server.app import application, runner
+from leeway.ps.server.http.app import application, runner
+from leeway.ps.settings.config import ServerConfig
 from tests.ps.server import rawclient
 
 MODEL = {

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from leeway.errors import SettingError
-from leeway.ps.config import ServerConfig
 from leeway.ps.server import lifecycle
 from leeway.ps.server.lifecycle import machine_settings, optimizer_settings
+from leeway.ps.settings.config import ServerConfig
 from tests.ps.server import rawclient
 from tests.ps.server.eventstream import watch
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from leeway.ps.config import GroupConfig
+from leeway.ps.settings.config import GroupConfig
 from tests.ps.server.rawclient import FRAME, arrays
 
 

@@ -8,10 +8,10 @@ import pytest
 import uvloop
 
 from leeway.protocol.spans import Layout
-from leeway.ps.arithmetic.memory import Pool
 from leeway.ps.arithmetic.versions import Snapshot
-from leeway.ps.server import rendering
 from leeway.ps.server.readers import DEADLINE_SECONDS, Readers
+from leeway.transport.http import sending as rendering
+from leeway.transport.memory.pool import Pool
 from tests.ps.server.rawclient import FRAME, arrays
 from tests.ps.server.serving import serve
 

@@ -15,18 +15,18 @@ from leeway.protocol.reasons import Reason
 from leeway.protocol.replies import Disposition, Granted, NotYet, Offered, PolicyState, Pushed, Refused
 from leeway.protocol.requests import Join, Life, Offer, Pull, Push, SetPolicy, UpdateKind
 from leeway.ps.arithmetic.guards import GuardMode
-from leeway.ps.arithmetic.memory import Pool
 from leeway.ps.arithmetic.optimizers import StateLost
 from leeway.ps.arithmetic.parameters import Parameters
 from leeway.ps.arithmetic.settings import OptimizerSettings
 from leeway.ps.core.events import Published
 from leeway.ps.core.machine import GroupSettings, Machine, Settings
-from leeway.ps.observability.decision_log import DecisionLog, Kind
-from leeway.ps.observability.metrics import ServerMetrics
 from leeway.ps.server.applier import INLINE_BYTES, Job
-from leeway.ps.server.feed import Feed
-from leeway.ps.server.observer import Observer
 from leeway.ps.server.runtime import Runtime
+from leeway.ps.watching.decision_log import DecisionLog, Kind
+from leeway.ps.watching.feed import Feed
+from leeway.ps.watching.metrics import ServerMetrics
+from leeway.ps.watching.observer import Observer
+from leeway.transport.memory.pool import Pool
 from tests.ps.server import rawclient
 from tests.ps.server.serving import MODEL, Clock
 

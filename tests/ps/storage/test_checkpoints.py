@@ -12,12 +12,12 @@ from leeway.errors import CheckpointError
 from leeway.protocol.frames import Frame
 from leeway.protocol.spans import Layout
 from leeway.protocol.tensors import Kind, TensorSpec
-from leeway.ps.arithmetic.memory import Pool
 from leeway.ps.arithmetic.parameters import Parameters, Saved, Update
 from leeway.ps.arithmetic.settings import OptimizerKind, OptimizerSettings
 from leeway.ps.storage.checkpoints import Checkpoint, Checkpoints, read
 from leeway.ps.storage.files import PARTIAL_SUFFIX
 from leeway.ps.storage.initial import load_initial
+from leeway.transport.memory.pool import Pool
 
 EMPTY = Checkpoint({"clock": 3}, {})
 

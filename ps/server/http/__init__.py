@@ -1,0 +1,1 @@
+"""The server's HTTP: its routes, the live page, the stream of events."""

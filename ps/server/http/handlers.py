@@ -1,0 +1,202 @@
+"""HTTP's side of the server: receive what the mapping awaits, have it answered, send what the mapping says.
+
+The one rule: nothing is decided here, and no message is taken apart. Beside messages there are documents and files, for
+people and other programs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import hdrs, web
+from prometheus_client.aiohttp import make_aiohttp_handler
+
+from leeway.errors import MalformedRequest, WireError
+from leeway.protocol import routes
+from leeway.protocol.codes import Code
+from leeway.protocol.http.headers import ACCEPT, accepted
+from leeway.protocol.http.requests import read_head
+from leeway.protocol.http.terms import Content
+from leeway.protocol.replies import Granted
+from leeway.protocol.requests import DEFAULT_GROUP, Pull, Push
+from leeway.ps.server.answering import answer
+from leeway.ps.server.http.events import Events
+from leeway.ps.server.http.page import Page
+from leeway.ps.storage import downloads
+from leeway.transport.http import receiving, sending
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from leeway.protocol.frames import Frame
+    from leeway.protocol.requests import Request
+    from leeway.protocol.spans import Layout
+    from leeway.ps.server.runtime import Outcome, Runtime
+    from leeway.ps.server.saving import Saving
+
+    Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Handlers:
+    def __init__(self, runtime: Runtime, saving: Saving, max_body_bytes: int) -> None:
+        self._runtime = runtime
+        self._saving = saving
+        self._max_body_bytes = max_body_bytes
+        self.events = Events(runtime.feed, runtime.metrics, runtime.listeners)
+        self._page = Page()
+        self._openapi = resources.files("leeway.ps.server.http").joinpath("openapi.yaml").read_bytes()
+
+    def table(self) -> list[web.RouteDef]:
+        return [
+            web.post(routes.WORKERS, self.message, expect_handler=receiving.expected),
+            web.delete(routes.WORKER, self.message),
+            web.put(routes.LEASE, self.message),
+            web.put(routes.PARAMS, self.message, expect_handler=receiving.expected),
+            web.get(routes.PARAMS, self.pull),
+            web.post(routes.UPDATES, self.message, expect_handler=receiving.expected),
+            web.post(routes.BARRIER, self.message, expect_handler=receiving.expected),
+            web.get(routes.POLICY, self.policy),
+            web.put(routes.POLICY, self.message, expect_handler=receiving.expected),
+            web.get(routes.OPTIMIZER, self.optimizer),
+            web.put(routes.OPTIMIZER, self.message, expect_handler=receiving.expected),
+            web.get(routes.STATUS, self.status),
+            web.get(routes.EVENTS, self.events.stream),
+            web.post(routes.CHECKPOINTS, self.save),
+            web.get(routes.CHECKPOINTS, self.checkpoints),
+            web.get(routes.METRICS, make_aiohttp_handler(self._runtime.metrics.registry)),
+            web.get(routes.LIVE, self.live),
+            web.get(routes.READY, self.ready),
+            web.get(routes.OPENAPI, self.openapi),
+            web.get(routes.PAGE, self._page.index),
+            web.get(routes.PAGE_FILE, self._page.file),
+        ]
+
+    # Messages.
+
+    async def message(self, request: web.Request) -> web.StreamResponse:
+        """Any request of the protocol."""
+        message, frame = await self._read(request)
+        return await self._answered(request, message, await answer(self._runtime, message, frame))
+
+    async def _read(self, request: web.Request) -> tuple[Request, Frame | None]:
+        awaited = read_head(receiving.head(request))
+        match awaited.content:
+            case Content.FRAME:
+                frame = await self._frame(request)
+                return awaited.read(frame.message, frame.specs), frame
+            case Content.JSON:
+                return awaited.read(await receiving.json_body(request, awaited.limit_bytes), ()), None
+            case _:
+                return awaited.read({}, ()), None
+
+    async def _answered(self, request: web.Request, message: Request, outcome: Outcome) -> web.StreamResponse:
+        group = message.group if isinstance(message, Pull | Push) else DEFAULT_GROUP
+        layout = outcome.version.layout if outcome.version is not None else None
+        return await sending.answered(request, outcome.reply, layout, self._lend(request, group, outcome))
+
+    async def pull(self, request: web.Request) -> web.StreamResponse:
+        """A frame; or, for people and other programs, a file."""
+        head = receiving.head(request)
+        pull = read_head(head).read({}, ())
+        assert isinstance(pull, Pull)
+        accept = accepted(head.headers.get(ACCEPT))
+        if routes.FRAME not in accept:
+            return await self._download(request, pull, accept)
+        if "keys" in request.query:
+            raise MalformedRequest("'keys' selects tensors of a safetensors or npy answer; a frame has the whole group")
+        return await self._answered(request, pull, _unless_known(request, await answer(self._runtime, pull)))
+
+    async def _download(self, request: web.Request, pull: Pull, accept: frozenset[str]) -> web.StreamResponse:
+        if accept.isdisjoint((routes.SAFETENSORS, routes.NPY, "*/*", "application/*")):
+            raise sending.not_acceptable(request.headers[hdrs.ACCEPT])
+        outcome = _unless_known(request, await answer(self._runtime, pull))
+        if not isinstance(outcome.reply, Granted) or outcome.version is None:
+            return await sending.answered(request, outcome.reply)
+        layout = outcome.version.layout
+        keys = _keys(request, pull.group, layout)
+        (body,) = self._lend(request, pull.group, outcome)
+        headers: dict[str, str] = {hdrs.ETAG: outcome.reply.version.etag}
+        if routes.NPY in accept:
+            if keys is None or len(keys) != 1:
+                raise MalformedRequest("application/x-npy holds one tensor: name it with 'keys'")
+            buffers = downloads.npy(layout.places[keys[0]], body)
+            return await sending.stream(request, buffers, routes.NPY, headers=headers)
+        buffers = downloads.safetensors(layout, body, keys)
+        return await sending.stream(request, buffers, routes.SAFETENSORS, headers=headers)
+
+    def _lend(self, request: web.Request, group: str, outcome: Outcome) -> list[memoryview]:
+        """The version's body for this reader, who is closed down if it pins the memory for too long."""
+        if outcome.version is None:
+            return []
+        return [self._runtime.readers.lend(group, outcome.version, request.transport)]
+
+    async def _frame(self, request: web.Request) -> Frame:
+        try:
+            return await receiving.frame_body(request, self._max_body_bytes, self._runtime.allocate)
+        except (asyncio.CancelledError, ConnectionError, web.RequestPayloadError):
+            # The sender is gone: nothing was applied, and the buffer goes back with this frame of the stack.
+            with self._runtime.listeners.guard("metrics"):
+                self._runtime.metrics.body_aborted()
+            raise
+
+    # The run.
+
+    async def policy(self, request: web.Request) -> web.StreamResponse:
+        return sending.small(self._runtime.policy(_group(request)))
+
+    async def optimizer(self, request: web.Request) -> web.StreamResponse:
+        return sending.small(self._runtime.optimizer(_group(request)))
+
+    async def status(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response(self._runtime.status())
+
+    async def save(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response(await self._saving.save("request"), status=201)
+
+    async def checkpoints(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response({"checkpoints": self._saving.listing()})
+
+    async def live(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response({"live": True})
+
+    async def ready(self, request: web.Request) -> web.StreamResponse:
+        """Ready: takes requests, and there is something to pull."""
+        waits_for = self._runtime.not_ready_because()
+        state: dict[str, Any] = {"ready": waits_for is None, "detail": waits_for or "ready"}
+        return web.json_response(state, status=503 if waits_for else 200)
+
+    async def openapi(self, request: web.Request) -> web.StreamResponse:
+        return web.Response(body=self._openapi, content_type="application/yaml")
+
+
+def _group(request: web.Request) -> str:
+    return request.query.get("group", DEFAULT_GROUP)
+
+
+def _keys(request: web.Request, group: str, layout: Layout) -> list[str] | None:
+    """The tensors that `keys` names, each once; None for all.
+
+    Each value is the name of a tensor, commas and all, or else names with commas between.
+    """
+    if "keys" not in request.query:
+        return None
+    keys: dict[str, None] = {}
+    for value in request.query.getall("keys"):
+        for key in [value] if value in layout else value.split(","):
+            if key not in layout:
+                raise WireError(Code.UNKNOWN_TENSOR, f"there is no tensor {key[:120]!r} in group {group}")
+            keys[key] = None
+    return list(keys)
+
+
+def _unless_known(request: web.Request, outcome: Outcome) -> Outcome:
+    """The outcome without its version, if `If-None-Match` (RFC 9110, 13.1.2) has it in a list, or is `*`."""
+    reply = outcome.reply
+    if isinstance(reply, Granted) and outcome.version is not None:
+        known = {tag.value for tag in request.if_none_match or ()}
+        if known & {"*", str(reply.version)}:
+            return replace(outcome, reply=replace(reply, unchanged=True), version=None)
+    return outcome

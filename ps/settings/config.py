@@ -1,0 +1,261 @@
+"""What the server is told to do: every setting, its default, and what is wrong with a bad one.
+
+The one rule: a `ServerConfig` that exists is valid. Whoever makes one (the command line, a test, a program)
+gets a `ValueError` in one sentence that names the flag, the value and the limit.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+from leeway.protocol import limits
+from leeway.protocol.ranks import is_rank
+from leeway.protocol.requests import DEFAULT_GROUP
+from leeway.ps.arithmetic.aggregation.registry import rule
+from leeway.ps.settings.patterns import takes_all_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+
+MODES = ("sync", "async", "ssp")
+OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam", "adamw", "adagrad")
+LR_SCHEDULES = ("constant", "cosine", "step")
+NON_FINITE = ("refuse", "warn", "off")
+LOG_LEVELS = ("debug", "info", "warning", "error")
+LOG_FORMATS = ("auto", "json", "console")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupSettings:
+    """What may differ from group to group: the policy, and how an update becomes a step.
+
+    `aggregation` is a rule as users write it, `krum:1`: what makes one update of a round's (`aggregation.registry`).
+    `staleness` is used by `ssp` alone and counts iterations; `warmup_steps` and `schedule_steps` count versions.
+    `delta_scale` None: 1 / workers where updates take effect on arrival, 1 where they are aggregated.
+    `decay_vectors`: weight decay for biases and norms (tensors of at most one dimension) too.
+    """
+
+    mode: str = "sync"
+    staleness: int = 3
+    aggregation: str = "mean"
+    optimizer: str = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.9
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    lr_schedule: str = "constant"
+    schedule_steps: int | None = None
+    warmup_steps: int = 0
+    clip_norm: float | None = None
+    weight_decay: float = 0.0
+    decay_vectors: bool = False
+    delta_scale: float | None = None
+
+    def __post_init__(self) -> None:
+        _one_of("--mode", self.mode, MODES)
+        _within("--staleness", self.staleness, 0, limits.MAX_STALENESS)
+        try:
+            rule(self.aggregation)
+        except ValueError as error:
+            raise ValueError(f"--aggregation: {error}") from None
+        _one_of("--optimizer", self.optimizer, OPTIMIZERS)
+        _at_least("--lr", self.lr, 0)
+        for flag, rate in (("--momentum", self.momentum), ("--beta1", self.beta1), ("--beta2", self.beta2)):
+            _require(flag, rate, 0 <= rate < 1, "at least 0 and below 1")
+        _above("--eps", self.eps, 0)
+        _one_of("--lr-schedule", self.lr_schedule, LR_SCHEDULES)
+        _at_least("--schedule-steps", self.schedule_steps, 1)
+        _at_least("--warmup", self.warmup_steps, 0)
+        _above("--clip-norm", self.clip_norm, 0)
+        _at_least("--weight-decay", self.weight_decay, 0)
+        _above("--delta-scale", self.delta_scale, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupConfig(GroupSettings):
+    """A group: its name, the patterns (as of `fnmatch`, case matters) of the keys it holds, its settings."""
+
+    name: str
+    keys: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not is_rank(self.name):
+            raise ValueError(f"group name {self.name!r} must be 1 to 64 of the characters A-Z a-z 0-9 . _ -")
+        if not self.keys:
+            raise ValueError(f"[group.{self.name}] needs keys, a list of patterns such as ['embedding.*']")
+        try:
+            GroupSettings.__post_init__(self)
+        except ValueError as error:
+            raise ValueError(f"[group.{self.name}]: {error}") from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig(GroupSettings):
+    """All settings of `ps-serve`; the inherited ones are those of the default group.
+
+    `port` 0 takes a free one. `until` counts iterations, `checkpoint_every` versions. A path or number that is
+    None turns its feature off. `without_effect`: settings that were given and change nothing, and why: told at the
+    start.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    max_body_bytes: int = limits.DEFAULT_MAX_BODY_BYTES
+    workers: int = 1
+    until: int | None = None
+    lease_seconds: float = 10.0
+    max_iteration_seconds: float | None = None
+    init: Path | None = None
+    non_finite: str = "refuse"
+    state_dir: Path | None = None
+    checkpoint_every: int | None = None
+    checkpoint_keep: int = 3
+    resume: bool = False
+    history: Path | None = None
+    log_level: str = "info"
+    log_format: str = "auto"
+    named_groups: tuple[GroupConfig, ...] = ()
+    without_effect: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        GroupSettings.__post_init__(self)
+        if not self.host:
+            raise ValueError("--host is empty; give an address, such as 127.0.0.1, or 0.0.0.0 for all")
+        _within("--port", self.port, 0, 65535)
+        _at_least("--max-body", self.max_body_bytes, 1024)
+        _within("--workers", self.workers, 1, limits.MAX_RANKS)
+        _at_least("--until", self.until, 1)
+        _at_least("--lease", self.lease_seconds, limits.MIN_LEASE_SECONDS)
+        _at_least("--max-iteration-seconds", self.max_iteration_seconds, limits.MIN_ITERATION_LIMIT_SECONDS)
+        _one_of("--non-finite", self.non_finite, NON_FINITE)
+        _at_least("--checkpoint-every", self.checkpoint_every, 1)
+        _at_least("--checkpoint-keep", self.checkpoint_keep, 1)
+        _one_of("--log-level", self.log_level, LOG_LEVELS)
+        _one_of("--log-format", self.log_format, LOG_FORMATS)
+        if self.state_dir is None and self.checkpoint_every is not None:
+            raise ValueError("--checkpoint-every needs --state-dir, the folder to save the checkpoints in")
+        if self.state_dir is None and self.resume:
+            raise ValueError("--resume needs --state-dir, the folder with the checkpoint to go on from")
+        self._check_groups()
+
+    def _check_groups(self) -> None:
+        names = [group.name for group in self.named_groups]
+        if DEFAULT_GROUP in names:
+            raise ValueError(
+                f"[group.{DEFAULT_GROUP}] is not for a table: the settings outside the tables are its settings"
+            )
+        if len(set(names)) < len(names):
+            raise ValueError(f"two groups have the same name; the names are {', '.join(names)}")
+        if len(names) >= limits.MAX_GROUPS:
+            raise ValueError(f"there are {len(names)} group tables; at most {limits.MAX_GROUPS - 1} can be")
+        for index, group in enumerate(self.named_groups):
+            takers = [_taker(pattern, self.named_groups[:index]) for pattern in group.keys]
+            if None not in takers:
+                whose = ", ".join(dict.fromkeys(f"[group.{name}]" for name in takers))
+                raise ValueError(
+                    f"[group.{group.name}] can never hold a key: {whose} above it takes all that fit its patterns; "
+                    "put the table with the narrower patterns first"
+                )
+        for group in self.groups:
+            _check_rule(group, self.workers)
+            if group.lr_schedule != "constant" and group.schedule_steps is None:
+                raise ValueError(
+                    f"--lr-schedule {group.lr_schedule} needs --schedule-steps, the number of versions"
+                    + (" it takes (or --until)" if group.lr_schedule == "cosine" else " between two drops")
+                    + ("" if group.name == DEFAULT_GROUP else f", in [group.{group.name}]")
+                )
+
+    @property
+    def groups(self) -> tuple[GroupConfig, ...]:
+        """Every group in the order in which keys are offered to them; the default one, which holds the rest, last.
+
+        A cosine without a length of its own ends with the run: at `until` versions, `until` x `workers` where
+        each update makes one.
+        """
+        shared = {field.name: getattr(self, field.name) for field in fields(GroupSettings)}
+        default = GroupConfig(name=DEFAULT_GROUP, keys=("*",), **shared)
+        return tuple(self._with_schedule(group) for group in (*self.named_groups, default))
+
+    def with_groups(self, tables: Mapping[str, Mapping[str, Any]]) -> ServerConfig:
+        """These settings, and named groups that differ from the default one as each table says.
+
+        A table has `keys`, a list of patterns, and any of the settings of `GroupSettings`.
+        """
+        shared = {field.name: getattr(self, field.name) for field in fields(GroupSettings)}
+        groups = []
+        for name, table in tables.items():
+            own = dict(table)
+            keys = tuple(own.pop("keys", ()))
+            groups.append(GroupConfig(name=name, keys=keys, **(shared | own)))
+        return replace(self, named_groups=tuple(groups))
+
+    def _with_schedule(self, group: GroupConfig) -> GroupConfig:
+        if group.lr_schedule != "cosine" or group.schedule_steps is not None or self.until is None:
+            return group
+        versions = self.until if group.mode == "sync" else self.until * self.workers
+        return replace(group, schedule_steps=versions)
+
+
+def _taker(pattern: str, groups: Sequence[GroupConfig]) -> str | None:
+    """The first of these groups that surely takes every key that fits the pattern."""
+    return next((group.name for group in groups if any(takes_all_of(key, pattern) for key in group.keys)), None)
+
+
+def _check_rule(group: GroupConfig, workers: int) -> None:
+    """Raise `ValueError` where the group's aggregation rule would never make a step, or never do anything."""
+    chosen = rule(group.aggregation)
+    where = "" if group.name == DEFAULT_GROUP else f", in [group.{group.name}]"
+    if chosen.needs_rounds and group.mode != "sync":
+        raise ValueError(
+            f"--aggregation {chosen} and --mode {group.mode} exclude each other{where}: under {group.mode} each update "
+            "is a step of its own, and nothing is aggregated; choose --mode sync, or --aggregation mean"
+        )
+    if chosen.least > workers:
+        raise ValueError(
+            f"--aggregation {chosen} needs {chosen.least} updates in a round, and --workers is {workers}{where}; "
+            "raise --workers, or choose a rule that needs fewer"
+        )
+
+
+_BYTES = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i)?)?b?", re.ASCII | re.IGNORECASE)
+
+
+def parse_bytes(text: str) -> int:
+    """Read a number of bytes: `1048576`, `512MiB`, `1.5 GB`. i for powers of 1024, else of 1000.
+
+    Raises `ValueError` when it is not of that form.
+    """
+    match = _BYTES.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text[:40]!r} is not a number of bytes, such as 1048576, 512MiB or 4GB")
+    number, unit, binary = match.groups()
+    power = "kmgt".index(unit.lower()) + 1 if unit else 0
+    factor: int = (1024 if binary else 1000) ** power
+    return math.floor(float(number) * factor)
+
+
+def _require(flag: str, value: object, met: bool, must_be: str) -> None:
+    if not met:
+        raise ValueError(f"{flag} is {value}; it must be {must_be}")
+
+
+def _one_of(flag: str, value: str, known: Sequence[str]) -> None:
+    _require(flag, repr(value), value in known, f"one of {', '.join(known)}")
+
+
+def _at_least(flag: str, value: float | None, least: float) -> None:
+    _require(flag, value, value is None or least <= value < math.inf, f"{least} or more")
+
+
+def _above(flag: str, value: float | None, bound: int) -> None:
+    _require(flag, value, value is None or bound < value < math.inf, f"above {bound}")
+
+
+def _within(flag: str, value: int, least: int, most: int) -> None:
+    _require(flag, value, least <= value <= most, f"{least} to {most}")

@@ -1,0 +1,249 @@
+"""The options of `ps-serve`, in the order and under the headings in which `--help` shows them.
+
+The one rule: a setting has one name. `--lr-schedule`, `PS_LR_SCHEDULE` and the file's `lr_schedule` are the same
+setting, with the default that `ServerConfig` gives it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+from click.core import ParameterSource
+
+from leeway.errors import SettingError
+from leeway.protocol.requests import DEFAULT_GROUP
+from leeway.ps.arithmetic.aggregation.registry import RULES, form
+from leeway.ps.settings import config
+from leeway.ps.settings.config import ServerConfig, parse_bytes
+from leeway.ps.settings.config_file import ConfigFile
+from leeway.ps.settings.no_effect import without_effect
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_DEFAULTS: Final = ServerConfig()
+
+CONFIG_FILE: Final = "leeway.ps.settings.config_file"
+"""Where in `click.Context.meta` the `ConfigFile` is kept that was read, if one was."""
+
+
+class Setting(click.Option):
+    """One setting: `key` is its name in the file, `name` the field of `ServerConfig` (which carries the unit)."""
+
+    def __init__(self, flag: str, type: Any, help: str, *, field: str | None = None, metavar: str | None = None):
+        self.key = flag.partition("/")[0].removeprefix("--").replace("-", "_")
+        field = field or self.key
+        super().__init__(
+            [flag, field],
+            type=type,
+            help=help,
+            metavar=metavar,
+            envvar=f"PS_{self.key.upper()}",
+            default=getattr(_DEFAULTS, field),
+            show_default=True,
+        )
+
+    def origin(self, ctx: click.Context) -> str:
+        """Where the effective value comes from, in words."""
+        match ctx.get_parameter_source(self.name):
+            case ParameterSource.COMMANDLINE:
+                return "flag"
+            case ParameterSource.ENVIRONMENT:
+                return f"environment {self.envvar}"
+            case ParameterSource.DEFAULT_MAP:
+                return f"file {ctx.meta[CONFIG_FILE].path}"
+            case _:
+                return "default"
+
+    def get_error_hint(self, ctx: click.Context | None) -> str:
+        return self.opts[0] if ctx is None else f"{self.opts[0]} ({self.origin(ctx)})"
+
+
+class Bytes(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions of click alone
+    """A number of bytes with an optional unit, as `parse_bytes` reads it."""
+
+    name = "bytes"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        try:
+            return parse_bytes(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class _GivenPath(click.Path):
+    """An empty path is the current folder to the system, and an unset variable of a shell to whoever wrote it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("the path is empty; is the variable set that it comes from?", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+_INPUT_FILE = _GivenPath(exists=True, dir_okay=False, path_type=Path)
+_OUTPUT_FILE = _GivenPath(dir_okay=False, path_type=Path)
+_FOLDER = _GivenPath(file_okay=False, path_type=Path)
+
+SECTIONS: Final = {
+    "Serving": (
+        Setting("--host", str, "Address to listen on; 0.0.0.0 for all of this machine.", metavar="ADDRESS"),
+        Setting("--port", int, "Port to listen on; 0 takes a free one.", metavar="PORT"),
+        Setting(
+            "--max-body",
+            Bytes(),
+            "Largest request body, as 512MiB or 4GB. It has to hold the whole model.",
+            field="max_body_bytes",
+            metavar="BYTES",
+        ),
+    ),
+    "Policy": (
+        Setting("--mode", click.Choice(config.MODES), "When workers wait for each other."),
+        Setting(
+            "--staleness",
+            int,
+            "Under ssp: iterations that a worker may be ahead of the slowest.",
+            metavar="N",
+        ),
+        Setting("--workers", int, "Workers to wait for before anybody computes.", metavar="N"),
+        Setting("--until", int, "Stop when every worker has reached this iteration.", metavar="N"),
+        Setting(
+            "--lease",
+            float,
+            "Seconds of silence after which a worker is evicted.",
+            field="lease_seconds",
+            metavar="SECONDS",
+        ),
+        Setting(
+            "--max-iteration-seconds",
+            float,
+            "Evict a worker whose iteration takes longer, even if it sends heartbeats. Default: no limit.",
+            metavar="SECONDS",
+        ),
+    ),
+    "Optimizer": (
+        Setting(
+            "--aggregation",
+            str,
+            f"What is made of a round's updates: {', '.join(form(name) for name in RULES)}.",
+            metavar="RULE",
+        ),
+        Setting("--optimizer", click.Choice(config.OPTIMIZERS), "How an update becomes a step."),
+        Setting("--lr", float, "Learning rate; under async and ssp start from what sync wants / workers."),
+        Setting("--momentum", float, "Of momentum and nesterov."),
+        Setting("--beta1", float, "Of adam and adamw."),
+        Setting("--beta2", float, "Of adam and adamw."),
+        Setting("--eps", float, "Of adam, adamw and adagrad."),
+        Setting("--lr-schedule", click.Choice(config.LR_SCHEDULES), "How the learning rate goes down."),
+        Setting(
+            "--schedule-steps",
+            int,
+            "Versions that the cosine takes, or between two drops of step. Default for cosine: until the end.",
+            metavar="N",
+        ),
+        Setting(
+            "--warmup",
+            int,
+            "Versions over which the learning rate rises to its value.",
+            field="warmup_steps",
+            metavar="N",
+        ),
+        Setting("--clip-norm", float, "Scale gradients down to this norm, after aggregation. Default: off."),
+        Setting("--weight-decay", float, "As the optimizer defines it."),
+        Setting("--decay-vectors/--no-decay-vectors", bool, "Weight decay for biases and norms too."),
+        Setting(
+            "--delta-scale",
+            float,
+            "Factor for the deltas of local steps. Default: 1 / workers under async and ssp, 1 under sync.",
+        ),
+        Setting("--non-finite", click.Choice(config.NON_FINITE), "What to do with NaN or infinity in an update."),
+    ),
+    "State": (
+        Setting("--init", _INPUT_FILE, "Initial weights, a safetensors file.", metavar="FILE"),
+        Setting("--state-dir", _FOLDER, "Folder for checkpoints; without it nothing is saved.", metavar="DIR"),
+        Setting("--checkpoint-every", int, "Save after so many versions. Default: at the end.", metavar="N"),
+        Setting("--checkpoint-keep", int, "Checkpoints to keep.", metavar="N"),
+        Setting("--resume/--no-resume", bool, "Go on from the newest checkpoint in --state-dir."),
+    ),
+    "Watching": (
+        Setting("--history", _OUTPUT_FILE, "Write every decision to this file, as JSON lines.", metavar="FILE"),
+        Setting("--log-level", click.Choice(config.LOG_LEVELS), "Least important line that is logged."),
+        Setting(
+            "--log-format",
+            click.Choice(config.LOG_FORMATS),
+            "auto: for people on a terminal, JSON elsewhere.",
+        ),
+    ),
+}
+
+SETTINGS: Final = tuple(setting for settings in SECTIONS.values() for setting in settings)
+
+GROUP_SETTINGS: Final = {
+    setting.key: setting for setting in SETTINGS if setting.name in config.GroupSettings.__dataclass_fields__
+}
+"""By key: what may stand in a `[group.NAME]` table beside `keys`."""
+
+
+def read_config_file(ctx: click.Context, _: click.Parameter, path: Path | None) -> Path | None:
+    """Make the file's values the defaults of this invocation. It stands between environment and defaults."""
+    if path is not None:
+        by_key = {setting.key: setting for setting in SETTINGS}
+        file = ConfigFile.read(path, by_key, GROUP_SETTINGS)
+        ctx.meta[CONFIG_FILE] = file
+        ctx.default_map = {by_key[key].name or key: text for key, text in file.settings.items()}
+    return path
+
+
+def config_option() -> click.Option:
+    """`--config`: read before all others, for it decides their defaults."""
+    return click.Option(
+        ["--config", "config_path"],
+        type=_GivenPath(path_type=Path),
+        is_eager=True,
+        expose_value=False,
+        callback=read_config_file,
+        envvar="PS_CONFIG",
+        metavar="FILE",
+        help="Settings as TOML, under the names of their flags with _ for -; [group.NAME] for groups.",
+    )
+
+
+def server_config(ctx: click.Context) -> ServerConfig:
+    """The effective settings of this invocation. Raises `SettingError` when they do not go together."""
+    try:
+        config = _server_config(ctx)
+    except ValueError as error:
+        raise SettingError(str(error)) from error
+    return replace(config, without_effect=tuple(_without_effect(ctx, config)))
+
+
+def _without_effect(ctx: click.Context, config: ServerConfig) -> Iterator[tuple[str, str]]:
+    """The settings that were given and change nothing, as `config show` names them, and why."""
+    file: ConfigFile | None = ctx.meta.get(CONFIG_FILE)
+    given = [setting.name or "" for setting in SETTINGS if setting.origin(ctx) != "default"]
+    tables = file.group_settings if file else {}
+    in_tables = {name: [GROUP_SETTINGS[key].name or "" for key in table] for name, table in tables.items()}
+    keys = {setting.name: setting.key for setting in SETTINGS}
+    for (group, field), why in without_effect(config, given, in_tables).items():
+        yield keys[field] if group == DEFAULT_GROUP else f"group.{group}.{keys[field]}", why
+
+
+def _server_config(ctx: click.Context) -> ServerConfig:
+    base = ServerConfig(**{setting.name: ctx.params[setting.name] for setting in SETTINGS if setting.name})
+    file: ConfigFile | None = ctx.meta.get(CONFIG_FILE)
+    if file is None:
+        return base
+    tables: dict[str, dict[str, Any]] = {}
+    for name, texts in file.group_settings.items():
+        tables[name] = {"keys": file.group_keys[name]}
+        for key, text in texts.items():
+            setting = GROUP_SETTINGS[key]
+            try:
+                tables[name][setting.name or key] = setting.type.convert(text, setting, ctx)
+            except click.BadParameter as error:
+                raise ValueError(f"{file.path}, [group.{name}]: {key}: {error.message}") from error
+    return base.with_groups(tables)

@@ -1,0 +1,306 @@
+"""What is told of the run: log lines, counts, and the state for `/v1/status` and `/metrics`.
+
+The one rule: it only looks. Nothing here changes what is decided or when it is carried out.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from leeway.protocol import limits, routes
+from leeway.protocol.reasons import Reason
+from leeway.protocol.replies import Disposition, Granted, NotYet, PushPulled, Refused
+from leeway.protocol.requests import Offer, Pull, Push
+from leeway.ps.core import describe
+from leeway.ps.core.effects import Accepted, Apply, Began, Ended, Finished, Parked, RoundClosed, RoundOpened, Switched
+from leeway.ps.core.events import Asked, Paused
+from leeway.ps.core.rounds import RoundState
+from leeway.ps.watching.curve import Progress, mean_figures
+from leeway.ps.watching.decision_log import Kind
+from leeway.ps.watching.logs import OnChange, Throttle
+from leeway.ps.watching.metrics import GroupView, WorkerState, WorkerView
+from leeway.ps.watching.reported import Reported
+from leeway.ps.watching.tallies import Tally
+from leeway.ps.watching.waits import Waits
+from leeway.release import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from leeway.protocol.replies import Reply
+    from leeway.protocol.requests import Request
+    from leeway.ps.arithmetic.parameters import Parameters, Step
+    from leeway.ps.arithmetic.settings import OptimizerSettings
+    from leeway.ps.arithmetic.versions import Snapshot
+    from leeway.ps.core.effects import Effect
+    from leeway.ps.core.events import Event
+    from leeway.ps.core.groups import Group
+    from leeway.ps.core.machine import Machine
+    from leeway.ps.watching.decision_log import DecisionLog
+    from leeway.ps.watching.metrics import ServerMetrics
+
+
+# A pause as long as this is worth a line; shorter ones are counted.
+TOLD_PAUSE_SECONDS = 1.0
+_COUNTS_FOR_NOBODY = "stopped, suspended or too busy; leases, waits and deadlines go on from where they were"
+
+# Waits for the server's own arithmetic: nobody decided them, and every run has them.
+_ARITHMETIC = (Reason.OWN_UPDATE, Reason.WAITING_FOR_STEP)
+
+# What an exception says may be long; a line of the live page is not.
+_DETAIL_CHARACTERS = 300
+
+
+class Observer:
+    """`clock`: the one whose seconds the machine is given."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        parameters: Mapping[str, Parameters],
+        metrics: ServerMetrics,
+        decisions: DecisionLog,
+        clock: Callable[[], float],
+    ) -> None:
+        self._machine = machine
+        self._parameters = parameters
+        self._metrics = metrics
+        self._decisions = decisions
+        self._clock = clock
+        self._waits = Waits(machine.groups)
+        self._log = structlog.get_logger("ps")
+        # Why a worker waits is told once per life and reason: under `sync` it changes twice in every round.
+        self._new = OnChange()
+        self._reported = Reported()
+        self._failures = Throttle()
+        self._small_rounds = Throttle()
+        self._tallies = {name: Tally() for name in machine.groups}
+        # Since when each round is open; one that was saved open is so since the start.
+        groups = machine.groups.items()
+        self._opened_at = {name: clock() for name, group in groups if group.rounds.state is RoundState.OPEN}
+        self._not_finite: dict[str, set[str]] = {name: set() for name in machine.groups}
+        for name in machine.groups:
+            metrics.begin_group(name)
+            # One that was resumed from.
+            self.published(name, parameters[name].versions.current)
+
+    def took(self, event: Event, effects: Sequence[Effect], now: float) -> None:
+        """The machine has taken an event; its effects are about to be performed."""
+        self._waits.see(event, effects, now)
+        if isinstance(event, Paused):
+            self._metrics.paused(event.seconds)
+            if event.seconds >= TOLD_PAUSE_SECONDS:
+                self._log.warning("the server stood still", seconds=round(event.seconds, 3), detail=_COUNTS_FOR_NOBODY)
+        for effect in effects:
+            if isinstance(effect, Accepted):
+                self._accepted(event, effect)
+            self._decided(effect, now)
+
+    def _accepted(self, event: Event, effect: Accepted) -> None:
+        if effect.disposition is not None:
+            self._metrics.pushed(effect.group, effect.disposition, effect.reason)
+            self._tallies[effect.group].updates += effect.disposition is Disposition.HELD
+        if isinstance(event, Asked) and isinstance(event.message, Push) and event.message.metrics:
+            self._report(effect.rank, event.message.metrics)
+
+    def _report(self, rank: str, figures: Mapping[str, float]) -> None:
+        if left_out := self._reported.take(rank, figures):
+            self._metrics.left_out(len(left_out))
+            if self._new("figures left out", True):
+                most = f"at most {limits.MAX_METRIC_NAMES} names at once, of {limits.MAX_METRIC_NAME_BYTES} bytes each"
+                self._log.warning("figures left out", rank=rank, name=left_out[0][:80], detail=f"{most}; said once")
+
+    def _decided(self, effect: Effect, now: float) -> None:
+        match effect:
+            case Parked(rank=rank, incarnation=incarnation, reason=reason, detail=detail):
+                if reason not in _ARITHMETIC and self._new((rank, incarnation, reason), True):
+                    self._log.info("waits", who=effect.who, reason=str(reason), detail=detail)
+                    self._decisions.add(Kind.WAITS, detail, rank=rank, reason=str(reason))
+            case Began(rank, incarnation):
+                self._metrics.joined()
+                self._log.info("joined", rank=rank, incarnation=incarnation)
+                self._decisions.add(Kind.JOINED, f"life {incarnation} of this rank", rank=rank)
+            case Ended(rank, incarnation, reason, detail):
+                self._metrics.departed(reason)
+                self._reported.forget(rank)
+                log = self._log.info if reason is Reason.LEFT else self._log.warning
+                log("ended", rank=rank, incarnation=incarnation, reason=str(reason), detail=detail)
+                self._decisions.add(Kind.ENDED, detail, rank=rank, reason=str(reason))
+            case RoundOpened(group, number, members):
+                self._opened_at[group] = now
+                self._log.debug("round opens", group=group, round=number, members=members)
+            case RoundClosed(group, number, contributors, samples, needed):
+                self._metrics.round_closed(group, now - self._opened_at.pop(group))
+                self._log.debug("round closes", group=group, round=number, of=contributors, samples=samples)
+                if needed is not None:
+                    self._too_few(group, number, len(contributors), needed)
+            case Switched(group, mode, staleness, switch_point):
+                self._metrics.switched(group)
+                self._log.info("switched", group=group, mode=mode, staleness=staleness, after=switch_point)
+                bound = "" if staleness is None else f" with a bound of {staleness}"
+                detail = f"to {mode}{bound}, after version {switch_point}"
+                self._decisions.add(Kind.SWITCHED, detail, group=group, mode=mode)
+            case Finished():
+                self._log.info("finished", until=self._machine.settings.until)
+                self._decisions.add(Kind.FINISHED, f"every group has reached iteration {self._machine.settings.until}")
+            case _:
+                pass
+
+    def _too_few(self, group: str, number: int, updates: int, needed: int) -> None:
+        """A round makes no step. Where too few workers are left, none will: it is told as failing steps are."""
+        self._metrics.round_without_step(group)
+        count = self._small_rounds.count(group, self._clock())
+        if not count:
+            return
+        were = "was 1 update" if updates == 1 else f"were {updates} updates"
+        detail = (
+            f"there {were} in round {number}, and {self._parameters[group].rule} needs {needed}: nothing is published"
+        )
+        more = f"; {count} rounds were so since this was last told" if count > 1 else ""
+        self._log.warning(
+            "too few updates", group=group, round=number, updates=updates, needed=needed, detail=detail + more
+        )
+        self._decisions.add(Kind.TOO_FEW_UPDATES, detail + more, group=group, reason=str(Reason.TOO_FEW_UPDATES))
+
+    def answered(self, request: Request, reply: Reply, waited_for: Reason, seconds: float) -> None:
+        """`seconds` from the request's arrival; `waited_for`: why it was parked last, `GRANTED` if it was not."""
+        if isinstance(request, Offer) and isinstance(reply, Refused):
+            self._log.warning("offer refused", code=str(reply.error.code), detail=reply.error.detail)
+        if not isinstance(request, (Pull, Push)):
+            return
+        pulled = reply.pulled if isinstance(reply, PushPulled) else reply
+        if isinstance(reply, PushPulled) and isinstance(pulled, Refused):
+            # Refusals that are the whole reply become problem documents and are counted with those.
+            self._metrics.refused(routes.PARAMS, pulled.error.code)
+        if isinstance(pulled, (Granted, NotYet)) and request.life:
+            self._metrics.pull_answered(request.group, waited_for, seconds)
+        if isinstance(pulled, Granted):
+            if request.life:
+                self._metrics.pull_granted(request.group, pulled.lag)
+            if pulled.unchanged:
+                self._metrics.spared(request.group, self._parameters[request.group].versions.current.layout.nbytes)
+
+    def stepped(self, apply: Apply, made: Step, update_bytes: Sequence[int], seconds: float) -> None:
+        """A version was made, in so many seconds, from updates of these sizes."""
+        staleness = [apply.staleness] * len(apply.contributions)
+        tally = self._tallies[apply.group]
+        tally.stepped(staleness, made.gradient_norm)
+        if not apply.aggregated:
+            self._metrics.pushed(apply.group, Disposition.APPLIED, Reason.ON_ARRIVAL)
+            tally.updates += 1
+        self._metrics.stepped(apply.group, seconds, staleness, update_bytes, made.gradient_norm)
+
+    def published(self, group: str, snapshot: Snapshot) -> None:
+        """A version that is not finite is published as what it is, and told: each tensor of it once."""
+        if not snapshot.non_finite:
+            return
+        self._metrics.non_finite_version(group)
+        told = self._not_finite[group]
+        unheard = [name for name in snapshot.non_finite if name not in told]
+        told.update(unheard)
+        if unheard:
+            first, *others = unheard
+            self._log.error(
+                "a version is not finite",
+                group=group,
+                version=snapshot.number,
+                tensor=first,
+                others=len(others),
+                detail="it is published as it is; lower the learning rate, and go back to a checkpoint or other values",
+            )
+            more = f" and {len(others)} others" if others else ""
+            detail = f"version {snapshot.number} has a NaN or an infinity in {first!r}{more}"
+            self._decisions.add(Kind.NON_FINITE, detail, group=group)
+
+    def step_failed(self, group: str, number: int, apply: Apply | None, error: Exception) -> None:
+        """Version `number` has the values of the one before it. `apply` None: it was to add offered keys."""
+        self._metrics.step_failed(group)
+        if apply is not None and not apply.aggregated:
+            self._metrics.pushed(group, Disposition.SKIPPED, Reason.STEP_FAILED)
+        count = self._failures.count(group, self._clock())
+        if not count:
+            return
+        of = ", ".join(one.rank for one in apply.contributions) if apply else "an offer"
+        detail = f"version {number} is the one before it again, without {of}: {type(error).__name__}: {error}"
+        more = f"; {count} steps failed since this was last told" if count > 1 else ""
+        self._log.error("step failed", group=group, version=number, detail=detail + more, exc_info=error)
+        self._decisions.add(Kind.STEP_FAILED, detail[:_DETAIL_CHARACTERS] + more, group=group, reason="step-failed")
+
+    def non_finite(self, push: Push, tensor: str, *, refused: bool) -> None:
+        self._metrics.non_finite(push.group)
+        said = "non-finite update refused" if refused else "non-finite update let through"
+        self._log.warning(said, rank=push.life.rank, clock=push.clock, tensor=tensor)
+        detail = f"{said}: {tensor!r} of iteration {push.clock}"
+        self._decisions.add(Kind.NON_FINITE, detail, group=push.group, rank=push.life.rank)
+
+    def configured(self, group: str, settings: OptimizerSettings, changes: Mapping[str, Any]) -> None:
+        self._log.info("optimizer changed", group=group, **settings.to_fields())
+        changed = ", ".join(f"{name} {value}" for name, value in changes.items())
+        self._decisions.add(Kind.OPTIMIZER, changed, group=group)
+
+    def slow_reader_closed(self) -> None:
+        self._metrics.slow_reader_closed()
+        detail = "it held an old version's memory for too long"
+        self._log.warning("slow reader closed", detail=detail)
+        self._decisions.add(Kind.SLOW_READER, detail)
+
+    def status(self, now: float) -> dict[str, Any]:
+        told = describe.status(self._machine, now)
+        for worker in told["workers"]:
+            rank = worker["rank"]
+            worker["reported"] = dict(self._reported.of(rank))
+            for name, progress in worker["groups"].items():
+                progress["waiting_seconds"] = round(self._waits.waiting_seconds(name, rank, now), 6)
+                progress["held_seconds"] = round(self._waits.held_seconds(name, rank, now), 6)
+        for name, group in told["groups"].items():
+            one = self._parameters[name]
+            group["aggregation"] = str(one.rule)
+            group["live_versions"] = one.versions.live
+            group["learning_rate"] = one.settings.learning_rate(one.steps)
+            group["steps"] = one.steps
+            group |= self._tallies[name].to_fields()
+        return told | {"program": {"version": __version__}, "time": round(time.time(), 3)}
+
+    def progress(self) -> dict[str, Progress]:
+        """How far each group is."""
+        return {
+            name: Progress(
+                group.published,
+                self._tallies[name].updates,
+                group.min_clock,
+                mean_figures(self._reported.of(one.rank) for one in group.roster),
+            )
+            for name, group in self._machine.groups.items()
+        }
+
+    def views(self) -> list[GroupView]:
+        """The state, for the metrics."""
+        now = self._clock()
+        return [self._view(name, group, now) for name, group in self._machine.groups.items()]
+
+    def _view(self, name: str, group: Group, now: float) -> GroupView:
+        one = self._parameters[name]
+        return GroupView(
+            name,
+            version=group.published,
+            live_versions=one.versions.live,
+            min_clock=group.min_clock,
+            workers=[
+                WorkerView(
+                    member.rank,
+                    clock=member.groups[name].clock,
+                    lag=member.groups[name].clock - group.min_clock,
+                    state=WorkerState.WAITING if group.waiting.of(member) else WorkerState.COMPUTING,
+                    waiting_seconds=self._waits.waiting_seconds(name, member.rank, now),
+                    held_seconds=self._waits.held_seconds(name, member.rank, now),
+                    reported=self._reported.of(member.rank),
+                )
+                for member in group.roster
+            ],
+            policy=group.policy.mode,
+            staleness_bound=group.policy.staleness,
+            learning_rate=one.settings.learning_rate(one.steps),
+        )

@@ -1,0 +1,23 @@
+"""A worker's metrics after everything has happened that they tell of."""
+
+from __future__ import annotations
+
+from leeway.protocol.codes import Code
+from leeway.protocol.reasons import Reason
+from leeway.protocol.replies import Disposition
+from leeway.worker.watching.metrics import SkipCause, WorkerMetrics
+
+
+def with_everything_recorded() -> WorkerMetrics:
+    metrics = WorkerMetrics("w0", "digits")
+    metrics.pulled(0.01, clock=7, lag=2)
+    metrics.waited(0.3, Reason.LAG)
+    metrics.computed(0.1, loss=0.25)
+    metrics.evaluated({"accuracy": 0.75, "loss": 0.5})
+    metrics.exchanged(300, 500, 1)
+    metrics.pushed(0.02, Disposition.APPLIED, samples=64)
+    metrics.stepped(0.4)
+    metrics.skipped(SkipCause.NO_DATA)
+    metrics.dropped(Code.OLD_EPOCH)
+    metrics.rejoined(Code.EVICTED)
+    return metrics

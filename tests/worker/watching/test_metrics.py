@@ -1,0 +1,92 @@
+"""What a worker exposes: all of its catalogue, nothing else, and over HTTP."""
+
+from __future__ import annotations
+
+import socket
+import urllib.request
+
+import pytest
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families as parse
+
+from leeway.errors import SettingError
+from leeway.protocol.metrics import MetricType
+from leeway.worker.watching.catalogue import CATALOGUE
+from leeway.worker.watching.metrics import SkipCause, WorkerMetrics
+from tests.worker.watching.recorded import with_everything_recorded
+
+
+def test_every_entry_is_exposed_and_nothing_else() -> None:
+    text = generate_latest(with_everything_recorded().registry).decode()
+    exposed = {family.name: family for family in parse(text)}
+    assert {name for name in exposed if not name.startswith("process_")} == {
+        metric.name.removesuffix("_total") for metric in CATALOGUE
+    }
+    for metric in CATALOGUE:
+        family = exposed[metric.name.removesuffix("_total")]
+        assert (family.type, family.documentation) == (metric.type, metric.help)
+        assert family.samples, metric.name
+        assert all(set(sample.labels) - {"le"} == set(metric.labels) for sample in family.samples)
+
+
+@pytest.mark.parametrize("metric", CATALOGUE, ids=lambda metric: metric.name)
+def test_names_follow_the_conventions(metric) -> None:
+    assert metric.name.startswith("leeway_worker_")
+    assert metric.help.endswith(".")
+    assert metric.name.endswith("_seconds") == (metric.type is MetricType.HISTOGRAM)
+
+
+def test_values_are_what_was_recorded() -> None:
+    value = with_everything_recorded().registry.get_sample_value
+    assert value("leeway_worker_samples_total") == 64
+    assert value("leeway_worker_clock") == 7
+    assert value("leeway_worker_lag") == 2
+    assert value("leeway_worker_loss") == 0.25
+    assert value("leeway_worker_wait_seconds_sum", {"reason": "lag"}) == pytest.approx(0.3)
+    assert value("leeway_worker_pushes_total", {"disposition": "applied"}) == 1
+    assert value("leeway_worker_evaluation", {"figure": "accuracy"}) == 0.75
+
+
+def test_bytes_are_told_as_totals() -> None:
+    metrics = with_everything_recorded()
+    metrics.exchanged(700, 900, 2)
+    metrics.exchanged(700, 950, 3)
+    value = metrics.registry.get_sample_value
+    assert value("leeway_worker_sent_bytes_total") == 700
+    assert value("leeway_worker_received_bytes_total") == 950
+    assert value("leeway_worker_reconnects_total") == 3
+
+
+def test_there_is_no_loss_before_the_first_batch() -> None:
+    metrics = WorkerMetrics("w0", "digits")
+    assert metrics.registry.get_sample_value("leeway_worker_loss") is None
+    metrics.computed(0.1, loss=0.0)
+    metrics.computed(0.1, loss=3.0)
+    assert metrics.registry.get_sample_value("leeway_worker_loss") == 3.0
+
+
+def test_the_process_is_watched_too() -> None:
+    text = generate_latest(WorkerMetrics("w0", "digits").registry).decode()
+    assert "\nprocess_resident_memory_bytes " in text
+
+
+def test_every_cause_of_a_skip_is_explained() -> None:
+    [skips] = [metric for metric in CATALOGUE if metric.name == "leeway_worker_skips_total"]
+    assert all(cause in skips.help for cause in SkipCause)
+
+
+def test_they_are_served_until_closed() -> None:
+    server = with_everything_recorded().serve("127.0.0.1", 0)
+    with urllib.request.urlopen(server.url, timeout=30) as reply:
+        text = reply.read().decode()
+    server.close()
+    assert 'leeway_worker_info{rank="w0",task="digits",' in text
+    with pytest.raises(OSError, match="refused"):
+        urllib.request.urlopen(server.url, timeout=30)
+
+
+def test_a_port_in_use_is_the_users_to_change() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(SettingError, match=f"--metrics-port {port} at 127.0.0.1 cannot be had: Address already"):
+            WorkerMetrics("w0", "digits").serve("127.0.0.1", port)

@@ -1,0 +1,1 @@
+"""HTTP as a transport: `exchange` asks, the rest listens and answers."""

@@ -1,0 +1,95 @@
+"""Everybody who is connected, and who has to go when there are too many.
+
+The one rule: whoever comes is let in as long as anybody is there who asks for nothing. First goes who has never asked
+for anything, then who has been idle for longest; who waits for an answer stays.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from contextlib import suppress
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import structlog
+
+if TYPE_CHECKING:
+    from leeway.transport.http.connection import Connection
+    from leeway.transport.http.counts import Counts
+
+_log = structlog.get_logger("ps.http")
+
+
+class Closed(StrEnum):
+    """Why a connection was closed by us; a label of the metric."""
+
+    SILENT = "silent"
+    IDLE = "idle"
+    FULL = "full"
+
+
+class Crowd:
+    """`most`: the connections that there may be at once."""
+
+    def __init__(self, most: int, counts: Counts) -> None:
+        self._most = most
+        self._counts = counts
+        self._here: set[Connection] = set()
+        # Who has not asked for anything yet, in the order in which they came.
+        self._silent: dict[Connection, None] = {}
+        # Who was idle when last looked at, since when, the longest first. Who becomes idle later belongs behind them.
+        self._idle: deque[tuple[float, Connection]] = deque()
+        self._said = False
+
+    def entered(self, connection: Connection) -> None:
+        self._here.add(connection)
+        self._silent[connection] = None
+        if len(self._here) <= self._most:
+            return
+        if not self._said:
+            self._said = True
+            detail = (
+                "the longest idle ones are closed to let others in; see whose they are (ss -tn), and if all are wanted "
+                "let the process have more open files (ulimit -n, LimitNOFILE=)"
+            )
+            _log.warning("as many connections as there can be", connections=self._most, detail=detail)
+        victim = self._to_go(connection)
+        if victim is None:
+            self.close(connection, Closed.FULL)
+        else:
+            self.close(victim, Closed.SILENT if victim in self._silent else Closed.IDLE)
+
+    def asked(self, connection: Connection) -> None:
+        """It has asked for something, for the first time or again."""
+        self._silent.pop(connection, None)
+
+    def left(self, connection: Connection) -> None:
+        """It is gone. May be said again."""
+        self._here.discard(connection)
+        self._silent.pop(connection, None)
+
+    def close(self, connection: Connection, why: Closed) -> None:
+        """Close it, after what has been written to it."""
+        # What counting raises is no reason to keep it.
+        with suppress(Exception):
+            self._counts.connection_closed(why)
+        self.left(connection)
+        connection.force_close()
+
+    def _to_go(self, newcomer: Connection) -> Connection | None:
+        oldest = next(iter(self._silent))
+        if oldest is not newcomer:
+            return oldest
+        return self._longest_idle() or self._longest_idle(look_again=True)
+
+    def _longest_idle(self, *, look_again: bool = False) -> Connection | None:
+        if look_again:
+            # The newcomer is the one who has not asked yet.
+            asked = self._here - self._silent.keys()
+            found = [(since, other) for other in asked if (since := other.idle_since) is not None]
+            self._idle = deque(sorted(found, key=lambda row: row[0]))
+        while self._idle:
+            since, connection = self._idle.popleft()
+            if connection in self._here and connection.idle_since == since:
+                return connection
+        return None

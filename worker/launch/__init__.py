@@ -1,0 +1,1 @@
+"""The program `ps-launch`: a server and its workers on this machine."""

@@ -1,0 +1,451 @@
+"""One worker's conversation with a server about one group: what to send next, retries, back-off. Pure.
+
+The one rule: I/O sends what `ask` gives and tells `answered` or `lost`; all that is decided is decided here.
+
+    JOINING -> OFFERING -> PULLING -> COMPUTING -> PUSHING -> PULLING -> ... -> LEAVING -> ENDED
+
+- JOINING     a life is asked for; or asked back, after a refusal that says it is gone or out of step
+- OFFERING    the tensors that are trained here: are they the server's; initial values that it lacks; left out when
+              it is known to have the same
+- PULLING     the parameters of iteration `clock`
+- COMPUTING   they are granted: nothing is sent until `computed`, `skip` or `leave`
+- PUSHING     the update in hand, under one name, until its end is known
+- LEAVING     a goodbye, said a few times at most: the lease does the rest
+- ENDED       for good; `ending` says why
+
+An update stays in hand through lost replies, rejoins and restarts of the server until its end is known, which
+is told once, as its `Outcome`: the server's disposition when the server has accepted it; dropped, with the
+reason, when the server has not and no longer can (another life, another epoch).
+
+A session is about one group and joins that one alone, so that it holds up nobody in another. Lives are per
+server and a rank has one life: a worker of several groups would be one session with several clocks.
+
+A reply counts for the attempt that it answers, while that is the newest: `answered` wants the very object
+that `ask` gave. After `lost` that attempt is over, and the next one is an equal, new object.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from leeway.errors import WireError
+from leeway.protocol.capacity import DEFAULT_CAPACITY
+from leeway.protocol.codes import Code
+from leeway.protocol.reasons import Reason
+from leeway.protocol.replies import (
+    Departed,
+    Granted,
+    Joined,
+    NotYet,
+    Offered,
+    Pushed,
+    PushPulled,
+    Refused,
+    last_pushes,
+)
+from leeway.protocol.requests import DEFAULT_GROUP, Join, Leave, Life, Offer, Pull, Push, UpdateKind
+from leeway.worker.session.backoff import BASE_SECONDS, Backoff
+from leeway.worker.session.refusals import REACTIONS, Reaction
+from leeway.worker.session.states import Ending, Outcome, State
+from leeway.worker.session.updates import Recall, UpdateInHand
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from random import Random
+
+    from leeway.protocol.replies import GroupState, Reply
+    from leeway.protocol.tensors import TensorSpec
+    from leeway.protocol.times import StepTimes
+    from leeway.protocol.versions import Version
+
+__all__ = ["Ask", "Ending", "Outcome", "Session", "State"]
+
+Ask = Join | Offer | Pull | Push | Leave
+
+# A goodbye only spares the others the lease's time; a server that is gone itself must not hold up our end.
+LEAVE_ATTEMPTS = 3
+
+
+class Session:
+    """The conversation. `new_session` draws an id never drawn before; `random` is for the jitter alone.
+
+    `wait_seconds`: how long the server may park a pull before it says "not yet" (None: not at all).
+    """
+
+    def __init__(
+        self,
+        rank: str,
+        *,
+        new_session: Callable[[], str],
+        random: Random,
+        group: str = DEFAULT_GROUP,
+        wait_seconds: float | None = 20.0,
+    ) -> None:
+        self.rank = rank
+        self.group = group
+        self.wait_seconds = wait_seconds
+        self.state = State.JOINING
+        self.ending: Ending | None = None
+        # What the server said when it ended this session against our wish.
+        self.error: WireError | None = None
+
+        # As told by the last join. `specs` is the group's schema; `whole`: no key is added to it any more.
+        self.life: Life | None = None
+        self.lease_seconds = 0.0
+        self.until: int | None = None
+        self.policy = ""
+        self.specs: tuple[TensorSpec, ...] = ()
+        self._whole = False
+        self.barriers: dict[str, int] = {}
+        self.limits = DEFAULT_CAPACITY
+
+        # Invariant: `grant` answers the pull of iteration `clock`, and is None until that is answered.
+        self.clock = 0
+        self.grant: Granted | None = None
+        self.index = 0
+        self.count = 1
+
+        self._new_session = new_session
+        self._session = new_session()
+        self._backoff = Backoff(random)
+        # Lives that were begun and led to no grant and no disposition, in a row: a circle of refusals slows down.
+        self._circle = Backoff(random)
+        self._asked: Ask | None = None
+        self._held: Version | None = None
+        # Invariant: empty in every state but PUSHING and, on the way back to it, JOINING.
+        self._update = UpdateInHand()
+        self._lapsed: Code | None = None  # why the grant is gone that was being computed from
+        # What is offered to a server that is met: the question. It carries all specs, the offer those that are wanted.
+        self._offer = Offer((), ask=True)
+        self._wanted: tuple[TensorSpec, ...] | None = None
+
+    def __str__(self) -> str:
+        return f"{self.life or self.rank}@{self.clock} {self.ending or self.state}"
+
+    @property
+    def delay_seconds(self) -> float:
+        """How long to wait before sending what `ask` gives."""
+        return self._backoff.delay_seconds
+
+    @property
+    def in_hand(self) -> bool:
+        """Whether an update has been computed and its end is not known."""
+        return self._update.push is not None
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """The end of the last update: None while it is in hand, and before the first."""
+        return self._update.outcome
+
+    def ask(self) -> Ask | None:
+        """The request to send now; None when there is none, in COMPUTING and ENDED.
+
+        The same object until it is answered or lost.
+        """
+        if self._asked is None:
+            self._asked = self._next()
+        return self._asked
+
+    def _next(self) -> Ask | None:
+        match self.state:
+            case State.JOINING:
+                return Join(self.rank, self._session, (self.group,))
+            case State.OFFERING:
+                if self._wanted is None:
+                    return dataclasses.replace(self._offer)
+                return dataclasses.replace(self._offer, specs=self._wanted, ask=False)
+            case State.PULLING:
+                return Pull(self.group, self.life, self.clock, since=self._held, wait_seconds=self.wait_seconds)
+            case State.PUSHING:
+                assert self._update.push is not None
+                return dataclasses.replace(self._update.push)
+            case State.LEAVING:
+                assert self.life is not None
+                return Leave(self.life)
+            case State.COMPUTING | State.ENDED:
+                return None
+
+    # What the worker wants.
+
+    def offer(
+        self,
+        specs: Iterable[TensorSpec],
+        *,
+        whole: bool = False,
+        aliases: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> None:
+        """Offer initial values for these tensors, now and whenever a server is met that lacks any of them.
+
+        `whole`: they are all of the group; a server that has others refuses. `aliases`: further names of tied ones.
+        """
+        self._offer = Offer(tuple(specs), ask=True, whole=whole, group=self.group, aliases=dict(aliases or {}))
+        if self.state in (State.OFFERING, State.PULLING, State.COMPUTING):
+            self._asked = None
+            self._offer_or_pull()
+
+    def pull(self) -> None:
+        """Ask once more for the parameters of this iteration."""
+        if self.state is State.COMPUTING:
+            self._to_pulling()
+
+    def computed(
+        self,
+        kind: UpdateKind,
+        samples: int,
+        keys: tuple[str, ...] = (),
+        metrics: Mapping[str, float] | None = None,
+        *,
+        values: tuple[str, ...] = (),
+        pull: bool = True,
+        times: StepTimes | None = None,
+    ) -> None:
+        """The iteration's update is ready. `values`: those of `keys` that are values. `pull`: the next parameters are
+        wanted in the same reply. `times`: of the iteration before.
+
+        When the grant has lapsed in the meantime the update is dropped at once: see `outcome`.
+        Raises `ValueError` when this iteration's pull has not been answered.
+        """
+        if self._lapsed is not None:
+            self._update.outcome = Outcome(self.clock, None, self._lapsed)
+            self._lapsed = None
+            return
+        if self.state is not State.COMPUTING:
+            raise ValueError(f"a push follows an answered pull of its iteration; this session is {self.state}")
+        assert self.life is not None
+        assert self.grant is not None
+        push = Push(
+            life=self.life,
+            clock=self.clock,
+            version=self.grant.version.number,
+            kind=kind,
+            samples=samples,
+            group=self.group,
+            round=self.grant.round,
+            keys=keys,
+            values=values,
+            pull=pull,
+            since=self._held if pull else None,
+            wait_seconds=self.wait_seconds if pull else None,
+            metrics=dict(metrics or {}),
+            times=times,
+        )
+        self._update.take(push)
+        self.state = State.PUSHING
+
+    def skip(self, *, pull: bool = True, times: StepTimes | None = None) -> None:
+        """The iteration has no update. Raises what `computed` raises."""
+        self.computed(UpdateKind.SKIP, 0, pull=pull, times=times)
+
+    def leave(self) -> None:
+        """End the life in good order. An update in hand is dropped, though it may have been accepted."""
+        if self.state not in (State.LEAVING, State.ENDED):
+            self._update.drop(Reason.LEFT)
+            self._leave(Ending.LEFT)
+
+    # What came back.
+
+    def answered(self, request: object, reply: Reply, retry_after_seconds: float | None = None) -> None:
+        """The server's reply to what `ask` gave; a reply to anything else is ignored.
+
+        `retry_after_seconds`: the server's wish (HTTP `Retry-After`).
+        Raises the refusal's `WireError` when it is for the user: a schema conflict, a wrong tensor, a body
+        too large. The grant is kept then, so another update can be pushed in place of the refused one.
+        """
+        if self._asked is None or request is not self._asked:
+            return
+        self._asked = None
+        if not (isinstance(reply, Refused) and REACTIONS[reply.error.code] is Reaction.AGAIN):
+            # The server is there: what an outage has cost must not slow down the requests that follow it.
+            self._backoff.succeeded()
+        match self.state, reply:
+            case _, Refused(error):
+                self._refused(error, retry_after_seconds)
+            case State.JOINING, Joined():
+                self._joined(reply)
+            case State.OFFERING, Offered():
+                self._offered(reply)
+            case State.PULLING, Granted() | NotYet():
+                self._pulled(reply, retry_after_seconds)
+            case State.PUSHING, Pushed():
+                self._pushed(reply)
+            case State.PUSHING, PushPulled(pushed, pulled):
+                self._pushed(pushed)
+                if self.ending is None:
+                    self._pulled(pulled, retry_after_seconds)
+            case State.LEAVING, Departed():
+                self.state = State.ENDED
+            case _:
+                raise WireError(Code.INTERNAL, f"the server answered {request} with: {reply}")
+
+    def lost(self) -> None:
+        """The connection was lost, or the time is over. The request may or may not have been heard."""
+        self._asked = None
+        self._failed(None)
+
+    def refused(self, life: Life, error: WireError) -> None:
+        """A request of this life that is not the session's own was refused: a barrier.
+
+        To be told between iterations; what the session asks itself it will be told itself.
+        Raises the error when it is for the user.
+        """
+        if life == self.life and self.state in (State.PULLING, State.COMPUTING):
+            self._asked = None
+            self._refused(error, None)
+
+    # How the states follow one another.
+
+    def _joined(self, joined: Joined) -> None:
+        group = joined.groups.get(self.group)
+        if group is None:
+            raise WireError(Code.UNKNOWN_GROUP, f"{self.rank} has joined, but not its group {self.group!r}")
+        self.life = Life(self.rank, joined.epoch, joined.incarnation)
+        self.lease_seconds, self.until = joined.lease_seconds, joined.until
+        self.index, self.count = joined.index, joined.count
+        self.barriers, self.limits = dict(joined.barriers), joined.limits
+        self.policy, self.specs, self._whole = group.policy, group.specs, group.whole
+        if self._update.push is not None:
+            self._resume(self._update.push, joined.resumed, group)
+        if self._update.push is None:
+            self.clock = group.clock
+            self._offer_or_pull()
+
+    def _resume(self, push: Push, resumed: bool, group: GroupState) -> None:
+        """Find out what became of the update in hand; push it again or drop it."""
+        assert self.life is not None
+        # An update's name is (rank, incarnation, clock): a restarted server may know it in its new epoch.
+        same_name = resumed and push.life.incarnation == self.life.incarnation
+        recall = self._update.recall(group.last if same_name else None)
+        if recall is Recall.PENDING:
+            self._update.move(self.life)
+            self.state = State.PUSHING
+        elif recall is Recall.UNKNOWN and resumed and (push.life, push.clock) == (self.life, group.clock):
+            self.state = State.PUSHING
+        elif recall is Recall.UNKNOWN:
+            self._update.drop(Code.OLD_EPOCH if push.life.epoch != self.life.epoch else Code.NOT_JOINED)
+
+    def _offer_or_pull(self) -> None:
+        known = {spec.name: spec for spec in self.specs}
+        offer = self._offer
+        # Of a whole model the server is told, unless it has been told of the same one: it says what differs.
+        settled = not offer.whole or (self._whole and len(known) == len(offer.specs))
+        if settled and all(known.get(spec.name) == spec for spec in offer.specs):
+            self._to_pulling()
+        else:
+            self.grant = None
+            self._wanted = None
+            self.state = State.OFFERING
+
+    def _offered(self, offered: Offered) -> None:
+        if self._wanted is None and offered.wanted:
+            wanted = frozenset(offered.wanted)
+            self._wanted = tuple(spec for spec in self._offer.specs if spec.name in wanted)
+            return
+        # Stored or kept, the server knows them all now.
+        offer = self._offer
+        there = () if offer.whole else self.specs
+        self.specs = tuple({spec.name: spec for spec in (*there, *offer.specs)}.values())
+        self._to_pulling()
+
+    def _to_pulling(self) -> None:
+        self.grant = None
+        self.state = State.PULLING
+        if self.until is not None and self.clock >= self.until:
+            self._leave(Ending.FINISHED)
+
+    def _pulled(self, pulled: Granted | NotYet | Refused, retry_after_seconds: float | None) -> None:
+        match pulled:
+            case Granted():
+                self._circle.succeeded()
+                self.grant = pulled
+                self._held = pulled.version
+                if pulled.count:
+                    self.index, self.count = pulled.index, pulled.count
+                self._lapsed = None
+                if pulled.step_failed or pulled.too_few:
+                    reason = Reason.STEP_FAILED if pulled.step_failed else Reason.TOO_FEW_UPDATES
+                    self._update.without_step(self.clock - 1, reason)
+                self.state = State.COMPUTING
+            case NotYet():
+                # A pull that was parked is asked again at once; one that was not must not become a busy loop.
+                parked = self.wait_seconds is not None
+                self._backoff.succeeded(0.0 if parked else retry_after_seconds or BASE_SECONDS)
+                if pulled.reason is Reason.NO_PARAMETERS and self._offer.specs:
+                    # Somebody else was offering them, and the server failed to store them.
+                    self._wanted = None
+                    self.state = State.OFFERING
+            case Refused(error):
+                self._refused(error, retry_after_seconds)
+
+    def _pushed(self, pushed: Pushed) -> None:
+        self._circle.succeeded()
+        self._update.settle(pushed)
+        self.clock = pushed.clock + 1
+        self._to_pulling()
+
+    def _refused(self, error: WireError, retry_after_seconds: float | None) -> None:
+        code = error.code
+        reaction = REACTIONS[code]
+        if reaction is Reaction.AGAIN:
+            self._failed(retry_after_seconds)
+            return
+        if self.state is State.LEAVING:
+            # Evicted, fenced, of an old epoch: the life that was to end is no more.
+            self.state = State.ENDED
+            return
+        if reaction in (Reaction.NEW_LIFE, Reaction.STOP) and self._recall_from(error) is Recall.PENDING:
+            # A life that has ended is told the disposition of its last push all the same.
+            self.state = State.PUSHING
+            self._failed(retry_after_seconds)
+            return
+        match reaction:
+            case Reaction.REJOIN:
+                self._rejoin(code)
+            case Reaction.DROP:
+                self._update.drop(code)
+                self._rejoin(code)
+            case Reaction.NEW_LIFE:
+                self._update.drop(code)
+                self.life = None
+                self._session = self._new_session()
+                self._rejoin(code)
+            case Reaction.STOP:
+                self._update.drop(code)
+                self.error = error
+                self.life = None
+                self._leave(Ending.FENCED if code is Code.FENCED else Ending.LEFT)
+            case Reaction.FINISH:
+                self._update.drop(code)
+                self._leave(Ending.FINISHED)
+            case Reaction.SKIP if self._update.push is not None:
+                tensor = error.facts.get("tensor")
+                self._update.become_skip(code, tensor if isinstance(tensor, str) else None)
+            case _:
+                if self.state is State.PUSHING:
+                    self._update.drop(code)
+                    self.state = State.COMPUTING
+                raise error
+
+    def _rejoin(self, code: Code) -> None:
+        if self.state is State.COMPUTING:
+            self._lapsed = code
+        self.grant = None
+        self.state = State.JOINING
+        # Joining is not what ends a circle of refusals: it cannot become a busy loop.
+        self._circle.failed()
+        self._backoff.succeeded(self._circle.delay_seconds)
+
+    def _leave(self, ending: Ending) -> None:
+        self.ending = ending
+        self.grant = None
+        self._asked = None
+        self._backoff.succeeded()
+        self.state = State.ENDED if self.life is None else State.LEAVING
+
+    def _failed(self, retry_after_seconds: float | None) -> None:
+        self._backoff.failed(retry_after_seconds)
+        if self.state is State.LEAVING and self._backoff.failures >= LEAVE_ATTEMPTS:
+            self.state = State.ENDED
+
+    def _recall_from(self, error: WireError) -> Recall:
+        return self._update.recall(last_pushes(error.facts.get("last") or {}).get(self.group))

@@ -1,0 +1,1 @@
+"""The program `ps-worker`: a task, its data, and the loop that trains it."""

@@ -1,0 +1,225 @@
+"""The command `ps-worker`: reads its settings, then hands over to `leeway.worker.train.trainer`.
+
+The one rule: `--help` imports nothing heavy, and a user's mistake is one line on stderr and exit code 2. Errors of
+the user's own task keep their traceback.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import click
+
+from leeway import interrupts
+from leeway.errors import DataError, SettingError, TaskError
+from leeway.worker import environment
+from leeway.worker.train import config
+from leeway.worker.train.config import WorkerConfig
+from leeway.worker.train.tasks.task import BUILT_IN
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_BAD_USAGE = 2
+
+CONTEXT_SETTINGS: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+_DEFAULTS: Final = {field.name: field.default for field in fields(WorkerConfig)}
+
+TASKS_HELP: Final = "\b\nTASK is module:object, file.py:object or the name of a built-in task:\n" + "\n".join(
+    f"  {name:12} {built_in.description}" for name, built_in in BUILT_IN.items()
+)
+
+_HELP = f"""Train a task as one worker of a parameter server.
+
+{TASKS_HELP}
+
+A setting is taken from its flag, else from its environment variable (PS_ and the flag's name: PS_BATCH_SIZE),
+else it has its default. Ctrl-C and SIGTERM make the worker leave in good order."""
+
+_EXAMPLES = """\b
+Examples:
+  ps-worker digits --server http://127.0.0.1:8080 --rank w0 --steps 500
+  ps-worker mnist --model cnn --batch-size 32 --data-dir ~/data --device cuda
+  ps-worker train.py:Mine --local-steps 10 --local-lr 0.05
+  torchrun --nproc-per-node 4 --no-python ps-worker digits"""
+
+
+class SectionedCommand(click.Command):
+    """A command whose options stand under headings; those that `--help` and the like bring come last."""
+
+    def __init__(
+        self,
+        name: str | None,
+        sections: Mapping[str, Sequence[click.Option]],
+        params: Sequence[click.Parameter] = (),
+        **settings: Any,
+    ) -> None:
+        self.sections = sections
+        self._in_sections = [option for options in sections.values() for option in options]
+        super().__init__(name, params=[*params, *self._in_sections], **settings)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        # Before click sees it, who would print an empty line after the terminal's ^C.
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            return interrupts.EXIT_CODE
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rest = [
+            param
+            for param in self.get_params(ctx)
+            if isinstance(param, click.Option) and param not in self._in_sections
+        ]
+        for heading, options in (*self.sections.items(), ("Other", rest)):
+            rows = [row for option in options if (row := option.get_help_record(ctx))]
+            with formatter.section(heading):
+                formatter.write_dl(rows)
+
+
+def _default_rank() -> str:
+    try:
+        return environment.default_rank()
+    except ValueError as error:
+        raise SettingError(f"{error}; or give --rank") from error
+
+
+def _option(
+    flag: str, type: Any, metavar: str | None, help: str, *, field: str | None = None, **more: Any
+) -> click.Option:
+    key = flag.removeprefix("--").replace("-", "_")
+    field = field or key
+    more = {"default": _DEFAULTS[field], "show_default": True} | more
+    return click.Option([flag, field], type=type, metavar=metavar, help=help, envvar=f"PS_{key.upper()}", **more)
+
+
+SECTIONS: Final[Mapping[str, Sequence[click.Option]]] = {
+    "Server": (
+        _option("--server", str, "URL", "Where ps-serve listens.", default="http://127.0.0.1:8080"),
+        _option(
+            "--rank",
+            str,
+            "NAME",
+            "The worker's stable name.",
+            default=_default_rank,
+            show_default="what torchrun, Slurm or Kubernetes say, else host-pid",
+        ),
+        _option(
+            "--start-together",
+            int,
+            "N",
+            "Wait until N workers are there before the first step; ps-launch: all of them.",
+        ),
+    ),
+    "Training": (
+        _option("--steps", int, "N", "Iteration to reach. Default: until the server has finished."),
+        _option("--batch-size", int, "B", "Samples in a batch."),
+        _option("--model", str, "NAME", "Which of the task's models. Default: its first."),
+        _option("--device", str, "DEVICE", "auto, cpu, cuda or cuda:N; auto takes a GPU if there is one."),
+        _option("--accumulate", int, "K", "Batches whose gradients make one push."),
+        _option("--local-steps", int, "H", "Local SGD steps between two pushes; above 1 deltas are pushed."),
+        _option("--local-lr", float, "X", "Learning rate of the local steps."),
+    ),
+    "Data": (
+        _option("--data-dir", click.Path(file_okay=False, path_type=Path), "DIR", "Where the data sets are."),
+        _option(
+            "--partition",
+            click.Choice(config.PARTITIONS),
+            None,
+            "shuffle: each sample once an epoch, dealt out anew; random: a pool drawn with replacement.",
+        ),
+        _option("--weight", float, "W", "Size of this worker's pool under random; 1 is average."),
+        _option("--seed", int, "S", "Of weights and batches; the same for all workers."),
+    ),
+    "Being slow on purpose": (
+        _option(
+            "--pace",
+            float,
+            "SECONDS",
+            "Sleep so long in every iteration, in place of a larger model's arithmetic.",
+            field="pace_seconds",
+        ),
+        _option(
+            "--slow", float, "SECONDS", "Sleep so long in every iteration, on top of --pace.", field="slow_seconds"
+        ),
+        _option(
+            "--slow-turns",
+            int,
+            "N",
+            "Let the workers sleep in turns of N iterations: worker i of n while (iteration // N) mod n = i.",
+        ),
+        _option(
+            "--slow-tail",
+            float,
+            "ALPHA",
+            "Draw each pause of --slow from a Pareto distribution: longer than x with (SECONDS / x) ^ ALPHA, "
+            f"at most {config.LONGEST_TAIL:.0f} x SECONDS.",
+        ),
+    ),
+    "Watching": (
+        _option(
+            "--evaluate-every",
+            int,
+            "N",
+            "Evaluate on the held-out data at every N-th iteration, by the first live worker; 0: only at the end.",
+        ),
+        _option("--metrics-host", str, "ADDRESS", "Address for the metrics."),
+        _option("--metrics-port", int, "P", "Serve /metrics here; 0 takes a free port. Default: nowhere."),
+        _option("--log-level", click.Choice(config.LOG_LEVELS), None, "Least important line that is logged."),
+        _option(
+            "--log-format", click.Choice(config.LOG_FORMATS), None, "auto: for people on a terminal, JSON elsewhere."
+        ),
+    ),
+}
+
+
+def task_argument() -> click.Argument:
+    return click.Argument(["task"], metavar="TASK")
+
+
+@click.command(
+    "ps-worker",
+    cls=SectionedCommand,
+    params=[task_argument()],
+    sections=SECTIONS,
+    help=_HELP,
+    epilog=_EXAMPLES,
+    context_settings=CONTEXT_SETTINGS,
+)
+@click.version_option(package_name="leeway", prog_name="ps-worker")
+def command(**settings: Any) -> int:
+    worker = WorkerConfig(**settings)
+
+    interrupts.end_at_once()
+    from leeway.worker.train.trainer import run
+    from leeway.worker.watching import logs
+
+    logs.configure(worker.log_level, worker.log_format, worker.rank)
+    return run(worker)
+
+
+def execute(program: click.Command, arguments: Sequence[str] | None) -> NoReturn:
+    """Run a command and end the process: 2 for a mistake that the user can mend, 130 for Ctrl-C and SIGTERM."""
+    try:
+        interrupts.raise_exceptions()
+        code = program.main(arguments, prog_name=program.name, standalone_mode=False)
+    except (click.Abort, KeyboardInterrupt):  # while the command line was read
+        code = interrupts.EXIT_CODE
+    except (click.ClickException, SettingError, TaskError, DataError) as error:
+        said = error.format_message() if isinstance(error, click.ClickException) else str(error)
+        print(f"{program.name}: {' '.join(said.split())}", file=sys.stderr)
+        code = _BAD_USAGE
+    sys.exit(code)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run `ps-worker`."""
+    execute(command, arguments)
+
+
+if __name__ == "__main__":
+    main()

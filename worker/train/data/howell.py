@@ -1,0 +1,73 @@
+"""Howell1: height, weight, age and sex of 544 Dobe !Kung, measured by Nancy Howell in the late 1960s.
+
+The one rule: the file is read whole or not at all; its header, its number of rows and every number are
+checked.
+
+As distributed with McElreath, "Statistical Rethinking"; after Howell, "Life Histories of the Dobe !Kung",
+2010.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from leeway.worker.train.data.source import Source
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+SOURCE = Source(
+    title="Howell1",
+    folder="height-weight",
+    obtain="Richard McElreath's 'rethinking' R package (data/Howell1.csv in its public repository)",
+)
+SAMPLES = 544
+
+_COLUMNS = ["height", "weight", "age", "male"]
+
+
+@dataclass(frozen=True, slots=True)
+class Howell:
+    """The columns, each of shape (544,): three float64, and `male` bool."""
+
+    height_cm: NDArray[np.float64]
+    weight_kg: NDArray[np.float64]
+    age_years: NDArray[np.float64]
+    male: NDArray[np.bool_]
+
+
+def load(data_dir: Path) -> Howell:
+    """Return the columns of `data_dir/height-weight/Howell1.csv`, in the order of the file.
+
+    Raises:
+        DataError: the file is missing, has other columns or another number of rows, or a field is no number.
+    """
+    path = SOURCE.require(data_dir / SOURCE.folder / "Howell1.csv")
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        lines = csv.reader(file, delimiter=";")
+        header = next(lines, [])
+        if header != _COLUMNS:
+            raise SOURCE.malformed(path, f"has the columns {header}, not {_COLUMNS} (separated by ';')")
+        rows = []
+        for fields in lines:
+            try:
+                row = [float(field) for field in fields]
+            except ValueError as error:
+                raise SOURCE.malformed(path, f"has a bad line {lines.line_num}: {error}") from error
+            if len(row) != len(_COLUMNS) or not all(math.isfinite(value) for value in row) or row[3] not in (0, 1):
+                raise SOURCE.malformed(
+                    path,
+                    f"has a bad line {lines.line_num}: {fields} is not four finite numbers, the last 0 or 1",
+                )
+            rows.append(row)
+    if len(rows) != SAMPLES:
+        raise SOURCE.malformed(path, f"has {len(rows)} rows, not {SAMPLES}")
+    height, weight, age, male = np.array(rows, dtype=np.float64).T
+    return Howell(height.copy(), weight.copy(), age.copy(), male.astype(np.bool_))

@@ -1,0 +1,53 @@
+"""How good the parameters are on the held-out data, found out in the middle of training.
+
+The one rule: training goes on as if nothing had been: the module's modes and values, its gradients and torch's random
+generators are as they were before.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import torch
+
+from leeway.protocol import limits
+from leeway.worker.train.tasks.contexts import evaluating
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from leeway.worker.train.tasks.task import Task
+
+# What a figure of the held-out data is called in a push, beside those of the batch.
+PREFIX = "test_"
+
+
+class Evaluation:
+    """Evaluates a module at every `every`-th iteration (0: at none). `figures`: the newest, by the task's names."""
+
+    def __init__(self, task: Task, model: torch.nn.Module, device: torch.device, every: int) -> None:
+        self._task = task
+        self._model = model
+        self._device = device
+        self._every = every
+        self.figures: Mapping[str, float] = {}
+
+    def due(self, clock: int) -> bool:
+        return self._every > 0 and clock % self._every == 0
+
+    def run(self) -> Mapping[str, float]:
+        """Evaluate the parameters that the module holds. What the task raises comes through."""
+        devices = [self._device] if self._device.type == "cuda" else []
+        with torch.random.fork_rng(devices), evaluating(self._model):
+            self.figures = self._task.evaluate(self._model, self._device)
+        return self.figures
+
+    def forget(self) -> None:
+        """Another worker evaluates now."""
+        self.figures = {}
+
+    def reported(self) -> dict[str, float]:
+        """The figures as they go with a push: named test_..., one fewer than a push has room for."""
+        named = ((PREFIX + name, float(figure)) for name, figure in self.figures.items())
+        return dict(islice(named, limits.MAX_REPORTED_METRICS - 1))

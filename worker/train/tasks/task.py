@@ -1,0 +1,219 @@
+"""What a task is, which ones are built in, and how a name on the command line becomes one.
+
+The one rule: nothing heavy is imported here, so `--help` can list the tasks without torch; a task's module
+is imported when the task is resolved.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+
+from leeway.errors import TaskError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import ModuleType
+
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+
+class Task(Protocol):
+    """A model, its data and its loss. Any object with these members is one; nothing has to be inherited.
+
+    A worker process makes one and uses it from one thread. All randomness of training comes from `model`'s
+    seed and from the indices given to `batch`; a task draws none of its own.
+    """
+
+    name: str
+    """What logs, tables and plots call it."""
+
+    def model(self, seed: int) -> torch.nn.Module:
+        """Return a new model on the CPU, decided by `seed` alone; global generators are left undisturbed."""
+        ...
+
+    def train_samples(self) -> int:
+        """Return how many training samples there are (at least 1)."""
+        ...
+
+    def batch(self, indices: NDArray[np.int64], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return inputs and targets, on `device`, of the training samples at `indices`, int64 (b,)."""
+        ...
+
+    def loss(self, model: torch.nn.Module, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Return the mean loss over the samples of a batch, a scalar that can be differentiated."""
+        ...
+
+    def evaluate(self, model: torch.nn.Module, device: torch.device) -> dict[str, float]:
+        """Return `loss`, and `accuracy` (0 to 1) where there is one, over the held-out data.
+
+        The model is on `device`; its training mode is left as it was, and no gradient is touched.
+        """
+        ...
+
+
+CreateTask: TypeAlias = Callable[[Path, str | None], Task]
+"""Makes a task from the data directory and the model's name (None: the task's default)."""
+
+
+class BuiltIn(NamedTuple):
+    """Where a built-in task is (`module:object`), and a line about it for `--help`."""
+
+    target: str
+    description: str
+
+
+BUILT_IN = MappingProxyType(
+    {
+        "linreg": BuiltIn(
+            "leeway.worker.train.tasks.linreg:LinearRegression", "weight on height of 352 adults (Howell1)"
+        ),
+        "digits": BuiltIn(
+            "leeway.worker.train.tasks.digits:Digits", "8 x 8 digits of scikit-learn, a small MLP; no files"
+        ),
+        "mnist": BuiltIn("leeway.worker.train.tasks.mnist:Mnist", "handwritten digits; model 2nn (default) or cnn"),
+        "cifar10": BuiltIn("leeway.worker.train.tasks.cifar10:Cifar10", "photographs in ten classes, a small CNN"),
+        "a9a": BuiltIn("leeway.worker.train.tasks.a9a:A9a", "census income, logistic regression on 123 features"),
+        "shakespeare": BuiltIn(
+            "leeway.worker.train.tasks.shakespeare:Shakespeare", "next character, an LSTM of 2 x 256"
+        ),
+    }
+)
+
+_MEMBERS = ("name", "model", "train_samples", "batch", "loss", "evaluate")
+_METHODS = _MEMBERS[1:]
+
+
+def choose_model(task: str, asked: str | None, models: tuple[str, ...]) -> str:
+    """Return the model asked for, or the first of `models`; `TaskError` if none has that name."""
+    if asked is None:
+        return models[0]
+    if asked not in models:
+        raise TaskError(f"task {task} has no model {asked!r}; it has {', '.join(models)}")
+    return asked
+
+
+def task(spec: str, data_dir: Path | str | None = None, model: str | None = None) -> Task:
+    """Make the task that `spec` names, as `ps-worker` does: a built-in name, `module:object` or `file.py:object`.
+
+    `data_dir`: default the environment variable `PS_DATA_DIR`, else `./data`. `model`: one of the task's models.
+    Raises `TaskError` for a name that leads to no task, `DataError` where its data are missing.
+    """
+    return resolve(spec)(Path(data_dir or os.environ.get("PS_DATA_DIR") or "data"), model)
+
+
+def resolve(spec: str) -> CreateTask:
+    """Return what makes the task that `spec` names: a built-in name, `module:object` or `file.py:object`.
+
+    The object is a class or function that takes the data directory and the model's name. Its own errors, on
+    import or when called, come through unchanged, with their traceback.
+
+    Raises:
+        TaskError: there is no such built-in, file, module or object, or the object makes no task. What can
+            only be told from the task itself is raised when the returned callable is called.
+    """
+    if ":" not in spec:
+        if spec not in BUILT_IN:
+            raise TaskError(
+                f"no task {spec!r}; the built-in ones are {', '.join(BUILT_IN)},"
+                " and your own is named module:object or file.py:object"
+            )
+        spec = BUILT_IN[spec].target
+    place, _, attribute = spec.rpartition(":")
+    module = _module_of_file(Path(place)) if place.endswith(".py") else _module(place)
+    create = getattr(module, attribute, None)
+    if create is None:
+        raise TaskError(f"{place} has no {attribute!r}; it has {_listed(_candidates(module))}")
+    return _checked(spec, create)
+
+
+def _checked(spec: str, create: object) -> CreateTask:
+    """Refuse what is no task: as early as can be told, and in any case when it is made."""
+    if not callable(create):
+        raise TaskError(f"{spec} is a {type(create).__name__}; name a class or function that makes a task")
+    if isinstance(create, type):
+        _require_members(spec, create, _METHODS)
+    try:
+        inspect.signature(create).bind(Path(), None)
+    except (TypeError, ValueError) as error:
+        raise TaskError(f"{spec} cannot be called with (data_dir, model): {error}") from error
+
+    def create_task(data_dir: Path, model: str | None = None) -> Task:
+        task: Task = create(data_dir, model)
+        _require_members(spec, task, _MEMBERS)
+        return task
+
+    return create_task
+
+
+def _require_members(spec: str, candidate: object, members: tuple[str, ...]) -> None:
+    missing = [member for member in members if not _has(candidate, member)]
+    if missing:
+        needed = ", ".join(_MEMBERS)
+        raise TaskError(f"{spec} is no task: it lacks {', '.join(missing)} (a task has {needed})")
+
+
+def _has(candidate: object, member: str) -> bool:
+    offered = getattr(candidate, member, None)
+    # The empty bodies that a class inherits from the protocol do not count.
+    return offered is not None and getattr(offered, "__func__", offered) is not getattr(Task, member, None)
+
+
+def _module(name: str) -> ModuleType:
+    if not name or not all(part.isidentifier() for part in name.split(".")):
+        raise TaskError(f"{name!r} is no module name; write module:object, or file.py:object for a file")
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        # Only the asked module, or a package above it: an import that fails inside it is the author's to see.
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise
+        file = name.replace(".", "/") + ".py"
+        raise TaskError(
+            f"no module {error.name!r} is installed or on PYTHONPATH; for a file write {file}:object"
+        ) from error
+
+
+def _module_of_file(path: Path) -> ModuleType:
+    path = path.resolve()
+    if not path.is_file():
+        raise TaskError(f"there is no file {path}")
+    # Its neighbours can be imported, but never in place of anything installed: last on the path, not first.
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
+    name = f"task_file_{path.stem}_{hashlib.sha256(bytes(path)).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None, path
+    assert spec.loader is not None, path
+    module = importlib.util.module_from_spec(spec)
+    # Registered before it runs: dataclasses and typing look a class's module up by name.
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _candidates(module: ModuleType) -> list[str]:
+    """The classes and functions that the module itself defines, in its order."""
+    return [
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_") and callable(value) and getattr(value, "__module__", None) == module.__name__
+    ]
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "no class or function of its own"

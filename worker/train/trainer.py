@@ -1,0 +1,214 @@
+"""`ps-worker`: trains a task as one worker, from joining to leaving.
+
+The one rule: an iteration is a pure function of (seed, rank's place, iteration) and of the pulled parameters; so a
+replayed iteration reads the same data, and `sync` runs are the same from run to run.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import structlog
+import torch
+
+import leeway
+from leeway import interrupts
+from leeway.errors import ServerLost, SettingError, WireError
+from leeway.protocol.codes import Code
+from leeway.protocol.reasons import Reason
+from leeway.worker.train.config import START_BARRIER
+from leeway.worker.train.data.partition import RandomSampling, ShuffleAndSplit
+from leeway.worker.train.evaluation import Evaluation
+from leeway.worker.train.progress import progress
+from leeway.worker.train.tasks.task import resolve
+from leeway.worker.watching.metrics import SkipCause, WorkerMetrics
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from leeway.worker.train.config import WorkerConfig
+    from leeway.worker.train.data.partition import Partition
+    from leeway.worker.train.progress import Progress
+    from leeway.worker.train.tasks.task import Task
+    from leeway.worker.training import TrainingSession
+
+log = structlog.get_logger("worker")
+
+
+def run(config: WorkerConfig) -> int:
+    """Train until the clock `config.steps` or the end of the run. Returns the exit code.
+
+    Raises `SettingError`, `TaskError` and `DataError` for what the user can mend.
+    """
+    device = choose_device(config.device)
+    task = resolve(config.task)(config.data_dir, config.model)
+    # What begins here is ended in good order.
+    interrupts.raise_exceptions()
+    metrics = WorkerMetrics(config.rank, task.name)
+    with ExitStack() as stack:
+        if config.metrics_port is not None:
+            served = metrics.serve(config.metrics_host, config.metrics_port)
+            stack.callback(served.close)
+            print(served.url, flush=True)
+        try:
+            with _connect(config) as session, progress(config.rank, config.steps or session.until) as shown:
+                trainer = _Trainer(config, task, device, session, metrics, shown)
+                trainer.train()
+        except (ServerLost, WireError) as error:
+            log.error("training has to stop", detail=str(error))
+            return 1
+        log.info("done", clock=session.clock, ending=str(session.ending or "reached --steps"))
+        if session.index == 0:
+            # Once is enough for all, and after leaving, so that nobody waits for it.
+            trainer.evaluate()
+    return 0
+
+
+def _connect(config: WorkerConfig) -> TrainingSession:
+    try:
+        return leeway.connect(config.server, config.rank)
+    except ValueError as error:  # an address that is none, a certificate that is not to be trusted
+        raise SettingError(f"--server: {error}") from error
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` takes a GPU if there is one. Raises `SettingError` for one that is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name != "cpu" and not torch.cuda.is_available():
+        raise SettingError(f"--device is {name!r}, but this machine has no GPU that torch can use; choose cpu or auto")
+    return torch.device(name)
+
+
+class _Trainer:
+    def __init__(
+        self,
+        config: WorkerConfig,
+        task: Task,
+        device: torch.device,
+        session: TrainingSession,
+        metrics: WorkerMetrics,
+        shown: Progress,
+    ) -> None:
+        self._config = config
+        self._task = task
+        self._device = device
+        self._session = session
+        self._metrics = metrics
+        self._shown = shown
+        self._partition = _partition(config, task)
+        self._model = task.model(config.seed).to(device)
+        self._model.train()
+        self._evaluation = Evaluation(task, self._model, device, config.evaluate_every)
+        self._lives = session.client.session.life
+
+    def train(self) -> None:
+        session, config = self._session, self._config
+        if config.start_together > 1 and session.client.session.barriers.get(START_BARRIER, 0) == 0:
+            # Before the first pull: whoever has pulled is in the open round, and the others would wait for it in the
+            # next one while it waits for them here.
+            session.barrier(START_BARRIER, config.start_together)
+        session.attach(self._model)
+        while not session.finished and (config.steps is None or session.clock < config.steps):
+            self._iterate()
+
+    def evaluate(self) -> None:
+        """Log how good the parameters are that were pulled last, on the held-out data."""
+        figures = self._evaluation.run()
+        self._metrics.evaluated(figures)
+        rounded = {name: round(figure, 4) for name, figure in figures.items()}
+        log.info("evaluated", version=self._session.version, **rounded)
+
+    def _iterate(self) -> None:
+        session, config = self._session, self._config
+        if self._evaluation.due(session.clock):
+            self._evaluate_in_between()
+        began, clock = time.perf_counter(), session.clock
+        indices = self._indices(clock)
+        samples = sum(len(one) for one in indices)
+        nap = config.sleep_seconds(clock, session.index, session.count)
+        if not samples:
+            self._metrics.skipped(SkipCause.NO_DATA)
+            time.sleep(nap)
+            session.skip()
+            return
+        local = config.local_steps > 1
+        loss = self._local_steps(indices) if local else self._gradient(indices, samples)
+        self._metrics.computed(time.perf_counter() - began, loss)
+        time.sleep(nap)
+        figures = {"loss": loss, **self._evaluation.reported()}
+        session.step(samples, figures, "delta" if local else "gradient")
+        self._record(samples, time.perf_counter() - began)
+        self._shown.stepped(session.clock, loss, session.lag)
+
+    def _evaluate_in_between(self) -> None:
+        # By the first of those that are live, whoever that is by now. The others wait for it as for a slow iteration.
+        if self._session.index == 0:
+            self._metrics.evaluated(self._evaluation.run())
+        else:
+            self._evaluation.forget()
+
+    def _indices(self, clock: int) -> list[NDArray[np.int64]]:
+        """The batches of this iteration: one, or as many as are accumulated or stepped through locally."""
+        config, session = self._config, self._session
+        batches = config.local_steps * config.accumulate
+        each = (self._partition.batch(clock * batches + one, session.index, session.count) for one in range(batches))
+        return [one for one in each if len(one)]
+
+    def _gradient(self, batches: list[NDArray[np.int64]], samples: int) -> float:
+        """Accumulate the gradient of the mean loss over all samples. Returns that loss."""
+        total = 0.0
+        for loss, share in self._losses(batches, samples):
+            (loss * share if share != 1.0 else loss).backward()  # type: ignore[no-untyped-call]
+            total += loss.item() * share
+        return total
+
+    def _local_steps(self, batches: list[NDArray[np.int64]]) -> float:
+        """Plain SGD steps on the model itself (Local SGD, Stich 2019). Returns the mean of their losses."""
+        optimizer = torch.optim.SGD(self._model.parameters(), lr=self._config.local_lr)
+        total = 0.0
+        for loss, _ in self._losses(batches, 1):
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            total += loss.item() / len(batches)
+        return total
+
+    def _losses(self, batches: list[NDArray[np.int64]], samples: int) -> Iterator[tuple[torch.Tensor, float]]:
+        """The loss of each batch, and its share of the samples."""
+        for indices in batches:
+            inputs, targets = self._task.batch(indices, self._device)
+            yield self._task.loss(self._model, inputs, targets), len(indices) / samples
+
+    def _record(self, samples: int, seconds: float) -> None:
+        session, metrics, times = self._session, self._metrics, self._session.times
+        outcome = session.outcome
+        assert outcome is not None
+        if outcome.disposition is not None:
+            metrics.pushed(times.push_seconds, outcome.disposition, samples)
+            if outcome.reason is Code.NON_FINITE:
+                metrics.skipped(SkipCause.NON_FINITE)
+                log.warning("non-finite update skipped", clock=outcome.clock)
+        elif isinstance(outcome.reason, Code):
+            metrics.dropped(outcome.reason)
+            log.warning("update dropped", clock=outcome.clock, reason=str(outcome.reason))
+        waiting = session.client.client.waiting
+        metrics.waited(times.wait_seconds, waiting.reason if waiting else Reason.GRANTED)
+        metrics.pulled(times.pull_seconds, session.clock, session.lag)
+        metrics.exchanged(session.traffic.sent_bytes, session.traffic.received_bytes, session.client.client.sent_again)
+        metrics.stepped(seconds)
+        life = session.client.session.life
+        if life != self._lives and isinstance(outcome.reason, Code):
+            metrics.rejoined(outcome.reason)
+        self._lives = life
+
+
+def _partition(config: WorkerConfig, task: Task) -> Partition:
+    if config.partition == "random":
+        return RandomSampling(task.train_samples(), config.batch_size, config.seed, config.rank, config.weight)
+    return ShuffleAndSplit(task.train_samples(), config.batch_size, config.seed)

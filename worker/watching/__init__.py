@@ -1,0 +1,1 @@
+"""What `ps-worker` shows of itself: metrics and log."""
