@@ -52,6 +52,7 @@ from leeway.ps.arithmetic.settings import OptimizerSettings
 from leeway.ps.core import membership, progress
 from leeway.ps.server.http.handlers import Handlers
 from leeway.ps.settings.options import SETTINGS
+from leeway.transport.http.counts import Uncounted
 from leeway.worker.session.refusals import REACTIONS, Reaction
 from tests.load.__main__ import parser as load_parser
 
@@ -268,8 +269,8 @@ def test_flags_in_prose_exist() -> None:
 
 def served_routes() -> set[str]:
     metrics = SimpleNamespace(registry=prometheus_client.CollectorRegistry())
-    runtime = SimpleNamespace(metrics=metrics, feed=None, listeners=None)
-    return {f"{route.method} {route.path}" for route in Handlers(runtime, None, 0).table()}
+    runtime = SimpleNamespace(metrics=metrics, feed=None, allocate=None)
+    return {f"{route.method} {route.path}" for route in Handlers(runtime, None, 0, Uncounted()).table()}
 
 
 def rows(heading: str) -> list[list[str]]:

@@ -14,7 +14,6 @@ import time
 from typing import TYPE_CHECKING, Any, Literal
 
 import structlog
-from aiohttp import web
 
 from leeway import interrupts
 from leeway.errors import SettingError
@@ -25,7 +24,7 @@ from leeway.ps.arithmetic.parameters import Parameters
 from leeway.ps.arithmetic.settings import OptimizerSettings
 from leeway.ps.core import saved as core
 from leeway.ps.core.machine import GroupSettings, Settings
-from leeway.ps.server.http.app import application, runner
+from leeway.ps.server.http.app import listener
 from leeway.ps.server.pauses import TICK_SECONDS
 from leeway.ps.server.runtime import Runtime
 from leeway.ps.server.saving import Kept, Saving, offer_initial
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
 
     from leeway.ps.settings.config import GroupConfig, ServerConfig
     from leeway.ps.watching.metrics import GroupView
+    from leeway.transport.http.listener import Listener
 
 # After the last iteration workers ask once more, are told that the run is finished, and leave.
 GOODBYE_SECONDS = 5.0
@@ -139,10 +139,9 @@ class _Server:
                     await offer_initial(runtime, config.init)
                 elif config.init is not None:
                     self._log.warning("--init gives nothing: a checkpoint goes on", init=str(config.init))
-                app = runner(application(runtime, saving, config.max_body_bytes), runtime)
-                stack.push_async_callback(app.cleanup)
-                await app.setup()
-                address = await _listen(app, config.host, config.port)
+                listening = listener(runtime, saving, config.max_body_bytes)
+                stack.push_async_callback(listening.stop)
+                address = await _listen(listening, config.host, config.port)
             except ValueError as error:
                 raise SettingError(str(error)) from error
             except OSError as error:
@@ -238,18 +237,16 @@ def _history(path: Path) -> History:
         raise ValueError(f"--history {path}: {error.strerror or error}{hint}") from None
 
 
-async def _listen(app: web.AppRunner, host: str, port: int) -> str:
+async def _listen(listening: Listener, host: str, port: int) -> str:
     """Listen, and return the address as a URL."""
     try:
-        await web.TCPSite(app, host, port, backlog=1024).start()
+        return await listening.start(host, port)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise ValueError(
                 f"port {port} at {host} is in use; choose another with --port, or 0 for a free one"
             ) from error
         raise ValueError(f"cannot listen at {host} port {port}: {error.strerror or error}; see --host") from error
-    bound_host, bound_port = app.addresses[0][:2]
-    return f"http://[{bound_host}]:{bound_port}" if ":" in bound_host else f"http://{bound_host}:{bound_port}"
 
 
 async def _tick(runtime: Runtime) -> None:

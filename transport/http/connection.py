@@ -152,10 +152,8 @@ class Connection(web.RequestHandler):
         complaint = " ".join(message.split())[:_MAX_COMPLAINT].rstrip(" ^")
         _log.debug("not HTTP", remote=request.remote, error=complaint)
         refusal = MalformedRequest(f"this is not HTTP as it is taken here: {complaint}")
-        # What counting raises is no reason to leave the client without its answer.
-        with contextlib.suppress(Exception):
-            self._counts.refused(NO_ROUTE, refusal.code)
-            self._counts.answered(NO_ROUTE, request.method, refusal.status, 0.0)
+        self._counts.refused(NO_ROUTE, refusal.code)
+        self._counts.answered(NO_ROUTE, request.method, refusal.status, 0.0)
         response = sending.problem(refusal)
         response.force_close()
         return response

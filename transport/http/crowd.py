@@ -7,7 +7,6 @@ for anything, then who has been idle for longest; who waits for an answer stays.
 from __future__ import annotations
 
 from collections import deque
-from contextlib import suppress
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -70,9 +69,7 @@ class Crowd:
 
     def close(self, connection: Connection, why: Closed) -> None:
         """Close it, after what has been written to it."""
-        # What counting raises is no reason to keep it.
-        with suppress(Exception):
-            self._counts.connection_closed(why)
+        self._counts.connection_closed(why)
         self.left(connection)
         connection.force_close()
 

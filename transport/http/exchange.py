@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 10.0
 
-# Longer than any step: an idle connection costs nothing, and a push must not begin with a handshake.
+# How long an idle connection is kept, on either side. Longer than any step: it costs nothing, and a push must not begin
+# with a handshake.
 KEEPALIVE_SECONDS = 3600.0
 
 # The longest silence in a body either way, and between a complete request and its reply beyond the wait that it

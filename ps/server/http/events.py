@@ -17,8 +17,7 @@ from leeway.protocol import routes
 
 if TYPE_CHECKING:
     from leeway.ps.watching.feed import Feed
-    from leeway.ps.watching.listeners import Listeners
-    from leeway.ps.watching.metrics import ServerMetrics
+    from leeway.transport.http.counts import Counts
 
 # Longer than a phone takes to change from one network to another; the browser connects again by itself.
 WRITE_SECONDS = 30.0
@@ -31,10 +30,9 @@ _HEADERS = {hdrs.CACHE_CONTROL: "no-store", "X-Accel-Buffering": "no"}
 
 
 class Events:
-    def __init__(self, feed: Feed, metrics: ServerMetrics, listeners: Listeners) -> None:
+    def __init__(self, feed: Feed, counts: Counts) -> None:
         self._feed = feed
-        self._listeners = listeners
-        self._metrics = metrics
+        self._counts = counts
         # Of the viewers that are being written to: nearly always nobody, but for those that do not read.
         self._deadlines: set[asyncio.Timeout] = set()
 
@@ -62,10 +60,9 @@ class Events:
                 await response.write(messages)
             finally:
                 self._deadlines.discard(deadline)
-        with self._listeners.guard("metrics"):
-            self._metrics.sent(routes.EVENTS, len(messages))
+        self._counts.sent(routes.EVENTS, len(messages))
 
-    async def hurry(self, app: web.Application) -> None:
+    async def hurry(self) -> None:
         """The server stops: whoever does not take the last messages at once goes without them."""
         for deadline in self._deadlines:
             if not deadline.expired():

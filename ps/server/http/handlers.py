@@ -1,12 +1,11 @@
-"""HTTP's side of the server: receive what the mapping awaits, have it answered, send what the mapping says.
+"""HTTP's side of the server: the requests of the protocol, and beside them documents and files, for people and other
+programs.
 
-The one rule: nothing is decided here, and no message is taken apart. Beside messages there are documents and files, for
-people and other programs.
+The one rule: nothing is decided here.
 """
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,6 @@ from leeway.protocol import routes
 from leeway.protocol.codes import Code
 from leeway.protocol.http.headers import ACCEPT, accepted
 from leeway.protocol.http.requests import read_head
-from leeway.protocol.http.terms import Content
 from leeway.protocol.replies import Granted
 from leeway.protocol.requests import DEFAULT_GROUP, Pull, Push
 from leeway.ps.server.answering import answer
@@ -27,41 +25,33 @@ from leeway.ps.server.http.events import Events
 from leeway.ps.server.http.page import Page
 from leeway.ps.storage import downloads
 from leeway.transport.http import receiving, sending
+from leeway.transport.http.messages import Messages, Outgoing, send
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    import asyncio
 
     from leeway.protocol.frames import Frame
     from leeway.protocol.requests import Request
     from leeway.protocol.spans import Layout
     from leeway.ps.server.runtime import Outcome, Runtime
     from leeway.ps.server.saving import Saving
-
-    Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+    from leeway.transport.http.counts import Counts
 
 
 class Handlers:
-    def __init__(self, runtime: Runtime, saving: Saving, max_body_bytes: int) -> None:
+    def __init__(self, runtime: Runtime, saving: Saving, max_body_bytes: int, counts: Counts) -> None:
         self._runtime = runtime
         self._saving = saving
-        self._max_body_bytes = max_body_bytes
-        self.events = Events(runtime.feed, runtime.metrics, runtime.listeners)
+        self._messages = Messages(self._answer, max_body_bytes=max_body_bytes, allocate=runtime.allocate, counts=counts)
+        self.events = Events(runtime.feed, counts)
         self._page = Page()
         self._openapi = resources.files("leeway.ps.server.http").joinpath("openapi.yaml").read_bytes()
 
     def table(self) -> list[web.RouteDef]:
         return [
-            web.post(routes.WORKERS, self.message, expect_handler=receiving.expected),
-            web.delete(routes.WORKER, self.message),
-            web.put(routes.LEASE, self.message),
-            web.put(routes.PARAMS, self.message, expect_handler=receiving.expected),
-            web.get(routes.PARAMS, self.pull),
-            web.post(routes.UPDATES, self.message, expect_handler=receiving.expected),
-            web.post(routes.BARRIER, self.message, expect_handler=receiving.expected),
+            *self._messages.routes(pull=self.pull),
             web.get(routes.POLICY, self.policy),
-            web.put(routes.POLICY, self.message, expect_handler=receiving.expected),
             web.get(routes.OPTIMIZER, self.optimizer),
-            web.put(routes.OPTIMIZER, self.message, expect_handler=receiving.expected),
             web.get(routes.STATUS, self.status),
             web.get(routes.EVENTS, self.events.stream),
             web.post(routes.CHECKPOINTS, self.save),
@@ -76,26 +66,16 @@ class Handlers:
 
     # Messages.
 
-    async def message(self, request: web.Request) -> web.StreamResponse:
-        """Any request of the protocol."""
-        message, frame = await self._read(request)
-        return await self._answered(request, message, await answer(self._runtime, message, frame))
+    async def _answer(self, message: Request, frame: Frame | None, connection: asyncio.Transport | None) -> Outgoing:
+        return self._outgoing(message, await answer(self._runtime, message, frame), connection)
 
-    async def _read(self, request: web.Request) -> tuple[Request, Frame | None]:
-        awaited = read_head(receiving.head(request))
-        match awaited.content:
-            case Content.FRAME:
-                frame = await self._frame(request)
-                return awaited.read(frame.message, frame.specs), frame
-            case Content.JSON:
-                return awaited.read(await receiving.json_body(request, awaited.limit_bytes), ()), None
-            case _:
-                return awaited.read({}, ()), None
-
-    async def _answered(self, request: web.Request, message: Request, outcome: Outcome) -> web.StreamResponse:
-        group = message.group if isinstance(message, Pull | Push) else DEFAULT_GROUP
-        layout = outcome.version.layout if outcome.version is not None else None
-        return await sending.answered(request, outcome.reply, layout, self._lend(request, group, outcome))
+    def _outgoing(self, message: Request, outcome: Outcome, connection: asyncio.Transport | None) -> Outgoing:
+        """The version's body is lent to its reader, who is cut off if it pins the memory for too long."""
+        if outcome.version is None:
+            return Outgoing(outcome.reply)
+        assert isinstance(message, Pull | Push), "only these are answered with a version"
+        body = self._runtime.readers.lend(message.group, outcome.version, connection)
+        return Outgoing(outcome.reply, outcome.version.layout, [body])
 
     async def pull(self, request: web.Request) -> web.StreamResponse:
         """A frame; or, for people and other programs, a file."""
@@ -107,7 +87,8 @@ class Handlers:
             return await self._download(request, pull, accept)
         if "keys" in request.query:
             raise MalformedRequest("'keys' selects tensors of a safetensors or npy answer; a frame has the whole group")
-        return await self._answered(request, pull, _unless_known(request, await answer(self._runtime, pull)))
+        outcome = _unless_known(request, await answer(self._runtime, pull))
+        return await send(request, self._outgoing(pull, outcome, request.transport))
 
     async def _download(self, request: web.Request, pull: Pull, accept: frozenset[str]) -> web.StreamResponse:
         if accept.isdisjoint((routes.SAFETENSORS, routes.NPY, "*/*", "application/*")):
@@ -117,7 +98,7 @@ class Handlers:
             return await sending.answered(request, outcome.reply)
         layout = outcome.version.layout
         keys = _keys(request, pull.group, layout)
-        (body,) = self._lend(request, pull.group, outcome)
+        body = self._runtime.readers.lend(pull.group, outcome.version, request.transport)
         headers: dict[str, str] = {hdrs.ETAG: outcome.reply.version.etag}
         if routes.NPY in accept:
             if keys is None or len(keys) != 1:
@@ -126,21 +107,6 @@ class Handlers:
             return await sending.stream(request, buffers, routes.NPY, headers=headers)
         buffers = downloads.safetensors(layout, body, keys)
         return await sending.stream(request, buffers, routes.SAFETENSORS, headers=headers)
-
-    def _lend(self, request: web.Request, group: str, outcome: Outcome) -> list[memoryview]:
-        """The version's body for this reader, who is closed down if it pins the memory for too long."""
-        if outcome.version is None:
-            return []
-        return [self._runtime.readers.lend(group, outcome.version, request.transport)]
-
-    async def _frame(self, request: web.Request) -> Frame:
-        try:
-            return await receiving.frame_body(request, self._max_body_bytes, self._runtime.allocate)
-        except (asyncio.CancelledError, ConnectionError, web.RequestPayloadError):
-            # The sender is gone: nothing was applied, and the buffer goes back with this frame of the stack.
-            with self._runtime.listeners.guard("metrics"):
-                self._runtime.metrics.body_aborted()
-            raise
 
     # The run.
 

@@ -9,7 +9,7 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from leeway.ps.server import lifecycle
-from leeway.ps.server.http.app import application, runner
+from leeway.ps.server.http.app import listener
 from leeway.ps.settings.config import ServerConfig
 from tests.ps.server import rawclient
 
@@ -34,8 +34,8 @@ class Clock:
 class Server:
     """A server in this loop: what came out of `lifecycle`, and requests to it over real sockets."""
 
-    def __init__(self, runtime, clock, host, port, app):
-        self._app = app
+    def __init__(self, runtime, clock, host, port, listener):
+        self.listener = listener
         self.runtime, self.clock = runtime, clock
         self.host, self.port = host, port
         self.url = f"http://{host}:{port}"
@@ -46,7 +46,7 @@ class Server:
 
     def connections(self):
         """The transports of the accepted connections."""
-        return [connection.transport for connection in self._app.server.connections]
+        return [connection.transport for connection in self.listener.connections]
 
     def connect(self, *, small=False):
         return rawclient.connect(self.host, self.port, small=small)
@@ -137,12 +137,11 @@ async def serve(*, most_connections=None, **settings):
     """A running server with these settings, which has no ticks of its own: see `Server.advance`."""
     config = ServerConfig(port=0, **settings)
     async with built(config) as (runtime, saving, clock):
-        app = runner(application(runtime, saving, config.max_body_bytes), runtime, most_connections)
-        await app.setup()
-        address = await lifecycle._listen(app, config.host, config.port)
+        listening = listener(runtime, saving, config.max_body_bytes, most_connections)
+        address = await listening.start(config.host, config.port)
         host, _, port = address.removeprefix("http://").rpartition(":")
         try:
-            yield Server(runtime, clock, host, int(port), app)
+            yield Server(runtime, clock, host, int(port), listening)
         finally:
             runtime.stop()
-            await app.cleanup()
+            await listening.stop()

@@ -124,7 +124,7 @@ class TestTooMany:
         waiting = [await connect(server) for _ in range(2)]
         for client in waiting:
             await client.send(PARKED.replace(b"min_version=9", b"min_version=2"))
-        await server.until(lambda: [one.idle_since for one in server._app.server.connections] == [None, None])
+        await server.until(lambda: [one.idle_since for one in server.listener.connections] == [None, None])
         assert await (await connect(server)).closed() == b""
         assert closed(server, "full") == 1
         waiting[1].abort()
@@ -191,7 +191,7 @@ async def test_a_pause_of_the_server_makes_nobody_silent(server, connect, monkey
     monkeypatch.setattr(connection, "MAX_HEAD_SECONDS", 0.2)
     client = await connect(server)
     await server.until(lambda: len(server.connections()) == 1)
-    (accepted,) = server._app.server.connections
+    (accepted,) = server.listener.connections
     client.writer.write(HEAD + b"\r\n")
     accepted._head_is_late()
     assert (await client.reply()).status == 200

@@ -8,8 +8,8 @@ import pytest
 
 from leeway.protocol import limits
 from leeway.ps.server.http import events
-from leeway.ps.server.http.app import runner
 from leeway.ps.watching.decision_log import REMEMBERED
+from leeway.transport.http import listener
 from tests.ps.server import rawclient, serving
 from tests.ps.server.eventstream import watch
 
@@ -258,12 +258,7 @@ class TestDeaf:
             assert (await stream.next("status"))["workers"] == []
 
     async def test_does_not_hold_up_the_stop(self, monkeypatch):
-        def patient(app, runtime, *more):
-            one = runner(app, runtime, *more)
-            one._shutdown_timeout = 10 * rawclient.PATIENCE_SECONDS
-            return one
-
-        monkeypatch.setattr(serving, "runner", patient)
+        monkeypatch.setattr(listener, "SHUTDOWN_SECONDS", 10 * rawclient.PATIENCE_SECONDS)
         monkeypatch.setattr(events, "LAST_WRITE_SECONDS", 0.1)
         async with contextlib.AsyncExitStack() as viewers:
             async with contextlib.AsyncExitStack() as stack:

@@ -109,9 +109,10 @@ async def server_routes(server):
     from aiohttp import web
 
     from leeway.ps.server.http.handlers import Handlers
+    from leeway.transport.http.counts import Uncounted
 
     app = web.Application()
-    app.add_routes(Handlers(server.runtime, None, 1024).table())
+    app.add_routes(Handlers(server.runtime, None, 1024, Uncounted()).table())
     return {
         (route.method, route.resource.canonical)
         for route in app.router.routes()
