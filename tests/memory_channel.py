@@ -69,7 +69,7 @@ async def serve(runtime, head, body):
     version = None
     try:
         awaited = read_head(head)
-        fields, frame = unpacked(awaited.content, body, DEFAULT_MAX_BODY_BYTES, runtime.allocate)
+        fields, frame = unpacked(awaited.content, body, DEFAULT_MAX_BODY_BYTES, runtime.pool.take)
         message = awaited.read(fields or {}, frame.specs if frame else ())
         outcome = await answer(runtime, message, frame)
         reply, version = outcome.reply, outcome.version

@@ -269,7 +269,7 @@ def test_flags_in_prose_exist() -> None:
 
 def served_routes() -> set[str]:
     metrics = SimpleNamespace(registry=prometheus_client.CollectorRegistry())
-    runtime = SimpleNamespace(metrics=metrics, feed=None, allocate=None)
+    runtime = SimpleNamespace(metrics=metrics, feed=None, pool=SimpleNamespace(take=None))
     return {f"{route.method} {route.path}" for route in Handlers(runtime, None, 0, Uncounted()).table()}
 
 

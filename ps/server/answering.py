@@ -1,16 +1,14 @@
 """What is done with a request, whatever it came over: looked at, and put to the machine.
 
-The one rule: a push is judged before its tensors are looked at, so that a client of an old epoch is told so instead of
-being told that its tensors are unknown. A transport reads a message, asks this, and writes what comes out.
+A transport reads a message, asks this, and writes what comes out.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from leeway.protocol.requests import Offer, Push, SetOptimizer, UpdateKind
-from leeway.ps.core.deduplication import Fresh
-from leeway.ps.server.runtime import Outcome
+from leeway.protocol.requests import Offer, Push, SetOptimizer
+from leeway.ps.server.asking import Outcome
 
 if TYPE_CHECKING:
     from leeway.protocol.frames import Frame
@@ -23,10 +21,9 @@ async def answer(runtime: Runtime, message: Request, frame: Frame | None = None)
     match message:
         case Push():
             assert frame is not None, "an update is a frame"
-            if isinstance(runtime.judge(message), Fresh) and message.kind is not UpdateKind.SKIP:
-                await runtime.inspect(message, frame)
+            return await runtime.pushing.push(message, frame)
         case Offer():
-            runtime.compare_twins(message)
+            runtime.offering.compare_twins(message)
         case SetOptimizer(group, changes):
-            return Outcome(await runtime.set_optimizer(group, changes))
+            return Outcome(await runtime.tuning.set_optimizer(group, changes))
     return await runtime.ask(message, frame)

@@ -117,14 +117,52 @@ def optimizer_settings(group: GroupConfig) -> OptimizerSettings:
     )
 
 
+def build(
+    config: ServerConfig, stack: contextlib.AsyncExitStack, clock: Callable[[], float] = time.monotonic
+) -> tuple[Runtime, Saving]:
+    """All of a server but its socket and its ticker. `stack` ends it. Raises `ValueError` as `serve` does."""
+    pool = Pool()
+    runtime: Runtime | None = None
+
+    def views() -> Iterable[GroupView]:
+        return runtime.observer.views() if runtime else ()
+
+    metrics = ServerMetrics(views)
+    parameters = {
+        group.name: Parameters(optimizer_settings(group), pool, workers=config.workers, rule=rule(group.aggregation))
+        for group in config.groups
+    }
+    settings = machine_settings(config)
+    saving = Saving(config)
+    machine, bodies = saving.begin(stack, settings, parameters, clock())
+    history = _history(config.history) if config.history else None
+    runtime = Runtime(
+        machine,
+        parameters,
+        pool=pool,
+        guard_mode=GuardMode(config.non_finite),
+        metrics=metrics,
+        history=history,
+        listeners=saving.listeners(),
+        bodies=bodies,
+        clock=clock,
+    )
+    if history:
+        stack.callback(history.close)
+        stack.callback(runtime.flush_history)
+        state, _ = core.save(machine)
+        facts = {"epoch": machine.epoch, "time": time.time(), "settings": plain(settings), "state": state}
+        runtime.begin_history(facts)
+    for applier in runtime.publishing.appliers.values():
+        stack.callback(applier.close)
+    saving.attach(runtime)
+    return runtime, saving
+
+
 class _Server:
     def __init__(self, config: ServerConfig) -> None:
         self._config = config
         self._log = structlog.get_logger("ps")
-        self._runtime: Runtime | None = None
-
-    def _views(self) -> Iterable[GroupView]:
-        return self._runtime.observer.views() if self._runtime else ()
 
     async def run(self) -> int:
         config = self._config
@@ -134,7 +172,7 @@ class _Server:
         interrupts.call(lambda: loop.call_soon_threadsafe(stopped.set))
         async with contextlib.AsyncExitStack() as stack:
             try:
-                runtime, saving = self._build(stack)
+                runtime, saving = build(config, stack)
                 if config.init is not None and not any(group.decided for group in runtime.machine.groups.values()):
                     await offer_initial(runtime, config.init)
                 elif config.init is not None:
@@ -170,41 +208,6 @@ class _Server:
                     optimizer=group.optimizer,
                     detail="stale updates act like momentum already; more may diverge: try sgd, or a smaller --lr",
                 )
-
-    def _build(self, stack: contextlib.AsyncExitStack) -> tuple[Runtime, Saving]:
-        config = self._config
-        pool = Pool()
-        metrics = ServerMetrics(self._views)
-        parameters = {
-            group.name: Parameters(
-                optimizer_settings(group), pool, workers=config.workers, rule=rule(group.aggregation)
-            )
-            for group in config.groups
-        }
-        settings = machine_settings(config)
-        saving = Saving(config)
-        machine, bodies = saving.begin(stack, settings, parameters, time.monotonic())
-        history = _history(config.history) if config.history else None
-        runtime = Runtime(
-            machine,
-            parameters,
-            pool=pool,
-            guard_mode=GuardMode(config.non_finite),
-            metrics=metrics,
-            history=history,
-            bodies=bodies,
-        )
-        self._runtime = runtime
-        if history:
-            stack.callback(history.close)
-            stack.callback(runtime.flush_history)
-            state, _ = core.save(machine)
-            facts = {"epoch": machine.epoch, "time": time.time(), "settings": plain(settings), "state": state}
-            runtime.begin_history(facts)
-        for applier in runtime.appliers.values():
-            stack.callback(applier.close)
-        saving.attach(runtime)
-        return runtime, saving
 
     async def _until_stopped(self, runtime: Runtime, saving: Saving, stopped: asyncio.Event) -> int:
         background = runtime.background

@@ -32,6 +32,7 @@ from leeway.ps.storage.directory import StateDirectory
 from leeway.ps.storage.files import in_words
 from leeway.ps.storage.initial import load_initial
 from leeway.ps.watching.decision_log import Kind
+from leeway.ps.watching.listeners import Named
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -132,8 +133,10 @@ class Saving:
         self._runtime = runtime
         if self._directory is not None:
             runtime.metrics.begin_checkpoints(time.time())
-        if self._config.checkpoint_every is not None:
-            runtime.listeners.add("saving", self._took)
+
+    def listeners(self) -> list[Named]:
+        """What is to be told of each event, for the runtime that is then attached."""
+        return [Named("saving", self._took)] if self._config.checkpoint_every is not None else []
 
     async def save(self, why: str) -> dict[str, Any]:
         """Save now. Raises `WireError` where there is no state directory, or it cannot be written."""
@@ -222,12 +225,12 @@ class Saving:
 
     async def _write(self, runtime: Runtime, directory: StateDirectory) -> Path:
         for _ in range(_ATTEMPTS):
-            failed_steps = runtime.failed_steps
+            failed_steps = runtime.publishing.failed_steps
             state, bodies = core.save(runtime.machine)
             identity = _identity(state, runtime.parameters)
             held = [runtime.bodies[body] for body in bodies]
             jobs = [
-                runtime.appliers[name].result_of(one.save, one.versions.current.layout.nbytes)
+                runtime.publishing.appliers[name].result_of(one.save, one.versions.current.layout.nbytes)
                 for name, one in runtime.parameters.items()
             ]
             saved = asyncio.gather(*jobs)
@@ -237,7 +240,7 @@ class Saving:
                 saved.cancel()
                 raise WireError(Code.STOPPING, "the server stops after a fault of its own, nothing can be saved")
             groups = dict(zip(runtime.parameters, saved.result(), strict=True))
-            if runtime.failed_steps == failed_steps:
+            if runtime.publishing.failed_steps == failed_steps:
                 break
         else:
             raise RuntimeError("steps went on failing while the state was taken; mend that first, then save again")

@@ -7,6 +7,7 @@ run goes on. One that must see every event to be of use (a history) stays off fr
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
@@ -25,24 +26,27 @@ class Listener(Protocol):
         """The machine has taken this event at `now` and decided these effects, which are about to be carried out."""
 
 
-class Listeners:
-    """In the order in which they were added. `metrics` counts the failures of each by its name."""
+@dataclass(frozen=True, slots=True)
+class Named:
+    """`delicate`: after its first failure it is told nothing any more."""
 
-    def __init__(self, metrics: ServerMetrics) -> None:
+    name: str
+    listener: Listener
+    delicate: bool = False
+
+
+class Listeners:
+    """Told in this order. `metrics` counts the failures of each by its name."""
+
+    def __init__(self, metrics: ServerMetrics, listeners: Sequence[Named] = ()) -> None:
         self._metrics = metrics
-        self._listeners: dict[str, Listener] = {}
-        self._delicate: set[str] = set()
+        self._listeners = {named.name: named.listener for named in listeners}
+        self._delicate = {named.name for named in listeners if named.delicate}
         self._failed: set[str] = set()
         self._log = structlog.get_logger("ps")
 
     def __contains__(self, name: str) -> bool:
         return name in self._listeners
-
-    def add(self, name: str, listener: Listener, *, delicate: bool = False) -> None:
-        """`delicate`: after its first failure it is told nothing any more."""
-        self._listeners[name] = listener
-        if delicate:
-            self._delicate.add(name)
 
     def tell(self, event: Event, effects: Sequence[Effect], now: float) -> None:
         for name, listener in list(self._listeners.items()):

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from leeway.protocol.frames import Frame
     from leeway.protocol.requests import Request
     from leeway.protocol.spans import Layout
-    from leeway.ps.server.runtime import Outcome, Runtime
+    from leeway.ps.server.asking import Outcome
+    from leeway.ps.server.runtime import Runtime
     from leeway.ps.server.saving import Saving
     from leeway.transport.http.counts import Counts
 
@@ -42,7 +43,9 @@ class Handlers:
     def __init__(self, runtime: Runtime, saving: Saving, max_body_bytes: int, counts: Counts) -> None:
         self._runtime = runtime
         self._saving = saving
-        self._messages = Messages(self._answer, max_body_bytes=max_body_bytes, allocate=runtime.allocate, counts=counts)
+        self._messages = Messages(
+            self._answer, max_body_bytes=max_body_bytes, allocate=runtime.pool.take, counts=counts
+        )
         self.events = Events(runtime.feed, counts)
         self._page = Page()
         self._openapi = resources.files("leeway.ps.server.http").joinpath("openapi.yaml").read_bytes()
@@ -111,10 +114,10 @@ class Handlers:
     # The run.
 
     async def policy(self, request: web.Request) -> web.StreamResponse:
-        return sending.small(self._runtime.policy(_group(request)))
+        return sending.small(self._runtime.tuning.policy(_group(request)))
 
     async def optimizer(self, request: web.Request) -> web.StreamResponse:
-        return sending.small(self._runtime.optimizer(_group(request)))
+        return sending.small(self._runtime.tuning.optimizer(_group(request)))
 
     async def status(self, request: web.Request) -> web.StreamResponse:
         return web.json_response(self._runtime.status())

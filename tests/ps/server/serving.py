@@ -42,7 +42,7 @@ class Server:
 
     @property
     def pool(self):
-        return self.runtime._pool
+        return self.runtime.pool
 
     def connections(self):
         """The transports of the accepted connections."""
@@ -121,8 +121,8 @@ async def built(config):
     It has no socket, and no ticks of its own.
     """
     async with contextlib.AsyncExitStack() as stack:
-        runtime, saving = lifecycle._Server(config)._build(stack)
-        runtime._clock = clock = Clock()
+        clock = Clock()
+        runtime, saving = lifecycle.build(config, stack, clock)
         try:
             yield runtime, saving, clock
         finally:

@@ -118,7 +118,7 @@ class TestAggregation:
             for worker in workers[:2]:
                 assert (await worker.push({"weight": np.ones(2, np.float32)})).status == 202
             await workers[2].push({}, kind="skip", samples=0)
-        assert server.runtime.bodies == {}
+        assert not server.runtime.bodies
         assert not (await server.values())["weight"].any()
         assert server.metric("rounds_without_step_total", group="default") == 1
         assert server.metric("steps_total") == 0
@@ -184,7 +184,7 @@ class TestParts:
         await worker.push({"bias": np.ones(3, np.float32)}, part=0, parts=2)
         assert len(server.runtime.bodies) == 1
         await worker.leave()
-        assert server.runtime.bodies == {}
+        assert not server.runtime.bodies
 
 
 class TestRepeated:
@@ -343,7 +343,7 @@ class TestThatDoNotFit:
         reply = await worker.push(gradient)
         reply.refused(503, "stopping", "ask again")
         assert reply.headers["retry-after"] == "1"
-        assert server.runtime.bodies == {}
+        assert not server.runtime.bodies
 
 
 class TestPushpull:
@@ -427,7 +427,7 @@ class TestPushpull:
             await connection.send_head("POST", "/v1/updates?pull=1", headers)
             await connection.send(body)
             await server.until(lambda: server.runtime.machine.groups["default"].in_flight)
-        await server.until(lambda: not server.runtime._asking)
+        await server.until(lambda: not server.runtime.askers)
         pins.clear()
         group = server.runtime.machine.groups["default"]
         await server.until(lambda: group.published == 2)
@@ -457,9 +457,9 @@ class TestOptimizerOnALiveRun:
     async def test_two_changes_at_once_both_stand(self, server, worker):
         pins = hold_the_applier(server)
         waiting = asyncio.create_task(worker.push({"bias": np.ones(3, np.float32)}))
-        await server.until(lambda: not server.runtime.appliers["default"].idle)
+        await server.until(lambda: not server.runtime.publishing.appliers["default"].idle)
         changes = [asyncio.create_task(server.put("/v1/optimizer", body)) for body in ({"lr": 0.5}, {"clip_norm": 9.0})]
-        jobs = server.runtime.appliers["default"]._jobs
+        jobs = server.runtime.publishing.appliers["default"]._jobs
         await server.until(lambda: len(jobs) == 3)
         pins.clear()
         assert [(await change).status for change in changes] == [200, 200]
@@ -470,7 +470,7 @@ class TestOptimizerOnALiveRun:
     async def test_whose_asker_goes_away_does_not_stop_the_steps(self, server, worker, gradient):
         pins = hold_the_applier(server)
         pushed = asyncio.create_task(worker.push(gradient))
-        applier = server.runtime.appliers["default"]
+        applier = server.runtime.publishing.appliers["default"]
         await server.until(lambda: not applier.idle)
         async with server.connect() as connection:
             await connection.send_head("PUT", "/v1/optimizer", {"Content-Length": 11})

@@ -127,7 +127,7 @@ async def slow_readers_are_closed():
         assert versions.pinned() == (1, 2, 3)
         await worker.pull()
         waiting = asyncio.create_task(worker.push(ones))
-        await server.until(lambda: not server.runtime.appliers["default"].idle)
+        await server.until(lambda: not server.runtime.publishing.appliers["default"].idle)
         assert server.runtime.machine.groups["default"].published == 4
         # Small requests go on as ever.
         assert (await server.get("/v1/status")).status == 200
@@ -201,7 +201,7 @@ async def test_a_pushpull_reply_that_nobody_reads_counts_too(start):
         pins = [versions.fresh(9, 64), versions.fresh(9, 64)]
         await other.pull()
         waiting = asyncio.create_task(other.push(ones))
-        await server.until(lambda: not server.runtime.appliers["default"].idle)
+        await server.until(lambda: not server.runtime.publishing.appliers["default"].idle)
         server.advance(DEADLINE_SECONDS + 0.1)
         assert (await waiting).json["disposition"] == "applied"
         assert server.metric("slow_readers_closed_total") == 1

@@ -24,6 +24,7 @@ from leeway.ps.server.applier import INLINE_BYTES, Job
 from leeway.ps.server.runtime import Runtime
 from leeway.ps.watching.decision_log import DecisionLog, Kind
 from leeway.ps.watching.feed import Feed
+from leeway.ps.watching.listeners import Named
 from leeway.ps.watching.metrics import ServerMetrics
 from leeway.ps.watching.observer import Observer
 from leeway.transport.memory.pool import Pool
@@ -36,7 +37,7 @@ async def make():
     """Runtimes without a server around them."""
     made = []
 
-    def make(mode="async", *, staleness=None, workers=1, **settings):
+    def make(mode="async", *, staleness=None, workers=1, listeners=(), **settings):
         machine = Machine(Settings((GroupSettings(mode, staleness),), workers=workers, **settings), epoch=7)
         pool = Pool()
         runtime = Runtime(
@@ -45,6 +46,7 @@ async def make():
             pool=pool,
             guard_mode=GuardMode.REFUSE,
             metrics=ServerMetrics(),
+            listeners=listeners,
             clock=Clock(),
         )
         made.append(runtime)
@@ -52,7 +54,7 @@ async def make():
 
     yield make
     for runtime in made:
-        for applier in runtime.appliers.values():
+        for applier in runtime.publishing.appliers.values():
             applier.close()
         if runtime.failed.done():
             runtime.failed.exception()
@@ -118,7 +120,7 @@ class TestAsking:
         await runtime.ask(Pull(life=life))
         outcome = await runtime.ask(*update(life, 0, 1))
         assert outcome.reply == Pushed(0, Disposition.APPLIED, Reason.ON_ARRIVAL, 2, 0)
-        assert runtime.bodies == {}
+        assert not runtime.bodies
         assert runtime.parameters["default"].versions.current.number == 2
 
     async def test_a_cancelled_asker_is_forgotten(self, make):
@@ -131,18 +133,20 @@ class TestAsking:
         with pytest.raises(asyncio.CancelledError):
             await asked
         assert len(group.waiting) == 0
-        assert runtime._asking == {}
+        assert not runtime.askers
 
     async def test_a_cancelled_push_is_applied_all_the_same(self, make):
-        runtime = make()
+        published = asyncio.Event()
+
+        def heard(event, effects, now):
+            if isinstance(event, Published) and event.number == 2:
+                published.set()
+
+        runtime = make(listeners=[Named("test", heard)])
         large = {"weight": np.zeros(100_000, np.float32)}
         await offered(runtime, large)
         life = await joined(runtime, "w0")
         await runtime.ask(Pull(life=life))
-        published = asyncio.Event()
-        runtime.listeners.add(
-            "test", lambda event, effects, now: published.set() if isinstance(event, Published) else None
-        )
         asked = asyncio.create_task(runtime.ask(*update(life, 0, 1, tensors=large)))
         await asyncio.sleep(0)
         asked.cancel()
@@ -172,7 +176,7 @@ class TestAsking:
         reply = (await runtime.ask(*update(life, 0, 1))).reply
         assert isinstance(reply, Refused)
         assert reply.error.code is Code.STOPPING
-        assert runtime.bodies == {}
+        assert not runtime.bodies
         assert runtime.not_ready_because() == "the server is stopping"
 
 
@@ -209,11 +213,13 @@ class TestOrder:
         assert (await asked[0]).version.number == 1
 
     async def test_versions_are_announced_in_order(self, make):
-        runtime = make()
         seen = []
-        runtime.listeners.add(
-            "test", lambda event, effects, now: seen.append(event.number) if isinstance(event, Published) else None
-        )
+
+        def heard(event, effects, now):
+            if isinstance(event, Published):
+                seen.append(event.number)
+
+        runtime = make(listeners=[Named("test", heard)])
         await offered(runtime)
         lives = [await joined(runtime, f"w{index}") for index in range(4)]
         for life in lives:
@@ -277,7 +283,7 @@ class TestFailure:
         with monkeypatched(runtime.parameters["default"], "offer", MemoryError()):
             reply = (await runtime.ask(Offer(frame.specs), frame)).reply
         assert reply.error.code is Code.INTERNAL
-        assert runtime.bodies == {}
+        assert not runtime.bodies
         assert runtime.not_ready_because() == "no parameters yet in default"
         assert (await runtime.ask(Pull())).reply.reason is Reason.NO_PARAMETERS
         await offered(runtime)
@@ -331,21 +337,21 @@ class TestFailure:
 
     async def test_settings_that_fail_change_nothing(self, make):
         runtime = make()
-        before = runtime.optimizer("default")
+        before = runtime.tuning.optimizer("default")
         with pytest.raises(WireError, match="lr is 10000000"):
-            await runtime.set_optimizer("default", {"lr": 1e7, "weight_decay": 0.5})
+            await runtime.tuning.set_optimizer("default", {"lr": 1e7, "weight_decay": 0.5})
         with pytest.raises(WireError, match="a running optimizer stays sgd"):
-            await runtime.set_optimizer("default", {"kind": "adam"})
-        assert runtime.optimizer("default") == before
+            await runtime.tuning.set_optimizer("default", {"kind": "adam"})
+        assert runtime.tuning.optimizer("default") == before
 
     async def test_settings_of_an_unknown_group(self, make):
         runtime = make()
         with pytest.raises(WireError, match="no group 'head'"):
-            runtime.optimizer("head")
+            runtime.tuning.optimizer("head")
         with pytest.raises(WireError, match="no group 'head'"):
-            await runtime.set_optimizer("head", {"lr": 1.0})
+            await runtime.tuning.set_optimizer("head", {"lr": 1.0})
         with pytest.raises(WireError, match="no group 'head'"):
-            runtime.policy("head")
+            runtime.tuning.policy("head")
 
 
 class TestTelling:
@@ -385,26 +391,24 @@ class TestTelling:
         assert not runtime.failed.done()
 
     async def test_a_failure_is_said_once_and_counted_each_time(self, make):
-        runtime = make()
-
         def raises(event, effects, now):
             raise KeyError("w0")
 
-        runtime.listeners.add("feed", raises)
+        runtime = make(listeners=[Named("test", raises)])
         with capture_logs() as lines:
             for _ in range(3):
                 runtime.tick()
-        assert [line["listener"] for line in lines if line["event"] == "telling failed"] == ["feed"]
-        assert counted(runtime, "leeway_server_listener_failures_total", listener="feed") == 3
+        assert [line["listener"] for line in lines if line["event"] == "telling failed"] == ["test"]
+        assert counted(runtime, "leeway_server_listener_failures_total", listener="test") == 3
 
     async def test_a_delicate_one_stays_off(self, make):
-        runtime, seen = make(), []
+        seen = []
 
         def raises(event, effects, now):
             seen.append(event)
             raise OSError(28, "No space left on device")
 
-        runtime.listeners.add("history", raises, delicate=True)
+        runtime = make(listeners=[Named("history", raises, delicate=True)])
         with capture_logs() as lines:
             for _ in range(3):
                 runtime.tick()
@@ -413,11 +417,10 @@ class TestTelling:
         assert "stays off" in lines[0]["detail"]
 
     async def test_means_of_telling_that_are_broken_themselves(self, make, monkeypatch):
-        runtime = make()
+        runtime = make(listeners=[Named("test", lambda event, effects, now: 1 / 0)])
         monkeypatch.setattr(runtime.metrics, "listener_failed", None)
         monkeypatch.setattr(runtime.listeners, "_log", None)
         monkeypatch.setattr(runtime, "_log", None)
-        runtime.listeners.add("feed", lambda event, effects, now: 1 / 0)
         runtime.tick()
         assert not runtime.failed.done()
 
@@ -447,7 +450,7 @@ class TestLogs:
             life = await joined(runtime, "w0")
             await runtime.ask(Pull(life=life))
             go_on = threading.Event()
-            runtime.appliers["default"].submit(Job(go_on.wait, lambda _: None, lambda _: None, INLINE_BYTES))
+            runtime.publishing.appliers["default"].submit(Job(go_on.wait, lambda _: None, lambda _: None, INLINE_BYTES))
             assert (await runtime.ask(*update(life, 0, 1, round=0))).reply.disposition is Disposition.HELD
             pulled = asyncio.create_task(runtime.ask(Pull(life=life, clock=1, wait_seconds=100)))
             await asyncio.sleep(0)

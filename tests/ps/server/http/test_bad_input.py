@@ -290,7 +290,7 @@ class TestGoneInTheMiddle:
                     connection.writer.write_eof()
                 await server.until(lambda: server.metric("aborted_bodies_total") == 1)
             await server.until(lambda: server.pool.lent_bytes == lent_bytes)
-        assert server.runtime.bodies == {}
+        assert not server.runtime.bodies
         # The same update, whole, is taken.
         assert (await server.push(body)).json["disposition"] == "applied"
 

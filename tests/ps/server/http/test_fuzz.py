@@ -125,6 +125,6 @@ class TestAnyBytes:
 
     def test_leave_nothing_behind(self, loop, served):
         server, _ = served
-        assert server.runtime._asking == {}
-        assert server.runtime.bodies == {}
+        assert not server.runtime.askers
+        assert not server.runtime.bodies
         assert server.pool.lent_bytes == 0

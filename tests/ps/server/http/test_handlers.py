@@ -236,7 +236,7 @@ class TestPull:
             await connection.send_head("GET", worker.pull_target(), {"Accept": FRAME, "Prefer": "wait=20"})
             await server.until(lambda: len(group.waiting))
         await server.until(lambda: not len(group.waiting))
-        assert server.runtime._asking == {}
+        assert not server.runtime.askers
         await other.step(gradient)
         assert (await worker.pull()).frame.message["clock"] == 1
 
@@ -272,7 +272,7 @@ class TestBarrier:
         parked = asyncio.create_task(
             server.post("/v1/barriers/start", {**worker.life, "generation": 0}, {"Prefer": "wait=20"})
         )
-        await server.until(lambda: server.runtime._asking)
+        await server.until(lambda: server.runtime.askers)
         last = await server.post("/v1/barriers/start", {**other.life, "generation": 0})
         assert (last.status, last.json) == (200, {"name": "start", "generation": 0})
         assert (await parked).json == last.json
