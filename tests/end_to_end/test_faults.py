@@ -202,17 +202,17 @@ TELLING = {
     "history on a full disk": (("--history", "/dev/full"), ""),
     "history whose file is closed": (
         ("--history", "history.jsonl"),
-        fault("server.history", "History", "flush", "ValueError('I/O operation on closed file')"),
+        fault("watching.history", "History", "flush", "ValueError('I/O operation on closed file')"),
     ),
     "metrics, feed, decision log, saving": (
         ("--checkpoint-every", "1"),
-        fault("observability.metrics", "ServerMetrics", "stepped", "KeyError('group')")
-        + fault("observability.metrics", "ServerMetrics", "answered", "KeyError('route')")
-        + fault("server.feed", "Feed", "tick", "RuntimeError('no loop')")
-        + fault("observability.decision_log", "DecisionLog", "add", "OverflowError('time')")
+        fault("watching.metrics", "ServerMetrics", "stepped", "KeyError('group')")
+        + fault("watching.metrics", "ServerMetrics", "answered", "KeyError('route')")
+        + fault("watching.feed", "Feed", "tick", "RuntimeError('no loop')")
+        + fault("watching.decision_log", "DecisionLog", "add", "OverflowError('time')")
         + fault("server.saving", "Saving", "_took", "KeyError('version')"),
     ),
-    "observer": ((), fault("server.observer", "Observer", "took", "AssertionError('a fault')")),
+    "observer": ((), fault("watching.observer", "Observer", "took", "AssertionError('a fault')")),
 }
 
 
