@@ -92,6 +92,9 @@ MAX_STATUS_BYTES = 16 * 1024 * 1024
 # The largest staleness bound in clocks. Beyond it, say async.
 MAX_STALENESS = 1_000_000
 
+# The longest grace of a round in seconds, an hour. Beyond it, ask for a larger quorum.
+MAX_GRACE_SECONDS = 3600.0
+
 # Readers that are not workers, parked at once. Workers are bounded by their number.
 MAX_PARKED_READERS = 4096
 

@@ -30,6 +30,7 @@ class Reason(StrEnum):
     IN_ROUND = "in-round"
     SKIPPED = "skipped"
     REPEATED = "repeated"
+    ROUND_CLOSED = "round-closed"
     # an accepted update is in no version: the arithmetic of its step failed, its round had too few for its rule
     STEP_FAILED = "step-failed"
     TOO_FEW_UPDATES = "too-few-updates"

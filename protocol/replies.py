@@ -15,6 +15,7 @@ from leeway.protocol import limits
 from leeway.protocol.capacity import DEFAULT_CAPACITY, Capacity
 from leeway.protocol.fields import Fields, shown
 from leeway.protocol.reasons import Reason
+from leeway.protocol.requests import policy_in_words
 from leeway.protocol.tensors import TensorSpec
 from leeway.protocol.versions import Version
 
@@ -227,19 +228,24 @@ class NotYet:
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
-    """What became of a push. `version` is the one it produced (applied on arrival), with its `staleness`."""
+    """What became of a push. `version` is the one it produced (applied on arrival), with its `staleness`.
+
+    `next_clock`: the worker's next iteration, where that is not the one after `clock`: the push was late.
+    """
 
     clock: int
     disposition: Disposition
     reason: Reason
     version: int | None = None
     staleness: int | None = None
+    next_clock: int | None = None
 
     def __str__(self) -> str:
+        late = f", on to {self.next_clock}" if self.next_clock is not None else ""
         made = f" -> v{self.version} staleness={self.staleness}" if self.version is not None else ""
         again = " (repeated)" if self.reason is Reason.REPEATED else ""
         failed = " (step failed)" if self.reason is Reason.STEP_FAILED else ""
-        return f"{self.disposition} @{self.clock}{made}{again}{failed}"
+        return f"{self.disposition} @{self.clock}{made}{late}{again}{failed}"
 
     @classmethod
     def read(cls, value: object) -> Pushed:
@@ -250,16 +256,18 @@ class Pushed:
             reason=Reason(fields.choice("reason", tuple(Reason))),
             version=fields.integer("version") if "version" in fields else None,
             staleness=fields.integer("staleness") if "staleness" in fields else None,
+            next_clock=fields.integer("next_clock") if "next_clock" in fields else None,
         )
 
     def to_fields(self) -> dict[str, Any]:
-        return {
+        fields = {
             "clock": self.clock,
             "disposition": str(self.disposition),
             "reason": str(self.reason),
             "version": self.version,
             "staleness": self.staleness,
         }
+        return fields if self.next_clock is None else fields | {"next_clock": self.next_clock}
 
 
 @dataclass(frozen=True, slots=True)
@@ -417,17 +425,22 @@ class Departed:
 
 @dataclass(frozen=True, slots=True)
 class PolicyState:
-    """The policy of a group; `switching_at`: on the way to sync, the clock at which round one opens."""
+    """The policy of a group; `switching_at`: on the way to sync, the clock at which round one opens.
+
+    `quorum` and `grace_seconds` as in `SetPolicy`.
+    """
 
     group: str
     mode: str
     staleness: int | None
     switching_at: int | None = None
+    quorum: int | None = None
+    grace_seconds: float | None = None
 
     def __str__(self) -> str:
-        bound = "" if self.staleness is None else f"({self.staleness})"
+        bound = policy_in_words(self.mode, self.staleness, self.quorum, self.grace_seconds)
         at = f" from clock {self.switching_at}" if self.switching_at is not None else ""
-        return f"policy {self.mode}{bound}{at}"
+        return f"policy {bound}{at}"
 
     @classmethod
     def read(cls, value: object) -> PolicyState:
@@ -437,15 +450,18 @@ class PolicyState:
             mode=fields.text("mode", 32),
             staleness=fields.integer("staleness") if "staleness" in fields else None,
             switching_at=fields.integer("switching_at") if "switching_at" in fields else None,
+            quorum=fields.integer("quorum", 1) if "quorum" in fields else None,
+            grace_seconds=fields.number("grace_seconds") if "grace_seconds" in fields else None,
         )
 
     def to_fields(self) -> dict[str, Any]:
-        return {
+        fields = {
             "group": self.group,
             "mode": self.mode,
             "staleness": self.staleness,
             "switching_at": self.switching_at,
         }
+        return fields if self.quorum is None else fields | {"quorum": self.quorum, "grace_seconds": self.grace_seconds}
 
 
 @dataclass(frozen=True, slots=True)

@@ -346,26 +346,45 @@ class Barrier:
 
 @dataclass(frozen=True, slots=True)
 class SetPolicy:
-    """Change the policy of a live group. `staleness` belongs to ssp alone."""
+    """Change the policy of a live group. `staleness` belongs to ssp alone, the others to sync.
+
+    `quorum`: how many pushes a round closes with, `grace_seconds` after the last of them; None: as the pace advises.
+    """
 
     mode: str
     staleness: int | None = None
     group: str = DEFAULT_GROUP
+    quorum: int | None = None
+    grace_seconds: float | None = None
 
     def __str__(self) -> str:
-        bound = "" if self.staleness is None else f"({self.staleness})"
-        return f"policy {self.mode}{bound}"
+        return f"policy {policy_in_words(self.mode, self.staleness, self.quorum, self.grace_seconds)}"
 
     @classmethod
     def read(cls, fields: Fields, group: str) -> SetPolicy:
         staleness = fields.integer("staleness", 0, limits.MAX_STALENESS) if "staleness" in fields else None
-        return cls(fields.text("mode", 32), staleness, group)
+        quorum = fields.integer("quorum", 1, limits.MAX_RANKS) if "quorum" in fields else None
+        most = limits.MAX_GRACE_SECONDS
+        grace_seconds = fields.number("grace_seconds", 0.0, most) if "grace_seconds" in fields else None
+        return cls(fields.text("mode", 32), staleness, group, quorum, grace_seconds)
 
     def to_fields(self) -> dict[str, Any]:
         fields: dict[str, Any] = {"mode": self.mode}
         if self.staleness is not None:
             fields["staleness"] = self.staleness
+        if self.quorum is not None:
+            fields["quorum"] = self.quorum
+        if self.grace_seconds is not None:
+            fields["grace_seconds"] = self.grace_seconds
         return fields
+
+
+def policy_in_words(mode: str, staleness: int | None, quorum: int | None, grace_seconds: float | None) -> str:
+    """A policy as people write it: `ssp(3)`, `sync(quorum 3, grace 0.5 s)`."""
+    if quorum is not None:
+        grace = "auto" if grace_seconds is None else f"{grace_seconds:g} s"
+        return f"{mode}(quorum {quorum}, grace {grace})"
+    return mode if staleness is None else f"{mode}({staleness})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,9 +33,10 @@ class Clocks:
             del self._counts[clock]
         self._settle()
 
-    def advance(self, clock: int) -> None:
-        """One worker goes from `clock` to `clock` + 1."""
-        self._counts[clock + 1] += 1
+    def advance(self, clock: int, to: int) -> None:
+        """One worker goes from `clock` on to a later one."""
+        assert to > clock, f"a clock never goes back, from {clock} to {to}"
+        self._counts[to] += 1
         self.remove(clock)
 
     def _settle(self) -> None:

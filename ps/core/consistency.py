@@ -69,7 +69,9 @@ def _check_group(name: str, group: _Exact, clocks: Mapping[str, int]) -> Iterabl
     """`clocks`: of the live workers. Returns the places of the bodies that its round holds."""
     version, least = group.integer("version"), group.integer("min_clock")
     staleness = group.integer("staleness") if "staleness" in group else None
-    policies.make(group.text("mode"), staleness)
+    quorum = group.integer("quorum") if "quorum" in group else None
+    grace_seconds = group.number("grace_seconds") if "grace_seconds" in group else None
+    policies.make(group.text("mode"), staleness, quorum, grace_seconds)
     specs = [TensorSpec.read(row) for row in group.listing("specs", limits.MAX_TENSORS)]
     _must(len({spec.name for spec in specs}) == len(specs), f"group {name!r} has a key twice")
     _must(version > 0 or not specs, f"group {name!r} has keys, and no version")
@@ -129,9 +131,12 @@ def _check_progress(who: str, progress: _Exact, group: _Exact) -> int:
         pair = isinstance(grant, list) and len(grant) == 2
         _must(pair and type(grant[0]) is int and 0 <= grant[0] <= version, f"{who} was granted {grant!r}")
         _must(grant[1] is None or (type(grant[1]) is int and grant[1] == clock), f"{who} was granted {grant!r}")
+    passed = progress.integer("passed") if "passed" in progress else clock
+    _must(passed <= clock, f"{who} was moved back")
     if "record" in progress:
         record = _Exact(progress.mapping("record", 16), f"the last push of {who}")
-        _must(record.integer("clock") == clock - 1, f"the last push of {who} is not that before its clock {clock}")
+        after = record.integer("next_clock") if "next_clock" in record else record.integer("clock") + 1
+        _must(record.integer("clock") < after == passed, f"the last push of {who} is not that before its clock {clock}")
         record.integer("parts", 1, limits.MAX_PARTS)
         record.choice("reason", tuple(Reason))
         applied = record.choice("disposition", tuple(Disposition)) == Disposition.APPLIED

@@ -54,6 +54,9 @@ def judge(member: Incarnation, push: Push) -> Verdict:
     record = progress.record
     if record and push.clock == record.clock and push.parts == record.parts:
         return Repeat(member, record)
+    if progress.has_passed(push.clock) and not member.ended:
+        # Its grant was on its way when it was moved on: it is late, whatever it was computed from.
+        return Fresh(member, progress)
     if push.clock < progress.clock or (record and push.clock == record.clock):
         return refuse(
             Code.SUPERSEDED,

@@ -9,7 +9,6 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from leeway.protocol import limits
-from leeway.ps.core.policies.eager import Eager
 from leeway.ps.core.rounds import RoundState
 
 if TYPE_CHECKING:
@@ -87,7 +86,7 @@ def _line(group: Group) -> str:
     ]
     version = f"v{group.published}" + (f"..{group.decided}" if group.decided > group.published else "")
     rounds = ""
-    if not isinstance(group.policy, Eager):
+    if group.policy.has_rounds:
         missing = ",".join(group.rounds.missing)
         is_open = group.rounds.state is RoundState.OPEN
         rounds = f" round {group.rounds.number} {f'waits for {missing}' if is_open else group.rounds.state}"

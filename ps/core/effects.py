@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from leeway.protocol.requests import policy_in_words
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -59,6 +61,7 @@ class Accepted:
     clock: int
     disposition: Disposition | None
     reason: Reason
+    samples: int = 0
 
     def __str__(self) -> str:
         return f"accept {self.group} {self.rank}@{self.clock}: {self.disposition or 'on arrival'}"
@@ -213,17 +216,23 @@ class RoundOpened:
 
 @dataclass(frozen=True, slots=True)
 class RoundClosed:
-    """`samples` 0: nothing is published. Nor where `needed` is there: so many updates would have been."""
+    """`samples` 0: nothing is published. Nor where `needed` is there: so many updates would have been.
+
+    `late`: members who have not contributed.
+    """
 
     group: str
     number: int
     contributors: tuple[str, ...]
     samples: int
     needed: int | None = None
+    late: tuple[str, ...] = ()
 
     def __str__(self) -> str:
+        without = f" without {','.join(self.late)}" if self.late else ""
         few = "" if self.needed is None else f", too few: {self.needed} updates are needed"
-        return f"round {self.number} closes: {','.join(self.contributors) or 'nobody'} ({self.samples} samples){few}"
+        whose = ",".join(self.contributors) or "nobody"
+        return f"round {self.number} closes: {whose} ({self.samples} samples){without}{few}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,10 +243,12 @@ class Switched:
     mode: str
     staleness: int | None
     switch_point: int
+    quorum: int | None = None
+    grace_seconds: float | None = None
 
     def __str__(self) -> str:
-        bound = "" if self.staleness is None else f"({self.staleness})"
-        return f"switched {self.group} to {self.mode}{bound} after v{self.switch_point}"
+        policy = policy_in_words(self.mode, self.staleness, self.quorum, self.grace_seconds)
+        return f"switched {self.group} to {policy} after v{self.switch_point}"
 
 
 @dataclass(frozen=True, slots=True)

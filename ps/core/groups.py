@@ -42,7 +42,6 @@ from leeway.ps.core.effects import (
 )
 from leeway.ps.core.grants import grant, judge
 from leeway.ps.core.in_flight import Adding, Adopting, InFlight, OnArrival, RoundStep
-from leeway.ps.core.policies.eager import Eager
 from leeway.ps.core.policies.policy import Reception
 from leeway.ps.core.policies.switching import Switching
 from leeway.ps.core.progress import Record
@@ -192,13 +191,14 @@ class Group:
     ) -> None:
         if member:
             progress = member.groups[self.name]
-            if pull.clock != progress.clock:
+            if pull.clock != progress.clock and not progress.has_passed(pull.clock):
                 self.waiting.say(request, pushed, _wrong_clock(member, pull.clock, progress.clock))
                 return
+            self._catch_up(member)
             newer = NotYet(Reason.REPLACED, f"a newer pull of {member} was asked in place of this one")
             self.waiting.release(member, newer)
-            if self.until is not None and pull.clock >= self.until:
-                told = refuse(Code.FINISHED, f"the run ends at clock {self.until}", clock=pull.clock)
+            if self.until is not None and progress.clock >= self.until:
+                told = refuse(Code.FINISHED, f"the run ends at clock {self.until}", clock=progress.clock)
                 self.waiting.say(request, pushed, told)
                 return
         decision = self._judge(pull, member)
@@ -213,6 +213,14 @@ class Group:
             if member and not self._waited_for and self.waiting.of(member):
                 self._wait_for(decision)
 
+    def _catch_up(self, member: Incarnation) -> None:
+        """Move a worker whose round has gone by without it to the next round to open; the reply to its pull says so."""
+        clock = self.policy.caught_up(self, member.rank)
+        if clock != member.groups[self.name].clock:
+            self._drop_staged(member.groups[self.name])
+            self.roster.move(member, clock)
+            self.emit(Advanced(self.name, member.rank, clock))
+
     def _judge(self, pull: Pull, member: Incarnation | None) -> Decision:
         return judge(self, pull, member)
 
@@ -224,12 +232,12 @@ class Group:
 
     def push(self, request: int, push: Push, member: Incarnation, now: float) -> None:
         progress = member.groups[self.name]
-        reception = self.policy.push(self, member.rank)
+        reception = Reception.LATE if push.clock != progress.clock else self.policy.push(self, member.rank)
         if misfit := self._misfit(push.kind, reception):
             self.emit(Drop((request,)))
             self.emit(Answered(request, refuse(Code.INVALID_VALUE, misfit)))
             return
-        if push.kind is UpdateKind.SKIP:
+        if push.kind is UpdateKind.SKIP or reception is Reception.LATE:
             self._drop_staged(progress)
             self.emit(Drop((request,)))
             bodies: tuple[int, ...] = ()
@@ -268,14 +276,20 @@ class Group:
         record = Record(push.clock, push.parts, Reason.SKIPPED)
         progress.record = record
         if reception is Reception.IN_ROUND:
-            self.rounds.contribute(member.rank, Held(push.kind, push.samples, bodies))
-        if not bodies:
+            self.rounds.contribute(member.rank, Held(push.kind, push.samples, bodies), now)
+        if reception is Reception.LATE:
+            record.disposition, record.reason = Disposition.LATE, Reason.ROUND_CLOSED
+            # Who has been moved on already stays there, perhaps as a member of the open round.
+            moved = push.clock != progress.clock
+            record.next_clock = progress.clock if moved else self.rounds.next_number
+            progress.passed = None
+        elif not bodies:
             record.disposition = Disposition.SKIPPED
         elif reception is Reception.IN_ROUND:
             record.disposition, record.reason = Disposition.HELD, Reason.IN_ROUND
         else:
             record.reason = Reason.ON_ARRIVAL
-            self.emit(Accepted(request, self.name, member.rank, push.clock, None, record.reason))
+            self.emit(Accepted(request, self.name, member.rank, push.clock, None, record.reason, push.samples))
             # From an older grant it may push while it waits; then it waits for that push.
             self._doubtful = self._doubtful or self.waiting.of(member) is not None
             self.decided += 1
@@ -296,19 +310,23 @@ class Group:
                 )
             )
             return
-        self.emit(Accepted(request, self.name, member.rank, push.clock, record.disposition, record.reason))
-        self._advance(member)
+        what = (record.disposition, record.reason, push.samples)
+        self.emit(Accepted(request, self.name, member.rank, push.clock, *what))
+        if record.next_clock != progress.clock:
+            self._advance(member, record.next_clock)
         self.tell(request, push, member, record, now)
 
-    def _advance(self, member: Incarnation) -> None:
+    def _advance(self, member: Incarnation, to: int | None = None) -> None:
         """The iteration is over; a pull of it that still waits came too late, and is not the pull of the next one."""
         progress = member.groups[self.name]
+        pushed = progress.clock
+        clock = pushed + 1 if to is None else to
         if member.ended:
-            progress.advance()
+            progress.go_on(clock)
             return
-        self.roster.advance(member)
-        self.emit(Advanced(self.name, member.rank, progress.clock))
-        self.waiting.release(member, _wrong_clock(member, progress.clock - 1, progress.clock))
+        self.roster.go_on(member, clock)
+        self.emit(Advanced(self.name, member.rank, clock))
+        self.waiting.release(member, _wrong_clock(member, pushed, clock))
 
     def tell(
         self,
@@ -328,7 +346,8 @@ class Group:
         else:
             # The push may have closed its round: the pull is judged by what is true after it.
             self.settle(now)
-            pull = Pull(self.name, push.life, push.clock + 1, since=push.since, wait_seconds=push.wait_seconds)
+            clock = push.clock + 1 if record.next_clock is None else record.next_clock
+            pull = Pull(self.name, push.life, clock, since=push.since, wait_seconds=push.wait_seconds)
             self.pull(request, pull, member, now, pushed)
 
     def published_is(self, number: int, now: float, *, failed: bool = False) -> None:
@@ -413,25 +432,35 @@ class Group:
 
     # The policy.
 
-    def set_policy(self, mode: str, staleness: int | None) -> PolicyState:
+    def set_policy(
+        self, mode: str, staleness: int | None, quorum: int | None = None, grace_seconds: float | None = None
+    ) -> PolicyState:
         """Switch (the contract, *Switching*). Raises `ValueError` for settings that make no policy, and for one under
         which the group's aggregation rule means nothing.
         """
-        wanted = policies.make(mode, staleness)
+        wanted = policies.make(mode, staleness, quorum, grace_seconds)
         self.check_rule(wanted)
         if wanted == self.policy.opened():
             return self.policy_state()
-        if self.rounds.state is RoundState.OPEN:
-            self._close_round()
-        self.policy = wanted.adopted(self)
-        self.rounds = Rounds(self.rounds.next_number if self.switching_at is None else self.switching_at)
+        if self.policy.has_rounds and wanted.has_rounds:
+            self.policy = wanted
+        else:
+            if self.rounds.state is RoundState.OPEN:
+                self._close_round()
+            self.policy = wanted.adopted(self)
+            self.rounds = Rounds(self.rounds.next_number if self.switching_at is None else self.switching_at)
         if self.policy is wanted:
-            self.emit(Switched(self.name, wanted.mode, wanted.staleness, self.decided))
+            self._switched()
         return self.policy_state()
+
+    def _switched(self) -> None:
+        policy = self.policy
+        bound = (policy.staleness, self.decided, policy.quorum, policy.grace_seconds)
+        self.emit(Switched(self.name, policy.mode, *bound))
 
     def check_rule(self, wanted: Policy) -> None:
         """Raise `ValueError` when the group's aggregation rule means nothing under this policy."""
-        if self.needs_rounds and isinstance(wanted, Eager):
+        if self.needs_rounds and not wanted.has_rounds:
             raise ValueError(
                 f"the aggregation rule of group {self.name} is for rounds; under {wanted.mode} each update is a step of"
                 " its own, and nothing is aggregated: start the server with --aggregation mean or sum for that"
@@ -445,7 +474,9 @@ class Group:
     def policy_state(self) -> PolicyState:
         """The policy that was asked for last, and whether it is in force yet."""
         wanted = self.policy.opened()
-        return PolicyState(self.name, wanted.mode, wanted.staleness, self.switching_at)
+        return PolicyState(
+            self.name, wanted.mode, wanted.staleness, self.switching_at, wanted.quorum, wanted.grace_seconds
+        )
 
     # Settling: whatever can be answered is answered.
 
@@ -454,8 +485,8 @@ class Group:
 
         Costs O(1) when nothing a waiter depends on has changed, O(waiting) when something has.
         """
-        if self.rounds.state is RoundState.OPEN and self.policy.may_close(self):
-            self._close_round()
+        if self.rounds.state is RoundState.OPEN and self.policy.may_close(self, now):
+            self._close_round(late=tuple(self.rounds.missing))
         if members := self._members_of_a_round():
             self._open_round(members)
         seen = (
@@ -482,6 +513,11 @@ class Group:
             self._wait_for(next((why for why in reasons if why.waiting_for), None))
         self._doubtful, self._left = False, self.waiting.left
 
+    @property
+    def deadline(self) -> float | None:
+        """When the open round may close by the mere passing of time."""
+        return self.policy.deadline(self) if self.rounds.state is RoundState.OPEN else None
+
     def _wait_for(self, why: Park | None) -> None:
         """Under every policy all that wait for others wait for the same ones: the first of them says for whom."""
         ranks = why.waiting_for if why else ()
@@ -500,6 +536,7 @@ class Group:
         for member in self.roster:
             progress = member.groups[self.name]
             progress.granted_at = min(progress.granted_at + seconds, now)
+        self.rounds.paused(seconds, now)
         self.waiting.paused(seconds, now)
 
     def gone(self, request: int) -> None:
@@ -529,18 +566,20 @@ class Group:
         policy = self.policy.opened()
         if policy is not self.policy:
             self.policy = policy
-            self.emit(Switched(self.name, policy.mode, policy.staleness, self.decided))
+            self._switched()
         self.started = True
         self.rounds.open(members)
         self.emit(RoundOpened(self.name, self.rounds.number, tuple(self.rounds.members)))
 
-    def _close_round(self) -> None:
+    def _close_round(self, late: tuple[str, ...] = ()) -> None:
+        """`late`: whose pushes come too late for it; on the way to another policy they take effect on arrival."""
         number, kind = self.rounds.number, self.rounds.kind
         updates = self.rounds.close(self.least_updates)
         contributors = tuple(update.rank for update in updates)
         too_few = 0 < len(updates) < self.least_updates
         samples = sum(update.samples for update in updates)
-        self.emit(RoundClosed(self.name, number, contributors, samples, self.least_updates if too_few else None))
+        needed = self.least_updates if too_few else None
+        self.emit(RoundClosed(self.name, number, contributors, samples, needed, late))
         if too_few:
             self.emit(Drop(tuple(body for update in updates for body in update.bodies)))
         elif updates:

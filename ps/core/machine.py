@@ -5,7 +5,8 @@ one; is the incarnation known and live; does it fit the group's state. A refusal
 each group settles: rounds close and open, whoever can go on is answered.
 
 Time comes in as `now`, in seconds of any steady clock; nothing happens at a time of its own accord, only in the next
-event. Ticks bring the expiry of leases and of waits. Time in which the server did not run is told as `Paused`.
+event. Ticks bring the expiry of leases and of waits; `next_deadline` says when one is wanted for something exact.
+Time in which the server did not run is told as `Paused`.
 """
 
 from __future__ import annotations
@@ -62,6 +63,8 @@ class GroupSettings:
     keys: tuple[str, ...] = ("*",)
     least_updates: int = 1
     needs_rounds: bool = False
+    quorum: int | None = None
+    grace_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,7 @@ class Machine:
         self.groups = {
             group.name: Group(
                 group.name,
-                policies.make(group.mode, group.staleness),
+                policies.make(group.mode, group.staleness, group.quorum, group.grace_seconds),
                 epoch=epoch,
                 workers=settings.workers,
                 until=settings.until,
@@ -119,6 +122,11 @@ class Machine:
             self.finished = True
             self._emit(Finished())
         return self._effects
+
+    @property
+    def next_deadline(self) -> float | None:
+        """When the machine wants its next `Tick` at the latest, because something is then due that is exact."""
+        return min((at for group in self.groups.values() if (at := group.deadline) is not None), default=None)
 
     def _take(self, event: Event, now: float) -> None:
         match event:
@@ -371,7 +379,7 @@ class Machine:
             self._emit(Answered(request, self._unknown_group(wanted.group)))
             return
         try:
-            state = group.set_policy(wanted.mode, wanted.staleness)
+            state = group.set_policy(wanted.mode, wanted.staleness, wanted.quorum, wanted.grace_seconds)
         except ValueError as error:
             self._emit(Answered(request, refuse(Code.INVALID_VALUE, str(error))))
             return

@@ -25,7 +25,8 @@ class Record:
     """The last accepted push. `disposition` None: still being applied; `waiters` are told when it falls.
 
     `step_failed`: it was held, and the step of its round failed; `too_few`: it was held, and its round had too few
-    updates for a step. Told with the grants of the next iteration.
+    updates for a step. Told with the grants of the next iteration. `next_clock`: it was late, and the worker was told
+    to go on from there.
     """
 
     clock: int
@@ -36,6 +37,7 @@ class Record:
     staleness: int | None = None
     step_failed: bool = False
     too_few: bool = False
+    next_clock: int | None = None
     waiters: list[tuple[int, Push]] = field(default_factory=list)
 
     def settle(self, *, failed: bool) -> None:
@@ -50,19 +52,22 @@ class Record:
         assert self.disposition is not None
         # That the step failed is news to whoever asks again because the first answer was lost.
         told = self.reason if self.reason is Reason.STEP_FAILED else reason or self.reason
-        return Pushed(self.clock, self.disposition, told, self.version, self.staleness)
+        return Pushed(self.clock, self.disposition, told, self.version, self.staleness, self.next_clock)
 
 
 @dataclass(slots=True, eq=False)
 class Progress:
     """How far an incarnation is in one group.
 
-    `clock`: the index of its next iteration. `grants`: the (version, round) pairs its pull of that iteration was
-    answered with; empty = not granted. `owed`: the newest version that contains an effective push of its own; no
-    pull is answered with less (read my writes). `staged`: parts of the push under way, part -> (request, push).
+    `clock`: the index of its next iteration. `passed`: it was moved there from this one, whose round had closed before
+    it pulled; until it has pushed again it may not have heard of that. `grants`: the (version, round) pairs its pull of
+    that iteration was answered with; empty = not granted. `owed`: the newest version that contains an effective push of
+    its own; no pull is answered with less (read my writes). `staged`: parts of the push under way, part -> (request,
+    push).
     """
 
     clock: int
+    passed: int | None = None
     grants: deque[tuple[int, int | None]] = field(default_factory=lambda: deque(maxlen=REMEMBERED_GRANTS))
     granted_at: float = 0.0
     owed: int = 0
@@ -74,8 +79,20 @@ class Progress:
         """The pull of this iteration is answered, and its push has not been accepted yet."""
         return bool(self.grants) and (self.record is None or self.record.disposition is not None)
 
-    def advance(self) -> None:
-        self.clock += 1
+    def has_passed(self, clock: int) -> bool:
+        """The worker was moved on from this iteration, and may not have heard of it."""
+        return self.passed is not None and self.passed <= clock < self.clock
+
+    def go_on(self, clock: int) -> None:
+        """To this iteration, the one before having had its end."""
+        self.clock = clock
+        self.passed = None
+        self.grants.clear()
+
+    def move(self, clock: int) -> None:
+        """To this iteration, those before it having gone by without this worker."""
+        self.passed = self.clock if self.passed is None else self.passed
+        self.clock = clock
         self.grants.clear()
 
     def missing(self, parts: int) -> tuple[int, ...]:

@@ -74,12 +74,22 @@ class Roster:
         self._arrange({rank: one for rank, one in self._members.items() if one is not member})
         self.clocks.remove(member.groups[self._group].clock)
 
-    def advance(self, member: Incarnation) -> None:
+    def go_on(self, member: Incarnation, clock: int) -> None:
+        """Its iteration has had its end."""
         progress = member.groups[self._group]
-        if progress.clock == self.clocks.minimum:
+        self._leave(progress.clock, clock)
+        progress.go_on(clock)
+
+    def move(self, member: Incarnation, clock: int) -> None:
+        """Its iterations up to this one have gone by without it."""
+        progress = member.groups[self._group]
+        self._leave(progress.clock, clock)
+        progress.move(clock)
+
+    def _leave(self, clock: int, to: int) -> None:
+        if clock == self.clocks.minimum:
             self._slowest = None
-        self.clocks.advance(progress.clock)
-        progress.advance()
+        self.clocks.advance(clock, to)
 
     def _arrange(self, members: dict[str, Incarnation]) -> None:
         self._members = {rank: members[rank] for rank in sorted(members, key=natural)}

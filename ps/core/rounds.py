@@ -6,11 +6,12 @@ A round is numbered by the clock that its members push. It goes
                                        \\--(no updates, or too few)---------^
 
 Invariants: members are fixed when the round opens; one that leaves without having contributed is taken out, an
-accepted contribution stays; a round closes only when nobody is missing. A joiner never enters the open round.
+accepted contribution stays. A joiner never enters the open round. When a round may close is the policy's to say.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, KeysView
 
     from leeway.protocol.requests import UpdateKind
+
+
+# How many gaps between one contribution of a round and the next are remembered, over all rounds.
+REMEMBERED_GAPS = 64
 
 
 class RoundState(StrEnum):
@@ -40,13 +45,18 @@ class Held:
 
 
 class Rounds:
-    """`number`: of the open or applying round, or of the next one to open."""
+    """`number`: of the open or applying round, or of the next one to open.
+
+    `arrivals`: when each contribution of the open round came, in order; `gaps`: the seconds between two of them.
+    """
 
     def __init__(self, number: int = 0) -> None:
         self.number = number
         self.state = RoundState.WAITING
         self._missing: dict[str, None] = {}
         self.held: dict[str, Held] = {}
+        self.arrivals: list[float] = []
+        self.gaps: deque[float] = deque(maxlen=REMEMBERED_GAPS)
 
     @property
     def next_number(self) -> int:
@@ -78,15 +88,23 @@ class Rounds:
         self._missing = dict.fromkeys(sorted(members, key=natural))
         assert self.missing, "a round without members would never close"
 
-    def reopen(self, missing: Iterable[str], held: dict[str, Held]) -> None:
-        """Go on with an open round that was saved."""
+    def reopen(self, missing: Iterable[str], held: dict[str, Held], now: float) -> None:
+        """Go on with an open round that was saved; its contributions count as having come now."""
         self.state = RoundState.OPEN
         self._missing, self.held = dict.fromkeys(sorted(missing, key=natural)), held
+        self.arrivals = [now] * len(held)
 
-    def contribute(self, rank: str, held: Held) -> None:
+    def contribute(self, rank: str, held: Held, now: float) -> None:
         assert self.state is RoundState.OPEN
         del self._missing[rank]
         self.held[rank] = held
+        if self.arrivals:
+            self.gaps.append(now - self.arrivals[-1])
+        self.arrivals.append(now)
+
+    def paused(self, seconds: float, now: float) -> None:
+        """The last `seconds` are part of nobody's delay."""
+        self.arrivals = [min(arrival + seconds, now) for arrival in self.arrivals]
 
     def remove(self, rank: str) -> None:
         """The member is no longer live."""
@@ -102,6 +120,7 @@ class Rounds:
         )
         self._missing.clear()
         self.held.clear()
+        self.arrivals.clear()
         self.state = RoundState.APPLYING
         if len(updates) < least:
             self.finish()

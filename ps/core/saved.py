@@ -64,6 +64,8 @@ def _save_group(group: Group, bodies: list[int]) -> dict[str, Any]:
         "min_clock": _min_clock_when_published(group),
         "mode": policy.mode,
         "staleness": policy.staleness,
+        "quorum": policy.quorum,
+        "grace_seconds": policy.grace_seconds,
         "switching_at": group.switching_at,
         "started": group.started,
         "assembled": group.assembled,
@@ -96,6 +98,7 @@ def _save_life(machine: Machine, life: Incarnation) -> dict[str, Any]:
         clock = _clock_when_published(group, life)
         groups[name] = {
             "clock": clock,
+            "passed": progress.passed if clock == progress.clock else None,
             "grants": [list(grant) for grant in progress.grants] if clock == progress.clock else [],
             "owed": progress.owed,
             "record": record
@@ -108,6 +111,7 @@ def _save_life(machine: Machine, life: Incarnation) -> dict[str, Any]:
                 "staleness": record.staleness,
                 "step_failed": record.step_failed,
                 "too_few": record.too_few,
+                "next_clock": record.next_clock,
             },
         }
     return {
@@ -135,7 +139,7 @@ def restore(settings: Settings, state: dict[str, Any], bodies: Sequence[int], ep
     machine = Machine(settings, epoch)
     machine.barriers.restore(state["barriers"])
     for name, saved_group in state["groups"].items():
-        _restore_group(machine.groups[name], saved_group, bodies, state["ranks"])
+        _restore_group(machine.groups[name], saved_group, bodies, state["ranks"], now)
     for rank, saved_rank in state["ranks"].items():
         lives = [_restore_life(rank, saved, now + settings.lease_seconds) for saved in saved_rank["lives"]]
         machine.membership.remember(rank, saved_rank["incarnations"], lives)
@@ -148,7 +152,9 @@ def restore(settings: Settings, state: dict[str, Any], bodies: Sequence[int], ep
     return machine
 
 
-def _restore_group(group: Group, saved: dict[str, Any], bodies: Sequence[int], ranks: dict[str, Any]) -> None:
+def _restore_group(
+    group: Group, saved: dict[str, Any], bodies: Sequence[int], ranks: dict[str, Any], now: float
+) -> None:
     specs = [TensorSpec.read(row) for row in saved["specs"]]
     group.specs = {spec.name: spec for spec in specs}
     group.sizes = Sizes.of(specs, group.name)
@@ -162,7 +168,8 @@ def _restore_group(group: Group, saved: dict[str, Any], bodies: Sequence[int], r
     # States of before this was known: a whole offer is compared with the keys that are there in any case.
     group.whole, group.from_file = saved.get("whole", False), saved.get("from_file", False)
     group.roster = Roster(group.name, saved["min_clock"])
-    policy = policies.make(saved["mode"], saved["staleness"])
+    # States of before there were quorums have none.
+    policy = policies.make(saved["mode"], saved["staleness"], saved.get("quorum"), saved.get("grace_seconds"))
     group.policy = policy if saved["switching_at"] is None else Switching(policy, saved["switching_at"])
     group.check_rule(policy)
     group.rounds = Rounds(saved["round"])
@@ -171,7 +178,7 @@ def _restore_group(group: Group, saved: dict[str, Any], bodies: Sequence[int], r
             rank: Held(UpdateKind(one["kind"]), one["samples"], tuple(bodies[place] for place in one["bodies"]))
             for rank, one in saved["held"].items()
         }
-        group.rounds.reopen(saved["missing"], held)
+        group.rounds.reopen(saved["missing"], held, now)
 
 
 def _restore_life(rank: str, saved: dict[str, Any], lease_until: float) -> Incarnation:
@@ -179,7 +186,7 @@ def _restore_life(rank: str, saved: dict[str, Any], lease_until: float) -> Incar
     life.ended = Reason(saved["ended"]) if saved["ended"] else None
     life.ended_detail = saved["ended_detail"]
     for name, one in saved["groups"].items():
-        progress = Progress(one["clock"], owed=one["owed"])
+        progress = Progress(one["clock"], one.get("passed"), owed=one["owed"])
         progress.grants.extend((version, number) for version, number in one["grants"])
         if one["record"]:
             record = one["record"]
@@ -192,6 +199,7 @@ def _restore_life(rank: str, saved: dict[str, Any], lease_until: float) -> Incar
                 record["staleness"],
                 record.get("step_failed", False),
                 record.get("too_few", False),
+                record.get("next_clock"),
             )
         life.groups[name] = progress
     return life

@@ -84,6 +84,8 @@ def machine_settings(config: ServerConfig) -> Settings:
                 group.keys,
                 least_updates=rule(group.aggregation).least,
                 needs_rounds=rule(group.aggregation).needs_rounds,
+                quorum=group.quorum if group.mode == "sync" else None,
+                grace_seconds=group.grace_seconds if group.mode == "sync" and group.quorum is not None else None,
             )
             for group in config.groups
         ),

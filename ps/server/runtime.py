@@ -31,6 +31,7 @@ from leeway.ps.core.events import Asked, Failed, Gone, Paused, Published, Stop, 
 from leeway.ps.server.asking import Askers, Outcome
 from leeway.ps.server.background import Background, Failure
 from leeway.ps.server.bodies import Bodies
+from leeway.ps.server.deadline import Deadline
 from leeway.ps.server.event_queue import EventQueue
 from leeway.ps.server.offering import Offering
 from leeway.ps.server.pauses import Pauses
@@ -108,6 +109,7 @@ class Runtime:
         self.pauses = Pauses()
         self.background = Background(lambda name, error: self._fail_soundly(f"the task '{name}'", error))
         self._queue = EventQueue(self._take, self.fail)
+        self._deadline = Deadline(loop, clock, lambda: self._queue.put(Tick()))
 
         # Who does it.
         self.publishing = Publishing(
@@ -204,6 +206,7 @@ class Runtime:
         # Here, between what is done and what is told, is the place of whatever must be kept before it is told.
         for effect in effects:
             self._say(effect)
+        self._deadline.set(self.machine.next_deadline)
 
     # Effects out.
 

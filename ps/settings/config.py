@@ -35,13 +35,16 @@ class GroupSettings:
     """What may differ from group to group: the policy, and how an update becomes a step.
 
     `aggregation` is a rule as users write it, `krum:1`: what makes one update of a round's (`aggregation.registry`).
-    `staleness` is used by `ssp` alone and counts iterations; `warmup_steps` and `schedule_steps` count versions.
+    `staleness` is used by `ssp` alone and counts iterations. `quorum`: how many pushes a round of `sync` closes with,
+    None for all; `grace_seconds` after the last of them, None for what the pace of the pushes advises. `warmup_steps` and `schedule_steps` count versions.
     `delta_scale` None: 1 / workers where updates take effect on arrival, 1 where they are aggregated.
     `decay_vectors`: weight decay for biases and norms (tensors of at most one dimension) too.
     """
 
     mode: str = "sync"
     staleness: int = 3
+    quorum: int | None = None
+    grace_seconds: float | None = None
     aggregation: str = "mean"
     optimizer: str = "sgd"
     lr: float = 0.1
@@ -60,6 +63,11 @@ class GroupSettings:
     def __post_init__(self) -> None:
         _one_of("--mode", self.mode, MODES)
         _within("--staleness", self.staleness, 0, limits.MAX_STALENESS)
+        if self.quorum is not None:
+            _within("--quorum", self.quorum, 1, limits.MAX_RANKS)
+        if self.grace_seconds is not None:
+            within = 0 <= self.grace_seconds <= limits.MAX_GRACE_SECONDS
+            _require("--grace", self.grace_seconds, within, f"0 to {limits.MAX_GRACE_SECONDS:g} seconds, or auto")
         try:
             rule(self.aggregation)
         except ValueError as error:
@@ -220,6 +228,11 @@ def _check_rule(group: GroupConfig, workers: int) -> None:
         raise ValueError(
             f"--aggregation {chosen} needs {chosen.least} updates in a round, and --workers is {workers}{where}; "
             "raise --workers, or choose a rule that needs fewer"
+        )
+    if group.mode == "sync" and group.quorum is not None and chosen.least > group.quorum:
+        raise ValueError(
+            f"--aggregation {chosen} needs {chosen.least} updates in a round, and --quorum lets it close with "
+            f"{group.quorum}{where}; raise --quorum, or choose a rule that needs fewer"
         )
 
 

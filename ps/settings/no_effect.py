@@ -35,6 +35,18 @@ _USES: Final[Mapping[str, _Use]] = {
     "staleness": _Use(
         lambda group: group.mode == "ssp", lambda group: f"it is the bound of ssp; --mode is {group.mode}"
     ),
+    "quorum": _Use(
+        lambda group: group.mode == "sync" or group.quorum is None,
+        lambda group: f"it is of the rounds of sync; --mode is {group.mode}",
+    ),
+    "grace_seconds": _Use(
+        lambda group: group.mode == "sync" and group.quorum is not None,
+        lambda group: (
+            "it begins when a quorum has pushed; there is no --quorum"
+            if group.mode == "sync"
+            else f"it is of the rounds of sync; --mode is {group.mode}"
+        ),
+    ),
     "momentum": _of_optimizers("momentum", "nesterov"),
     "beta1": _of_optimizers("adam", "adamw"),
     "beta2": _of_optimizers("adam", "adamw"),

@@ -76,6 +76,20 @@ class Bytes(click.ParamType):  # type: ignore[type-arg]  # generic in newer vers
             self.fail(str(error), param, ctx)
 
 
+class Grace(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions of click alone
+    """Seconds, or `auto`, which is None."""
+
+    name = "grace"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | None:
+        if value == "auto":
+            return None
+        try:
+            return float(value)
+        except ValueError:
+            self.fail(f"{value!r} is no number of seconds, nor auto", param, ctx)
+
+
 class _GivenPath(click.Path):
     """An empty path is the current folder to the system, and an unset variable of a shell to whoever wrote it."""
 
@@ -108,6 +122,19 @@ SECTIONS: Final = {
             int,
             "Under ssp: iterations that a worker may be ahead of the slowest.",
             metavar="N",
+        ),
+        Setting(
+            "--quorum",
+            int,
+            "Under sync: pushes that a round closes with; who comes later is late. Default: all.",
+            metavar="Q",
+        ),
+        Setting(
+            "--grace",
+            Grace(),
+            "Seconds that a round waits on after its quorum; auto: as the pace of the pushes advises.",
+            field="grace_seconds",
+            metavar="SECONDS|auto",
         ),
         Setting("--workers", int, "Workers to wait for before anybody computes.", metavar="N"),
         Setting("--until", int, "Stop when every worker has reached this iteration.", metavar="N"),

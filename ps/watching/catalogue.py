@@ -67,6 +67,9 @@ CONNECTIONS_CLOSED: Final = _counter(
 )
 
 PUSHES: Final = _counter("pushes_total", "Updates that got their final disposition.", "group", "disposition", "reason")
+LATE_SAMPLES: Final = _counter(
+    "late_samples_total", "Samples of the updates that were late: dropped, their round having closed.", "group"
+)
 UPDATE_BYTES: Final = _histogram("update_bytes", "Size of an accepted update's body.", _BYTES, "group")
 NON_FINITE: Final = _counter("non_finite_total", "Updates with NaN or infinity in them.", "group")
 NON_FINITE_VERSIONS: Final = _counter(

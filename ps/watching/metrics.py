@@ -169,6 +169,10 @@ class ServerMetrics:
         """A push got its final disposition. Repeats of it are told the same and are not counted again."""
         self._counters[catalogue.PUSHES].labels(group, disposition, reason).inc()
 
+    def late(self, group: str, samples: int) -> None:
+        """An update was dropped because its round had closed."""
+        self._counters[catalogue.LATE_SAMPLES].labels(group).inc(samples)
+
     def non_finite(self, group: str) -> None:
         self._counters[catalogue.NON_FINITE].labels(group).inc()
 

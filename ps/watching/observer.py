@@ -103,8 +103,18 @@ class Observer:
         if effect.disposition is not None:
             self._metrics.pushed(effect.group, effect.disposition, effect.reason)
             self._tallies[effect.group].updates += effect.disposition is Disposition.HELD
+            if effect.disposition is Disposition.LATE:
+                self._late(effect)
         if isinstance(event, Asked) and isinstance(event.message, Push) and event.message.metrics:
             self._report(effect.rank, event.message.metrics)
+
+    def _late(self, effect: Accepted) -> None:
+        self._metrics.late(effect.group, effect.samples)
+        self._log.debug("late", group=effect.group, rank=effect.rank, round=effect.clock, samples=effect.samples)
+        if self._new((effect.group, effect.rank, "late"), True):
+            detail = f"its update of iteration {effect.clock} is dropped, the round has closed without it; said once"
+            self._log.info("late", rank=effect.rank, group=effect.group, detail=detail)
+            self._decisions.add(Kind.WAITS, f"late: {detail}", rank=effect.rank, group=effect.group)
 
     def _report(self, rank: str, figures: Mapping[str, float]) -> None:
         if left_out := self._reported.take(rank, figures):
@@ -132,15 +142,18 @@ class Observer:
             case RoundOpened(group, number, members):
                 self._opened_at[group] = now
                 self._log.debug("round opens", group=group, round=number, members=members)
-            case RoundClosed(group, number, contributors, samples, needed):
+            case RoundClosed(group, number, contributors, samples, needed, late):
                 self._metrics.round_closed(group, now - self._opened_at.pop(group))
-                self._log.debug("round closes", group=group, round=number, of=contributors, samples=samples)
+                facts = {"of": contributors, "samples": samples, "late": late}
+                self._log.debug("round closes", group=group, round=number, **facts)
                 if needed is not None:
                     self._too_few(group, number, len(contributors), needed)
-            case Switched(group, mode, staleness, switch_point):
+            case Switched(group, mode, staleness, switch_point, quorum, grace_seconds):
                 self._metrics.switched(group)
-                self._log.info("switched", group=group, mode=mode, staleness=staleness, after=switch_point)
+                facts = {} if quorum is None else {"quorum": quorum, "grace_seconds": grace_seconds}
+                self._log.info("switched", group=group, mode=mode, staleness=staleness, after=switch_point, **facts)
                 bound = "" if staleness is None else f" with a bound of {staleness}"
+                bound = bound if quorum is None else f" with a quorum of {quorum}"
                 detail = f"to {mode}{bound}, after version {switch_point}"
                 self._decisions.add(Kind.SWITCHED, detail, group=group, mode=mode)
             case Finished():

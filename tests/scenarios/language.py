@@ -23,6 +23,7 @@ one line (`*` = the pull is answered). `pytest tests/scenarios --rewrite` writes
     save           restart clean      restart crash              a crash goes on from what was saved, if anything
     stop
 
+A policy is `sync`, `async`, `ssp(BOUND)`, or `sync(QUORUM,GRACE)` with a grace of seconds or `auto`.
 A worker is called by its rank, its older lives as w0#1. A push goes by the last grant unless told otherwise.
 """
 
@@ -70,10 +71,13 @@ def parse(line: str) -> tuple[str, Words]:
     return verb, words
 
 
-def policy(text: str) -> tuple[str, int | None]:
-    match = re.fullmatch(r"([a-z]+)(?:\((-?\d+)\))?", text)
+def policy(text: str) -> tuple[str, int | None, int | None, float | None]:
+    """Mode, bound, quorum and grace: `ssp(3)`, or `sync(2,0.5)`, `sync(2,auto)`."""
+    match = re.fullmatch(r"([a-z]+)(?:\((-?\d+)(?:,(auto|[\d.]+))?\))?", text)
     assert match, f"{text} is no policy"
-    return match[1], int(match[2]) if match[2] else None
+    if match[3]:
+        return match[1], None, int(match[2]), None if match[3] == "auto" else float(match[3])
+    return match[1], int(match[2]) if match[2] else None, None, None
 
 
 def tensor(text: str) -> TensorSpec:

@@ -123,7 +123,7 @@ class Scenario:
                 client.clock[group] = reply.clock
                 client.grant[group] = (reply.version.number, reply.round)
             elif isinstance(reply, Pushed):
-                client.clock[group] = reply.clock + 1
+                client.clock[group] = reply.clock + 1 if reply.next_clock is None else reply.next_clock
 
     def name(self, client: Client | str) -> str:
         if isinstance(client, str):
@@ -147,11 +147,11 @@ class Scenario:
     # Commands.
 
     def do_start(self, words: Words) -> None:
-        mode, staleness = policy(words.options.get("policy", "async"))
+        mode, staleness, quorum, grace = policy(words.options.get("policy", "async"))
         groups = [text.split(":") for text in words.listed("groups")] or [["default", "*"]]
         limit = words.number("max-iteration")
         least = words.number("least", 1)
-        rule = {"least_updates": least, "needs_rounds": least > 1}
+        rule = {"least_updates": least, "needs_rounds": least > 1, "quorum": quorum, "grace_seconds": grace}
         self.settings = Settings(
             groups=tuple(GroupSettings(mode, staleness, name, (keys,), **rule) for name, keys in groups),
             workers=words.number("workers", 1),
@@ -266,8 +266,8 @@ class Scenario:
             self.ask(name, Barrier(self.life(name), barrier, generation, parties, self.wait(words)))
 
     def do_policy(self, words: Words) -> None:
-        mode, staleness = policy(words.names[0])
-        self.ask("policy", SetPolicy(mode, staleness, words.options.get("group", "default")))
+        mode, staleness, quorum, grace = policy(words.names[0])
+        self.ask("policy", SetPolicy(mode, staleness, words.options.get("group", "default"), quorum, grace))
 
     def do_status(self, _: Words) -> None:
         for worker in describe.status(self.machine, self.now)["workers"]:

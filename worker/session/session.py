@@ -365,6 +365,9 @@ class Session:
                 if pulled.step_failed or pulled.too_few:
                     reason = Reason.STEP_FAILED if pulled.step_failed else Reason.TOO_FEW_UPDATES
                     self._update.without_step(self.clock - 1, reason)
+                if pulled.clock is not None:
+                    # Further than asked where a round has closed without this worker.
+                    self.clock = pulled.clock
                 self.state = State.COMPUTING
             case NotYet():
                 # A pull that was parked is asked again at once; one that was not must not become a busy loop.
@@ -380,7 +383,7 @@ class Session:
     def _pushed(self, pushed: Pushed) -> None:
         self._circle.succeeded()
         self._update.settle(pushed)
-        self.clock = pushed.clock + 1
+        self.clock = pushed.clock + 1 if pushed.next_clock is None else pushed.next_clock
         self._to_pulling()
 
     def _refused(self, error: WireError, retry_after_seconds: float | None) -> None:

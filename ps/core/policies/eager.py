@@ -5,7 +5,7 @@ The one rule: nobody computes before all have joined who begin together; then wh
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar
 
 from leeway.protocol.reasons import Reason
 from leeway.ps.core.decisions import Answer, Park
@@ -15,14 +15,21 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from leeway.ps.core.decisions import Decision
-    from leeway.ps.core.policies.policy import View
+    from leeway.ps.core.policies.policy import Policy, View
 
 
 class Eager:
     __slots__ = ()
 
+    quorum: ClassVar[int | None] = None
+    grace_seconds: ClassVar[float | None] = None
+    has_rounds: ClassVar[bool] = False
+
     def enter_clock(self, view: View) -> int:
         return view.min_clock
+
+    def caught_up(self, view: View, rank: str) -> int:
+        return view.clock_of(rank)
 
     def pull(self, view: View, rank: str) -> Decision:
         if view.assembled:
@@ -38,11 +45,14 @@ class Eager:
     def members(self, view: View) -> Sequence[str]:
         return ()
 
-    def may_close(self, view: View) -> bool:
+    def may_close(self, view: View, now: float) -> bool:
         return False
 
-    def adopted(self, view: View) -> Self:
+    def deadline(self, view: View) -> float | None:
+        return None
+
+    def adopted(self: Policy, view: View) -> Policy:
         return self
 
-    def opened(self) -> Self:
+    def opened(self: Policy) -> Policy:
         return self

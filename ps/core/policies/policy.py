@@ -21,6 +21,7 @@ class Reception(StrEnum):
 
     ON_ARRIVAL = "on-arrival"  # it makes a version of its own
     IN_ROUND = "in-round"  # it is held until the open round closes
+    LATE = "late"  # its round has closed without it: it is dropped
 
 
 class View(Protocol):
@@ -77,8 +78,21 @@ class Policy(Protocol):
     @property
     def staleness(self) -> int | None: ...
 
+    @property
+    def quorum(self) -> int | None: ...
+
+    @property
+    def grace_seconds(self) -> float | None: ...
+
+    @property
+    def has_rounds(self) -> bool:
+        """Whether updates meet in rounds and are aggregated; else each is a step of its own."""
+
     def enter_clock(self, view: View) -> int:
         """The clock of a worker that joins."""
+
+    def caught_up(self, view: View, rank: str) -> int:
+        """The clock at which a worker that pulls goes on: its own, or a later one when that round has closed."""
 
     def pull(self, view: View, rank: str) -> Decision:
         """May the pull of this worker's next iteration be answered now?"""
@@ -89,8 +103,11 @@ class Policy(Protocol):
     def members(self, view: View) -> Sequence[str]:
         """Who is in the round that opens now, nothing being applied; nobody: none opens."""
 
-    def may_close(self, view: View) -> bool:
+    def may_close(self, view: View, now: float) -> bool:
         """May the open round close?"""
+
+    def deadline(self, view: View) -> float | None:
+        """When the open round may close though nothing happens any more; None: never."""
 
     def adopted(self, view: View) -> Policy:
         """What is in force first when a live run is switched to this: itself, or the way there."""

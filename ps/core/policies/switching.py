@@ -42,7 +42,7 @@ class Switching(Eager):
         return Eager.pull(self, view, rank)
 
     def members(self, view: View) -> Sequence[str]:
-        return self.to.members(view)
+        return () if view.behind(self.at) else self.to.members(view)
 
-    def opened(self) -> Policy:  # type: ignore[override]  # the only one that leads elsewhere
+    def opened(self) -> Policy:
         return self.to

@@ -1,70 +1,30 @@
-"""`sync` (BSP, Valiant 1990): rounds. Everybody reads the same version, one aggregated step per round.
-
-A pull is answered to a member that has not contributed to the open round, once the round before is closed and its
-step, if any, is published.
-"""
+"""`sync` (BSP, Valiant 1990): a round waits for all its members, and the next opens when all are there."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from leeway.protocol.reasons import Reason
-from leeway.ps.core.decisions import Answer, Park, in_words
-from leeway.ps.core.policies.policy import Reception
-from leeway.ps.core.policies.switching import Switching
-from leeway.ps.core.rounds import RoundState
+from leeway.ps.core.policies.gathering import Gathering
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from leeway.ps.core.decisions import Decision
-    from leeway.ps.core.policies.policy import Policy, View
+    from leeway.ps.core.policies.policy import View
 
 
 @dataclass(frozen=True, slots=True)
-class Sync:
-    mode: ClassVar[str] = "sync"
-    staleness: ClassVar[int | None] = None
-
-    def enter_clock(self, view: View) -> int:
-        return view.rounds.next_number
-
-    def pull(self, view: View, rank: str) -> Decision:
-        rounds = view.rounds
-        if rounds.state is RoundState.WAITING:
-            return Park(
-                Reason.WAITING_FOR_WORKERS,
-                f"round {rounds.number} opens with {view.workers_to_start} workers, {view.live_workers} live",
-            )
-        if rounds.state is RoundState.APPLYING:
-            return Park(Reason.WAITING_FOR_STEP, f"the step of round {rounds.number} is being applied")
-        if rank in rounds.missing:
-            return Answer(Reason.GRANTED)
-        missing = tuple(rounds.missing)
-        if rank in rounds.held and view.clock_of(rank) == rounds.number + 1:
-            detail = f"round {rounds.number} waits for {in_words(missing)}"
-            return Park(Reason.WAITING_FOR_ROUND, detail, missing, rounds.number + 1)
-        return Park(
-            Reason.NEXT_ROUND,
-            f"{rank} joins at round {rounds.number + 1}; round {rounds.number} waits for {in_words(missing)}",
-            missing,
-            rounds.number + 1,
-        )
-
-    def push(self, view: View, rank: str) -> Reception:
-        return Reception.IN_ROUND
+class Sync(Gathering):
+    quorum: ClassVar[int | None] = None
+    grace_seconds: ClassVar[float | None] = None
 
     def members(self, view: View) -> Sequence[str]:
         number = view.rounds.number
         all_there = view.min_clock == number == view.max_clock and view.live_workers >= view.workers_to_start
         return view.ranks() if all_there else ()
 
-    def may_close(self, view: View) -> bool:
+    def may_close(self, view: View, now: float) -> bool:
         return view.rounds.complete
 
-    def adopted(self, view: View) -> Policy:
-        return Switching(self, view.furthest_granted)
-
-    def opened(self) -> Policy:
-        return self
+    def deadline(self, view: View) -> float | None:
+        return None

@@ -27,9 +27,9 @@ def test_the_first_to_come_is_the_minimum():
 
 def test_the_minimum_goes_on_when_the_last_of_the_slowest_does():
     clocks = of(2, 2, 3)
-    clocks.advance(2)
+    clocks.advance(2, 3)
     assert clocks.minimum == 2
-    clocks.advance(2)
+    clocks.advance(2, 3)
     assert clocks.minimum == 3
 
 
@@ -63,7 +63,7 @@ def test_it_counts_as_a_list_would_and_never_goes_back(moves):
             if move == "remove":
                 clocks.remove(clock)
             else:
-                clocks.advance(clock)
+                clocks.advance(clock, clock + 1)
                 plain.append(clock + 1)
         least = min(plain, default=least)
         assert (len(clocks), clocks.minimum, clocks.maximum) == (len(plain), least, max(plain, default=least))

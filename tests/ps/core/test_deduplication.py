@@ -133,7 +133,7 @@ def test_a_skip_gives_up_the_iteration_staged_parts_and_all(member):
 def test_an_advance_takes_the_grants_back():
     progress = Progress(5)
     progress.grants.append((7, None))
-    progress.advance()
+    progress.go_on(progress.clock + 1)
     assert (progress.clock, list(progress.grants)) == (6, [])
 
 

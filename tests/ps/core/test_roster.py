@@ -36,15 +36,15 @@ def test_the_clocks_are_counted(roster):
     assert roster.progress("w10").clock == 4
     assert roster.behind(4) == ["w2"]
     assert roster.behind(6) == ["w2", "w10"]
-    roster.advance(roster.of_rank("w2"))
+    roster.go_on(roster.of_rank("w2"), roster.progress("w2").clock + 1)
     assert (roster.clocks.minimum, roster.clocks.maximum, len(roster.clocks)) == (4, 6, 3)
 
 
 def test_the_slowest_are_those_at_the_minimum(roster):
     assert roster.slowest() == ("w2",)
-    roster.advance(roster.of_rank("w1"))
+    roster.go_on(roster.of_rank("w1"), roster.progress("w1").clock + 1)
     assert roster.slowest() == ("w2",)
-    roster.advance(roster.of_rank("w2"))
+    roster.go_on(roster.of_rank("w2"), roster.progress("w2").clock + 1)
     assert roster.slowest() == ("w2", "w10")
     roster.exit(roster.of_rank("w2"))
     assert roster.slowest() == ("w10",)

@@ -18,9 +18,12 @@ def test_each_mode_makes_the_policy_of_its_name(mode):
 
 def test_only_sync_has_rounds(group_of):
     view = group_of(w0=3, w1=3)
+    view.rounds.open(["w0", "w1"])
     found = [(one.push(view, "w0"), tuple(one.members(view))) for one in (Sync(), Asynchronous(), Ssp(0))]
     assert found == [(Reception.IN_ROUND, ("w0", "w1")), (Reception.ON_ARRIVAL, ()), (Reception.ON_ARRIVAL, ())]
-    assert not any(one.may_close(view) for one in (Asynchronous(), Ssp(0)))
+    assert [one.has_rounds for one in (Sync(), Asynchronous(), Ssp(0))] == [True, False, False]
+    assert not any(one.may_close(view, 0.0) for one in (Asynchronous(), Ssp(0)))
+    assert [one.deadline(view) for one in (Sync(), Asynchronous(), Ssp(0))] == [None, None, None]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ def group(group_of):
     """Round 3 is open for w0 and w1, of which w0 has contributed; w2 has joined since."""
     group = group_of(w0=4, w1=3, w2=4)
     group.rounds.open(["w0", "w1"])
-    group.rounds.contribute("w0", Held(UpdateKind.GRADIENT, 4, (1,)))
+    group.rounds.contribute("w0", Held(UpdateKind.GRADIENT, 4, (1,)), 0.0)
     return group
 
 
@@ -41,6 +41,6 @@ def test_who_is_waited_for_stands_in_natural_order(group_of):
 
 
 def test_a_closed_round_waits_for_its_step(group):
-    group.rounds.contribute("w1", Held(UpdateKind.GRADIENT, 4, (2,)))
+    group.rounds.contribute("w1", Held(UpdateKind.GRADIENT, 4, (2,)), 0.0)
     group.rounds.close()
     assert Sync().pull(group, "w1") == Park(Reason.WAITING_FOR_STEP, "the step of round 3 is being applied")
