@@ -351,7 +351,10 @@ _WHOLE = {
         lambda fields: Push.read(fields, ()),
     ),
     "barrier": (_LIFE | {"generation": 0, "parties": 1}, lambda fields: Barrier.read(fields, "b", None)),
-    "policy": ({"mode": "ssp", "staleness": 1}, lambda fields: SetPolicy.read(fields, "default")),
+    "policy": (
+        {"mode": "ssp", "staleness": 1, "quorum": 1, "grace_seconds": 0.5},
+        lambda fields: SetPolicy.read(fields, "default"),
+    ),
 }
 
 

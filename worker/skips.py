@@ -30,7 +30,7 @@ class RefusedInARow:
         """Count the end of an update. Returns whether to tell that updates are being refused."""
         if outcome.reason is Code.NON_FINITE:
             self.count += 1
-        elif outcome.disposition not in (None, Disposition.SKIPPED):
+        elif outcome.disposition not in (None, Disposition.SKIPPED, Disposition.LATE):
             self.count, self._next = 0, 1
         telling = self.count >= self._next
         if telling:

@@ -232,7 +232,9 @@ class Group:
 
     def push(self, request: int, push: Push, member: Incarnation, now: float) -> None:
         progress = member.groups[self.name]
-        reception = Reception.LATE if push.clock != progress.clock else self.policy.push(self, member.rank)
+        # Who has been moved on already may be a member of the open round, but not with this push.
+        moved = progress.has_passed(push.clock)
+        reception = Reception.LATE if moved else self.policy.push(self, member.rank)
         if misfit := self._misfit(push.kind, reception):
             self.emit(Drop((request,)))
             self.emit(Answered(request, refuse(Code.INVALID_VALUE, misfit)))
@@ -279,9 +281,7 @@ class Group:
             self.rounds.contribute(member.rank, Held(push.kind, push.samples, bodies), now)
         if reception is Reception.LATE:
             record.disposition, record.reason = Disposition.LATE, Reason.ROUND_CLOSED
-            # Who has been moved on already stays there, perhaps as a member of the open round.
-            moved = push.clock != progress.clock
-            record.next_clock = progress.clock if moved else self.rounds.next_number
+            record.next_clock = progress.clock if progress.has_passed(push.clock) else self.rounds.next_number
             progress.passed = None
         elif not bodies:
             record.disposition = Disposition.SKIPPED

@@ -36,7 +36,8 @@ class GroupSettings:
 
     `aggregation` is a rule as users write it, `krum:1`: what makes one update of a round's (`aggregation.registry`).
     `staleness` is used by `ssp` alone and counts iterations. `quorum`: how many pushes a round of `sync` closes with,
-    None for all; `grace_seconds` after the last of them, None for what the pace of the pushes advises. `warmup_steps` and `schedule_steps` count versions.
+    None for all; `grace_seconds` after the last of them, None for what the pace of the pushes advises.
+    `warmup_steps` and `schedule_steps` count versions.
     `delta_scale` None: 1 / workers where updates take effect on arrival, 1 where they are aggregated.
     `decay_vectors`: weight decay for biases and norms (tensors of at most one dimension) too.
     """

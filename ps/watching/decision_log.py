@@ -32,6 +32,7 @@ class Kind(StrEnum):
     NON_FINITE = "non-finite"
     STEP_FAILED = "step-failed"
     TOO_FEW_UPDATES = "too-few-updates"
+    LATE = "late"
     SLOW_READER = "slow-reader"
     FINISHED = "finished"
     STOPPING = "stopping"

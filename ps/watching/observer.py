@@ -114,7 +114,7 @@ class Observer:
         if self._new((effect.group, effect.rank, "late"), True):
             detail = f"its update of iteration {effect.clock} is dropped, the round has closed without it; said once"
             self._log.info("late", rank=effect.rank, group=effect.group, detail=detail)
-            self._decisions.add(Kind.WAITS, f"late: {detail}", rank=effect.rank, group=effect.group)
+            self._decisions.add(Kind.LATE, detail, rank=effect.rank, group=effect.group)
 
     def _report(self, rank: str, figures: Mapping[str, float]) -> None:
         if left_out := self._reported.take(rank, figures):

@@ -81,7 +81,12 @@ pulls = st.builds(
 readers_pulls = st.builds(Pull, group=ranks, min_version=counts, since=st.none() | versions)
 barriers = st.builds(Barrier, lives, ranks, counts, st.integers(1, limits.MAX_RANKS), waits)
 policies = st.builds(
-    SetPolicy, st.text(min_size=1, max_size=32), st.none() | st.integers(0, limits.MAX_STALENESS), ranks
+    SetPolicy,
+    st.text(min_size=1, max_size=32),
+    st.none() | st.integers(0, limits.MAX_STALENESS),
+    ranks,
+    st.none() | st.integers(1, limits.MAX_RANKS),
+    st.none() | st.floats(0, limits.MAX_GRACE_SECONDS),
 )
 optimizers = st.builds(SetOptimizer, ranks, st.dictionaries(st.text(), st.floats(0, 1) | st.text(), max_size=3))
 

@@ -291,9 +291,9 @@ def test_a_failed_step_that_leaves_its_round_open(monkeypatch):
 
 
 def test_a_step_of_too_few_updates(monkeypatch):
-    def broken(self):
+    def broken(self, late=()):
         self.least_updates, least = 1, self.least_updates
-        close_round(self)
+        close_round(self, late)
         self.least_updates = least
 
     close_round = Group._close_round

@@ -88,7 +88,7 @@ def test_replies_and_refusals(rows):
         (0.0, Gone(1), [Answered(1, pushed), Answered(2, refused), Parked(3, "default", "w0", 1, Reason.LAG, "why")])
     )
     told, error, parked = row["effects"]
-    assert told["reply"] == {"is": "Pushed", **pushed.to_fields()}
+    assert told["reply"] == {"is": "Pushed", **pushed.to_fields(), "next_clock": None}
     assert (error["reply"]["error"]["code"], error["reply"]["error"]["clock"]) == ("wrong-clock", 4)
     assert parked["reason"] == "lag"
 
