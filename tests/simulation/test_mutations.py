@@ -241,7 +241,7 @@ def test_parking_after_the_stop(monkeypatch):
 def test_a_worker_that_takes_no_answer_for_success(monkeypatch):
     lost = Session.lost
 
-    def broken(self):
+    def broken(self, request=None):
         ask = self.ask()
         if isinstance(ask, Push):
             self.answered(ask, Pushed(ask.clock, Disposition.APPLIED, Reason.ON_ARRIVAL))

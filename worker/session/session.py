@@ -17,11 +17,14 @@ An update stays in hand through lost replies, rejoins and restarts of the server
 is told once, as its `Outcome`: the server's disposition when the server has accepted it; dropped, with the
 reason, when the server has not and no longer can (another life, another epoch).
 
-A session is about one group and joins that one alone, so that it holds up nobody in another. Lives are per
-server and a rank has one life: a worker of several groups would be one session with several clocks.
+A session is about one group, with a clock of its own. Lives are per server and a rank has one: the sessions of a
+worker's groups share it (`SharedLife`), and it joins those groups alone, so that it holds up nobody in another.
+What one session learns of the life, all learn: a life that is replaced ends what the others were asking, and the
+same reply tells each what became of its update in hand. A session that is finished ends; the last one leaves.
 
 A reply counts for the attempt that it answers, while that is the newest: `answered` wants the very object
-that `ask` gave. After `lost` that attempt is over, and the next one is an equal, new object.
+that `ask` gave. After `lost` that attempt is over, and the next one is an equal, new object. A join is one object
+for all sessions that want it, to be sent by one of them at a time.
 """
 
 from __future__ import annotations
@@ -30,7 +33,6 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from leeway.errors import WireError
-from leeway.protocol.capacity import DEFAULT_CAPACITY
 from leeway.protocol.codes import Code
 from leeway.protocol.reasons import Reason
 from leeway.protocol.replies import (
@@ -44,9 +46,10 @@ from leeway.protocol.replies import (
     Refused,
     last_pushes,
 )
-from leeway.protocol.requests import DEFAULT_GROUP, Join, Leave, Life, Offer, Pull, Push, UpdateKind
+from leeway.protocol.requests import DEFAULT_GROUP, Join, Leave, Offer, Pull, Push, UpdateKind
 from leeway.worker.session.backoff import BASE_SECONDS, Backoff
 from leeway.worker.session.refusals import REACTIONS, Reaction
+from leeway.worker.session.shared_life import SharedLife
 from leeway.worker.session.states import Ending, Outcome, State
 from leeway.worker.session.updates import Recall, UpdateInHand
 
@@ -54,7 +57,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from random import Random
 
+    from leeway.protocol.capacity import Capacity
     from leeway.protocol.replies import GroupState, Reply
+    from leeway.protocol.requests import Life
     from leeway.protocol.tensors import TensorSpec
     from leeway.protocol.times import StepTimes
     from leeway.protocol.versions import Version
@@ -66,11 +71,14 @@ Ask = Join | Offer | Pull | Push | Leave
 # A goodbye only spares the others the lease's time; a server that is gone itself must not hold up our end.
 LEAVE_ATTEMPTS = 3
 
+ENDS_THE_LIFE = frozenset({Reaction.NEW_LIFE, Reaction.STOP})
+
 
 class Session:
     """The conversation. `new_session` draws an id never drawn before; `random` is for the jitter alone.
 
     `wait_seconds`: how long the server may park a pull before it says "not yet" (None: not at all).
+    `beside`: a session of another group of the same worker, before that has joined; they share one life.
     """
 
     def __init__(
@@ -81,7 +89,10 @@ class Session:
         random: Random,
         group: str = DEFAULT_GROUP,
         wait_seconds: float | None = 20.0,
+        beside: Session | None = None,
     ) -> None:
+        self.shared: SharedLife = beside.shared if beside else SharedLife(rank, new_session)
+        self.shared.sessions.append(self)
         self.rank = rank
         self.group = group
         self.wait_seconds = wait_seconds
@@ -91,14 +102,9 @@ class Session:
         self.error: WireError | None = None
 
         # As told by the last join. `specs` is the group's schema; `whole`: no key is added to it any more.
-        self.life: Life | None = None
-        self.lease_seconds = 0.0
-        self.until: int | None = None
         self.policy = ""
         self.specs: tuple[TensorSpec, ...] = ()
         self._whole = False
-        self.barriers: dict[str, int] = {}
-        self.limits = DEFAULT_CAPACITY
 
         # Invariant: `grant` answers the pull of iteration `clock`, and is None until that is answered.
         self.clock = 0
@@ -106,8 +112,6 @@ class Session:
         self.index = 0
         self.count = 1
 
-        self._new_session = new_session
-        self._session = new_session()
         self._backoff = Backoff(random)
         # Lives that were begun and led to no grant and no disposition, in a row: a circle of refusals slows down.
         self._circle = Backoff(random)
@@ -122,6 +126,27 @@ class Session:
 
     def __str__(self) -> str:
         return f"{self.life or self.rank}@{self.clock} {self.ending or self.state}"
+
+    @property
+    def life(self) -> Life | None:
+        return self.shared.life
+
+    @property
+    def lease_seconds(self) -> float:
+        return self.shared.lease_seconds
+
+    @property
+    def until(self) -> int | None:
+        return self.shared.until
+
+    @property
+    def barriers(self) -> dict[str, int]:
+        """How often each named barrier has been passed."""
+        return self.shared.barriers
+
+    @property
+    def limits(self) -> Capacity:
+        return self.shared.limits
 
     @property
     def delay_seconds(self) -> float:
@@ -143,14 +168,14 @@ class Session:
 
         The same object until it is answered or lost.
         """
-        if self._asked is None:
+        if self._asked is None or self.state is State.JOINING:
             self._asked = self._next()
         return self._asked
 
     def _next(self) -> Ask | None:
         match self.state:
             case State.JOINING:
-                return Join(self.rank, self._session, (self.group,))
+                return self.shared.ask()
             case State.OFFERING:
                 if self._wanted is None:
                     return dataclasses.replace(self._offer)
@@ -238,10 +263,12 @@ class Session:
         self.computed(UpdateKind.SKIP, 0, pull=pull, times=times)
 
     def leave(self) -> None:
-        """End the life in good order. An update in hand is dropped, though it may have been accepted."""
-        if self.state not in (State.LEAVING, State.ENDED):
-            self._update.drop(Reason.LEFT)
-            self._leave(Ending.LEFT)
+        """End the life in good order, for all groups. Updates in hand are dropped, accepted or not."""
+        going = self.shared.going
+        # This one last, if it goes on: it is the last that says the goodbye.
+        for session in sorted(going, key=lambda session: session is self):
+            session._update.drop(Reason.LEFT)
+            session._leave(Ending.LEFT)
 
     # What came back.
 
@@ -252,9 +279,9 @@ class Session:
         Raises the refusal's `WireError` when it is for the user: a schema conflict, a wrong tensor, a body
         too large. The grant is kept then, so another update can be pushed in place of the refused one.
         """
-        if self._asked is None or request is not self._asked:
+        if not self._is_newest(request):
             return
-        self._asked = None
+        self._give_up()
         if not (isinstance(reply, Refused) and REACTIONS[reply.error.code] is Reaction.AGAIN):
             # The server is there: what an outage has cost must not slow down the requests that follow it.
             self._backoff.succeeded()
@@ -278,10 +305,14 @@ class Session:
             case _:
                 raise WireError(Code.INTERNAL, f"the server answered {request} with: {reply}")
 
-    def lost(self) -> None:
-        """The connection was lost, or the time is over. The request may or may not have been heard."""
-        self._asked = None
-        self._failed(None)
+    def lost(self, request: object = None) -> None:
+        """The connection was lost, or the time is over. The request may or may not have been heard.
+
+        `request`: which one; nothing happens when that attempt was over already. None: the newest.
+        """
+        if request is None or self._is_newest(request):
+            self._give_up()
+            self._failed(None)
 
     def refused(self, life: Life, error: WireError) -> None:
         """A request of this life that is not the session's own was refused: a barrier.
@@ -293,16 +324,40 @@ class Session:
             self._asked = None
             self._refused(error, None)
 
+    def _is_newest(self, request: object) -> bool:
+        if self.state is State.JOINING:
+            return self.shared.is_newest(request)
+        return self._asked is not None and request is self._asked
+
+    def _give_up(self) -> None:
+        """The attempt is over."""
+        self._asked = None
+        if self.state is State.JOINING:
+            self.shared.give_up_join()
+
     # How the states follow one another.
 
     def _joined(self, joined: Joined) -> None:
-        group = joined.groups.get(self.group)
-        if group is None:
-            raise WireError(Code.UNKNOWN_GROUP, f"{self.rank} has joined, but not its group {self.group!r}")
-        self.life = Life(self.rank, joined.epoch, joined.incarnation)
-        self.lease_seconds, self.until = joined.lease_seconds, joined.until
+        going = self.shared.going
+        for session in going:
+            if session.group not in joined.groups:
+                raise WireError(Code.UNKNOWN_GROUP, f"{self.rank} has joined, but not its group {session.group!r}")
+        before = self.life
+        another = self.shared.joined(joined)
+        for session in going:
+            # Whoever asks under a life that goes on is answered under it.
+            if another or session.state is State.JOINING:
+                session._meet(joined, before)
+
+    def _meet(self, joined: Joined, before: Life | None) -> None:
+        """Take over this group's part of a join; what was asked or computed under another life is over."""
+        group = joined.groups[self.group]
+        self._asked = None
+        self._backoff.succeeded()
+        if self.state is State.COMPUTING:
+            assert before is not None
+            self._lapsed = Code.OLD_EPOCH if before.epoch != joined.epoch else Code.NOT_JOINED
         self.index, self.count = joined.index, joined.count
-        self.barriers, self.limits = dict(joined.barriers), joined.limits
         self.policy, self.specs, self._whole = group.policy, group.specs, group.whole
         if self._update.push is not None:
             self._resume(self._update.push, joined.resumed, group)
@@ -396,9 +451,10 @@ class Session:
             # Evicted, fenced, of an old epoch: the life that was to end is no more.
             self.state = State.ENDED
             return
-        if reaction in (Reaction.NEW_LIFE, Reaction.STOP) and self._recall_from(error) is Recall.PENDING:
-            # A life that has ended is told the disposition of its last push all the same.
-            self.state = State.PUSHING
+        # Who is concerned: what has ended the life, or the run, has ended it for every group.
+        for_all = self.state is State.JOINING if reaction is Reaction.FINISH else reaction in ENDS_THE_LIFE
+        concerned = self.shared.going if for_all else (self,)
+        if reaction in ENDS_THE_LIFE and self._resolve(concerned, error) is Recall.PENDING:
             self._failed(retry_after_seconds)
             return
         match reaction:
@@ -408,18 +464,18 @@ class Session:
                 self._update.drop(code)
                 self._rejoin(code)
             case Reaction.NEW_LIFE:
-                self._update.drop(code)
-                self.life = None
-                self._session = self._new_session()
-                self._rejoin(code)
+                self.shared.begin_anew()
+                for session in concerned:
+                    session._rejoin(code)
             case Reaction.STOP:
-                self._update.drop(code)
-                self.error = error
-                self.life = None
-                self._leave(Ending.FENCED if code is Code.FENCED else Ending.LEFT)
+                self.shared.life = None
+                for session in concerned:
+                    session.error = error
+                    session._leave(Ending.FENCED if code is Code.FENCED else Ending.LEFT)
             case Reaction.FINISH:
-                self._update.drop(code)
-                self._leave(Ending.FINISHED)
+                for session in concerned:
+                    session._update.drop(code)
+                    session._leave(Ending.FINISHED)
             case Reaction.SKIP if self._update.push is not None:
                 tensor = error.facts.get("tensor")
                 self._update.become_skip(code, tensor if isinstance(tensor, str) else None)
@@ -429,10 +485,25 @@ class Session:
                     self.state = State.COMPUTING
                 raise error
 
+    def _resolve(self, concerned: Iterable[Session], error: WireError) -> Recall:
+        """The life has ended; its refusal says what became of every group's last push. PENDING: nothing has happened
+        yet, for one of them is still being applied; a life that has ended is told its disposition all the same."""
+        last = last_pushes(error.facts.get("last") or {})
+        pending = [session for session in concerned if session._update.is_pending(last.get(session.group))]
+        if self in pending:
+            self.state = State.PUSHING
+        if pending:
+            return Recall.PENDING
+        for session in concerned:
+            session._update.recall(last.get(session.group))
+            session._update.drop(error.code)
+        return Recall.SETTLED
+
     def _rejoin(self, code: Code) -> None:
         if self.state is State.COMPUTING:
             self._lapsed = code
         self.grant = None
+        self._asked = None
         self.state = State.JOINING
         # Joining is not what ends a circle of refusals: it cannot become a busy loop.
         self._circle.failed()
@@ -443,12 +514,11 @@ class Session:
         self.grant = None
         self._asked = None
         self._backoff.succeeded()
-        self.state = State.ENDED if self.life is None else State.LEAVING
+        # A join under way may name this group.
+        self.shared.give_up_join()
+        self.state = State.LEAVING if self.life is not None and self.shared.ended else State.ENDED
 
     def _failed(self, retry_after_seconds: float | None) -> None:
         self._backoff.failed(retry_after_seconds)
         if self.state is State.LEAVING and self._backoff.failures >= LEAVE_ATTEMPTS:
             self.state = State.ENDED
-
-    def _recall_from(self, error: WireError) -> Recall:
-        return self._update.recall(last_pushes(error.facts.get("last") or {}).get(self.group))

@@ -64,15 +64,22 @@ class UpdateInHand:
             Outcome(pushed.clock, pushed.disposition, reason, pushed.version, pushed.staleness, self._refused_tensor)
         )
 
+    def is_pending(self, last: LastPush | None) -> bool:
+        """Whether `recall` would say so, which settles nothing."""
+        return last is not None and self._is_in_hand(last) and last.disposition is None
+
     def recall(self, last: LastPush | None) -> Recall:
         """Compare with the last push that the server has accepted of this life."""
-        if self.push is None or last is None or last.clock != self.push.clock:
+        if last is None or not self._is_in_hand(last):
             return Recall.UNKNOWN
         if last.disposition is None:
             return Recall.PENDING
         reason = self._refused_as or Reason.REPEATED
         self._end(Outcome(last.clock, last.disposition, reason, tensor=self._refused_tensor))
         return Recall.SETTLED
+
+    def _is_in_hand(self, last: LastPush) -> bool:
+        return self.push is not None and last.clock == self.push.clock
 
     def without_step(self, clock: int, reason: Reason) -> None:
         """The update of iteration `clock` was held, and its round made no step: it is in no version."""
