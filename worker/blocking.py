@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from leeway.protocol.tensors import TensorSpec
     from leeway.protocol.times import StepTimes
     from leeway.transport.channel import Tensors
-    from leeway.worker.client import Values
+    from leeway.worker.group_client import Values
     from leeway.worker.receiving import Pulled
     from leeway.worker.session.session import Outcome, Session
 

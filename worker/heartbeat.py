@@ -14,7 +14,7 @@ from leeway.protocol.requests import Heartbeat
 
 if TYPE_CHECKING:
     from leeway.transport.channel import Channel
-    from leeway.worker.session.session import Session
+    from leeway.worker.session.shared_life import SharedLife
 
 # So that a lost heartbeat, or two, do no harm.
 HEARTBEATS_PER_LEASE = 3
@@ -23,11 +23,11 @@ HEARTBEATS_PER_LEASE = 3
 SHORTEST_PERIOD_SECONDS = 0.01
 
 
-async def beat(session: Session, channel: Channel) -> None:
-    """Send heartbeats for whatever life the session has, on a connection of their own, until cancelled."""
+async def beat(shared: SharedLife, channel: Channel) -> None:
+    """Send heartbeats for whatever life there is, on a connection of their own, until cancelled."""
     while True:
-        period_seconds = max(session.lease_seconds / HEARTBEATS_PER_LEASE, SHORTEST_PERIOD_SECONDS)
+        period_seconds = max(shared.lease_seconds / HEARTBEATS_PER_LEASE, SHORTEST_PERIOD_SECONDS)
         await asyncio.sleep(period_seconds)
-        if session.life is not None and session.ending is None:
+        if shared.life is not None and not shared.ended:
             with contextlib.suppress(Exception):
-                await channel.send(Heartbeat(session.life), limit_seconds=period_seconds)
+                await channel.send(Heartbeat(shared.life), limit_seconds=period_seconds)

@@ -259,12 +259,12 @@ async def test_503_with_retry_after_waits_so_long(server, client, monkeypatch):
 
 
 async def test_patience_has_an_end(server, client):
-    client._patience.seconds = 0.0
+    client._link.patience.seconds = 0.0
     server.then(*[server.break_off] * 10)
     with pytest.raises(ServerLost, match=r"has been away for more than 0 s: no connection to http://127"):
         await client.pull()
     # It can be asked again, for as long.
-    client._patience.seconds = 60.0
+    client._link.patience.seconds = 60.0
     server.script[:] = [server.granted()]
     assert await client.pull()
 
@@ -280,7 +280,7 @@ async def test_a_server_that_is_silent_in_the_middle_of_a_reply_is_lost(server, 
 
     released = asyncio.Event()
     client.session.wait_seconds = 0.01
-    client._connected()._silence_seconds = 0.05
+    client._link.connected()._silence_seconds = 0.05
     server.then(stall, server.granted())
     assert await client.pull()
     assert client.sent_again == 1
@@ -295,7 +295,7 @@ async def test_a_server_that_does_not_read_a_push_is_lost(server, client):
 
     stall.unread = True
     released = asyncio.Event()
-    client._connected()._silence_seconds = 0.2
+    client._link.connected()._silence_seconds = 0.2
     server.then(server.granted(), stall, server.pushed(0))
     await client.pull()
     # More than the kernel's buffers between the two take.

@@ -144,7 +144,7 @@ async def test_the_asynchronous_client_too(server, monkeypatch):
         with pytest.raises(RuntimeError, match="forked"):
             await client.pull()
         await client.close()
-    assert not client._channel._http.closed, "what waits on the connections is shared with the parent"
+    assert not client._link.channel._http.closed, "what waits on the connections is shared with the parent"
     server.then(server.granted())
     assert await client.pull()
     server.then(server.refused("left", last={}))

@@ -283,10 +283,10 @@ def test_a_wrong_argument_is_named_and_the_same_step_can_be_called_again(far_ser
     [
         "leeway.worker.torch_bridge.ModelBridge.gradients",
         "leeway.worker.blocking.BlockingClient.pushpull",
-        "leeway.worker.client.Client._take",
+        "leeway.worker.group_client.GroupClient._take",
         "leeway.worker.session.session.Session.computed",
         "leeway.worker.session.session.Push",
-        "leeway.worker.client.encode",
+        "leeway.worker.group_client.encode",
         "leeway.transport.http.exchange.write_request",
     ],
 )

@@ -1,0 +1,335 @@
+"""The calls of one group of a worker's: offer, pull, push, pushpull, skip, each with the body that it carries.
+
+The one rule: the session decides and this carries out. It sends what `Session.ask` gives until what was called for has
+come true, keeps the bodies, and waits out the back-off.
+
+One call of a group at a time, others wait for it; calls of different groups are under way together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+
+from leeway.errors import BodyTooLarge
+from leeway.protocol.decoder import allocate_aligned
+from leeway.protocol.frames import encode, frame_length
+from leeway.protocol.reasons import Reason
+from leeway.protocol.replies import Granted, Joined, NotYet, Passed, PushPulled, Refused
+from leeway.protocol.requests import Barrier, Join, Offer, Push, UpdateKind
+from leeway.protocol.spans import Layout
+from leeway.transport.channel import Tensors
+from leeway.worker import arguments
+from leeway.worker.receiving import Pulled, Receiving
+from leeway.worker.session.backoff import Backoff
+from leeway.worker.session.refusals import REACTIONS, Reaction
+from leeway.worker.session.session import Ending, Outcome, Session, State
+from leeway.worker.skips import RefusedInARow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from leeway.protocol.decoder import Allocate
+    from leeway.protocol.frames import Buffer
+    from leeway.protocol.replies import Reply
+    from leeway.protocol.tensors import TensorSpec
+    from leeway.protocol.times import StepTimes
+    from leeway.transport.channel import Answer
+    from leeway.worker.link import Link
+    from leeway.worker.session.session import Ask
+
+    Values = Callable[[Layout], Sequence[Buffer]]
+
+log = structlog.get_logger("worker.client")
+
+# How often it is said that a wait goes on.
+TELL_AGAIN_SECONDS = 60.0
+
+
+class GroupClient:
+    """One group, over the `link` that all groups of the worker share. Every call may be cancelled.
+
+    What was sent may have been heard then; an update that was being pushed is still in hand, and the next call of this
+    group first sees it to its end.
+    """
+
+    def __init__(self, session: Session, link: Link) -> None:
+        self.session = session
+        self.waiting: NotYet | None = None
+        """Why the last parked request was sent away; None when the last one was answered."""
+        self.turn = asyncio.Lock()
+
+        self._link = link
+        self._receiving = Receiving(allocate_aligned)
+        self._values: Values | None = None
+        # Invariant: what the update in hand is made of, untouched until that has had its end.
+        self._tensors: Tensors | None = None
+        self._fits: Layout | None = None  # whose table was found to fit into a frame
+        self._refused = RefusedInARow()
+        self._failed_steps = 0
+        self._tell_again_at = 0.0
+
+    def receive_into(self, allocate: Allocate) -> None:
+        """Let `allocate(nbytes)` make the (at most two) buffers for received bodies, from now on."""
+        self._receiving.new = allocate
+
+    async def join(self) -> None:
+        """Begin a life, unless there is one, and see the offer to its end."""
+        async with self.turn:
+            await self.drive(self.has_joined)
+
+    async def offer(
+        self,
+        specs: Sequence[TensorSpec],
+        values: Values,
+        *,
+        whole: bool = False,
+        aliases: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> None:
+        """Offer initial values, where the server lacks any, now and after it has lost its state.
+
+        `values(layout)` returns the buffers of a body for some of `specs`; it is called for the wanted ones.
+        `whole`: these are all keys of the group, and a server that has others refuses with `schema-conflict`.
+        `aliases`: further names of tied tensors, under which a file of initial values may have them.
+        """
+        async with self.turn:
+            await self._settle()
+            self._values = values
+            self.session.offer(specs, whole=whole, aliases=aliases)
+            await self.drive(self.has_joined)
+
+    async def withdraw(self) -> None:
+        """Offer nothing any more: what was offered is not to be trained after all."""
+        async with self.turn:
+            self.session.offer(())
+            self._values = None
+
+    async def pull(self) -> Pulled | None:
+        """The parameters of this iteration, when the policy allows; None when the run is complete."""
+        async with self.turn:
+            await self._settle()
+            self.session.pull()
+            return await self._until_granted()
+
+    async def push(
+        self,
+        kind: UpdateKind,
+        samples: int,
+        tensors: Tensors,
+        metrics: Mapping[str, float] | None = None,
+        times: StepTimes | None = None,
+    ) -> Outcome:
+        """Push the update of this iteration, and return what became of it.
+
+        `samples`: its weight. `times`: of the iteration before, for the server's history. The tensors' buffers must
+        not change before this, or after a cancellation a later call, has returned.
+        """
+        async with self.turn:
+            await self._take(kind, samples, tensors, metrics, times, pull=False)
+            return await self._settled()
+
+    async def pushpull(
+        self,
+        kind: UpdateKind,
+        samples: int,
+        tensors: Tensors,
+        metrics: Mapping[str, float] | None = None,
+        times: StepTimes | None = None,
+    ) -> tuple[Outcome, Pulled | None]:
+        """`push` and `pull` in one request, where the policy answers in time, and in several where it does not."""
+        async with self.turn:
+            await self._take(kind, samples, tensors, metrics, times, pull=True)
+            return await self._settled_and_granted()
+
+    async def skip(self, times: StepTimes | None = None) -> tuple[Outcome, Pulled | None]:
+        """The iteration has no update: on to the next."""
+        async with self.turn:
+            await self._take(UpdateKind.SKIP, 0, None, None, times, pull=True)
+            return await self._settled_and_granted()
+
+    async def settle(self) -> Outcome | None:
+        """See the update in hand to its end, where a cancelled call has left one; the buffers are free then."""
+        async with self.turn:
+            await self._settle()
+            return self.session.outcome
+
+    async def barrier(self, name: str, parties: int) -> None:
+        """Wait at a barrier, on behalf of the whole worker: see `Client.barrier`."""
+        async with self.turn:
+            await self._settle()
+            session = self.session
+            backoff = Backoff(random.Random())
+            while True:
+                await self.drive(self.has_joined)
+                if session.ending is not None or session.life is None:
+                    return
+                request = Barrier(session.life, name, session.barriers.get(name, 0), parties, session.wait_seconds)
+                await asyncio.sleep(backoff.delay_seconds)
+                answer = await self._link.attempt(request, backoff.failed, allocate=self._receiving.allocate)
+                match answer and answer.reply:
+                    case Passed():
+                        session.barriers[name] = request.generation + 1
+                        return
+                    case NotYet():
+                        backoff.succeeded()
+                    case Refused(error) if REACTIONS[error.code] is Reaction.AGAIN:
+                        assert answer is not None
+                        backoff.failed(answer.retry_after_seconds)
+                    case Refused(error):
+                        session.refused(request.life, error)
+                        if self.has_joined():
+                            # The life has ended, and is given up when another group's update has had its end.
+                            backoff.failed()
+
+    # How it is done.
+
+    def has_joined(self) -> bool:
+        return self.session.state not in (State.JOINING, State.OFFERING)
+
+    async def _take(
+        self,
+        kind: UpdateKind,
+        samples: int,
+        tensors: Tensors | None,
+        metrics: Mapping[str, float] | None,
+        times: StepTimes | None,
+        *,
+        pull: bool,
+    ) -> None:
+        """Take the update in hand: checked, with its body, and ready to be sent; or raise, and nothing has happened."""
+        if kind is not UpdateKind.SKIP:
+            samples, metrics = arguments.samples(samples), arguments.metrics(metrics)
+        if tensors is not None:
+            self._check(tensors)
+        await self._settle()
+        keys, values = (tuple(tensors.layout.places), tensors.values) if tensors else ((), ())
+        # The body comes first: whatever ends this in between, there is never an update in hand without it.
+        self._tensors = tensors
+        self.session.computed(kind, samples, keys, metrics, values=values, pull=pull, times=times)
+
+    def _check(self, tensors: Tensors) -> None:
+        """Whether this can be encoded; the table of a layout is looked at once. Raises `ValueError`."""
+        if tensors.layout is not self._fits or tensors.values:
+            # The names of values travel twice: in the table and in the message.
+            encode({"values": list(tensors.values)}, tensors.layout, tensors.buffers)
+            self._fits = tensors.layout
+        elif frame_length(tensors.buffers) != tensors.layout.nbytes:
+            encode({}, tensors.layout, tensors.buffers)
+
+    def _too_large(self, layout: Layout, what: str) -> BodyTooLarge | None:
+        """What the server would say, so that nothing need be sent in vain."""
+        limit = self.session.limits.max_body_bytes
+        if layout.nbytes <= limit:
+            return None
+        return BodyTooLarge(
+            f"the tensors of {what} have {layout.nbytes} bytes, the server takes at most {limit};"
+            f" start it with --max-body {layout.nbytes} or more"
+        )
+
+    async def _settle(self) -> None:
+        in_hand = self.session.in_hand
+        await self.drive(lambda: not self.session.in_hand)
+        self._tensors = None
+        outcome = self.session.outcome
+        if in_hand and outcome is not None and self._refused.ended(outcome):
+            log.warning(
+                "updates are refused: a NaN or an infinity in a gradient",
+                rank=self.session.rank,
+                iteration=outcome.clock,
+                tensor=outcome.tensor,
+                in_a_row=self._refused.count,
+                detail="they became skips, and the model stays as it is; look at the loss, or lower the learning rate",
+            )
+
+    async def _settled(self) -> Outcome:
+        await self._settle()
+        outcome = self.session.outcome
+        assert outcome is not None
+        return outcome
+
+    async def _settled_and_granted(self) -> tuple[Outcome, Pulled | None]:
+        await self._settled()
+        pulled = await self._until_granted()
+        # The next grant may say more of an update that was held: that its step failed, or its round made none.
+        outcome = self.session.outcome
+        assert outcome is not None
+        if outcome.reason in (Reason.STEP_FAILED, Reason.TOO_FEW_UPDATES):
+            self._failed_steps += 1
+            # The first, and then seldom: the server may fail at every step.
+            if self._failed_steps.bit_count() == 1:
+                what = "step failed" if outcome.reason is Reason.STEP_FAILED else "too few updates for a step"
+                detail = f"the update of iteration {outcome.clock} is in no version; the server's log says why"
+                log.warning(what, rank=self.session.rank, failed=self._failed_steps, detail=detail)
+        return outcome, pulled
+
+    async def _until_granted(self) -> Pulled | None:
+        session = self.session
+        await self.drive(lambda: session.state is State.COMPUTING)
+        if session.grant is None:
+            return None
+        assert self._receiving.frame is not None
+        return Pulled(session.grant, self._receiving.frame)
+
+    async def drive(self, reached: Callable[[], bool]) -> None:
+        """Send what the session asks for until something has come true, or the session has ended."""
+        session = self.session
+        while not reached() and (request := session.ask()):
+            await self._link.sleep(session.delay_seconds)
+            # One join at a time, for all groups.
+            async with self._link.joining if isinstance(request, Join) else contextlib.nullcontext():
+                # Meanwhile another group may have learned of another life.
+                if session.ask() is request:
+                    await self._send(request)
+        if session.ending is Ending.FENCED and session.error is not None:
+            raise session.error
+
+    async def _send(self, request: Ask) -> None:
+        session = self.session
+        tensors, refusal = None, None
+        if isinstance(request, Push) and request.kind is not UpdateKind.SKIP:
+            tensors = self._tensors
+            assert tensors is not None
+            refusal = self._too_large(tensors.layout, "this update")
+        elif isinstance(request, Offer):
+            layout = Layout.of(request.specs)
+            refusal = self._too_large(layout, "this model")
+            if refusal is None and not request.ask:
+                assert self._values is not None
+                tensors = Tensors(layout, self._values(layout))
+        if refusal is not None:
+            session.answered(request, Refused(refusal))
+            return
+        answer = await self._link.attempt(
+            request, lambda: session.lost(request), tensors, allocate=self._receiving.allocate
+        )
+        # A body of a life that is over is not the one that the session takes itself to hold.
+        if answer is not None and session.ask() is request:
+            self._keep(answer)
+            session.answered(request, answer.reply, answer.retry_after_seconds)
+            self._link.keep_alive()
+
+    def _keep(self, answer: Answer) -> None:
+        reply = answer.reply
+        pulled: Reply = reply.pulled if isinstance(reply, PushPulled) else reply
+        if isinstance(reply, Joined):
+            self._link.tell_of_another_epoch(reply)
+        if isinstance(pulled, NotYet):
+            self._tell_of_waiting(pulled)
+            self.waiting = pulled
+        elif isinstance(pulled, Granted):
+            self.waiting = None
+            if answer.frame is not None and not pulled.unchanged:
+                self._receiving.keep(answer.frame)
+
+    def _tell_of_waiting(self, why: NotYet) -> None:
+        """When a wait was put off once, when its reason changes, and again while it goes on for long."""
+        now = time.monotonic()
+        if self.waiting is None or self.waiting.reason is not why.reason or now >= self._tell_again_at:
+            self._tell_again_at = now + TELL_AGAIN_SECONDS
+            names = ",".join(why.waiting_for) or None
+            log.info("waiting", rank=self.session.rank, reason=str(why.reason), detail=why.detail, waiting_for=names)

@@ -1,0 +1,134 @@
+"""What all groups of a worker share on the way to its server: the channel, the patience, the heartbeat, the counts."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+
+from leeway.protocol.replies import Refused
+from leeway.transport.channel import Traffic
+from leeway.transport.failures import Lost
+from leeway.worker.forks import Home
+from leeway.worker.heartbeat import beat
+from leeway.worker.patience import Patience
+from leeway.worker.session.refusals import REACTIONS, Reaction
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from leeway.protocol.decoder import Allocate
+    from leeway.protocol.replies import Joined
+    from leeway.transport.channel import Answer, Channel, Sent, Tensors
+    from leeway.worker.session.shared_life import SharedLife
+
+log = structlog.get_logger("worker.client")
+
+
+class Link:
+    """To the server at `url`. `open_channel` is called when the first request is sent, in the loop that sends it.
+
+    `max_body_bytes`: the largest body that is received, by default the server's own limit.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        shared: SharedLife,
+        open_channel: Callable[[], Channel],
+        *,
+        patience_seconds: float,
+        max_body_bytes: int | None,
+    ) -> None:
+        self.url = url
+        self.home = Home(f"the worker {shared.rank}")
+        self.patience = Patience(url, shared.rank, patience_seconds)
+        self.traffic = Traffic()
+        self.sent_again = 0
+        self.channel: Channel | None = None
+        self.joining = asyncio.Lock()
+        self._shared = shared
+        self._open = open_channel
+        self._max_body_bytes = max_body_bytes
+        self._heartbeat: asyncio.Task[None] | None = None
+
+    def connected(self) -> Channel:
+        self.home.check()
+        if self.channel is None:
+            self.channel = self._open()
+        return self.channel
+
+    async def attempt(
+        self,
+        request: Sent,
+        lost: Callable[[], None],
+        tensors: Tensors | None = None,
+        *,
+        allocate: Allocate | None = None,
+    ) -> Answer | None:
+        """One exchange; None when it was lost. Raises `ServerLost` when that has gone on for too long."""
+        try:
+            answer = await self.connected().send(
+                request,
+                tensors,
+                max_body_bytes=self._max_body_bytes or self._shared.limits.max_body_bytes,
+                allocate=allocate,
+            )
+        except Lost as error:
+            self.sent_again += 1
+            lost()
+            self.patience.failed(error)
+            return None
+        self.traffic.add(answer.traffic)
+        match answer.reply:
+            case Refused(refusal) if REACTIONS[refusal.code] is Reaction.AGAIN:
+                self.sent_again += 1
+                self.patience.failed(refusal)
+            case _:
+                self.patience.answered()
+        return answer
+
+    async def sleep(self, seconds: float) -> None:
+        if seconds:
+            began = time.perf_counter()
+            await asyncio.sleep(seconds)
+            self.traffic.wait_seconds += time.perf_counter() - began
+
+    def keep_alive(self) -> None:
+        """See to it that there are heartbeats, once there is a life."""
+        if self._heartbeat is None and self._shared.life is not None:
+            self._heartbeat = asyncio.create_task(beat(self._shared, self.connected()))
+
+    def tell_of_another_epoch(self, joined: Joined) -> None:
+        """The server is not the one that this worker knew: whose model goes on is nothing to guess at."""
+        life, going = self._shared.life, self._shared.going
+        if life is None or life.epoch == joined.epoch:
+            return
+        for session in going:
+            group = joined.groups.get(session.group)
+            if group is not None:
+                whose = (
+                    "the server's"
+                    if group.specs
+                    else f"this worker's, of iteration {session.clock}: the server has none"
+                )
+                log.warning(
+                    "server has begun anew",
+                    server=self.url,
+                    rank=session.rank,
+                    epoch=joined.epoch,
+                    detail=f"the model that goes on is {whose}",
+                    **({"group": session.group} if len(going) > 1 else {}),
+                )
+
+    async def close(self) -> None:
+        """End the heartbeats and close the connections. Can be called again."""
+        heartbeat, self._heartbeat = self._heartbeat, None
+        if heartbeat is not None:
+            heartbeat.cancel()
+            await asyncio.wait([heartbeat])
+        channel, self.channel = self.channel, None
+        if channel is not None:
+            await channel.close()
