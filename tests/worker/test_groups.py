@@ -1,0 +1,242 @@
+"""One worker in two groups of unlike policy: calls under way together, clocks of their own, one life."""
+
+import asyncio
+import re
+
+import numpy as np
+import pytest
+
+from leeway.protocol.codes import Code
+from leeway.protocol.replies import Disposition, Joined
+from leeway.protocol.requests import UpdateKind
+from leeway.protocol.spans import Layout
+from leeway.protocol.tensors import Kind, TensorSpec
+from leeway.ps.settings.config import GroupConfig
+from leeway.transport.channel import Tensors
+from leeway.transport.http.exchange import Exchange
+from leeway.worker.client import Client
+from leeway.worker.session.session import Ending
+from tests.ps.server.serving import serve
+from tests.worker.test_against_server import serving
+
+BOTH = ("embedding", "head")
+GRADIENT = UpdateKind.GRADIENT
+SPECS = {group: TensorSpec(f"{group}.weight", (4,), "float32", Kind.TRAINABLE) for group in BOTH}
+
+CONFIGURATION = """
+[group.embedding]
+keys = ["embedding.*"]
+mode = "async"
+optimizer = "sgd"
+lr = 1.0
+
+[group.head]
+keys = ["head.*"]
+mode = "sync"
+optimizer = "sgd"
+lr = 1.0
+"""
+
+
+CONFIGURED = (
+    GroupConfig(name="embedding", keys=("embedding.*",), mode="async", lr=1.0),
+    GroupConfig(name="head", keys=("head.*",), mode="sync", lr=1.0),
+)
+
+
+def tensors(group, value=1.0):
+    layout = Layout.of([SPECS[group]])
+    body = np.zeros(layout.nbytes // 4, np.float32)
+    body[:4] = value
+    return Tensors(layout, [body.view(np.uint8).data])
+
+
+def value_of(pulled, group):
+    (value,) = set(np.frombuffer(pulled.frame.tensor(f"{group}.weight"), np.float32).tolist())
+    return value
+
+
+async def offer(client):
+    """Both groups' values, zeros, at once."""
+    calls = (
+        client.group(group).offer([SPECS[group]], lambda layout, group=group: tensors(group, 0.0).buffers)
+        for group in BOTH
+    )
+    await asyncio.gather(*calls)
+
+
+@pytest.fixture
+def configuration(tmp_path):
+    path = tmp_path / "leeway.toml"
+    path.write_text(CONFIGURATION)
+    return str(path)
+
+
+async def parked(client, rank, group):
+    """Return when the server has the pull of this worker in its waiting room."""
+    while True:
+        (worker,) = [worker for worker in (await client.status())["workers"] if worker["rank"] == rank]
+        if worker["groups"][group]["state"] == "waiting":
+            return
+        await asyncio.sleep(0.005)
+
+
+class Counting(Exchange):
+    """`joins`: how many have been answered with a life."""
+
+    joins = 0
+
+    async def send(self, request, *more, **options):
+        answer = await super().send(request, *more, **options)
+        self.joins += isinstance(answer.reply, Joined)
+        return answer
+
+
+async def test_one_group_goes_on_while_the_other_waits():
+    async with serve(workers=2, named_groups=CONFIGURED) as server:
+        async with Client(server.url, "w0", groups=BOTH) as fast, Client(server.url, "w1", groups=BOTH) as slow:
+            await asyncio.gather(offer(fast), offer(slow))
+            embedding, head = (fast.group(name) for name in BOTH)
+            assert (embedding.session.policy, head.session.policy) == ("async", "sync")
+            assert embedding.session.life is head.session.life
+            rows, weights = await asyncio.gather(embedding.pull(), head.pull())
+            assert (value_of(rows, "embedding"), value_of(weights, "head")) == (0.0, 0.0)
+            await slow.group("head").pull()
+
+            # The head's push is under way until the round closes; the embedding makes three iterations meanwhile.
+            round_of_head = asyncio.create_task(head.pushpull(GRADIENT, 8, tensors("head", 2.0)))
+            await parked(fast, "w0", "head")
+            for clock in range(3):
+                outcome, rows = await embedding.pushpull(GRADIENT, 8, tensors("embedding"))
+                assert (outcome.clock, outcome.disposition) == (clock, Disposition.APPLIED)
+                assert value_of(rows, "embedding") == -(clock + 1.0)
+            assert not round_of_head.done()
+            assert (embedding.session.clock, head.session.clock) == (3, 0)
+
+            await slow.group("head").push(GRADIENT, 8, tensors("head", 4.0))
+            outcome, weights = await round_of_head
+            assert (outcome.disposition, value_of(weights, "head")) == (Disposition.HELD, -3.0)
+            assert (embedding.session.clock, head.session.clock) == (3, 1)
+            assert value_of(rows, "embedding") == -3.0, "each group has memory of its own"
+        assert fast.group("head").session.ending is Ending.LEFT
+
+
+async def test_pushes_of_both_groups_in_many_iterations():
+    async with serve(workers=1, named_groups=CONFIGURED) as server, Client(server.url, "w0", groups=BOTH) as client:
+        await offer(client)
+
+        async def train(group, iterations):
+            applied = 0
+            pulled = await client.group(group).pull()
+            for _ in range(iterations):
+                assert value_of(pulled, group) == -float(applied)
+                outcome, pulled = await client.group(group).pushpull(GRADIENT, 1, tensors(group))
+                applied += not outcome.dropped
+            return applied
+
+        assert await asyncio.gather(train("embedding", 30), train("head", 20)) == [30, 20]
+        versions = {name: group["version"] for name, group in (await client.status())["groups"].items()}
+        assert (versions["embedding"], versions["head"]) == (31, 21)
+        await client.barrier("end")
+
+
+@pytest.mark.e2e
+async def test_a_killed_server_is_joined_once_for_both_and_each_update_has_one_end(configuration):
+    flags = ["--config", configuration, "--workers", "2"]
+    channels = []
+
+    def channel():
+        channels.append(Counting(url))
+        return channels[-1]
+
+    with serving(*flags) as (process, url):
+        client, other = Client(url, "w0", groups=BOTH, channel=channel), Client(url, "w1", groups=BOTH)
+        await asyncio.gather(client.join(), other.join())
+        await asyncio.gather(offer(client), offer(other))
+        embedding, head = (client.group(name) for name in BOTH)
+        await asyncio.gather(embedding.pull(), head.pull(), other.group("head").pull())
+        for _ in range(3):
+            await embedding.pushpull(GRADIENT, 8, tensors("embedding"))
+        # One update is in the open round, and its reply is to come; the other is being computed.
+        under_way = asyncio.create_task(head.pushpull(GRADIENT, 8, tensors("head")))
+        await parked(client, "w0", "head")
+        process.kill()
+        process.wait()
+    assert channels[0].joins == 1
+    before = embedding.session.life
+    with serving(*flags, port=int(re.search(r"\d+$", url).group())):
+        pushes = [asyncio.create_task(embedding.push(GRADIENT, 8, tensors("embedding"))), under_way]
+        # Under sync round 0 opens when both workers are there again.
+        again = asyncio.create_task(other.group("head").pull())
+        outcome, (of_head, weights) = await asyncio.gather(*pushes)
+        assert (outcome.clock, outcome.disposition, outcome.reason) == (3, None, Code.OLD_EPOCH)
+        assert (of_head.clock, of_head.disposition, of_head.reason) == (0, None, Code.OLD_EPOCH)
+        assert value_of(weights, "head") == 0.0
+        life = embedding.session.life
+        assert (life.epoch != before.epoch, life.incarnation, channels[0].joins) == (True, 1, 2), "one join for both"
+        await again
+        outcomes = await asyncio.gather(
+            push_on(embedding, "embedding"), push_on(head, "head"), push_on(other.group("head"), "head")
+        )
+        assert [outcome.disposition for outcome in outcomes] == [
+            Disposition.APPLIED,
+            Disposition.HELD,
+            Disposition.HELD,
+        ]
+        assert (embedding.session.clock, head.session.clock) == (1, 1)
+        await asyncio.gather(client.close(), other.close())
+
+
+async def push_on(group, name):
+    await group.pull()
+    return await group.push(GRADIENT, 8, tensors(name))
+
+
+async def test_a_worker_that_is_finished_in_one_group_goes_on_in_the_other():
+    async with serve(workers=1, until=2, named_groups=CONFIGURED) as server:
+        client = Client(server.url, "w0", groups=BOTH)
+        await client.join()
+        await offer(client)
+        embedding, head = (client.group(name) for name in BOTH)
+        for name, group in (("head", head), ("embedding", embedding)):
+            await group.pull()
+            assert (await group.pushpull(GRADIENT, 1, tensors(name)))[1] is not None
+            assert (await group.pushpull(GRADIENT, 1, tensors(name)))[1] is None
+            assert (group.session.ending, await group.pull()) == (Ending.FINISHED, None)
+            live = [worker["rank"] for worker in (await client.status())["workers"]]
+            assert live == (["w0"] if group is head else []), "the last one leaves"
+        await client.close()
+
+
+async def test_a_process_that_has_lost_its_rank_is_told_in_every_group():
+    async with serve(workers=1, named_groups=CONFIGURED) as server:
+        old = Client(server.url, "w0", groups=BOTH)
+        await old.join()
+        async with Client(server.url, "w0", groups=BOTH):
+            for name in BOTH:
+                with pytest.raises(Exception, match="fenced"):
+                    await old.group(name).pull()
+        await old.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"groups": ()}, "groups must be 1 to 64 different names"),
+        ({"groups": ("a", "a")}, "groups must be 1 to 64 different names"),
+        ({"groups": "head"}, "groups must be a list of names"),
+        ({"groups": ("a", "b c")}, "group 'b c' must be"),
+        ({"groups": ("a",), "group": "a"}, "one of group= and groups="),
+    ],
+)
+def test_groups_that_are_none(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        Client("http://localhost:1", "w0", **arguments)
+
+
+async def test_with_several_groups_a_call_says_which_one():
+    client = Client("http://localhost:1", "w0", groups=BOTH)
+    with pytest.raises(ValueError, match=r"several groups \(embedding, head\)"):
+        await client.pull()
+    with pytest.raises(ValueError, match="no group 'default', but embedding, head"):
+        client.group("default")
