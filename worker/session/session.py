@@ -354,9 +354,8 @@ class Session:
         group = joined.groups[self.group]
         self._asked = None
         self._backoff.succeeded()
-        if self.state is State.COMPUTING:
-            assert before is not None
-            self._lapsed = Code.OLD_EPOCH if before.epoch != joined.epoch else Code.NOT_JOINED
+        if before is not None:
+            self._lapse(Code.OLD_EPOCH if before.epoch != joined.epoch else Code.NOT_JOINED)
         self.index, self.count = joined.index, joined.count
         self.policy, self.specs, self._whole = group.policy, group.specs, group.whole
         if self._update.push is not None:
@@ -471,10 +470,12 @@ class Session:
                 self.shared.life = None
                 for session in concerned:
                     session.error = error
+                    session._lapse(code)
                     session._leave(Ending.FENCED if code is Code.FENCED else Ending.LEFT)
             case Reaction.FINISH:
                 for session in concerned:
                     session._update.drop(code)
+                    session._lapse(code)
                     session._leave(Ending.FINISHED)
             case Reaction.SKIP if self._update.push is not None:
                 tensor = error.facts.get("tensor")
@@ -499,9 +500,13 @@ class Session:
             session._update.drop(error.code)
         return Recall.SETTLED
 
-    def _rejoin(self, code: Code) -> None:
+    def _lapse(self, code: Code) -> None:
+        """What is being computed will be dropped, for its grant is gone."""
         if self.state is State.COMPUTING:
             self._lapsed = code
+
+    def _rejoin(self, code: Code) -> None:
+        self._lapse(code)
         self.grant = None
         self._asked = None
         self.state = State.JOINING

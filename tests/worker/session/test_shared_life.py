@@ -273,6 +273,24 @@ def test_a_life_that_somebody_else_ended_is_the_end_of_both(code, ending):
         assert (session.state, session.ending, session.error.code) == (State.ENDED, ending, code)
 
 
+@pytest.mark.parametrize("code", [Code.FENCED, Code.LEFT])
+def test_what_was_computed_when_the_life_ended_is_dropped(code):
+    embedding, head = live()
+    grant(head)
+    tell(embedding, refuse(code, "over"))
+    head.computed(UpdateKind.GRADIENT, 8)
+    assert (head.state, head.outcome) == (State.ENDED, Outcome(9, None, code))
+
+
+def test_what_was_computed_when_the_run_ended_is_dropped():
+    embedding, head = live()
+    grant(head)
+    tell(embedding, refuse(Code.NOT_JOINED, "join"))
+    tell(embedding, refuse(Code.FINISHED, "the run is complete"))
+    head.computed(UpdateKind.GRADIENT, 8)
+    assert (head.ending, head.outcome) == (Ending.FINISHED, Outcome(9, None, Code.FINISHED))
+
+
 def test_the_one_that_is_finished_ends_and_the_last_one_leaves():
     embedding, head = live(until=10)
     grant(head)
