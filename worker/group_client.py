@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import time
 from typing import TYPE_CHECKING
 
@@ -21,13 +20,11 @@ from leeway.protocol.decoder import allocate_aligned
 from leeway.protocol.frames import encode, frame_length
 from leeway.protocol.reasons import Reason
 from leeway.protocol.replies import Granted, Joined, NotYet, Passed, PushPulled, Refused
-from leeway.protocol.requests import Barrier, Join, Offer, Push, UpdateKind
+from leeway.protocol.requests import Join, Offer, Push, UpdateKind
 from leeway.protocol.spans import Layout
 from leeway.transport.channel import Tensors
 from leeway.worker import arguments
 from leeway.worker.receiving import Pulled, Receiving
-from leeway.worker.session.backoff import Backoff
-from leeway.worker.session.refusals import REACTIONS, Reaction
 from leeway.worker.session.session import Ending, Outcome, Session, State
 from leeway.worker.skips import RefusedInARow
 
@@ -162,29 +159,11 @@ class GroupClient:
         """Wait at a barrier, on behalf of the whole worker: see `Client.barrier`."""
         async with self.turn:
             await self._settle()
-            session = self.session
-            backoff = Backoff(random.Random())
-            while True:
-                await self.drive(self.has_joined)
-                if session.ending is not None or session.life is None:
-                    return
-                request = Barrier(session.life, name, session.barriers.get(name, 0), parties, session.wait_seconds)
-                await asyncio.sleep(backoff.delay_seconds)
-                answer = await self._link.attempt(request, backoff.failed, allocate=self._receiving.allocate)
-                match answer and answer.reply:
-                    case Passed():
-                        session.barriers[name] = request.generation + 1
-                        return
-                    case NotYet():
-                        backoff.succeeded()
-                    case Refused(error) if REACTIONS[error.code] is Reaction.AGAIN:
-                        assert answer is not None
-                        backoff.failed(answer.retry_after_seconds)
-                    case Refused(error):
-                        session.refused(request.life, error)
-                        if self.has_joined():
-                            # The life has ended, and is given up when another group's update has had its end.
-                            backoff.failed()
+            self.session.arrive(name, parties)
+            try:
+                await self.drive(lambda: not self.session.arriving)
+            finally:
+                self.session.turn_back()
 
     # How it is done.
 
@@ -321,6 +300,8 @@ class GroupClient:
         if isinstance(pulled, NotYet):
             self._tell_of_waiting(pulled)
             self.waiting = pulled
+        elif isinstance(pulled, Passed):
+            self.waiting = None
         elif isinstance(pulled, Granted):
             self.waiting = None
             if answer.frame is not None and not pulled.unchanged:

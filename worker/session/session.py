@@ -13,6 +13,9 @@ The one rule: I/O sends what `ask` gives and tells `answered` or `lost`; all tha
 - LEAVING     a goodbye, said a few times at most: the lease does the rest
 - ENDED       for good; `ending` says why
 
+A named barrier is a wish beside these: while it is wanted, it is asked in the place of a pull and while computing, and
+a life that is lost meanwhile is asked for first. It leaves the grant as it is.
+
 An update stays in hand through lost replies, rejoins and restarts of the server until its end is known, which
 is told once, as its `Outcome`: the server's disposition when the server has accepted it; dropped, with the
 reason, when the server has not and no longer can (another life, another epoch).
@@ -41,12 +44,13 @@ from leeway.protocol.replies import (
     Joined,
     NotYet,
     Offered,
+    Passed,
     Pushed,
     PushPulled,
     Refused,
     last_pushes,
 )
-from leeway.protocol.requests import DEFAULT_GROUP, Join, Leave, Offer, Pull, Push, UpdateKind
+from leeway.protocol.requests import DEFAULT_GROUP, Barrier, Join, Leave, Offer, Pull, Push, UpdateKind
 from leeway.worker.session.backoff import BASE_SECONDS, Backoff
 from leeway.worker.session.refusals import REACTIONS, Reaction
 from leeway.worker.session.shared_life import SharedLife
@@ -66,7 +70,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Ask", "Ending", "Outcome", "Session", "State"]
 
-Ask = Join | Offer | Pull | Push | Leave
+Ask = Join | Offer | Pull | Push | Barrier | Leave
 
 # A goodbye only spares the others the lease's time; a server that is gone itself must not hold up our end.
 LEAVE_ATTEMPTS = 3
@@ -119,6 +123,7 @@ class Session:
         self._held: Version | None = None
         # Invariant: empty in every state but PUSHING and, on the way back to it, JOINING.
         self._update = UpdateInHand()
+        self._barrier: tuple[str, int] | None = None  # the name and the parties of the one that is wanted
         self._lapsed: Code | None = None  # why the grant is gone that was being computed from
         # What is offered to a server that is met: the question. It carries all specs, the offer those that are wanted.
         self._offer = Offer((), ask=True)
@@ -159,12 +164,17 @@ class Session:
         return self._update.push is not None
 
     @property
+    def arriving(self) -> bool:
+        """Whether a barrier is wanted that has not been passed."""
+        return self._barrier is not None
+
+    @property
     def outcome(self) -> Outcome | None:
         """The end of the last update: None while it is in hand, and before the first."""
         return self._update.outcome
 
     def ask(self) -> Ask | None:
-        """The request to send now; None when there is none, in COMPUTING and ENDED.
+        """The request to send now; None when there is none, in ENDED, and in COMPUTING when no barrier is wanted.
 
         The same object until it is answered or lost.
         """
@@ -180,6 +190,10 @@ class Session:
                 if self._wanted is None:
                     return dataclasses.replace(self._offer)
                 return dataclasses.replace(self._offer, specs=self._wanted, ask=False)
+            case State.PULLING | State.COMPUTING if self._barrier is not None:
+                assert self.life is not None
+                name, parties = self._barrier
+                return Barrier(self.life, name, self.barriers.get(name, 0), parties, self.wait_seconds)
             case State.PULLING:
                 return Pull(self.group, self.life, self.clock, since=self._held, wait_seconds=self.wait_seconds)
             case State.PUSHING:
@@ -262,6 +276,24 @@ class Session:
         """The iteration has no update. Raises what `computed` raises."""
         self.computed(UpdateKind.SKIP, 0, pull=pull, times=times)
 
+    def arrive(self, name: str, parties: int = 1) -> None:
+        """Come to the next generation of a named barrier, and wait for `parties` there at least: see `arriving`.
+
+        Of several groups' sessions one does so for the worker.
+        """
+        self._barrier = name, parties
+        self._ask_anew()
+
+    def turn_back(self) -> None:
+        """Want no barrier any more; the server may have counted this worker."""
+        if self._barrier is not None:
+            self._barrier = None
+            self._ask_anew()
+
+    def _ask_anew(self) -> None:
+        if self.state in (State.PULLING, State.COMPUTING):
+            self._asked = None
+
     def leave(self) -> None:
         """End the life in good order, for all groups. Updates in hand are dropped, accepted or not."""
         going = self.shared.going
@@ -290,6 +322,11 @@ class Session:
                 self._refused(error, retry_after_seconds)
             case State.JOINING, Joined():
                 self._joined(reply)
+            case _, Passed() if isinstance(request, Barrier):
+                self.barriers[request.name] = request.generation + 1
+                self._barrier = None
+            case _, NotYet() if isinstance(request, Barrier):
+                self._not_yet(retry_after_seconds)
             case State.OFFERING, Offered():
                 self._offered(reply)
             case State.PULLING, Granted() | NotYet():
@@ -313,16 +350,6 @@ class Session:
         if request is None or self._is_newest(request):
             self._give_up()
             self._failed(None)
-
-    def refused(self, life: Life, error: WireError) -> None:
-        """A request of this life that is not the session's own was refused: a barrier.
-
-        To be told between iterations; what the session asks itself it will be told itself.
-        Raises the error when it is for the user.
-        """
-        if life == self.life and self.state in (State.PULLING, State.COMPUTING):
-            self._asked = None
-            self._refused(error, None)
 
     def _is_newest(self, request: object) -> bool:
         if self.state is State.JOINING:
@@ -424,15 +451,18 @@ class Session:
                     self.clock = pulled.clock
                 self.state = State.COMPUTING
             case NotYet():
-                # A pull that was parked is asked again at once; one that was not must not become a busy loop.
-                parked = self.wait_seconds is not None
-                self._backoff.succeeded(0.0 if parked else retry_after_seconds or BASE_SECONDS)
+                self._not_yet(retry_after_seconds)
                 if pulled.reason is Reason.NO_PARAMETERS and self._offer.specs:
                     # Somebody else was offering them, and the server failed to store them.
                     self._wanted = None
                     self.state = State.OFFERING
             case Refused(error):
                 self._refused(error, retry_after_seconds)
+
+    def _not_yet(self, retry_after_seconds: float | None) -> None:
+        """What was parked is asked again at once; what was not must not become a busy loop."""
+        parked = self.wait_seconds is not None
+        self._backoff.succeeded(0.0 if parked else retry_after_seconds or BASE_SECONDS)
 
     def _pushed(self, pushed: Pushed) -> None:
         self._circle.succeeded()

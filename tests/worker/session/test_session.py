@@ -16,11 +16,12 @@ from leeway.protocol.replies import (
     LastPush,
     NotYet,
     Offered,
+    Passed,
     Pushed,
     PushPulled,
     refuse,
 )
-from leeway.protocol.requests import Join, Leave, Life, Offer, Pull, Push, UpdateKind
+from leeway.protocol.requests import Barrier, Join, Leave, Life, Offer, Pull, Push, UpdateKind
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.protocol.times import StepTimes
 from leeway.protocol.versions import Version
@@ -683,17 +684,80 @@ def test_another_model_is_for_the_user_and_can_be_exchanged():
     assert isinstance(it.ask(), Pull)
 
 
-# Refusals of other requests of this life.
+# Barriers.
+
+
+@pytest.mark.parametrize("state", [State.PULLING, State.COMPUTING])
+def test_a_barrier_is_asked_until_it_is_passed_and_leaves_the_grant(state):
+    it = at(state)
+    grant = it.grant
+    it.arrive("eval", 3)
+    barrier = it.ask()
+    assert barrier == Barrier(Life("w0", 7, 1), "eval", 2, 3, 20.0)
+    tell(it, NotYet(Reason.BARRIER, "2 of 3", ("w1",)))
+    assert (it.arriving, it.ask(), it.delay_seconds) == (True, barrier, 0.0)
+    it.lost()
+    assert it.delay_seconds > 0
+    tell(it, refuse(Code.STOPPING, "later"), retry_after_seconds=2.0)
+    assert it.delay_seconds >= 2.0
+    tell(it, Passed("eval", 2))
+    assert (it.arriving, it.barriers["eval"], it.delay_seconds) == (False, 3, 0.0)
+    assert (it.state, it.grant) == (state, grant)
+    assert isinstance(it.ask(), Pull) is (state is State.PULLING)
+
+
+def test_a_barrier_that_does_not_park_is_no_busy_loop():
+    it = at(State.COMPUTING, wait_seconds=None)
+    it.arrive("first")
+    assert (it.ask().generation, it.ask().wait_seconds) == (0, None)
+    tell(it, NotYet(Reason.BARRIER, "1 of 2"))
+    assert it.delay_seconds == backoff.BASE_SECONDS
+
+
+@pytest.mark.parametrize("state", [State.PULLING, State.COMPUTING])
+def test_turning_back_from_a_barrier(state):
+    it = at(state)
+    it.turn_back()
+    before = it.ask()
+    it.arrive("eval")
+    barrier = it.ask()
+    it.turn_back()
+    assert (it.arriving, it.ask()) == (False, before)
+    it.answered(barrier, Passed("eval", 2))
+    assert it.barriers["eval"] == 2
+
+
+def test_a_barrier_waits_for_what_comes_first():
+    it = session()
+    it.arrive("eval")
+    assert isinstance(it.ask(), Join)
+    tell(it, joined())
+    assert it.ask().generation == 2
+    it = at(State.PUSHING)
+    it.arrive("eval")
+    tell(it, pushed(0))
+    assert isinstance(it.ask(), Barrier)
+
+
+def test_a_reply_of_another_kind_to_a_barrier_is_an_error():
+    it = at(State.PULLING)
+    it.arrive("eval")
+    with pytest.raises(WireError, match="the server answered barrier eval/2 w0#1 with"):
+        tell(it, Departed("w0"))
+    assert it.arriving
 
 
 def test_a_barrier_that_finds_the_life_gone_drops_what_is_being_computed():
     it = at(State.COMPUTING)
-    it.refused(it.life, WireError(Code.EVICTED, "silent"))
+    it.arrive("eval")
+    tell(it, refuse(Code.EVICTED, "silent"))
     assert it.ask() == Join("w0", "s2", ("default",))
     it.computed(UpdateKind.GRADIENT, 1, ("weight",))
     assert it.outcome == Outcome(0, None, Code.EVICTED)
     assert not it.in_hand
     tell(it, joined(incarnation=2, clock=3))
+    assert it.ask().life.incarnation == 2
+    tell(it, Passed("eval", 2))
     tell(it, granted(3))
     it.computed(UpdateKind.GRADIENT, 1, ("weight",))
     assert it.in_hand
@@ -701,18 +765,24 @@ def test_a_barrier_that_finds_the_life_gone_drops_what_is_being_computed():
 
 def test_a_grant_that_lapsed_unnoticed_does_not_drop_the_next_update():
     it = at(State.COMPUTING)
-    it.refused(it.life, WireError(Code.OLD_EPOCH, "over"))
+    it.arrive("eval")
+    tell(it, refuse(Code.OLD_EPOCH, "over"))
     tell(it, joined(epoch=8))
+    it.turn_back()
     tell(it, granted(0, epoch=8))
     it.computed(UpdateKind.GRADIENT, 1, ("weight",))
     assert it.in_hand
 
 
-@pytest.mark.parametrize(("state", "life"), [(State.PUSHING, Life("w0", 7, 1)), (State.COMPUTING, Life("w0", 7, 9))])
-def test_a_refusal_that_is_not_of_this_moment_is_ignored(state, life):
-    it = at(state)
-    it.refused(life, WireError(Code.EVICTED, "silent"))
-    assert it.state is state
+def test_a_refusal_of_a_barrier_that_is_over_is_ignored():
+    it = at(State.COMPUTING)
+    it.arrive("eval")
+    barrier = it.ask()
+    it.lost()
+    it.answered(barrier, refuse(Code.EVICTED, "silent"))
+    it.turn_back()
+    it.answered(barrier, refuse(Code.EVICTED, "silent"))
+    assert it.state is State.COMPUTING
 
 
 def test_values_are_named_and_a_skip_has_none():

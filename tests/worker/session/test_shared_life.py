@@ -5,6 +5,7 @@ import random
 import pytest
 
 from leeway.errors import WireError
+from leeway.protocol.capacity import DEFAULT_CAPACITY
 from leeway.protocol.codes import Code
 from leeway.protocol.reasons import Reason
 from leeway.protocol.replies import (
@@ -102,7 +103,9 @@ def test_barriers_belong_to_the_life():
     embedding, head = live()
     embedding.barriers["eval"] = 5
     assert head.barriers == {"eval": 5}
-    assert head.lease_seconds == embedding.lease_seconds == 10.0
+    assert (head.lease_seconds, head.limits) == (10.0, DEFAULT_CAPACITY)
+    head.arrive("eval")
+    assert (head.ask().generation, isinstance(embedding.ask(), Pull)) == (5, True)
 
 
 def test_a_join_that_lacks_one_of_the_groups_changes_nothing():
