@@ -1,6 +1,7 @@
 """One worker in two groups of unlike policy: calls under way together, clocks of their own, one life."""
 
 import asyncio
+import random
 import re
 
 import numpy as np
@@ -13,8 +14,10 @@ from leeway.protocol.spans import Layout
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.ps.settings.config import GroupConfig
 from leeway.transport.channel import Tensors
+from leeway.transport.failures import Lost
 from leeway.transport.http.exchange import Exchange
 from leeway.worker.client import Client
+from leeway.worker.session import backoff
 from leeway.worker.session.session import Ending
 from tests.ps.server.serving import serve
 from tests.worker.test_against_server import serving
@@ -240,3 +243,47 @@ async def test_with_several_groups_a_call_says_which_one():
         await client.pull()
     with pytest.raises(ValueError, match="no group 'default', but embedding, head"):
         client.group("default")
+
+
+class Flaky(Exchange):
+    """Loses requests before they are sent, and replies when they have come."""
+
+    def __init__(self, url, chance):
+        super().__init__(url)
+        self._chance = chance
+
+    async def send(self, *request, **options):
+        if self._chance.random() < 0.15:
+            raise Lost("lost on the way there")
+        answer = await super().send(*request, **options)
+        if self._chance.random() < 0.15:
+            raise Lost("lost on the way back")
+        return answer
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_each_update_counts_once_in_its_group_through_losses_and_evictions(seed, monkeypatch):
+    monkeypatch.setattr(backoff, "CAP_SECONDS", 0.002)
+    chance = random.Random(seed)
+    async with serve(workers=1, named_groups=CONFIGURED) as server:
+        client = Client(server.url, "w0", groups=BOTH, channel=lambda: Flaky(server.url, chance))
+        await client.join()
+        await offer(client)
+
+        async def train(name):
+            group, accepted, dropped = client.group(name), 0, 0
+            pulled = await group.pull()
+            for _ in range(60):
+                if chance.random() < 0.1:
+                    server.advance(100.0)  # longer than the lease, whatever the other group is doing
+                outcome, pulled = await group.pushpull(GRADIENT, 1, tensors(name))
+                accepted += not outcome.dropped
+                dropped += outcome.dropped
+                assert value_of(pulled, name) == -float(accepted), outcome
+            return accepted, dropped
+
+        results = await asyncio.gather(*(train(name) for name in BOTH))
+        assert all(accepted > 0 for accepted, _ in results)
+        assert any(dropped > 0 for _, dropped in results), "some evictions cost an update, and it is told"
+        assert client.group("head").session.life.incarnation > 1
+        await client.close()
