@@ -52,6 +52,7 @@ from leeway.protocol.replies import (
 )
 from leeway.protocol.requests import DEFAULT_GROUP, Barrier, Join, Leave, Offer, Pull, Push, UpdateKind
 from leeway.worker.session.backoff import BASE_SECONDS, Backoff
+from leeway.worker.session.offering import Offering
 from leeway.worker.session.refusals import REACTIONS, Reaction
 from leeway.worker.session.shared_life import SharedLife
 from leeway.worker.session.states import Ending, Outcome, State
@@ -125,9 +126,7 @@ class Session:
         self._update = UpdateInHand()
         self._barrier: tuple[str, int] | None = None  # the name and the parties of the one that is wanted
         self._lapsed: Code | None = None  # why the grant is gone that was being computed from
-        # What is offered to a server that is met: the question. It carries all specs, the offer those that are wanted.
-        self._offer = Offer((), ask=True)
-        self._wanted: tuple[TensorSpec, ...] | None = None
+        self._offering = Offering(Offer((), ask=True))
 
     def __str__(self) -> str:
         return f"{self.life or self.rank}@{self.clock} {self.ending or self.state}"
@@ -187,9 +186,7 @@ class Session:
             case State.JOINING:
                 return self.shared.ask()
             case State.OFFERING:
-                if self._wanted is None:
-                    return dataclasses.replace(self._offer)
-                return dataclasses.replace(self._offer, specs=self._wanted, ask=False)
+                return self._offering.ask()
             case State.PULLING | State.COMPUTING if self._barrier is not None:
                 assert self.life is not None
                 name, parties = self._barrier
@@ -218,7 +215,9 @@ class Session:
 
         `whole`: they are all of the group; a server that has others refuses. `aliases`: further names of tied ones.
         """
-        self._offer = Offer(tuple(specs), ask=True, whole=whole, group=self.group, aliases=dict(aliases or {}))
+        self._offering = Offering(
+            Offer(tuple(specs), ask=True, whole=whole, group=self.group, aliases=dict(aliases or {}))
+        )
         if self.state in (State.OFFERING, State.PULLING, State.COMPUTING):
             self._asked = None
             self._offer_or_pull()
@@ -406,27 +405,17 @@ class Session:
             self._update.drop(Code.OLD_EPOCH if push.life.epoch != self.life.epoch else Code.NOT_JOINED)
 
     def _offer_or_pull(self) -> None:
-        known = {spec.name: spec for spec in self.specs}
-        offer = self._offer
-        # Of a whole model the server is told, unless it has been told of the same one: it says what differs.
-        settled = not offer.whole or (self._whole and len(known) == len(offer.specs))
-        if settled and all(known.get(spec.name) == spec for spec in offer.specs):
+        if self._offering.is_needless(self.specs, whole=self._whole):
             self._to_pulling()
         else:
             self.grant = None
-            self._wanted = None
+            self._offering.begin()
             self.state = State.OFFERING
 
     def _offered(self, offered: Offered) -> None:
-        if self._wanted is None and offered.wanted:
-            wanted = frozenset(offered.wanted)
-            self._wanted = tuple(spec for spec in self._offer.specs if spec.name in wanted)
-            return
-        # Stored or kept, the server knows them all now.
-        offer = self._offer
-        there = () if offer.whole else self.specs
-        self.specs = tuple({spec.name: spec for spec in (*there, *offer.specs)}.values())
-        self._to_pulling()
+        if self._offering.answered(offered):
+            self.specs = self._offering.known_after(self.specs)
+            self._to_pulling()
 
     def _to_pulling(self) -> None:
         self.grant = None
@@ -452,9 +441,9 @@ class Session:
                 self.state = State.COMPUTING
             case NotYet():
                 self._not_yet(retry_after_seconds)
-                if pulled.reason is Reason.NO_PARAMETERS and self._offer.specs:
+                if pulled.reason is Reason.NO_PARAMETERS and self._offering.question.specs:
                     # Somebody else was offering them, and the server failed to store them.
-                    self._wanted = None
+                    self._offering.begin()
                     self.state = State.OFFERING
             case Refused(error):
                 self._refused(error, retry_after_seconds)
