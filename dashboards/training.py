@@ -204,6 +204,7 @@ def _speed() -> list[Panel]:
             "Training samples whose update was accepted, stacked over the workers: the throughput of the run.",
             PER_SECOND,
             Query(RANKS.with_rank(RANKS.rate(worker.SAMPLES)), "{{rank}}"),
+            Query(GROUP.rate(server.LATE_SAMPLES, by=()), "late, dropped"),
             stacked=True,
         ),
     ]

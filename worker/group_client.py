@@ -19,7 +19,7 @@ from leeway.errors import BodyTooLarge
 from leeway.protocol.decoder import allocate_aligned
 from leeway.protocol.frames import encode, frame_length
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import Granted, Joined, NotYet, Passed, PushPulled, Refused
+from leeway.protocol.replies import Disposition, Granted, Joined, NotYet, Passed, PushPulled, Refused
 from leeway.protocol.requests import Join, Offer, Push, UpdateKind
 from leeway.protocol.spans import Layout
 from leeway.transport.channel import Tensors
@@ -69,6 +69,7 @@ class GroupClient:
         self._fits: Layout | None = None  # whose table was found to fit into a frame
         self._refused = RefusedInARow()
         self._failed_steps = 0
+        self._late = 0
         self._tell_again_at = 0.0
 
     def receive_into(self, allocate: Allocate) -> None:
@@ -215,6 +216,12 @@ class GroupClient:
         await self.drive(lambda: not self.session.in_hand)
         self._tensors = None
         outcome = self.session.outcome
+        if in_hand and outcome is not None and outcome.disposition is Disposition.LATE:
+            self._late += 1
+            # The first, and then seldom: a worker that is always slow is late in every round.
+            if self._late.bit_count() == 1:
+                detail = f"the update of iteration {outcome.clock} is dropped: its round had its quorum and closed"
+                log.warning("late", rank=self.session.rank, late=self._late, detail=detail)
         if in_hand and outcome is not None and self._refused.ended(outcome):
             log.warning(
                 "updates are refused: a NaN or an infinity in a gradient",
