@@ -310,8 +310,9 @@ class Group:
                 )
             )
             return
-        what = (record.disposition, record.reason, push.samples)
-        self.emit(Accepted(request, self.name, member.rank, push.clock, *what))
+        self.emit(
+            Accepted(request, self.name, member.rank, push.clock, record.disposition, record.reason, push.samples)
+        )
         if record.next_clock != progress.clock:
             self._advance(member, record.next_clock)
         self.tell(request, push, member, record, now)
@@ -455,8 +456,7 @@ class Group:
 
     def _switched(self) -> None:
         policy = self.policy
-        bound = (policy.staleness, self.decided, policy.quorum, policy.grace_seconds)
-        self.emit(Switched(self.name, policy.mode, *bound))
+        self.emit(Switched(self.name, policy.mode, policy.staleness, self.decided, policy.quorum, policy.grace_seconds))
 
     def check_rule(self, wanted: Policy) -> None:
         """Raise `ValueError` when the group's aggregation rule means nothing under this policy."""
@@ -486,7 +486,13 @@ class Group:
         Costs O(1) when nothing a waiter depends on has changed, O(waiting) when something has.
         """
         if self.rounds.state is RoundState.OPEN and self.policy.may_close(self, now):
-            self._close_round(late=tuple(self.rounds.missing))
+            late = tuple(self.rounds.missing)
+            self._close_round(late)
+            # Whose pull waits, for a version say, is moved on now: it need not ask again to take part once more.
+            for rank in late:
+                member = self.roster.of_rank(rank)
+                if member and self.waiting.of(member):
+                    self._catch_up(member)
         if members := self._members_of_a_round():
             self._open_round(members)
         seen = (

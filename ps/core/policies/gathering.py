@@ -60,6 +60,10 @@ class Gathering:
         # Nobody is late unless rounds have closed without somebody: under a quorum that was asked for before this.
         return Reception.IN_ROUND if rank in view.rounds.missing else Reception.LATE
 
+    def may_close(self: Policy, view: View, now: float) -> bool:
+        deadline = self.deadline(view)
+        return view.rounds.complete or (deadline is not None and deadline <= now)
+
     def adopted(self: Policy, view: View) -> Policy:
         return Switching(self, view.furthest_granted)
 

@@ -37,10 +37,6 @@ class Quorum(Gathering):
         number = view.rounds.number
         return [rank for rank in view.ranks() if view.clock_of(rank) == number]
 
-    def may_close(self, view: View, now: float) -> bool:
-        deadline = self.deadline(view)
-        return view.rounds.complete or (deadline is not None and deadline <= now)
-
     def deadline(self, view: View) -> float | None:
         rounds = view.rounds
         needed = min(self.quorum, len(rounds.missing) + len(rounds.held))

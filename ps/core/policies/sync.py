@@ -23,8 +23,5 @@ class Sync(Gathering):
         all_there = view.min_clock == number == view.max_clock and view.live_workers >= view.workers_to_start
         return view.ranks() if all_there else ()
 
-    def may_close(self, view: View, now: float) -> bool:
-        return view.rounds.complete
-
     def deadline(self, view: View) -> float | None:
         return None

@@ -162,3 +162,17 @@ def test_a_switch_between_policies_with_rounds_leaves_the_round_open(server, liv
     state = server.ask(SetPolicy("sync", quorum=1))
     assert str(state) == "policy sync(quorum 1, grace auto)"
     assert server.ask(SetPolicy("ssp", 1, quorum=2)).error.code is Code.INVALID_VALUE
+
+
+def test_a_worker_that_waits_for_a_version_takes_part_again_without_asking_again(server):
+    lives = [server.join(rank) for rank in ("w0", "w1", "w2")]
+    for life in lives[:2]:
+        server.pull(life)
+    request = server.requests + 1
+    assert server.pull(lives[2], 0, min_version=4) is None
+    close(server, lives)
+    close(server, lives, 1)
+    assert request not in server.replies
+    close(server, lives, 2)
+    granted = server.replies[request]
+    assert (granted.version.number, granted.clock, granted.round) == (4, 3, 3)
