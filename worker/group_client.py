@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import structlog
@@ -68,8 +69,7 @@ class GroupClient:
         self._tensors: Tensors | None = None
         self._fits: Layout | None = None  # whose table was found to fit into a frame
         self._refused = RefusedInARow()
-        self._failed_steps = 0
-        self._late = 0
+        self._times: Counter[str] = Counter()
         self._tell_again_at = 0.0
 
     def receive_into(self, allocate: Allocate) -> None:
@@ -217,11 +217,8 @@ class GroupClient:
         self._tensors = None
         outcome = self.session.outcome
         if in_hand and outcome is not None and outcome.disposition is Disposition.LATE:
-            self._late += 1
-            # The first, and then seldom: a worker that is always slow is late in every round.
-            if self._late.bit_count() == 1:
-                detail = f"the update of iteration {outcome.clock} is dropped: its round had its quorum and closed"
-                log.warning("late", rank=self.session.rank, late=self._late, detail=detail)
+            detail = f"the update of iteration {outcome.clock} is dropped: its round had its quorum and closed"
+            self._warn_seldom("late", "late", detail)
         if in_hand and outcome is not None and self._refused.ended(outcome):
             log.warning(
                 "updates are refused: a NaN or an infinity in a gradient",
@@ -245,13 +242,17 @@ class GroupClient:
         outcome = self.session.outcome
         assert outcome is not None
         if outcome.reason in (Reason.STEP_FAILED, Reason.TOO_FEW_UPDATES):
-            self._failed_steps += 1
-            # The first, and then seldom: the server may fail at every step.
-            if self._failed_steps.bit_count() == 1:
-                what = "step failed" if outcome.reason is Reason.STEP_FAILED else "too few updates for a step"
-                detail = f"the update of iteration {outcome.clock} is in no version; the server's log says why"
-                log.warning(what, rank=self.session.rank, failed=self._failed_steps, detail=detail)
+            what = "step failed" if outcome.reason is Reason.STEP_FAILED else "too few updates for a step"
+            detail = f"the update of iteration {outcome.clock} is in no version; the server's log says why"
+            self._warn_seldom(what, "failed", detail)
         return outcome, pulled
+
+    def _warn_seldom(self, what: str, counted: str, detail: str) -> None:
+        """At the first, second, fourth time and so on: it may be so in every round. `counted`: as what."""
+        self._times[counted] += 1
+        times = self._times[counted]
+        if times.bit_count() == 1:
+            log.warning(what, rank=self.session.rank, detail=detail, **{counted: times})
 
     async def _until_granted(self) -> Pulled | None:
         session = self.session

@@ -22,7 +22,7 @@ from leeway.ps.settings.config_file import ConfigFile
 from leeway.ps.settings.no_effect import without_effect
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _DEFAULTS: Final = ServerConfig()
 
@@ -62,32 +62,30 @@ class Setting(click.Option):
         return self.opts[0] if ctx is None else f"{self.opts[0]} ({self.origin(ctx)})"
 
 
-class Bytes(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions of click alone
-    """A number of bytes with an optional unit, as `parse_bytes` reads it."""
+class _Read(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions of click alone
+    """What a function reads from text; it raises `ValueError` with what is wrong."""
 
-    name = "bytes"
+    def __init__(self, name: str, read: Callable[[str], Any]) -> None:
+        self.name = name
+        self._read = read
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
             return value
         try:
-            return parse_bytes(value)
+            return self._read(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
 
-class Grace(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions of click alone
+def _grace(text: str) -> float | None:
     """Seconds, or `auto`, which is None."""
-
-    name = "grace"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | None:
-        if value == "auto":
-            return None
-        try:
-            return float(value)
-        except ValueError:
-            self.fail(f"{value!r} is no number of seconds, nor auto", param, ctx)
+    if text == "auto":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no number of seconds, nor auto") from None
 
 
 class _GivenPath(click.Path):
@@ -109,7 +107,7 @@ SECTIONS: Final = {
         Setting("--port", int, "Port to listen on; 0 takes a free one.", metavar="PORT"),
         Setting(
             "--max-body",
-            Bytes(),
+            _Read("bytes", parse_bytes),
             "Largest request body, as 512MiB or 4GB. It has to hold the whole model.",
             field="max_body_bytes",
             metavar="BYTES",
@@ -131,7 +129,7 @@ SECTIONS: Final = {
         ),
         Setting(
             "--grace",
-            Grace(),
+            _Read("grace", _grace),
             "Seconds that a round waits on after its quorum; auto: as the pace of the pushes advises.",
             field="grace_seconds",
             metavar="SECONDS|auto",

@@ -110,7 +110,6 @@ class Observer:
 
     def _late(self, effect: Accepted) -> None:
         self._metrics.late(effect.group, effect.samples)
-        self._log.debug("late", group=effect.group, rank=effect.rank, round=effect.clock, samples=effect.samples)
         if self._new((effect.group, effect.rank, "late"), True):
             detail = f"its update of iteration {effect.clock} is dropped, the round has closed without it; said once"
             self._log.info("late", rank=effect.rank, group=effect.group, detail=detail)
