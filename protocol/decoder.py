@@ -3,7 +3,7 @@
 The one rule: any bytes end in a `Frame` or a `WireError`, never in anything else, and nothing of a declared
 size is allocated before that size is judged.
 
-    decoder = Decoder(max_body_bytes)
+    decoder = Decoder(max_body_bytes, allocate)
     while not decoder.done:
         count = read_into(decoder.buffer())
         decoder.filled(count) if count else decoder.end()
@@ -16,13 +16,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
-import numpy as np
-
 from leeway.errors import BodyTooLarge, MalformedFrame
 from leeway.protocol.frames import FORMAT_VERSION, HEADER, MAGIC, Buffer, Frame, flat
 from leeway.protocol.limits import DEFAULT_MAX_BODY_BYTES, MAX_METADATA_BYTES
 from leeway.protocol.metadata import unpack
-from leeway.protocol.tensors import ALIGNMENT_BYTES, aligned
+from leeway.protocol.tensors import aligned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -30,16 +28,6 @@ if TYPE_CHECKING:
     from leeway.protocol.spans import Place
 
 Allocate: TypeAlias = "Callable[[int], memoryview]"
-
-
-def allocate_aligned(nbytes: int) -> memoryview:
-    """A fresh writable buffer whose address is a multiple of 64, so that tensors are aligned in memory too.
-
-    Its contents are undefined until filled.
-    """
-    room = np.empty(nbytes + ALIGNMENT_BYTES, np.uint8)
-    start = -room.ctypes.data % ALIGNMENT_BYTES
-    return room[start : start + nbytes].data
 
 
 class Decoder:
@@ -52,7 +40,7 @@ class Decoder:
 
     __slots__ = ("_filled", "_frame", "_parser", "_part", "_view")
 
-    def __init__(self, max_body_bytes: int, allocate: Allocate = allocate_aligned) -> None:
+    def __init__(self, max_body_bytes: int, allocate: Allocate) -> None:
         # The parser does not know the decoder: no reference cycle keeps an abandoned body alive.
         self._parser = _parse(max_body_bytes, allocate)
         self._frame: Frame | None = None
@@ -118,7 +106,7 @@ def decode(data: Buffer, max_body_bytes: int = DEFAULT_MAX_BODY_BYTES) -> Frame:
     def allocate(nbytes: int) -> memoryview:
         if nbytes > size:
             raise MalformedFrame(f"truncated: a body of {nbytes} bytes is declared in a frame of {size}")
-        return allocate_aligned(nbytes)
+        return memoryview(bytearray(nbytes))
 
     decoder = Decoder(max_body_bytes, allocate)
     taken = decoder.feed(data)

@@ -10,7 +10,7 @@ from enum import Enum
 
 from leeway.errors import WireError
 from leeway.protocol import documents
-from leeway.protocol.decoder import Decoder, allocate_aligned
+from leeway.protocol.decoder import Decoder
 from leeway.protocol.frames import encode, flat
 from leeway.protocol.http.headers import retry_after_seconds
 from leeway.protocol.http.replies import expect, read_reply, write_reply
@@ -21,6 +21,7 @@ from leeway.protocol.replies import Granted, PushPulled, Refused
 from leeway.ps.server.answering import answer
 from leeway.transport.channel import Answer, Traffic
 from leeway.transport.failures import Lost
+from leeway.transport.memory.aligned import allocate_aligned
 
 
 class Loss(Enum):

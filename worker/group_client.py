@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 import structlog
 
 from leeway.errors import BodyTooLarge
-from leeway.protocol.decoder import allocate_aligned
 from leeway.protocol.frames import encode, frame_length
 from leeway.protocol.reasons import Reason
 from leeway.protocol.replies import Disposition, Granted, Joined, NotYet, Passed, PushPulled, Refused
 from leeway.protocol.requests import Join, Offer, Push, UpdateKind
 from leeway.protocol.spans import Layout
 from leeway.transport.channel import Tensors
+from leeway.transport.memory.aligned import allocate_aligned
 from leeway.worker import arguments
 from leeway.worker.receiving import Pulled, Receiving
 from leeway.worker.session.session import Ending, Outcome, Session, State

@@ -25,7 +25,6 @@ from safetensors import SafetensorError, safe_open
 from leeway import regular
 from leeway.errors import CheckpointError
 from leeway.protocol import documents
-from leeway.protocol.decoder import allocate_aligned
 from leeway.protocol.frames import Frame
 from leeway.protocol.spans import Layout, Place
 from leeway.protocol.tensors import Kind, TensorSpec
@@ -35,6 +34,7 @@ from leeway.ps.storage.digests import DIGEST, DIGEST_BYTES, is_sound, sealed
 from leeway.ps.storage.files import in_words, write_durably
 from leeway.ps.storage.initial import spec_of
 from leeway.ps.storage.safetensors_format import CHECKPOINT_KEY, Entry, entries, write
+from leeway.transport.memory.aligned import allocate_aligned
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

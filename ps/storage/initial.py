@@ -12,13 +12,13 @@ from safetensors import SafetensorError, safe_open
 from leeway import regular
 from leeway.errors import CheckpointError
 from leeway.protocol import documents
-from leeway.protocol.decoder import allocate_aligned
 from leeway.protocol.frames import Frame
 from leeway.protocol.spans import Layout
 from leeway.protocol.tensors import DTYPES, Kind, TensorSpec
 from leeway.ps.arithmetic.bodies import Body
 from leeway.ps.storage.digests import DIGEST, is_sound
 from leeway.ps.storage.safetensors_format import CHECKPOINT_KEY, KINDS_KEY
+from leeway.transport.memory.aligned import allocate_aligned
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from leeway.errors import BodyTooLarge, MalformedFrame, WireError
 from leeway.protocol.codes import Code
-from leeway.protocol.decoder import Decoder, allocate_aligned, decode
+from leeway.protocol.decoder import Decoder, decode
 from leeway.protocol.frames import HEADER, MAGIC, encode
 from leeway.protocol.limits import DEFAULT_MAX_BODY_BYTES, MAX_METADATA_BYTES
 from leeway.protocol.spans import Layout
@@ -25,6 +25,11 @@ BODY = bytes(range(24)) + bytes(40) + bytes(range(8)) + bytes(56)
 FRAME = b"".join(encode({"kind": "gradient", "clock": 7}, LAYOUT, [BODY]))
 HEAD_BYTES = len(FRAME) - len(BODY)
 LIMIT = 1024
+
+
+def room(nbytes):
+    return memoryview(bytearray(nbytes))
+
 
 kinds_and_dtypes = st.sampled_from(
     [(kind, name) for kind in Kind for name, d in DTYPES.items() if d.floating == (kind != "integer-buffer")]
@@ -74,7 +79,7 @@ def header(magic=MAGIC, version=1, flags=0, metadata=1, reserved=0, body=0, rese
 def test_round_trip_split_anywhere(message, layout, data):
     body = body_of(layout)
     encoded = b"".join(encode(message, layout, [body]))
-    decoder = Decoder(layout.nbytes)
+    decoder = Decoder(layout.nbytes, room)
     cuts = data.draw(st.lists(st.integers(0, len(encoded)), max_size=6).map(sorted))
     for start, end in zip([0, *cuts], [*cuts, len(encoded)], strict=True):
         assert not fill(decoder, encoded[start:end])
@@ -88,7 +93,7 @@ def test_round_trip_split_anywhere(message, layout, data):
 
 @pytest.mark.parametrize("cut", range(len(FRAME) + 1))
 def test_split_at_every_byte(cut):
-    decoder = Decoder(LIMIT)
+    decoder = Decoder(LIMIT, room)
     for part in (FRAME[:cut], FRAME[cut:]):
         assert not fill(decoder, part)
     decoder.end()
@@ -96,7 +101,7 @@ def test_split_at_every_byte(cut):
 
 
 def test_byte_by_byte():
-    decoder = Decoder(LIMIT)
+    decoder = Decoder(LIMIT, room)
     for at in range(len(FRAME)):
         assert not decoder.done
         assert decoder.feed(FRAME[at : at + 1]) == 1
@@ -106,7 +111,7 @@ def test_byte_by_byte():
 
 @pytest.mark.parametrize("length", range(len(FRAME)))
 def test_truncation_at_every_byte(length):
-    decoder = Decoder(LIMIT)
+    decoder = Decoder(LIMIT, room)
     assert not fill(decoder, FRAME[:length])
     assert not decoder.done
     with pytest.raises(MalformedFrame, match=r"truncated: \d+ of \d+ bytes of the (header|metadata|body)"):
@@ -122,18 +127,18 @@ def test_the_detail_says_what_is_missing():
         (32, f"0 of {HEAD_BYTES - 32} bytes of the metadata"),
         (HEAD_BYTES + 5, "5 of 128 bytes of the body"),
     ]:
-        decoder = Decoder(LIMIT)
+        decoder = Decoder(LIMIT, room)
         decoder.feed(FRAME[:length])
         with pytest.raises(MalformedFrame, match=f"truncated: {words} are there"):
             decoder.end()
 
 
 def test_the_decoder_takes_no_byte_behind_the_frame():
-    decoder = Decoder(LIMIT)
+    decoder = Decoder(LIMIT, room)
     assert decoder.feed(FRAME + b"next") == len(FRAME)
     assert decoder.feed(b"next") == 0
     decoder.end()
-    assert len(fill(Decoder(LIMIT), FRAME + b"next")) == 4
+    assert len(fill(Decoder(LIMIT, room), FRAME + b"next")) == 4
     with pytest.raises(MalformedFrame, match="4 bytes follow the frame's end"):
         decode(FRAME + b"next")
 
@@ -173,13 +178,6 @@ def test_what_allocate_raises_passes_through():
         Decoder(LIMIT, full).feed(FRAME)
 
 
-def test_the_default_memory_is_aligned_and_writable():
-    for nbytes in (1, 64, 1000, 2**20):
-        view = allocate_aligned(nbytes)
-        assert (view.nbytes, view.format, view.readonly) == (nbytes, "B", False)
-        assert np.frombuffer(view, np.uint8).ctypes.data % 64 == 0
-
-
 @pytest.mark.parametrize("body_bytes", [LIMIT + 1, 2**40, 2**64 - 1])
 def test_a_declared_body_over_the_limit_is_refused_on_the_header(body_bytes):
     decoder = Decoder(LIMIT, lambda nbytes: pytest.fail(f"allocated {nbytes}"))
@@ -189,9 +187,9 @@ def test_a_declared_body_over_the_limit_is_refused_on_the_header(body_bytes):
 
 
 def test_a_body_of_exactly_the_limit_passes():
-    assert fill(Decoder(len(BODY)), FRAME) == b""
+    assert fill(Decoder(len(BODY), room), FRAME) == b""
     with pytest.raises(BodyTooLarge):
-        fill(Decoder(len(BODY) - 1), FRAME)
+        fill(Decoder(len(BODY) - 1, room), FRAME)
 
 
 def test_decode_allocates_no_more_than_it_was_given():
@@ -230,7 +228,7 @@ def test_decode_allocates_no_more_than_it_was_given():
     ],
 )
 def test_malformed(data, detail):
-    decoder = Decoder(LIMIT)
+    decoder = Decoder(LIMIT, room)
     with pytest.raises(MalformedFrame, match=f"^malformed-frame: {detail}"):
         decoder.feed(data)
     assert not decoder.done
@@ -246,7 +244,7 @@ def test_the_largest_metadata_passes():
 
 
 def test_misuse_is_our_own_bug():
-    decoder = Decoder(LIMIT)
+    decoder = Decoder(LIMIT, room)
     for count in (0, -1, 33):
         with pytest.raises(AssertionError):
             decoder.filled(count)
@@ -260,7 +258,7 @@ def test_misuse_is_our_own_bug():
 
 
 def test_a_failed_decoder_takes_nothing_more():
-    decoder = Decoder(LIMIT)
+    decoder = Decoder(LIMIT, room)
     with pytest.raises(MalformedFrame):
         decoder.feed(bytes(32))
     with pytest.raises(AssertionError, match="the decoder is done or has failed"):

@@ -15,6 +15,7 @@ from leeway.protocol.frames import encode, flat, frame_length
 from leeway.protocol.limits import FIRST_PIECE_BYTES, WRITE_CHUNK_BYTES
 from leeway.protocol.spans import Layout
 from leeway.protocol.tensors import Kind, TensorSpec
+from leeway.transport.memory.aligned import allocate_aligned
 from leeway.transport.streams import pieces, receive, receive_bytes, send
 
 LAYOUT = Layout.of([TensorSpec("w", (1000,), "float32", Kind.TRAINABLE)])
@@ -45,7 +46,7 @@ class Kept:
 @given(st.lists(st.integers(0, len(FRAME)), max_size=8).map(sorted))
 def test_a_frame_arrives_in_any_chunks(cuts):
     chunks = [FRAME[start:end] for start, end in zip([0, *cuts], [*cuts, len(FRAME)], strict=True)]
-    frame = asyncio.run(receive(Chunks(*chunks), Decoder(10_000)))
+    frame = asyncio.run(receive(Chunks(*chunks), Decoder(10_000, allocate_aligned)))
     assert frame.message == {"a": 1}
     assert frame.matches(LAYOUT)
     assert frame.body == FRAME[-LAYOUT.nbytes :]
@@ -54,19 +55,19 @@ def test_a_frame_arrives_in_any_chunks(cuts):
 @pytest.mark.parametrize("length", [0, 1, 31, 32, 33, 100, len(FRAME) - 1])
 async def test_a_frame_that_ends_early(length):
     with pytest.raises(MalformedFrame, match="truncated"):
-        await receive(Chunks(FRAME[:length]), Decoder(10_000))
+        await receive(Chunks(FRAME[:length]), Decoder(10_000, allocate_aligned))
 
 
 @pytest.mark.parametrize("chunks", [(FRAME + b"xy",), (FRAME, b"xy"), (FRAME[:50], FRAME[50:] + b"xy")])
 async def test_bytes_behind_the_frame(chunks):
     with pytest.raises(MalformedFrame, match="at least 2 bytes follow the frame's end"):
-        await receive(Chunks(*chunks), Decoder(10_000))
+        await receive(Chunks(*chunks), Decoder(10_000, allocate_aligned))
 
 
 async def test_a_body_over_the_limit_is_refused_on_its_header_alone():
     reader = Chunks(FRAME[:40], FRAME[40:])
     with pytest.raises(BodyTooLarge):
-        await receive(reader, Decoder(1000))
+        await receive(reader, Decoder(1000, allocate_aligned))
     assert reader.chunks == [FRAME[40:]]
 
 
@@ -76,12 +77,12 @@ async def test_what_the_reader_raises_passes_through():
             raise ConnectionResetError("gone")
 
     with pytest.raises(ConnectionResetError, match="gone"):
-        await receive(Broken(), Decoder(1000))
+        await receive(Broken(), Decoder(1000, allocate_aligned))
 
 
 async def test_over_http_with_aiohttp_on_both_sides():
     async def echo(request):
-        frame = await receive(request.content, Decoder(10_000_000))
+        frame = await receive(request.content, Decoder(10_000_000, allocate_aligned))
         buffers = encode({"echo": frame.message}, LARGE, [frame.body])
         response = web.StreamResponse()
         response.content_length = frame_length(buffers)
@@ -99,7 +100,7 @@ async def test_over_http_with_aiohttp_on_both_sides():
         ClientSession() as session,
         session.post(server.make_url("/"), data=pieces(buffers), headers=headers) as response,
     ):
-        frame = await receive(response.content, Decoder(10_000_000))
+        frame = await receive(response.content, Decoder(10_000_000, allocate_aligned))
     assert frame.message == {"echo": {"n": 1}}
     assert frame.matches(LARGE)
     assert frame.body == body.tobytes()
@@ -157,6 +158,6 @@ async def test_what_is_sent_is_received():
     body = [flat(np.arange(1000, dtype=np.float32).data), bytes(96 - 64)]
     writer = Kept()
     await send(writer, encode({"b": [2]}, LAYOUT, body))
-    frame = await receive(Chunks(*map(bytes, writer.given)), Decoder(LAYOUT.nbytes))
+    frame = await receive(Chunks(*map(bytes, writer.given)), Decoder(LAYOUT.nbytes, allocate_aligned))
     assert frame.message == {"b": [2]}
     assert np.frombuffer(frame.tensor("w"), np.float32).tolist() == list(range(1000))

@@ -28,6 +28,7 @@ from leeway.protocol.replies import Granted, PushPulled
 from leeway.transport import streams
 from leeway.transport.channel import Answer, Traffic
 from leeway.transport.failures import FAILURES, judge
+from leeway.transport.memory.aligned import allocate_aligned
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -80,7 +81,7 @@ class Exchange:
         """
         call = write_request(request)
         content, buffers = _packed(call, tensors)
-        decoder = Decoder(max_body_bytes, allocate) if allocate else Decoder(max_body_bytes)
+        decoder = Decoder(max_body_bytes, allocate or allocate_aligned)
         try:
             async with asyncio.timeout(limit_seconds):
                 return await self._perform(request, call, content, buffers, decoder)

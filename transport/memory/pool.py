@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from leeway.protocol.tensors import ALIGNMENT_BYTES
+from leeway.transport.memory.aligned import allocate_aligned
 
 # Below this the C allocator serves from its own free lists, and recycling would only add a finalizer's cost.
 SMALLEST_POOLED_BYTES = 256 * 1024
@@ -30,17 +30,10 @@ MAX_RETAINED_BUFFERS = 64
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Block:
-    room: npt.NDArray[np.uint8]
-    start: int
-    capacity_bytes: int
+    room: memoryview
 
     def view(self, nbytes: int) -> npt.NDArray[np.uint8]:
-        return self.room[self.start : self.start + nbytes]
-
-
-def _allocate(capacity_bytes: int) -> _Block:
-    room = np.empty(capacity_bytes + ALIGNMENT_BYTES, np.uint8)
-    return _Block(room, -room.ctypes.data % ALIGNMENT_BYTES, capacity_bytes)
+        return np.frombuffer(self.room[:nbytes], np.uint8)
 
 
 def _capacity(nbytes: int) -> int:
@@ -84,14 +77,14 @@ class Pool:
         buffer, so `weakref.finalize(buffer.obj, ...)` tells when nobody uses it any more.
         """
         if nbytes < SMALLEST_POOLED_BYTES:
-            return _allocate(nbytes).view(nbytes).data
+            return _Block(allocate_aligned(nbytes)).view(nbytes).data
         capacity_bytes = _capacity(nbytes)
         with self._lock:
             self._sort_in()
             block = self._idle_block(capacity_bytes)
             self._lent_bytes += capacity_bytes
         self._settle()
-        block = block or _allocate(capacity_bytes)
+        block = block or _Block(allocate_aligned(capacity_bytes))
         view = block.view(nbytes)
         weakref.finalize(view, self._give_back, block).atexit = False
         return view.data
@@ -100,7 +93,7 @@ class Pool:
         # The newest first: the likeliest to be still in the processor's cache.
         for index in range(len(self._idle) - 1, -1, -1):
             block = self._idle[index]
-            if block.capacity_bytes == capacity_bytes:
+            if block.room.nbytes == capacity_bytes:
                 del self._idle[index]
                 self._idle_bytes -= capacity_bytes
                 return block
@@ -122,8 +115,8 @@ class Pool:
     def _sort_in(self) -> None:
         while self._returned:
             block = self._returned.popleft()
-            self._lent_bytes -= block.capacity_bytes
+            self._lent_bytes -= block.room.nbytes
             self._idle.append(block)
-            self._idle_bytes += block.capacity_bytes
+            self._idle_bytes += block.room.nbytes
         while self._idle_bytes > self._limit_bytes or len(self._idle) > MAX_RETAINED_BUFFERS:
-            self._idle_bytes -= self._idle.popleft().capacity_bytes
+            self._idle_bytes -= self._idle.popleft().room.nbytes

@@ -1,8 +1,8 @@
 """Values to compute with, as the server has them."""
 
-from leeway.protocol.decoder import allocate_aligned
 from leeway.protocol.spans import Layout
 from leeway.ps.arithmetic.values import Masters, Values
+from leeway.transport.memory.aligned import allocate_aligned
 
 
 def values_of(layout: Layout, memory: memoryview | None = None) -> Values:

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from leeway.protocol.decoder import allocate_aligned
 from leeway.protocol.frames import Frame
 from leeway.protocol.spans import Layout, Place
 from leeway.protocol.tensors import Kind, TensorSpec, aligned
 from leeway.ps.arithmetic.bodies import Body
+from leeway.transport.memory.aligned import allocate_aligned
 
 
 def spec_of(name: str, tensor: torch.Tensor) -> TensorSpec:

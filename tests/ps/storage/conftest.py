@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from leeway.protocol.decoder import allocate_aligned
 from leeway.protocol.spans import Layout
 from leeway.ps.arithmetic.bodies import Body
 from leeway.ps.storage.initial import spec_of
+from leeway.transport.memory.aligned import allocate_aligned
 
 TENSORS = {
     "net.weight": torch.arange(21.0).view(3, 7),

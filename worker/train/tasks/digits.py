@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
 
+from leeway.errors import DataError
 from leeway.worker.train.data import draw
 from leeway.worker.train.data.source import Labelled
 from leeway.worker.train.tasks.classification import Classification
@@ -21,6 +21,8 @@ from leeway.worker.train.tasks.task import choose_model
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
 TEST_SAMPLES = 360
 # Mean and deviation of the pixels, which run from 0 to 16.
@@ -33,9 +35,12 @@ class Digits(Classification):
     name = "digits"
 
     def __init__(self, data_dir: Path, model: str | None = None) -> None:
-        """Take scikit-learn's samples; `data_dir` is not read. `TaskError` for a model other than "mlp"."""
+        """Take scikit-learn's samples; `data_dir` is not read.
+
+        Raises `DataError` where scikit-learn is not installed, `TaskError` for a model other than "mlp".
+        """
         choose_model(self.name, model, ("mlp",))
-        images, labels = load_digits(return_X_y=True)
+        images, labels = _load()
         everything = Labelled(images.astype(np.float32), labels.astype(np.uint8))
         test, train = np.split(draw.without_replacement(len(labels), 0), [TEST_SAMPLES])
         super().__init__(*(Labelled(*(column[part] for column in everything)) for part in (train, test)))
@@ -47,3 +52,16 @@ class Digits(Classification):
     def prepare(self, samples: torch.Tensor) -> torch.Tensor:
         """Return the pixels standardised."""
         return (samples - _MEAN) / _DEVIATION
+
+
+def _load() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """(1797, 64) pixels and their labels. scikit-learn is an extra: whoever trains something else does not need it."""
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        raise DataError(
+            "the digits come with scikit-learn, which is not installed: pip install scikit-learn, or install leeway "
+            "with its extra, leeway[tasks]"
+        ) from None
+    images, labels = load_digits(return_X_y=True)
+    return images, labels

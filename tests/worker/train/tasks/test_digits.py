@@ -1,7 +1,10 @@
+import sys
+
 import numpy as np
 import pytest
 import torch
 
+from leeway.errors import DataError
 from leeway.worker.train.tasks.digits import Digits
 
 CPU = torch.device("cpu")
@@ -37,3 +40,9 @@ def test_inputs_are_standardised(digits):
 def test_plain_sgd_passes_95_percent(digits, training, learning_rate, batch_size, steps, seed):
     _, after = training(digits, learning_rate=learning_rate, batch_size=batch_size, steps=steps, seed=seed)
     assert after["accuracy"] > 0.95
+
+
+def test_without_scikit_learn_it_says_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(DataError, match=r"pip install scikit-learn, or install leeway with its extra, leeway\[tasks\]"):
+        Digits(tmp_path)
