@@ -1,7 +1,7 @@
 """What an optimizer is told: kind, rates, schedule. No torch: reading a configuration stays quick.
 
-The one rule: settings that exist are valid; whatever a user wrote wrong is a `ValueError` that names the
-field, the value and the limit.
+The one rule: settings that exist are valid; whatever a user wrote wrong is a `BadSetting` (a `ValueError`) that names
+the field, the value and the limit. The server's flags and file are judged here too.
 """
 
 from __future__ import annotations
@@ -26,6 +26,15 @@ MAX_RATE = 1e6
 MAX_STEPS = 2**53 - 1
 
 
+class BadSetting(ValueError):
+    """`field` is wrong, and `problem` says how, in words that follow its name: "is -1; it must be ..."."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field} {problem}")
+        self.field = field
+        self.problem = problem
+
+
 class OptimizerKind(StrEnum):
     SGD = "sgd"
     MOMENTUM = "momentum"
@@ -37,7 +46,7 @@ class OptimizerKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class OptimizerSettings:
-    """Names and defaults are those of `torch.optim`, except that weight decay is off until asked for.
+    """Names are those of `torch.optim`; the defaults are the server's, and weight decay is off until asked for.
 
     `betas` belongs to adam and adamw, `momentum` to momentum and nesterov, `eps` (None: torch's default) to
     adam, adamw and adagrad. `decay_vectors`: weight decay acts on biases and norms too (tensors of fewer
@@ -48,10 +57,10 @@ class OptimizerSettings:
     """
 
     kind: OptimizerKind = OptimizerKind.SGD
-    lr: float = 0.01
+    lr: float = 0.1
     momentum: float = 0.9
     betas: tuple[float, float] = (0.9, 0.999)
-    eps: float | None = None
+    eps: float | None = 1e-8
     weight_decay: float = 0.0
     decay_vectors: bool = False
     clip_norm: float | None = None
@@ -68,7 +77,10 @@ class OptimizerSettings:
             value = getattr(self, name)
             if value is not None or name not in _OPTIONAL:
                 object.__setattr__(self, name, _number(name, value, least, most, **how))
-        betas = tuple(_number("betas", beta, 0.0, 1.0, open_above=True) for beta in _pair("betas", self.betas))
+        betas = tuple(
+            _number(f"betas[{place}]", beta, 0.0, 1.0, open_above=True)
+            for place, beta in enumerate(_pair("betas", self.betas))
+        )
         object.__setattr__(self, "betas", betas)
         _flag("decay_vectors", self.decay_vectors)
         _count("warmup_steps", self.warmup_steps, 0)
@@ -79,13 +91,14 @@ class OptimizerSettings:
         if self.lr_schedule is Schedule.COSINE and (
             self.schedule_steps is None or self.schedule_steps <= self.warmup_steps
         ):
-            raise ValueError(
-                f"schedule_steps is {self.schedule_steps}; the cosine schedule needs the number of steps after"
-                f" which the rate is 0, more than warmup_steps = {self.warmup_steps}"
+            raise BadSetting(
+                "schedule_steps",
+                f"is {self.schedule_steps}; the cosine schedule needs the number of steps after which the rate is 0, "
+                f"more than the {self.warmup_steps} of the warm-up",
             )
         if self.lr_schedule is Schedule.STEP and self.step_every is None:
-            raise ValueError(
-                "step_every is missing; the step schedule multiplies the rate by gamma every so many steps"
+            raise BadSetting(
+                "step_every", "is missing; the step schedule multiplies the rate by gamma every so many steps"
             )
 
     @classmethod
@@ -152,7 +165,7 @@ _BETWEEN: Mapping[str, bool] = MappingProxyType({"open_below": True, "open_above
 _NUMBERS: tuple[tuple[str, float, float, Mapping[str, bool]], ...] = (
     ("lr", 0.0, MAX_RATE, {}),
     ("momentum", 0.0, 1.0, _BETWEEN),
-    ("eps", 0.0, 1.0, {}),
+    ("eps", 0.0, 1.0, _ABOVE),
     ("weight_decay", 0.0, 1.0, {}),
     ("clip_norm", 0.0, math.inf, _BETWEEN),
     ("gamma", 0.0, 1.0, _ABOVE),
@@ -173,22 +186,22 @@ def _number(
             return number
     above = f"above {least:g}" if open_below else f"at least {least:g}"
     below = f" and {'below' if open_above else 'at most'} {most:g}" if most < math.inf else " and finite"
-    raise ValueError(f"{name} is {shown(value)}; it must be a number {above}{below}")
+    raise BadSetting(name, f"is {shown(value)}; it must be a number {above}{below}")
 
 
 def _count(name: str, value: int, least: int) -> None:
     if type(value) is not int or not least <= value <= MAX_STEPS:
-        raise ValueError(f"{name} is {shown(value)}; it must be an integer from {least} to {MAX_STEPS}")
+        raise BadSetting(name, f"is {shown(value)}; it must be an integer from {least} to 2^53 - 1")
 
 
 def _flag(name: str, value: object) -> None:
     if not isinstance(value, bool):
-        raise ValueError(f"{name} is {shown(value)}; it must be true or false")
+        raise BadSetting(name, f"is {shown(value)}; it must be true or false")
 
 
 def _pair(name: str, value: Any) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple) or len(value) != 2:
-        raise ValueError(f"{name} is {shown(value)}; it must be two numbers, as in [0.9, 0.999]")
+        raise BadSetting(name, f"is {shown(value)}; it must be two numbers, as in [0.9, 0.999]")
     return tuple(value)
 
 
@@ -197,6 +210,6 @@ def _read(name: str, value: Any) -> Any:
     if name in ("kind", "lr_schedule"):
         choices = OptimizerKind if name == "kind" else Schedule
         if value not in tuple(choices):
-            raise ValueError(f"{name} is {shown(value)}; it must be one of {', '.join(choices)}")
+            raise BadSetting(name, f"is {shown(value)}; it must be one of {', '.join(choices)}")
         return choices(value)
     return value

@@ -21,7 +21,6 @@ from leeway.protocol.capacity import Capacity
 from leeway.ps.arithmetic.aggregation.registry import rule
 from leeway.ps.arithmetic.guards import GuardMode
 from leeway.ps.arithmetic.parameters import Parameters
-from leeway.ps.arithmetic.settings import OptimizerSettings
 from leeway.ps.core import saved as core
 from leeway.ps.core.machine import GroupSettings, Settings
 from leeway.ps.server.http.app import listener
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    from leeway.ps.settings.config import GroupConfig, ServerConfig
+    from leeway.ps.settings.config import ServerConfig
     from leeway.ps.watching.metrics import GroupView
     from leeway.transport.http.listener import Listener
 
@@ -97,28 +96,6 @@ def machine_settings(config: ServerConfig) -> Settings:
     )
 
 
-def optimizer_settings(group: GroupConfig) -> OptimizerSettings:
-    """What the arithmetic needs of a group's configuration."""
-    step = group.lr_schedule == "step"
-    return OptimizerSettings.read(
-        {
-            "kind": group.optimizer,
-            "lr": group.lr,
-            "momentum": group.momentum,
-            "betas": [group.beta1, group.beta2],
-            "eps": group.eps,
-            "weight_decay": group.weight_decay,
-            "decay_vectors": group.decay_vectors,
-            "clip_norm": group.clip_norm,
-            "lr_schedule": group.lr_schedule,
-            "warmup_steps": group.warmup_steps,
-            "schedule_steps": None if step else group.schedule_steps,
-            "step_every": group.schedule_steps if step else None,
-            "delta_scale": group.delta_scale,
-        }
-    )
-
-
 def build(
     config: ServerConfig, stack: contextlib.AsyncExitStack, clock: Callable[[], float] = time.monotonic
 ) -> tuple[Runtime, Saving]:
@@ -131,7 +108,7 @@ def build(
 
     metrics = ServerMetrics(views)
     parameters = {
-        group.name: Parameters(optimizer_settings(group), pool, workers=config.workers, rule=rule(group.aggregation))
+        group.name: Parameters(group.optimizer_settings(), pool, workers=config.workers, rule=rule(group.aggregation))
         for group in config.groups
     }
     settings = machine_settings(config)

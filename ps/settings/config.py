@@ -15,6 +15,8 @@ from leeway.protocol import limits
 from leeway.protocol.ranks import is_rank
 from leeway.protocol.requests import DEFAULT_GROUP
 from leeway.ps.arithmetic.aggregation.registry import rule
+from leeway.ps.arithmetic.schedules import Schedule
+from leeway.ps.arithmetic.settings import BadSetting, OptimizerKind, OptimizerSettings
 from leeway.ps.settings.patterns import takes_all_of
 
 if TYPE_CHECKING:
@@ -23,11 +25,13 @@ if TYPE_CHECKING:
 
 
 MODES = ("sync", "async", "ssp")
-OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam", "adamw", "adagrad")
-LR_SCHEDULES = ("constant", "cosine", "step")
+OPTIMIZERS = tuple(map(str, OptimizerKind))
+LR_SCHEDULES = tuple(map(str, Schedule))
 NON_FINITE = ("refuse", "warn", "off")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("auto", "json", "console")
+
+_DEFAULTS = OptimizerSettings()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,19 +51,19 @@ class GroupSettings:
     quorum: int | None = None
     grace_seconds: float | None = None
     aggregation: str = "mean"
-    optimizer: str = "sgd"
-    lr: float = 0.1
-    momentum: float = 0.9
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
-    lr_schedule: str = "constant"
-    schedule_steps: int | None = None
-    warmup_steps: int = 0
-    clip_norm: float | None = None
-    weight_decay: float = 0.0
-    decay_vectors: bool = False
-    delta_scale: float | None = None
+    optimizer: str = str(_DEFAULTS.kind)
+    lr: float = _DEFAULTS.lr
+    momentum: float = _DEFAULTS.momentum
+    beta1: float = _DEFAULTS.betas[0]
+    beta2: float = _DEFAULTS.betas[1]
+    eps: float | None = _DEFAULTS.eps
+    lr_schedule: str = str(_DEFAULTS.lr_schedule)
+    schedule_steps: int | None = _DEFAULTS.schedule_steps
+    warmup_steps: int = _DEFAULTS.warmup_steps
+    clip_norm: float | None = _DEFAULTS.clip_norm
+    weight_decay: float = _DEFAULTS.weight_decay
+    decay_vectors: bool = _DEFAULTS.decay_vectors
+    delta_scale: float | None = _DEFAULTS.delta_scale
 
     def __post_init__(self) -> None:
         _one_of("--mode", self.mode, MODES)
@@ -73,17 +77,40 @@ class GroupSettings:
             rule(self.aggregation)
         except ValueError as error:
             raise ValueError(f"--aggregation: {error}") from None
-        _one_of("--optimizer", self.optimizer, OPTIMIZERS)
-        _at_least("--lr", self.lr, 0)
-        for flag, rate in (("--momentum", self.momentum), ("--beta1", self.beta1), ("--beta2", self.beta2)):
-            _require(flag, rate, 0 <= rate < 1, "at least 0 and below 1")
-        _above("--eps", self.eps, 0)
         _one_of("--lr-schedule", self.lr_schedule, LR_SCHEDULES)
-        _at_least("--schedule-steps", self.schedule_steps, 1)
-        _at_least("--warmup", self.warmup_steps, 0)
-        _above("--clip-norm", self.clip_norm, 0)
-        _at_least("--weight-decay", self.weight_decay, 0)
-        _above("--delta-scale", self.delta_scale, 0)
+        self._optimizer_settings(self.lr_schedule if self.schedule_steps is not None else "constant")
+
+    def optimizer_settings(self) -> OptimizerSettings:
+        """What the arithmetic needs of these. Raises `ValueError` where a schedule has no length."""
+        if self.lr_schedule != "constant" and self.schedule_steps is None:
+            raise ValueError(
+                f"--lr-schedule {self.lr_schedule} needs --schedule-steps, the number of versions"
+                + (" it takes (or --until)" if self.lr_schedule == "cosine" else " between two drops")
+            )
+        return self._optimizer_settings(self.lr_schedule)
+
+    def _optimizer_settings(self, schedule: str) -> OptimizerSettings:
+        is_step = schedule == "step"
+        try:
+            return OptimizerSettings.read(
+                {
+                    "kind": self.optimizer,
+                    "lr": self.lr,
+                    "momentum": self.momentum,
+                    "betas": [self.beta1, self.beta2],
+                    "eps": self.eps,
+                    "weight_decay": self.weight_decay,
+                    "decay_vectors": self.decay_vectors,
+                    "clip_norm": self.clip_norm,
+                    "lr_schedule": schedule,
+                    "warmup_steps": self.warmup_steps,
+                    "schedule_steps": None if is_step else self.schedule_steps,
+                    "step_every": self.schedule_steps if is_step else None,
+                    "delta_scale": self.delta_scale,
+                }
+            )
+        except BadSetting as error:
+            raise ValueError(f"{_flag(error.field)} {error.problem}") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,12 +200,10 @@ class ServerConfig(GroupSettings):
                 )
         for group in self.groups:
             _check_rule(group, self.workers)
-            if group.lr_schedule != "constant" and group.schedule_steps is None:
-                raise ValueError(
-                    f"--lr-schedule {group.lr_schedule} needs --schedule-steps, the number of versions"
-                    + (" it takes (or --until)" if group.lr_schedule == "cosine" else " between two drops")
-                    + ("" if group.name == DEFAULT_GROUP else f", in [group.{group.name}]")
-                )
+            try:
+                group.optimizer_settings()
+            except ValueError as error:
+                raise ValueError(f"{error}{_where(group)}") from None
 
     @property
     def groups(self) -> tuple[GroupConfig, ...]:
@@ -216,10 +241,14 @@ def _taker(pattern: str, groups: Sequence[GroupConfig]) -> str | None:
     return next((group.name for group in groups if any(takes_all_of(key, pattern) for key in group.keys)), None)
 
 
+def _where(group: GroupConfig) -> str:
+    return "" if group.name == DEFAULT_GROUP else f", in [group.{group.name}]"
+
+
 def _check_rule(group: GroupConfig, workers: int) -> None:
     """Raise `ValueError` where the group's aggregation rule would never make a step, or never do anything."""
     chosen = rule(group.aggregation)
-    where = "" if group.name == DEFAULT_GROUP else f", in [group.{group.name}]"
+    where = _where(group)
     if chosen.needs_rounds and group.mode != "sync":
         raise ValueError(
             f"--aggregation {chosen} and --mode {group.mode} exclude each other{where}: under {group.mode} each update "
@@ -254,6 +283,18 @@ def parse_bytes(text: str) -> int:
     return math.floor(float(number) * factor)
 
 
+def _flag(field: str) -> str:
+    """The option that sets a field of `OptimizerSettings`."""
+    own = {
+        "kind": "--optimizer",
+        "betas[0]": "--beta1",
+        "betas[1]": "--beta2",
+        "warmup_steps": "--warmup",
+        "step_every": "--schedule-steps",
+    }
+    return own.get(field) or f"--{field.replace('_', '-')}"
+
+
 def _require(flag: str, value: object, met: bool, must_be: str) -> None:
     if not met:
         raise ValueError(f"{flag} is {value}; it must be {must_be}")
@@ -265,10 +306,6 @@ def _one_of(flag: str, value: str, known: Sequence[str]) -> None:
 
 def _at_least(flag: str, value: float | None, least: float) -> None:
     _require(flag, value, value is None or least <= value < math.inf, f"{least} or more")
-
-
-def _above(flag: str, value: float | None, bound: int) -> None:
-    _require(flag, value, value is None or bound < value < math.inf, f"above {bound}")
 
 
 def _within(flag: str, value: int, least: int, most: int) -> None:

@@ -30,7 +30,7 @@ def test_plain_data_and_back():
 
 
 def test_some_fields_are_changed():
-    settings = OptimizerSettings(lr=0.1, clip_norm=1.0)
+    settings = OptimizerSettings(clip_norm=1.0)
     assert settings.changed({"lr": 0.2, "clip_norm": None}) == OptimizerSettings(lr=0.2)
 
 
@@ -41,8 +41,8 @@ def test_whole_numbers_are_floats_from_the_start(name, value):
 
 
 def test_text_shows_what_is_not_the_default():
-    assert str(OptimizerSettings()) == "sgd lr=0.01"
-    assert str(OptimizerSettings.read({"kind": "adam", "clip_norm": 1.0})) == "adam lr=0.01 clip_norm=1.0"
+    assert str(OptimizerSettings()) == "sgd lr=0.1"
+    assert str(OptimizerSettings.read({"kind": "adam", "clip_norm": 1.0})) == "adam lr=0.1 clip_norm=1.0"
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_text_shows_what_is_not_the_default():
         ({"momentum": 1.0}, "momentum is 1.0; it must be a number above 0 and below 1"),
         ({"momentum": 0}, "momentum is 0"),
         ({"betas": [0.9]}, "betas is [0.9]; it must be two numbers"),
-        ({"betas": [0.9, 1.0]}, "betas is 1.0"),
+        ({"betas": [0.9, 1.0]}, "betas[1] is 1.0"),
         ({"betas": 3}, "betas is 3"),
         ({"eps": -1e-9}, "eps is -1e-09"),
         ({"weight_decay": 1.5}, "weight_decay is 1.5"),
@@ -70,8 +70,8 @@ def test_text_shows_what_is_not_the_default():
         ({"lr": 1e7}, "lr is 10000000.0; it must be a number at least 0 and at most 1e+06"),
         ({"lr": -(2**2000)}, "lr is -1148"),
         ({"lr": [0.1] * 100_000}, "lr is [" + "0.1, " * 15 + "0..."),
-        ({"betas": [0.9, [0.9]]}, "betas is [0.9]; it must be a number"),
-        ({"betas": [True, 0.9]}, "betas is True"),
+        ({"betas": [0.9, [0.9]]}, "betas[1] is [0.9]; it must be a number"),
+        ({"betas": [True, 0.9]}, "betas[0] is True"),
         ({"weight_decay": float("nan")}, "weight_decay is nan"),
         ({"warmup_steps": 2**64}, "warmup_steps is 18446744073709551616; it must be an integer"),
         ({"schedule_steps": True}, "schedule_steps is True"),
@@ -79,7 +79,7 @@ def test_text_shows_what_is_not_the_default():
         ({"lr_schedule": ["cosine"]}, "lr_schedule is ['cosine']; it must be one of"),
         ({"lr_schedule": "linear"}, "lr_schedule is 'linear'; it must be one of constant, cosine, step"),
         ({"lr_schedule": "cosine"}, "schedule_steps is None; the cosine schedule needs"),
-        ({"lr_schedule": "cosine", "schedule_steps": 5, "warmup_steps": 5}, "more than warmup_steps = 5"),
+        ({"lr_schedule": "cosine", "schedule_steps": 5, "warmup_steps": 5}, "more than the 5 of the warm-up"),
         ({"lr_schedule": "step"}, "step_every is missing"),
         ({"warmup_steps": -1}, "warmup_steps is -1; it must be an integer from 0"),
         ({"warmup_steps": 1.5}, "warmup_steps is 1.5"),

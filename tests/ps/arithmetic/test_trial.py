@@ -32,8 +32,8 @@ def test_what_the_fields_allow_makes_a_step(kind, fields):
     ("fields", "words"),
     [
         (
-            {"kind": "adam", "lr": 0.1, "eps": 0.0},
-            "eps is 0.0; no step can be made with it: a gradient of 0 leads to NaN",
+            {"kind": "adam", "lr": 0.1, "eps": 1e-300},
+            "eps is 1e-300; no step can be made with it: a gradient of 0 leads to NaN",
         ),
         ({"kind": "adamw", "eps": 1e-60, "clip_norm": 1.0}, "eps is 1e-60; no step can be made with it"),
     ],
