@@ -13,7 +13,7 @@ export function drawHead(run, view) {
   setText(byId("program"), status.program?.version ?? "");
   setText(byId("fact-uptime"), duration(status.uptime_seconds));
   setText(byId("fact-epoch"), String(status.epoch));
-  setText(byId("policy"), policy(view.policy));
+  setText(byId("policy"), policy(view.policy, view.aggregation));
   // A state has room for many workers, not for all of a very large run.
   const untold = (status.live_workers ?? 0) - status.workers.length;
   const here = whole(view.workers.length);

@@ -102,11 +102,21 @@ export function clockTime(date) {
   return date.toTimeString().slice(0, 8);
 }
 
-export function policy({ mode, staleness, switching_at: switchingAt }) {
+/** How a group's workers wait for each other, and what is made of a round's updates if that is not their mean. */
+export function policy({ mode, staleness, quorum, grace_seconds: grace, switching_at: switchingAt }, aggregation) {
   const meant = switchingAt === null || switchingAt === undefined ? "" : `, from clock ${whole(switchingAt)} on`;
-  if (mode === "sync") return `sync: all in rounds${meant}`;
+  if (mode === "sync") {
+    const rule = aggregation && aggregation !== "mean" ? `, ${aggregation}` : "";
+    return `sync: ${quorum ? quorumWords(quorum, grace) : "all in rounds"}${rule}${meant}`;
+  }
   if (mode === "async") return `async: no bound${meant}`;
   return staleness === 0 ? `ssp: nobody ahead${meant}` : `ssp: at most ${whole(staleness)} ahead${meant}`;
+}
+
+/** `grace`: seconds; null: as the pace of the pushes advises. */
+function quorumWords(quorum, grace) {
+  const then = grace === 0 ? "" : `, then ${grace === null || grace === undefined ? "a grace" : `${duration(grace)} of grace`}`;
+  return `rounds of ${whole(quorum)}${then}`;
 }
 
 /** Why one waits, by the server's reason, for a reader who does not know its words; the rest has the server's own. */

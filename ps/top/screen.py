@@ -111,7 +111,7 @@ def _head(watched: Watched, width: int, now: float, keys: bool) -> Iterator[Text
     )
     rates = watched.rates()
     told = [
-        _policy(group["policy"]),
+        _policy(group["policy"], group.get("aggregation", "mean")),
         f"version {group['version']}",
         f"epoch {status['epoch']}",
         *((f"{rate(rates[0])} steps/s", f"{rate(rates[1])} updates/s") if rates else ()),
@@ -136,8 +136,15 @@ def _lost(watched: Watched, now: float) -> Text:
     return Text(f"the server does not answer since {since} ({ago}): {watched.lost_because}", style=_ALARM)
 
 
-def _policy(policy: dict[str, Any]) -> str:
-    bound = f" (bound {policy['staleness']})" if policy.get("staleness") is not None else ""
+def _policy(policy: dict[str, Any], aggregation: str) -> str:
+    """The mode with what it is bounded by, and what is made of a round's updates if that is not their mean."""
+    grace = policy.get("grace_seconds")
+    if policy.get("quorum") is not None:
+        bound = f" (quorum {policy['quorum']}, grace {'auto' if grace is None else f'{grace:g} s'})"
+    else:
+        bound = f" (bound {policy['staleness']})" if policy.get("staleness") is not None else ""
+    if policy["mode"] == "sync" and aggregation != "mean":
+        bound += f"  {aggregation}"
     change = "" if policy.get("switching_at") is None else ", a switch is under way"
     return f"{policy['mode']}{bound}{change}"
 

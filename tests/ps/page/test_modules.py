@@ -132,13 +132,20 @@ def test_words(modules):
         {"mode": "async", "staleness": None, "switching_at": None},
         {"mode": "ssp", "staleness": 0, "switching_at": None},
         {"mode": "ssp", "staleness": 3, "switching_at": None},
+        {"mode": "sync", "staleness": None, "quorum": 3, "grace_seconds": 0.5},
+        {"mode": "sync", "staleness": None, "quorum": 3, "grace_seconds": None, "switching_at": 7},
+        {"mode": "sync", "staleness": None, "quorum": 3, "grace_seconds": 0},
     ]
-    assert modules("words.js", f"{json.dumps(modes)}.map(m.policy)") == [
+    assert modules("words.js", f"{json.dumps(modes)}.map((policy) => m.policy(policy, 'mean'))") == [
         "sync: all in rounds, from clock 91 on",
         "async: no bound",
         "ssp: nobody ahead",
         "ssp: at most 3 ahead",
+        "sync: rounds of 3, then 0.5 s of grace",
+        "sync: rounds of 3, then a grace, from clock 7 on",
+        "sync: rounds of 3",
     ]
+    assert modules("words.js", "m.policy({ mode: 'sync', staleness: null }, 'krum:1')") == "sync: all in rounds, krum:1"
 
 
 def worker(rank, clock, state="computing", awaited=0, held=0.0, reason="lag", whom=(), stall=0.0):

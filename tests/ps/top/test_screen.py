@@ -54,6 +54,25 @@ def shown(one, width=80, height=None, now=START, **console):
     return out.file.getvalue().rstrip("\n").splitlines()
 
 
+@pytest.mark.parametrize(
+    ("policy", "aggregation", "words"),
+    [
+        ({"mode": "sync"}, "mean", "sync"),
+        ({"mode": "sync"}, "krum:1", "sync  krum:1"),
+        ({"mode": "sync", "quorum": 3, "grace_seconds": 0.5}, "mean", "sync (quorum 3, grace 0.5 s)"),
+        ({"mode": "sync", "quorum": 3, "grace_seconds": None}, "median", "sync (quorum 3, grace auto)  median"),
+        ({"mode": "sync", "switching_at": 9}, "mean", "sync, a switch is under way"),
+        ({"mode": "async"}, "mean", "async"),
+    ],
+)
+def test_the_policy_is_shown_with_what_bounds_it(policy, aggregation, words):
+    told = status(worker("w0", 1))
+    told["groups"]["default"] |= {"policy": policy, "aggregation": aggregation}
+    one = Watched("http://127.0.0.1:8080", None)
+    one.take(Message("status", told))
+    assert shown(one)[1].startswith(f"{words}  version 101  ")
+
+
 def test_the_whole_picture():
     assert shown(RUN) == [
         "leeway 0.1.0  http://127.0.0.1:8080                                      up 30 s",
