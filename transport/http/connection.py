@@ -43,7 +43,7 @@ _PROBES = 3
 # What a handler meets when its client is gone, or has stopped making sense in the middle of a body.
 _GONE = (ConnectionError, web.RequestPayloadError)
 
-_log = structlog.get_logger("ps.http")
+_log = structlog.get_logger("leeway.http")
 
 
 def options(lease_seconds: float) -> Iterator[tuple[int, int, int]]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from leeway.transport.http.connection import Connection
     from leeway.transport.http.counts import Counts
 
-_log = structlog.get_logger("ps.http")
+_log = structlog.get_logger("leeway.http")
 
 
 class Closed(StrEnum):

@@ -13,6 +13,7 @@ import structlog
 from aiohttp import hdrs, web
 
 from leeway.errors import MalformedRequest, WireError
+from leeway.protocol import routes
 from leeway.protocol.codes import Code
 from leeway.transport import descriptors
 from leeway.transport.http import sending
@@ -98,7 +99,7 @@ class Listener:
 
 
 def _observed(counts: Counts) -> Middleware:
-    log = structlog.get_logger("ps.http")
+    log = structlog.get_logger("leeway.http")
 
     async def answer(request: web.Request, handler: Handler, route: str) -> web.StreamResponse:
         headers: dict[str, str] = {}
@@ -144,7 +145,9 @@ def _observed(counts: Counts) -> Middleware:
 
 def _known(error: web.HTTPException, request: web.Request) -> WireError:
     if error.status == 404:
-        return WireError(Code.NOT_FOUND, f"there is nothing at {request.path[:120]!r}; /openapi.yaml lists what is")
+        listed = any(resource.canonical == routes.OPENAPI for resource in request.app.router.resources())
+        hint = f"; {routes.OPENAPI} lists what is" if listed else ""
+        return WireError(Code.NOT_FOUND, f"there is nothing at {request.path[:120]!r}{hint}")
     if error.status == 405:
         allowed = error.headers.get("Allow", "")
         return WireError(

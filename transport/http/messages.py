@@ -77,7 +77,8 @@ class Messages:
     async def message(self, request: web.Request) -> web.StreamResponse:
         """Any of them."""
         message, frame = await self._receive(request)
-        return await send(request, await self._answer(message, frame, request.transport))
+        outgoing = await self._answer(message, frame, request.transport)
+        return await sending.answered(request, outgoing.reply, outgoing.layout, outgoing.body)
 
     async def _receive(self, request: web.Request) -> tuple[Request, Frame | None]:
         awaited = read_head(receiving.head(request))
@@ -97,7 +98,3 @@ class Messages:
             # The sender is gone: nothing was applied, and the buffer goes back with this frame of the stack.
             self._counts.body_aborted()
             raise
-
-
-async def send(request: web.Request, outgoing: Outgoing) -> web.StreamResponse:
-    return await sending.answered(request, outgoing.reply, outgoing.layout, outgoing.body)

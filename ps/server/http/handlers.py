@@ -25,7 +25,7 @@ from leeway.ps.server.http.events import Events
 from leeway.ps.server.http.page import Page
 from leeway.ps.storage import downloads
 from leeway.transport.http import receiving, sending
-from leeway.transport.http.messages import Messages, Outgoing, send
+from leeway.transport.http.messages import Messages, Outgoing
 
 if TYPE_CHECKING:
     import asyncio
@@ -91,7 +91,8 @@ class Handlers:
         if "keys" in request.query:
             raise MalformedRequest("'keys' selects tensors of a safetensors or npy answer; a frame has the whole group")
         outcome = _unless_known(request, await answer(self._runtime, pull))
-        return await send(request, self._outgoing(pull, outcome, request.transport))
+        outgoing = self._outgoing(pull, outcome, request.transport)
+        return await sending.answered(request, outgoing.reply, outgoing.layout, outgoing.body)
 
     async def _download(self, request: web.Request, pull: Pull, accept: frozenset[str]) -> web.StreamResponse:
         if accept.isdisjoint((routes.SAFETENSORS, routes.NPY, "*/*", "application/*")):

@@ -177,7 +177,7 @@ class TestPolicyAndOptimizer:
     async def test_what_no_step_can_be_made_with_is_refused_before_it_counts(self, start):
         server = await start(mode="async", optimizer="adam")
         await server.offer()
-        (await server.put("/v1/optimizer", {"eps": 0})).refused(422, "invalid-value", "eps is 0.0", "NaN")
+        (await server.put("/v1/optimizer", {"eps": 1e-60})).refused(422, "invalid-value", "eps is 1e-60", "NaN")
         await (await server.join("w0")).step({"bias": np.zeros(3, np.float32)})
         assert np.isfinite((await server.values())["bias"]).all()
 
