@@ -47,6 +47,9 @@ def plain(value: object) -> Any:
     return value
 
 
+# Raised when a row's meaning changes. A field more, or another type of event or effect, is no change of it.
+FORMAT = 1
+
 # Lines are kept back until the next tick, or until there are so many bytes of them.
 _KEPT_BACK_BYTES = 64 * 1024
 
@@ -68,7 +71,7 @@ class History:
 
     def begin(self, facts: Mapping[str, Any]) -> None:
         """The first line of a start: epoch, wall time, settings, and the state that it goes on from."""
-        self._add({"is": "Started", **facts})
+        self._add({"is": "Started", "format": FORMAT, **facts})
 
     def record(self, seconds: float, event: Event, effects: Sequence[Effect]) -> None:
         """`seconds` since the start."""

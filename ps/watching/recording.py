@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from leeway.errors import HistoryError
+from leeway.protocol.fields import shown
+from leeway.ps.watching.history import FORMAT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,6 +55,9 @@ class Recording:
                 self.unfinished = None
                 if not _is_row(row):
                     raise HistoryError(f"{self.path}, line {number}: neither a start nor an event with its effects")
+                if row.get("format", FORMAT) != FORMAT:
+                    written = f"its format is {shown(row['format'])}, and this program reads {FORMAT}"
+                    raise HistoryError(f"{self.path}, line {number}: {written}; read it with the version that wrote it")
                 yield row
         if not number:
             raise HistoryError(f"{self.path} is no history: it is empty")

@@ -46,7 +46,7 @@ def rows(tmp_path):
 
 
 def test_begins_with_the_start(rows):
-    assert rows() == [{"is": "Started", "epoch": 17}]
+    assert rows() == [{"is": "Started", "format": 1, "epoch": 17}]
 
 
 def test_a_start_on_the_same_file_goes_on_below(rows):

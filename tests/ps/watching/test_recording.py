@@ -63,6 +63,8 @@ def test_half_a_line_before_a_start_is_what_a_killed_server_left(path: Path) -> 
         (lines(START, ROW | {"event": {}}).encode(), "line 2: neither a start nor"),
         (lines(START, ROW | {"effects": [1]}).encode(), "line 2: neither a start nor"),
         (lines(START, {"t": 1.0, "event": {"is": "Tick"}}).encode(), "line 2: neither a start nor"),
+        (lines(START | {"format": 2}).encode(), "line 1: its format is 2, and this program reads 1; read it with"),
+        (lines(START, START | {"format": "x" * 99}).encode(), "line 2: its format is 'xxxxx"),
     ],
 )
 def test_what_is_no_history_is_named(path: Path, content: bytes, said: str) -> None:
