@@ -10,8 +10,8 @@ from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.protocol.times import StepTimes
 from leeway.protocol.versions import Version
 from leeway.ps.core import events
-from leeway.ps.core.machine import GroupSettings, Settings
 from leeway.ps.core.saved import restore
+from leeway.ps.core.settings import GroupSettings, Settings
 from leeway.ps.watching.history import plain
 
 CLASSES = {

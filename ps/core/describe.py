@@ -69,7 +69,7 @@ def _progress(group: Group, member: Incarnation) -> dict[str, Any]:
         "state": "waiting" if waiting else "computing" if progress.computing else "idle",
     }
     if waiting:
-        told["why"] = group.why(waiting).to_reply().to_fields()
+        told["why"] = group.pulls.why(waiting).to_reply().to_fields()
     return told
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from leeway.ps.core.groups import Group
-    from leeway.ps.core.machine import Settings
+    from leeway.ps.core.settings import Settings
 
 FORMAT = 1
 
@@ -171,7 +171,7 @@ def _restore_group(
     # States of before there were quorums have none.
     policy = policies.make(saved["mode"], saved["staleness"], saved.get("quorum"), saved.get("grace_seconds"))
     group.policy = policy if saved["switching_at"] is None else Switching(policy, saved["switching_at"])
-    group.check_rule(policy)
+    group.switches.check_rule(policy)
     group.rounds = Rounds(saved["round"])
     if saved["missing"] is not None:
         held = {

@@ -23,7 +23,7 @@ from leeway.ps.arithmetic.guards import GuardMode
 from leeway.ps.arithmetic.parameters import Parameters
 from leeway.ps.arithmetic.settings import OptimizerSettings
 from leeway.ps.core import saved as core
-from leeway.ps.core.machine import GroupSettings, Settings
+from leeway.ps.core.settings import GroupSettings, Settings
 from leeway.ps.server.http.app import listener
 from leeway.ps.server.pauses import TICK_SECONDS
 from leeway.ps.server.runtime import Runtime

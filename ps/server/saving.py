@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from leeway.ps.arithmetic.parameters import Parameters
     from leeway.ps.core.effects import Effect
     from leeway.ps.core.events import Event
-    from leeway.ps.core.machine import Settings
+    from leeway.ps.core.settings import Settings
     from leeway.ps.server.runtime import Runtime
     from leeway.ps.settings.config import ServerConfig
 

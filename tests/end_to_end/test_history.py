@@ -9,7 +9,8 @@ from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.ps.core import saved
 from leeway.ps.core.effects import Adopt, Apply, Initialize
 from leeway.ps.core.events import Asked, Published, Stop
-from leeway.ps.core.machine import GroupSettings, Machine, Settings
+from leeway.ps.core.machine import Machine
+from leeway.ps.core.settings import GroupSettings, Settings
 from leeway.ps.watching.history import plain
 from tests.end_to_end.history import Violated, check, read
 

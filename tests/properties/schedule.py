@@ -15,8 +15,9 @@ from leeway.protocol.versions import Version
 from leeway.ps.core.describe import status
 from leeway.ps.core.effects import Adopt, Answered, Apply, Initialize
 from leeway.ps.core.events import Asked, Failed, Gone, Paused, Published, Stop, Tick
-from leeway.ps.core.machine import GroupSettings, Machine, Settings
+from leeway.ps.core.machine import Machine
 from leeway.ps.core.saved import restore, save
+from leeway.ps.core.settings import GroupSettings, Settings
 from tests.properties import told
 from tests.properties.oracle import Oracle
 

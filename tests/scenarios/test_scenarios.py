@@ -28,8 +28,9 @@ from leeway.protocol.versions import Version
 from leeway.ps.core import describe
 from leeway.ps.core.effects import Accepted, Adopt, Advanced, Answered, Apply, Drop, Initialize, WaitingFor
 from leeway.ps.core.events import Asked, Failed, Gone, Paused, Published, Stop, Tick
-from leeway.ps.core.machine import GroupSettings, Machine, Settings
+from leeway.ps.core.machine import Machine
 from leeway.ps.core.saved import restore, save
+from leeway.ps.core.settings import GroupSettings, Settings
 from tests.scenarios.language import Words, parse, policy, tensor
 
 SCENARIOS = sorted(Path(__file__).parent.glob("*.txt"))

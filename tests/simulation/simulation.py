@@ -12,8 +12,9 @@ from leeway.protocol.requests import Heartbeat, Join, Offer, Push, SetPolicy
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.ps.core.effects import Answered, Apply, Initialize
 from leeway.ps.core.events import Asked, Failed, Gone, Paused, Published, Stop, Tick
-from leeway.ps.core.machine import GroupSettings, Machine, Settings
+from leeway.ps.core.machine import Machine
 from leeway.ps.core.saved import restore, save
+from leeway.ps.core.settings import GroupSettings, Settings
 from leeway.worker.session.states import Ending
 from tests.simulation.invariants import Facts, Invariants, Violation
 from tests.simulation.network import Clock, Network, Weather

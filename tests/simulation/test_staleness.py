@@ -10,7 +10,8 @@ from leeway.protocol.requests import Join, Life, Offer, Pull, Push, UpdateKind
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.ps.core.effects import Answered, Apply, Initialize
 from leeway.ps.core.events import Asked, Published
-from leeway.ps.core.machine import GroupSettings, Machine, Settings
+from leeway.ps.core.machine import Machine
+from leeway.ps.core.settings import GroupSettings, Settings
 
 
 class Run:

@@ -9,7 +9,8 @@ from leeway.protocol.requests import Join, Life, Offer, Pull, Push, UpdateKind
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.ps.core.effects import Adopt, Answered, Apply, Effect, Initialize
 from leeway.ps.core.events import Asked, Event, Published, Tick
-from leeway.ps.core.machine import GroupSettings, Machine, Settings
+from leeway.ps.core.machine import Machine
+from leeway.ps.core.settings import GroupSettings, Settings
 
 
 class Server:

@@ -4,7 +4,7 @@ import json
 
 from leeway.protocol.requests import Pull, SetPolicy
 from leeway.ps.core import describe
-from leeway.ps.core.machine import GroupSettings
+from leeway.ps.core.settings import GroupSettings
 
 
 def of(status, rank):

@@ -22,7 +22,7 @@ from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.protocol.versions import Version
 from leeway.ps.core.effects import Apply, Contribution, Drop, RoundClosed
 from leeway.ps.core.events import Failed, Gone, Published
-from leeway.ps.core.machine import GroupSettings
+from leeway.ps.core.settings import GroupSettings
 
 
 def the(kind, effects):
@@ -427,7 +427,7 @@ def test_nobody_is_looked_at_when_nothing_has_changed(two, monkeypatch):
     server.walk(w0)
     server.send(Pull(life=w0, clock=1, wait_seconds=50))
     looked_at = []
-    monkeypatch.setattr(server.machine.groups["default"], "_judge", lambda pull, member: looked_at.append(member))
+    monkeypatch.setattr(server.machine.groups["default"].pulls, "judge", lambda pull, member: looked_at.append(member))
     for life in (w0, w1):
         server.ask(Heartbeat(life))
     assert looked_at == []

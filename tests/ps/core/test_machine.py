@@ -23,7 +23,8 @@ from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.ps.core.deduplication import Fresh
 from leeway.ps.core.effects import Answered, Began, Configure, Drop, Ended, Finished, Initialize
 from leeway.ps.core.events import Asked, Gone, Paused, Stop
-from leeway.ps.core.machine import GroupSettings, Machine, Settings
+from leeway.ps.core.machine import Machine
+from leeway.ps.core.settings import GroupSettings, Settings
 
 GROUPS = (GroupSettings("ssp", 0, "a", ("a.*",)), GroupSettings("sync", None, "b", ("b.*",)))
 

@@ -13,7 +13,8 @@ from leeway.protocol.requests import Join, Life, Offer, Pull, Push, UpdateKind
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.ps.core.effects import Adopt, Answered, Drop
 from leeway.ps.core.events import Asked, Failed, Published
-from leeway.ps.core.machine import GroupSettings, Machine, Settings
+from leeway.ps.core.machine import Machine
+from leeway.ps.core.settings import GroupSettings, Settings
 
 
 def spec(name, shape=(3,)):

@@ -8,8 +8,8 @@ from leeway.protocol.replies import Disposition, LastPush
 from leeway.protocol.requests import Join, SetPolicy, UpdateKind
 from leeway.ps.core.effects import Accepted, Drop, RoundClosed
 from leeway.ps.core.events import Paused
-from leeway.ps.core.machine import GroupSettings, Settings
 from leeway.ps.core.saved import restore, save
+from leeway.ps.core.settings import GroupSettings, Settings
 
 
 @pytest.fixture

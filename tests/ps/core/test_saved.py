@@ -11,9 +11,9 @@ from leeway.protocol.requests import Barrier, Heartbeat, Join, Leave, Pull, SetP
 from leeway.protocol.versions import Version
 from leeway.ps.core import describe
 from leeway.ps.core.effects import Apply, Contribution
-from leeway.ps.core.machine import GroupSettings, Settings
 from leeway.ps.core.rounds import Held
 from leeway.ps.core.saved import restore, save
+from leeway.ps.core.settings import GroupSettings, Settings
 
 
 @pytest.fixture

@@ -19,7 +19,8 @@ from leeway.ps.arithmetic.optimizers import StateLost
 from leeway.ps.arithmetic.parameters import Parameters
 from leeway.ps.arithmetic.settings import OptimizerSettings
 from leeway.ps.core.events import Published
-from leeway.ps.core.machine import GroupSettings, Machine, Settings
+from leeway.ps.core.machine import Machine
+from leeway.ps.core.settings import GroupSettings, Settings
 from leeway.ps.server.applier import INLINE_BYTES, Job
 from leeway.ps.server.runtime import Runtime
 from leeway.ps.watching.decision_log import DecisionLog, Kind

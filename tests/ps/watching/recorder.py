@@ -8,7 +8,8 @@ from leeway.protocol.requests import Barrier, Join, Life, Offer, Pull, Push, Upd
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.ps.core.effects import Adopt, Answered, Apply, Effect, Initialize
 from leeway.ps.core.events import Asked, Event, Published
-from leeway.ps.core.machine import GroupSettings, Machine, Settings
+from leeway.ps.core.machine import Machine
+from leeway.ps.core.settings import GroupSettings, Settings
 from leeway.ps.watching.history import plain
 
 

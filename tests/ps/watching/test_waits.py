@@ -8,7 +8,8 @@ from leeway.protocol.requests import Barrier, Join, Leave, Offer, Pull, Push, Se
 from leeway.protocol.requests import Life as Named
 from leeway.ps.core.effects import Adopt, Answered, Apply, Ended, Initialize
 from leeway.ps.core.events import Asked, Gone, Paused, Published, Tick
-from leeway.ps.core.machine import GroupSettings, Machine, Settings
+from leeway.ps.core.machine import Machine
+from leeway.ps.core.settings import GroupSettings, Settings
 from leeway.ps.watching.waits import Waits
 from tests.properties.schedule import SPECS, Both, Move
 from tests.properties.test_policies import ALL, RANKS, runs, schedules, some
@@ -255,7 +256,7 @@ class Dumb(Both):
             group = self.machine.groups[GROUP]
             parked = [(one, group.waiting.of(one)) for one in group.roster if group.waiting.of(one)]
             self.waiting = {member.rank for member, _ in parked}
-            self.waited_for = {rank for _, waiting in parked for rank in group.why(waiting).waiting_for}
+            self.waited_for = {rank for _, waiting in parked for rank in group.pulls.why(waiting).waiting_for}
             return effects
 
         self.machine.step = seen
