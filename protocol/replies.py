@@ -14,8 +14,8 @@ from leeway.errors import MalformedRequest, WireError
 from leeway.protocol import limits
 from leeway.protocol.capacity import DEFAULT_CAPACITY, Capacity
 from leeway.protocol.fields import Fields, shown
+from leeway.protocol.policy_terms import PolicyTerms
 from leeway.protocol.reasons import Reason
-from leeway.protocol.requests import policy_in_words
 from leeway.protocol.tensors import TensorSpec
 from leeway.protocol.versions import Version
 
@@ -425,43 +425,30 @@ class Departed:
 
 @dataclass(frozen=True, slots=True)
 class PolicyState:
-    """The policy of a group; `switching_at`: on the way to sync, the clock at which round one opens.
-
-    `quorum` and `grace_seconds` as in `SetPolicy`.
-    """
+    """The policy of a group; `switching_at`: on the way to sync, the clock at which round one opens."""
 
     group: str
-    mode: str
-    staleness: int | None
+    terms: PolicyTerms
     switching_at: int | None = None
-    quorum: int | None = None
-    grace_seconds: float | None = None
 
     def __str__(self) -> str:
-        bound = policy_in_words(self.mode, self.staleness, self.quorum, self.grace_seconds)
         at = f" from clock {self.switching_at}" if self.switching_at is not None else ""
-        return f"policy {bound}{at}"
+        return f"policy {self.terms}{at}"
 
     @classmethod
     def read(cls, value: object) -> PolicyState:
         fields = Fields(value, "policy")
         return cls(
             group=fields.rank("group"),
-            mode=fields.text("mode", 32),
-            staleness=fields.integer("staleness") if "staleness" in fields else None,
+            terms=PolicyTerms.read(fields),
             switching_at=fields.integer("switching_at") if "switching_at" in fields else None,
-            quorum=fields.integer("quorum", 1) if "quorum" in fields else None,
-            grace_seconds=fields.number("grace_seconds") if "grace_seconds" in fields else None,
         )
 
     def to_fields(self) -> dict[str, Any]:
-        fields = {
-            "group": self.group,
-            "mode": self.mode,
-            "staleness": self.staleness,
-            "switching_at": self.switching_at,
-        }
-        return fields if self.quorum is None else fields | {"quorum": self.quorum, "grace_seconds": self.grace_seconds}
+        terms = self.terms.to_fields()
+        of_a_quorum = {name: terms.pop(name) for name in ("quorum", "grace_seconds")}
+        fields = {"group": self.group, **terms, "switching_at": self.switching_at}
+        return fields if self.terms.quorum is None else fields | of_a_quorum
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from leeway.errors import MalformedRequest
 from leeway.protocol import limits
 from leeway.protocol.fields import MAX_INTEGER, Fields
+from leeway.protocol.policy_terms import PolicyTerms
 from leeway.protocol.times import StepTimes
 from leeway.protocol.versions import Version
 
@@ -346,45 +347,20 @@ class Barrier:
 
 @dataclass(frozen=True, slots=True)
 class SetPolicy:
-    """Change the policy of a live group. `staleness` belongs to ssp alone, the others to sync.
+    """Change the policy of a live group."""
 
-    `quorum`: how many pushes a round closes with, `grace_seconds` after the last of them; None: as the pace advises.
-    """
-
-    mode: str
-    staleness: int | None = None
+    terms: PolicyTerms
     group: str = DEFAULT_GROUP
-    quorum: int | None = None
-    grace_seconds: float | None = None
 
     def __str__(self) -> str:
-        return f"policy {policy_in_words(self.mode, self.staleness, self.quorum, self.grace_seconds)}"
+        return f"policy {self.terms}"
 
     @classmethod
     def read(cls, fields: Fields, group: str) -> SetPolicy:
-        staleness = fields.integer("staleness", 0, limits.MAX_STALENESS) if "staleness" in fields else None
-        quorum = fields.integer("quorum", 1, limits.MAX_RANKS) if "quorum" in fields else None
-        most = limits.MAX_GRACE_SECONDS
-        grace_seconds = fields.number("grace_seconds", 0.0, most) if "grace_seconds" in fields else None
-        return cls(fields.text("mode", 32), staleness, group, quorum, grace_seconds)
+        return cls(PolicyTerms.read(fields, wanted=True), group)
 
     def to_fields(self) -> dict[str, Any]:
-        fields: dict[str, Any] = {"mode": self.mode}
-        if self.staleness is not None:
-            fields["staleness"] = self.staleness
-        if self.quorum is not None:
-            fields["quorum"] = self.quorum
-        if self.grace_seconds is not None:
-            fields["grace_seconds"] = self.grace_seconds
-        return fields
-
-
-def policy_in_words(mode: str, staleness: int | None, quorum: int | None, grace_seconds: float | None) -> str:
-    """A policy as people write it: `ssp(3)`, `sync(quorum 3, grace 0.5 s)`."""
-    if quorum is not None:
-        grace = "auto" if grace_seconds is None else f"{grace_seconds:g} s"
-        return f"{mode}(quorum {quorum}, grace {grace})"
-    return mode if staleness is None else f"{mode}({staleness})"
+        return {name: value for name, value in self.terms.to_fields().items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ The one rule: the events and the settings come from the file, everything else fr
 
 from leeway.protocol import requests
 from leeway.protocol.capacity import Capacity
+from leeway.protocol.policy_terms import PolicyTerms
 from leeway.protocol.requests import UpdateKind
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.protocol.times import StepTimes
@@ -18,6 +19,8 @@ CLASSES = {
     **{name: found for module in (events, requests) for name, found in vars(module).items() if isinstance(found, type)},
     **{one.__name__: one for one in (Capacity, GroupSettings, Settings, StepTimes, TensorSpec)},
 }
+# A row has the terms of a policy among its own fields.
+WITH_TERMS = {"GroupSettings", "SetPolicy"}
 KINDS = {"Push": UpdateKind, "TensorSpec": Kind}
 
 
@@ -34,6 +37,8 @@ def revive(value):
         fields["since"] = Version.parse(fields["since"])
     if value["is"] in KINDS:
         fields["kind"] = KINDS[value["is"]](fields["kind"])
+    if value["is"] in WITH_TERMS:
+        fields["terms"] = PolicyTerms(*(fields.pop(name) for name in ("mode", "staleness", "quorum", "grace_seconds")))
     return CLASSES[value["is"]](**fields)
 
 

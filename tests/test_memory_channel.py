@@ -9,6 +9,7 @@ import pytest
 
 from leeway.errors import WireError
 from leeway.protocol.codes import Code
+from leeway.protocol.policy_terms import PolicyTerms
 from leeway.protocol.replies import Disposition
 from leeway.protocol.requests import Heartbeat, SetOptimizer, SetPolicy, UpdateKind
 from leeway.protocol.spans import Layout
@@ -105,8 +106,8 @@ async def test_refusals_come_through():
 async def test_the_run_can_be_changed():
     async with built(ServerConfig(port=0, mode="async")) as (runtime, _, _):
         channel = MemoryChannel(runtime)
-        policy = (await channel.send(SetPolicy("ssp", 3))).reply
-        assert (policy.mode, policy.staleness) == ("ssp", 3)
+        policy = (await channel.send(SetPolicy(PolicyTerms("ssp", 3)))).reply
+        assert policy.terms == PolicyTerms("ssp", 3)
         optimizer = (await channel.send(SetOptimizer("default", {"lr": 0.5}))).reply
         assert optimizer.settings["lr"] == 0.5
         assert optimizer.settings["learning_rate"] == 0.5

@@ -9,11 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from leeway.protocol.requests import policy_in_words
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from leeway.protocol.policy_terms import PolicyTerms
     from leeway.protocol.reasons import Reason
     from leeway.protocol.replies import Disposition, Reply
     from leeway.protocol.requests import UpdateKind
@@ -240,15 +239,11 @@ class Switched:
     """The policy in force has changed; `switch_point` is the newest version decided under the old one."""
 
     group: str
-    mode: str
-    staleness: int | None
+    terms: PolicyTerms
     switch_point: int
-    quorum: int | None = None
-    grace_seconds: float | None = None
 
     def __str__(self) -> str:
-        policy = policy_in_words(self.mode, self.staleness, self.quorum, self.grace_seconds)
-        return f"switched {self.group} to {policy} after v{self.switch_point}"
+        return f"switched {self.group} to {self.terms} after v{self.switch_point}"
 
 
 @dataclass(frozen=True, slots=True)

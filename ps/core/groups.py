@@ -23,6 +23,7 @@ from leeway.ps.core.switches import Switches
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from leeway.protocol.policy_terms import PolicyTerms
     from leeway.protocol.replies import PolicyState, Refused
     from leeway.protocol.requests import Push
     from leeway.ps.core.effects import Effect
@@ -66,7 +67,7 @@ class Group(Situation):
         record = progress.record
         return GroupState(
             clock=progress.clock,
-            policy=self.policy.mode,
+            policy=self.policy.terms.mode,
             last=LastPush(record.clock, record.disposition) if record else None,
             specs=tuple(self.specs.values()),
             whole=self.whole,
@@ -120,11 +121,9 @@ class Group(Situation):
 
     # The policy.
 
-    def set_policy(
-        self, mode: str, staleness: int | None, quorum: int | None = None, grace_seconds: float | None = None
-    ) -> PolicyState:
+    def set_policy(self, terms: PolicyTerms) -> PolicyState:
         """Raises `ValueError` as `Switches.to` does."""
-        self.switches.to(mode, staleness, quorum, grace_seconds)
+        self.switches.to(terms)
         return self.policy_state()
 
     # Whatever can be answered is answered.

@@ -333,7 +333,7 @@ class Machine:
             self._emit(Answered(request, self._unknown_group(wanted.group)))
             return
         try:
-            state = group.set_policy(wanted.mode, wanted.staleness, wanted.quorum, wanted.grace_seconds)
+            state = group.set_policy(wanted.terms)
         except ValueError as error:
             self._emit(Answered(request, refuse(Code.INVALID_VALUE, str(error))))
             return

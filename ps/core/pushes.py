@@ -59,8 +59,8 @@ class Pushes:
         """Why an update of this kind cannot be taken now."""
         if kind is UpdateKind.MODEL and reception is Reception.ON_ARRIVAL:
             return (
-                f"whole weights (kind model) are for rounds; under {self._group.policy.mode} each update is a step of"
-                " its own: push a delta, which is what was pulled minus what it has become"
+                f"whole weights (kind model) are for rounds; under {self._group.policy.terms.mode} each update is a"
+                " step of its own: push a delta, which is what was pulled minus what it has become"
             )
         rounds = self._group.rounds
         gathered = rounds.kind if reception is Reception.IN_ROUND and kind is not UpdateKind.SKIP else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from leeway.protocol.policy_terms import PolicyTerms
 from leeway.protocol.reasons import Reason
 from leeway.protocol.replies import Disposition
 from leeway.protocol.requests import UpdateKind
@@ -56,16 +57,12 @@ def _save_group(group: Group, bodies: list[int]) -> dict[str, Any]:
         places = [len(bodies) + place for place in range(len(contribution.bodies))]
         bodies.extend(contribution.bodies)
         held[rank] = {"kind": str(contribution.kind), "samples": contribution.samples, "bodies": places}
-    policy = group.policy_state()
     rounds = group.rounds
     is_open = rounds.state is RoundState.OPEN
     return {
         "version": group.decided,
         "min_clock": _min_clock_when_published(group),
-        "mode": policy.mode,
-        "staleness": policy.staleness,
-        "quorum": policy.quorum,
-        "grace_seconds": policy.grace_seconds,
+        **group.policy_state().terms.to_fields(),
         "switching_at": group.switching_at,
         "started": group.started,
         "assembled": group.assembled,
@@ -169,7 +166,8 @@ def _restore_group(
     group.whole, group.from_file = saved.get("whole", False), saved.get("from_file", False)
     group.roster = Roster(group.name, saved["min_clock"])
     # States of before there were quorums have none.
-    policy = policies.make(saved["mode"], saved["staleness"], saved.get("quorum"), saved.get("grace_seconds"))
+    terms = PolicyTerms(saved["mode"], saved["staleness"], saved.get("quorum"), saved.get("grace_seconds"))
+    policy = policies.make(terms)
     group.policy = policy if saved["switching_at"] is None else Switching(policy, saved["switching_at"])
     group.switches.check_rule(policy)
     group.rounds = Rounds(saved["round"])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from leeway.protocol.capacity import DEFAULT_CAPACITY, Capacity
+from leeway.protocol.policy_terms import PolicyTerms
 from leeway.protocol.requests import DEFAULT_GROUP
 
 
@@ -16,14 +17,11 @@ class GroupSettings:
     nothing where each update is a step of its own, so no such policy can be switched to.
     """
 
-    mode: str = "sync"
-    staleness: int | None = None
+    terms: PolicyTerms = field(default=PolicyTerms("sync"))
     name: str = DEFAULT_GROUP
     keys: tuple[str, ...] = ("*",)
     least_updates: int = 1
     needs_rounds: bool = False
-    quorum: int | None = None
-    grace_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ class Situation:
         self.keys = settings.keys
         # What its aggregation rule asks for.
         self.least_updates, self.needs_rounds = settings.least_updates, settings.needs_rounds
-        self.policy = policies.make(settings.mode, settings.staleness, settings.quorum, settings.grace_seconds)
+        self.policy = policies.make(settings.terms)
         self.epoch = epoch
         self.workers = workers
         self.until = until
@@ -110,10 +110,7 @@ class Situation:
 
     def policy_state(self) -> PolicyState:
         """The policy that was asked for last, and whether it is in force yet."""
-        wanted = self.policy.opened()
-        return PolicyState(
-            self.name, wanted.mode, wanted.staleness, self.switching_at, wanted.quorum, wanted.grace_seconds
-        )
+        return PolicyState(self.name, self.policy.opened().terms, self.switching_at)
 
     @property
     def done(self) -> bool:
@@ -130,7 +127,7 @@ class Situation:
 
     def put_in_force(self, policy: Policy) -> None:
         self.policy = policy
-        self.emit(Switched(self.name, policy.mode, policy.staleness, self.decided, policy.quorum, policy.grace_seconds))
+        self.emit(Switched(self.name, policy.terms, self.decided))
 
     def drop_staged(self, progress: Progress) -> None:
         if progress.staged:

@@ -12,6 +12,7 @@ from leeway.ps.core import policies
 from leeway.ps.core.rounds import Rounds, RoundState
 
 if TYPE_CHECKING:
+    from leeway.protocol.policy_terms import PolicyTerms
     from leeway.ps.core.policies.policy import Policy
     from leeway.ps.core.round_keeper import RoundKeeper
     from leeway.ps.core.situation import Situation
@@ -22,14 +23,12 @@ class Switches:
         self._group = group
         self._keeper = keeper
 
-    def to(
-        self, mode: str, staleness: int | None, quorum: int | None = None, grace_seconds: float | None = None
-    ) -> None:
-        """Raises `ValueError` for settings that make no policy, and for a policy under which the group's aggregation
+    def to(self, terms: PolicyTerms) -> None:
+        """Raises `ValueError` for terms that make no policy, and for a policy under which the group's aggregation
         rule means nothing.
         """
         group = self._group
-        wanted = policies.make(mode, staleness, quorum, grace_seconds)
+        wanted = policies.make(terms)
         self.check_rule(wanted)
         if wanted == group.policy.opened():
             return
@@ -51,6 +50,7 @@ class Switches:
         """Raise `ValueError` when the group's aggregation rule means nothing under this policy."""
         if self._group.needs_rounds and not wanted.has_rounds:
             raise ValueError(
-                f"the aggregation rule of group {self._group.name} is for rounds; under {wanted.mode} each update is a"
-                " step of its own, and nothing is aggregated: start the server with --aggregation mean or sum for that"
+                f"the aggregation rule of group {self._group.name} is for rounds; under {wanted.terms.mode} each update"
+                " is a step of its own, and nothing is aggregated: start the server with --aggregation mean or sum for"
+                " that"
             )

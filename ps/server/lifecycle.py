@@ -78,14 +78,11 @@ def machine_settings(config: ServerConfig) -> Settings:
     return Settings(
         groups=tuple(
             GroupSettings(
-                group.mode,
-                group.staleness if group.mode == "ssp" else None,
+                group.terms,
                 group.name,
                 group.keys,
                 least_updates=rule(group.aggregation).least,
                 needs_rounds=rule(group.aggregation).needs_rounds,
-                quorum=group.quorum if group.mode == "sync" else None,
-                grace_seconds=group.grace_seconds if group.mode == "sync" and group.quorum is not None else None,
             )
             for group in config.groups
         ),

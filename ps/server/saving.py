@@ -20,7 +20,7 @@ import structlog
 from leeway.errors import CheckpointError, WireError
 from leeway.protocol.codes import Code
 from leeway.protocol.replies import Refused
-from leeway.protocol.requests import Offer, policy_in_words
+from leeway.protocol.requests import Offer
 from leeway.protocol.tensors import TensorSpec
 from leeway.ps.core import saved as core
 from leeway.ps.core.consistency import check
@@ -121,11 +121,9 @@ class Saving:
             self._log.warning("a new epoch", checkpoint=path.name, epoch=machine.epoch, detail=detail)
         for group in settings.groups:
             policy = machine.groups[group.name].policy_state()
-            saved = (policy.mode, policy.staleness, policy.quorum, policy.grace_seconds)
-            configured = (group.mode, group.staleness, group.quorum, group.grace_seconds)
-            if saved != configured:
-                told = {"saved": str(policy), "configured": policy_in_words(*configured), "group": group.name}
-                self._log.warning("the saved policy goes on; PUT /v1/policy switches it", **told)
+            if policy.terms != group.terms:
+                facts = {"saved": str(policy), "configured": str(group.terms), "group": group.name}
+                self._log.warning("the saved policy goes on; PUT /v1/policy switches it", **facts)
         self._log.info("resumed", checkpoint=path.name, epoch=machine.epoch)
         if machine.epoch == saved_epoch:
             self._newest = _identity(core.save(machine)[0], parameters), path

@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from leeway.protocol import limits
+from leeway.protocol.policy_terms import MODES, PolicyTerms
 from leeway.protocol.ranks import is_rank
 from leeway.protocol.requests import DEFAULT_GROUP
 from leeway.ps.arithmetic.aggregation.registry import rule
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-MODES = ("sync", "async", "ssp")
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam", "adamw", "adagrad")
 LR_SCHEDULES = ("constant", "cosine", "step")
 NON_FINITE = ("refuse", "warn", "off")
@@ -84,6 +84,15 @@ class GroupSettings:
         _above("--clip-norm", self.clip_norm, 0)
         _at_least("--weight-decay", self.weight_decay, 0)
         _above("--delta-scale", self.delta_scale, 0)
+
+    @property
+    def terms(self) -> PolicyTerms:
+        """The policy's; without what its mode does not ask for."""
+        if self.mode == "ssp":
+            return PolicyTerms("ssp", self.staleness)
+        if self.mode == "sync" and self.quorum is not None:
+            return PolicyTerms("sync", quorum=self.quorum, grace_seconds=self.grace_seconds)
+        return PolicyTerms(self.mode)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,10 +239,11 @@ def _check_rule(group: GroupConfig, workers: int) -> None:
             f"--aggregation {chosen} needs {chosen.least} updates in a round, and --workers is {workers}{where}; "
             "raise --workers, or choose a rule that needs fewer"
         )
-    if group.mode == "sync" and group.quorum is not None and chosen.least > group.quorum:
+    quorum = group.terms.quorum
+    if quorum is not None and chosen.least > quorum:
         raise ValueError(
             f"--aggregation {chosen} needs {chosen.least} updates in a round, and --quorum lets it close with "
-            f"{group.quorum}{where}; raise --quorum, or choose a rule that needs fewer"
+            f"{quorum}{where}; raise --quorum, or choose a rule that needs fewer"
         )
 
 

@@ -147,14 +147,16 @@ class Observer:
                 self._log.debug("round closes", group=group, round=number, **facts)
                 if needed is not None:
                     self._too_few(group, number, len(contributors), needed)
-            case Switched(group, mode, staleness, switch_point, quorum, grace_seconds):
+            case Switched(group, terms, switch_point):
                 self._metrics.switched(group)
-                facts = {} if quorum is None else {"quorum": quorum, "grace_seconds": grace_seconds}
-                self._log.info("switched", group=group, mode=mode, staleness=staleness, after=switch_point, **facts)
-                bound = "" if staleness is None else f" with a bound of {staleness}"
-                bound = bound if quorum is None else f" with a quorum of {quorum}"
-                detail = f"to {mode}{bound}, after version {switch_point}"
-                self._decisions.add(Kind.SWITCHED, detail, group=group, mode=mode)
+                facts = terms.to_fields()
+                if terms.quorum is None:
+                    del facts["quorum"], facts["grace_seconds"]
+                self._log.info("switched", group=group, after=switch_point, **facts)
+                bound = "" if terms.staleness is None else f" with a bound of {terms.staleness}"
+                bound = bound if terms.quorum is None else f" with a quorum of {terms.quorum}"
+                detail = f"to {terms.mode}{bound}, after version {switch_point}"
+                self._decisions.add(Kind.SWITCHED, detail, group=group, mode=terms.mode)
             case Finished():
                 self._log.info("finished", until=self._machine.settings.until)
                 self._decisions.add(Kind.FINISHED, f"every group has reached iteration {self._machine.settings.until}")
@@ -312,7 +314,7 @@ class Observer:
                 )
                 for member in group.roster
             ],
-            policy=group.policy.mode,
-            staleness_bound=group.policy.staleness,
+            policy=group.policy.terms.mode,
+            staleness_bound=group.policy.terms.staleness,
             learning_rate=one.settings.learning_rate(one.steps),
         )

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from leeway.protocol.policy_terms import PolicyTerms
 from leeway.protocol.requests import Join, Leave, Life, Offer, Pull, Push, UpdateKind
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.ps.core import saved
@@ -21,7 +22,7 @@ class Recording:
     """A machine whose arithmetic is done at once, and the history it makes."""
 
     def __init__(self, mode, bound=None):
-        self.machine = Machine(Settings((GroupSettings(mode, bound),), workers=2), epoch=1)
+        self.machine = Machine(Settings((GroupSettings(PolicyTerms(mode, bound)),), workers=2), epoch=1)
         self.rows = [{"is": "Started", "epoch": 1, "state": saved.save(self.machine)[0]}]
         self.requests = 0
         self.lives = {}

@@ -417,7 +417,8 @@ class Oracle(Conditions):
         self.decisions.append(Decision(len(self.decisions) + 1, request, tuple(new), tuple(kept)))
         self.applies.append(("initialize", self.decisions[-1].number, request, tuple(new)))
 
-    def _switch(self, request: int, wanted: SetPolicy) -> None:
+    def _switch(self, request: int, asked: SetPolicy) -> None:
+        wanted = asked.terms
         known = wanted.mode in ("sync", "async", "ssp")
         wrong_bound = (wanted.mode == "ssp") != (wanted.staleness is not None) or (wanted.staleness or 0) < 0
         if not known or wrong_bound or (self.rounds_only and wanted.mode != "sync"):

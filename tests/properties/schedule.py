@@ -8,6 +8,7 @@ message that was ever sent can be sent again at any time: duplicates and reorder
 import json
 from dataclasses import dataclass
 
+from leeway.protocol.policy_terms import PolicyTerms
 from leeway.protocol.requests import Barrier, Heartbeat, Join, Leave, Offer, Pull, Push, SetPolicy, UpdateKind
 from leeway.protocol.requests import Life as Named
 from leeway.protocol.tensors import Kind, TensorSpec
@@ -47,7 +48,7 @@ class Both:
     def __init__(self, mode, bound=None, *, workers=2, until=None, longest=None, delayed=False, least=1) -> None:
         rule = {"least_updates": least, "needs_rounds": least > 1}
         self.settings = Settings(
-            (GroupSettings(mode, bound, **rule),),
+            (GroupSettings(PolicyTerms(mode, bound), **rule),),
             workers=workers,
             lease_seconds=LEASE_SECONDS,
             max_iteration_seconds=longest,
@@ -299,7 +300,7 @@ class Both:
             self._publish_one()
 
     def policy(self, rank, n) -> None:
-        self.ask(SetPolicy(*POLICIES[n]))
+        self.ask(SetPolicy(PolicyTerms(*POLICIES[n])))
 
     def offer(self, rank, n) -> None:
         chosen = (SPECS, SPECS, SPECS[:1], SPECS[:2], SPECS[1:], (CONFLICT,), SPECS, SPECS[:2])[n]

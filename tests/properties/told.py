@@ -71,7 +71,7 @@ def told(reply):
         case Renewed():
             return ("renewed", reply.lease_seconds)
         case PolicyState():
-            return ("policy", reply.mode, reply.staleness, reply.switching_at)
+            return ("policy", reply.terms.mode, reply.terms.staleness, reply.switching_at)
 
 
 def replies(effects):
@@ -109,7 +109,7 @@ def happened(effects):
             case RoundClosed():
                 found.append(("round-closed", effect.number, effect.contributors, effect.samples, effect.needed))
             case Switched():
-                found.append(("switched", effect.mode, effect.staleness, effect.switch_point))
+                found.append(("switched", effect.terms.mode, effect.terms.staleness, effect.switch_point))
             case Finished():
                 found.append(("finished",))
     return found

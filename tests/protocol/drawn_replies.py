@@ -8,6 +8,7 @@ from leeway.errors import WireError
 from leeway.protocol import limits
 from leeway.protocol.codes import Code
 from leeway.protocol.fields import MAX_INTEGER
+from leeway.protocol.policy_terms import PolicyTerms
 from leeway.protocol.ranks import is_rank
 from leeway.protocol.reasons import Reason
 from leeway.protocol.replies import (
@@ -83,15 +84,18 @@ REPLIES = {
     Passed: st.builds(Passed, ranks, counts),
     Renewed: st.builds(Renewed, st.floats(0, 1e9)),
     Departed: st.builds(Departed, ranks),
-    PolicyState: st.builds(PolicyState, ranks, st.text(min_size=1, max_size=32), maybe_counts, maybe_counts)
-    | st.builds(
+    PolicyState: st.builds(
         PolicyState,
         ranks,
-        st.just("sync"),
-        st.none(),
+        st.builds(PolicyTerms, st.text(min_size=1, max_size=32), maybe_counts)
+        | st.builds(
+            PolicyTerms,
+            st.just("sync"),
+            st.none(),
+            st.integers(1, limits.MAX_RANKS),
+            st.none() | st.floats(0, 3600),
+        ),
         maybe_counts,
-        st.integers(1, limits.MAX_RANKS),
-        st.none() | st.floats(0, 3600),
     ),
     OptimizerState: st.builds(
         OptimizerState,

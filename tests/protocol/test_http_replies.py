@@ -15,6 +15,7 @@ from leeway.protocol.decoder import decode
 from leeway.protocol.frames import encode
 from leeway.protocol.http.replies import expect, read_reply, write_reply
 from leeway.protocol.http.terms import Content, HttpReply
+from leeway.protocol.policy_terms import PolicyTerms
 from leeway.protocol.reasons import Reason
 from leeway.protocol.replies import (
     Departed,
@@ -62,7 +63,7 @@ ANSWERS = {
     Staged: PUSH,
     PushPulled: PUSH,
     Passed: Barrier(LIFE, "b", 1),
-    PolicyState: SetPolicy("sync"),
+    PolicyState: SetPolicy(PolicyTerms("sync")),
     OptimizerState: SetOptimizer("default", {}),
     Refused: PUSH,
 }

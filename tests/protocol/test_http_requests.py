@@ -17,6 +17,7 @@ from leeway.protocol.frames import encode
 from leeway.protocol.http.headers import compact
 from leeway.protocol.http.requests import read_head, waits_seconds, write_request
 from leeway.protocol.http.terms import Content, HttpRequest
+from leeway.protocol.policy_terms import PolicyTerms
 from leeway.protocol.requests import Barrier, Heartbeat, Join, Leave, Life, Offer, Pull, Push, SetPolicy, UpdateKind
 from leeway.protocol.spans import Layout
 from leeway.protocol.tensors import Kind, TensorSpec
@@ -71,7 +72,7 @@ def test_a_request_is_read_as_it_was_written(kind, data):
         (Pull(), "GET /v1/params"),
         (PUSH, "POST /v1/updates"),
         (Barrier(LIFE, "b", 0), "POST /v1/barriers/b"),
-        (SetPolicy("sync"), "PUT /v1/policy"),
+        (SetPolicy(PolicyTerms("sync")), "PUT /v1/policy"),
     ],
 )
 def test_where_requests_go(request_, line):

@@ -148,13 +148,13 @@ class Scenario:
     # Commands.
 
     def do_start(self, words: Words) -> None:
-        mode, staleness, quorum, grace = policy(words.options.get("policy", "async"))
+        terms = policy(words.options.get("policy", "async"))
         groups = [text.split(":") for text in words.listed("groups")] or [["default", "*"]]
         limit = words.number("max-iteration")
         least = words.number("least", 1)
-        rule = {"least_updates": least, "needs_rounds": least > 1, "quorum": quorum, "grace_seconds": grace}
+        rule = {"least_updates": least, "needs_rounds": least > 1}
         self.settings = Settings(
-            groups=tuple(GroupSettings(mode, staleness, name, (keys,), **rule) for name, keys in groups),
+            groups=tuple(GroupSettings(terms, name, (keys,), **rule) for name, keys in groups),
             workers=words.number("workers", 1),
             lease_seconds=float(words.options.get("lease", 10)),
             max_iteration_seconds=None if limit is None else float(limit),
@@ -267,8 +267,7 @@ class Scenario:
             self.ask(name, Barrier(self.life(name), barrier, generation, parties, self.wait(words)))
 
     def do_policy(self, words: Words) -> None:
-        mode, staleness, quorum, grace = policy(words.names[0])
-        self.ask("policy", SetPolicy(mode, staleness, words.options.get("group", "default"), quorum, grace))
+        self.ask("policy", SetPolicy(policy(words.names[0]), words.options.get("group", "default")))
 
     def do_status(self, _: Words) -> None:
         for worker in describe.status(self.machine, self.now)["workers"]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from random import Random
 
+from leeway.protocol.policy_terms import PolicyTerms
 from leeway.protocol.requests import Heartbeat, Join, Offer, Push, SetPolicy
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.ps.core.effects import Answered, Apply, Initialize
@@ -74,7 +75,7 @@ class Simulation:
         self.failing = self.luck.choice((0.0, 0.0, 0.1, 0.4)) if failing is None else failing
         least = min(count, self.luck.choice((1, 1, 1, 2, 3))) if least is None else least
         self.settings = Settings(
-            (GroupSettings(mode, bound, least_updates=least),),
+            (GroupSettings(PolicyTerms(mode, bound), least_updates=least),),
             workers=max(1, count - len(gone_for_good)),
             lease_seconds=4.0,
             until=until or random.choice((3, 5, 8, 12)),
@@ -270,7 +271,7 @@ class Simulation:
 
     def _switch(self, policy) -> None:
         self.requests += 1
-        self.step(Asked(self.requests, SetPolicy(*policy)))
+        self.step(Asked(self.requests, SetPolicy(PolicyTerms(*policy))))
 
     def step(self, event) -> None:
         assert self.machine is not None

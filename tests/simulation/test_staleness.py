@@ -6,6 +6,7 @@ iterations c-s to c+s, 2s+1 each, before it pushes (derived from Ho et al., Neur
 
 import pytest
 
+from leeway.protocol.policy_terms import PolicyTerms
 from leeway.protocol.requests import Join, Life, Offer, Pull, Push, UpdateKind
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.ps.core.effects import Answered, Apply, Initialize
@@ -16,7 +17,7 @@ from leeway.ps.core.settings import GroupSettings, Settings
 
 class Run:
     def __init__(self, bound, workers):
-        self.machine = Machine(Settings((GroupSettings("ssp", bound),), workers=workers), epoch=1)
+        self.machine = Machine(Settings((GroupSettings(PolicyTerms("ssp", bound)),), workers=workers), epoch=1)
         self.requests = 0
         self.read = {}
         self.staleness = []

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from leeway.protocol.policy_terms import PolicyTerms
 from leeway.protocol.replies import PushPulled, Reply
 from leeway.protocol.requests import Join, Life, Offer, Pull, Push, UpdateKind
 from leeway.protocol.tensors import Kind, TensorSpec
@@ -90,7 +91,7 @@ class Server:
 @pytest.fixture
 def serve():
     def start(mode: str = "async", staleness: int | None = None, **settings: Any) -> Server:
-        groups = settings.pop("groups", (GroupSettings(mode, staleness),))
+        groups = settings.pop("groups", (GroupSettings(PolicyTerms(mode, staleness)),))
         return Server(Settings(groups=groups, **settings))
 
     return start

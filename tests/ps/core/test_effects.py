@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from leeway.protocol.policy_terms import PolicyTerms
 from leeway.protocol.reasons import Reason
 from leeway.protocol.replies import Departed, Disposition
 from leeway.protocol.requests import UpdateKind
@@ -52,8 +53,8 @@ SPECS = tuple(TensorSpec(name, (3,), "float32", Kind.TRAINABLE) for name in ("w"
         (RoundClosed("default", 4, ("w0", "w1"), 12), "round 4 closes: w0,w1 (12 samples)"),
         (RoundClosed("default", 4, (), 0), "round 4 closes: nobody (0 samples)"),
         (RoundClosed("default", 4, ("w0",), 8, 5), "round 4 closes: w0 (8 samples), too few: 5 updates are needed"),
-        (Switched("default", "ssp", 3, 9), "switched default to ssp(3) after v9"),
-        (Switched("default", "sync", None, 9), "switched default to sync after v9"),
+        (Switched("default", PolicyTerms("ssp", 3), 9), "switched default to ssp(3) after v9"),
+        (Switched("default", PolicyTerms("sync"), 9), "switched default to sync after v9"),
         (Finished(), "finished"),
     ],
 )

@@ -4,6 +4,7 @@ import pytest
 
 from leeway.protocol import limits
 from leeway.protocol.codes import Code
+from leeway.protocol.policy_terms import PolicyTerms
 from leeway.protocol.reasons import Reason
 from leeway.protocol.replies import Departed, LastPush, NotYet, Offered, OptimizerState, Passed, Renewed
 from leeway.protocol.requests import (
@@ -26,7 +27,7 @@ from leeway.ps.core.events import Asked, Gone, Paused, Stop
 from leeway.ps.core.machine import Machine
 from leeway.ps.core.settings import GroupSettings, Settings
 
-GROUPS = (GroupSettings("ssp", 0, "a", ("a.*",)), GroupSettings("sync", None, "b", ("b.*",)))
+GROUPS = (GroupSettings(PolicyTerms("ssp", 0), "a", ("a.*",)), GroupSettings(PolicyTerms("sync"), "b", ("b.*",)))
 
 
 def spec(name: str, size: int = 3, kind: Kind = Kind.TRAINABLE) -> TensorSpec:
@@ -362,7 +363,7 @@ def test_barriers_are_met_by_workers(serve):
 
 
 def test_the_policy_of_a_group_that_is_not_there(serve):
-    assert code(serve(groups=GROUPS).ask(SetPolicy("async"))) is Code.UNKNOWN_GROUP
+    assert code(serve(groups=GROUPS).ask(SetPolicy(PolicyTerms("async")))) is Code.UNKNOWN_GROUP
 
 
 def test_the_run_is_finished_once_when_every_group_is(serve):

@@ -7,6 +7,7 @@ import pytest
 from leeway.protocol import limits
 from leeway.protocol.capacity import Capacity
 from leeway.protocol.codes import Code
+from leeway.protocol.policy_terms import PolicyTerms
 from leeway.protocol.reasons import Reason
 from leeway.protocol.replies import Offered, Refused
 from leeway.protocol.requests import Join, Life, Offer, Pull, Push, UpdateKind
@@ -112,7 +113,7 @@ def test_twins_are_told_to_whoever_can_compare_values():
     assert plan.twins == [("default", "emb", "head")]
 
 
-GROUPS = (GroupSettings("async", name="emb", keys=("emb*",)), GroupSettings("async", name="rest", keys=("r*",)))
+GROUPS = (GroupSettings(PolicyTerms("async"), "emb", ("emb*",)), GroupSettings(PolicyTerms("async"), "rest", ("r*",)))
 
 
 @pytest.mark.parametrize(
@@ -172,7 +173,7 @@ def test_after_the_first_update_the_files_names_are_the_groups():
 
 
 def test_an_adoption_that_fails_leaves_the_files_names():
-    machine = Machine(Settings((GroupSettings("async"),)), 1)
+    machine = Machine(Settings((GroupSettings(PolicyTerms("async")),)), 1)
     group = machine.groups["default"]
     ask(machine, Offer(names("module.w", "module.b"), from_file=True))
     group.published_is(1, 0.0)
@@ -193,7 +194,7 @@ def test_an_adoption_that_fails_leaves_the_files_names():
 
 
 def test_two_adoptions_at_once_come_out_in_their_order():
-    machine = Machine(Settings((GroupSettings("async"),)), 1)
+    machine = Machine(Settings((GroupSettings(PolicyTerms("async")),)), 1)
     group = machine.groups["default"]
     ask(machine, Offer(names("module.w", "module.b"), from_file=True))
     group.published_is(1, 0.0)
@@ -206,7 +207,7 @@ def test_two_adoptions_at_once_come_out_in_their_order():
 
 
 def test_a_whole_offer_that_was_not_stored_closes_nothing():
-    machine = Machine(Settings((GroupSettings("async"),)), 1)
+    machine = Machine(Settings((GroupSettings(PolicyTerms("async")),)), 1)
     ask(machine, Offer(names("w", "b"), whole=True))
     assert reply(machine.step(Failed("default", 1), 0.0)).error.code is Code.INTERNAL
     assert not machine.groups["default"].whole
@@ -216,7 +217,7 @@ def test_a_whole_offer_that_was_not_stored_closes_nothing():
 
 
 def test_nobody_pulls_or_pushes_under_names_that_are_given_up():
-    machine = Machine(Settings((GroupSettings("async"),)), 1)
+    machine = Machine(Settings((GroupSettings(PolicyTerms("async")),)), 1)
     group = machine.groups["default"]
     ask(machine, Offer(names("module.w"), from_file=True))
     group.published_is(1, 0.0)

@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 from leeway.errors import WireError
 from leeway.protocol.codes import Code
 from leeway.protocol.decoder import decode
+from leeway.protocol.policy_terms import PolicyTerms
 from leeway.protocol.reasons import Reason
 from leeway.protocol.replies import Disposition, Granted, NotYet, Offered, PolicyState, Pushed, Refused
 from leeway.protocol.requests import Join, Life, Offer, Pull, Push, SetPolicy, UpdateKind
@@ -39,7 +40,9 @@ async def make():
     made = []
 
     def make(mode="async", *, staleness=None, workers=1, listeners=(), **settings):
-        machine = Machine(Settings((GroupSettings(mode, staleness),), workers=workers, **settings), epoch=7)
+        machine = Machine(
+            Settings((GroupSettings(PolicyTerms(mode, staleness)),), workers=workers, **settings), epoch=7
+        )
         pool = Pool()
         runtime = Runtime(
             machine,
@@ -196,7 +199,7 @@ class TestOrder:
         clock = runtime.machine.groups["default"].clock_of("w2")
         parked = asyncio.create_task(runtime.ask(Pull(life=joiner, clock=clock, wait_seconds=100)))
         await asyncio.sleep(0)
-        switched = await runtime.ask(SetPolicy("async"))
+        switched = await runtime.ask(SetPolicy(PolicyTerms("async")))
         assert isinstance(switched.reply, PolicyState)
         outcome = await parked
         assert outcome.version.number == outcome.reply.version.number

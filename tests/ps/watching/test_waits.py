@@ -4,6 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from leeway.protocol.policy_terms import PolicyTerms
 from leeway.protocol.requests import Barrier, Join, Leave, Offer, Pull, Push, SetPolicy, UpdateKind
 from leeway.protocol.requests import Life as Named
 from leeway.ps.core.effects import Adopt, Answered, Apply, Ended, Initialize
@@ -21,7 +22,7 @@ class Run:
     """A machine whose versions come out at once, with the waits beside it."""
 
     def __init__(self, mode, staleness=None, workers=("w0", "w1", "w2")):
-        self.machine = Machine(Settings((GroupSettings(mode, staleness),), workers=len(workers)), epoch=1)
+        self.machine = Machine(Settings((GroupSettings(PolicyTerms(mode, staleness)),), workers=len(workers)), epoch=1)
         self.waits = Waits(self.machine.groups)
         self.now = 0.0
         self.requests = 0
@@ -139,7 +140,7 @@ class TestSync:
     def test_a_switch_ends_all_waits(self, run):
         run.push("w0")
         run.now = 2.0
-        run.ask(SetPolicy("async"))
+        run.ask(SetPolicy(PolicyTerms("async")))
         run.now = 5.0
         assert (run.waited()["w0"], run.held()["w1"]) == (2, 2)
 
@@ -184,7 +185,7 @@ class TestSsp:
         run.pull("w0")
         run.push("w0")
         run.push("w0")
-        run.ask(SetPolicy("sync"))
+        run.ask(SetPolicy(PolicyTerms("sync")))
         run.push("w0")  # its clock is 3 now, where the first round is to be
         run.pull("w1")
         for _ in range(3):

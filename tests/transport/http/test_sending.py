@@ -6,6 +6,7 @@ import pytest
 
 from leeway.errors import WireError
 from leeway.protocol.codes import STATUS, Code
+from leeway.protocol.policy_terms import PolicyTerms
 from leeway.protocol.reasons import Reason
 from leeway.protocol.replies import (
     Departed,
@@ -54,7 +55,7 @@ class TestSmall:
             (Renewed(10.0), 200),
             (Offered(("a",), ()), 200),
             (Passed("b", 0), 200),
-            (PolicyState("default", "ssp", 3), 200),
+            (PolicyState("default", PolicyTerms("ssp", 3)), 200),
             (Pushed(0, Disposition.APPLIED, Reason.ON_ARRIVAL, 1, 0), 200),
             (Pushed(0, Disposition.SKIPPED, Reason.SKIPPED), 200),
             (Pushed(0, Disposition.HELD, Reason.IN_ROUND), 202),
