@@ -3,10 +3,13 @@
 The one rule: the events and the settings come from the file, everything else from the machine under test.
 """
 
-from leeway.protocol import requests
+from typing import get_args
+
 from leeway.protocol.capacity import Capacity
+from leeway.protocol.lives import Life
+from leeway.protocol.messages import Request
 from leeway.protocol.policy_terms import PolicyTerms
-from leeway.protocol.requests import UpdateKind
+from leeway.protocol.pushes import UpdateKind
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.protocol.times import StepTimes
 from leeway.protocol.versions import Version
@@ -16,8 +19,12 @@ from leeway.ps.core.settings import GroupSettings, Settings
 from leeway.ps.watching.history import plain
 
 CLASSES = {
-    **{name: found for module in (events, requests) for name, found in vars(module).items() if isinstance(found, type)},
-    **{one.__name__: one for one in (Capacity, GroupSettings, Settings, StepTimes, TensorSpec)},
+    found.__name__: found
+    for found in (
+        *get_args(events.Event),
+        *get_args(Request),
+        *(Capacity, GroupSettings, Life, Settings, StepTimes, TensorSpec),
+    )
 }
 # A row has the terms of a policy among its own fields.
 WITH_TERMS = {"GroupSettings", "SetPolicy"}

@@ -31,23 +31,17 @@ import leeway.worker.launch.cli
 import leeway.worker.train.cli
 from leeway.errors import MalformedRequest
 from leeway.protocol import limits
+from leeway.protocol.barriers import Barrier
 from leeway.protocol.codes import STATUS, Code
 from leeway.protocol.fields import Fields
+from leeway.protocol.lives import Life
+from leeway.protocol.membership import GroupState, Join, Joined
 from leeway.protocol.names import REFUSED_CHARACTERS
+from leeway.protocol.pulls import Granted, NotYet, Pull
+from leeway.protocol.pushes import Disposition, LastPush, Push, Pushed, Staged, UpdateKind
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import (
-    Disposition,
-    Granted,
-    GroupState,
-    Joined,
-    LastPush,
-    NotYet,
-    PolicyState,
-    Pushed,
-    Staged,
-)
-from leeway.protocol.requests import Barrier, Join, Life, Pull, Push, SetPolicy, UpdateKind
 from leeway.protocol.times import StepTimes
+from leeway.protocol.tuning import PolicyState, SetPolicy
 from leeway.ps.arithmetic.settings import OptimizerSettings
 from leeway.ps.core import membership, progress
 from leeway.ps.server.http.handlers import Handlers

@@ -9,11 +9,12 @@ import pytest
 
 from leeway.errors import WireError
 from leeway.protocol.codes import Code
+from leeway.protocol.membership import Heartbeat
 from leeway.protocol.policy_terms import PolicyTerms
-from leeway.protocol.replies import Disposition
-from leeway.protocol.requests import Heartbeat, SetOptimizer, SetPolicy, UpdateKind
+from leeway.protocol.pushes import Disposition, UpdateKind
 from leeway.protocol.spans import Layout
 from leeway.protocol.tensors import Kind, TensorSpec
+from leeway.protocol.tuning import SetOptimizer, SetPolicy
 from leeway.ps.settings.config import ServerConfig
 from leeway.transport.channel import Tensors
 from leeway.worker.client import Client

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from leeway.protocol.requests import UpdateKind
+from leeway.protocol.pushes import UpdateKind
 from leeway.protocol.spans import Layout
 from leeway.protocol.tensors import Kind
 from leeway.ps.arithmetic import buffers

@@ -10,17 +10,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from leeway.protocol import limits
+from leeway.protocol.barriers import Passed
 from leeway.protocol.codes import Code
+from leeway.protocol.pulls import NotYet
 from leeway.protocol.ranks import natural
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import NotYet, Passed, Refused, refuse
+from leeway.protocol.refusals import Refused, refuse
 from leeway.ps.core.decisions import in_words
 from leeway.ps.core.effects import Answered, Parked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from leeway.protocol.requests import Barrier
+    from leeway.protocol.barriers import Barrier
     from leeway.ps.core.effects import Effect
     from leeway.ps.core.membership import Incarnation
 

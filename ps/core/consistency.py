@@ -12,10 +12,9 @@ from leeway.errors import WireError
 from leeway.protocol import limits
 from leeway.protocol.fields import MAX_INTEGER, Fields
 from leeway.protocol.policy_terms import PolicyTerms
+from leeway.protocol.pushes import Disposition, UpdateKind
 from leeway.protocol.ranks import is_rank
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import Disposition
-from leeway.protocol.requests import UpdateKind
 from leeway.protocol.tensors import TensorSpec
 from leeway.ps.core.membership import REMEMBERED_LIVES
 from leeway.ps.core.progress import REMEMBERED_GRANTS

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from leeway.protocol.messages import Reply
     from leeway.protocol.policy_terms import PolicyTerms
+    from leeway.protocol.pushes import Disposition, UpdateKind
     from leeway.protocol.reasons import Reason
-    from leeway.protocol.replies import Disposition, Reply
-    from leeway.protocol.requests import UpdateKind
     from leeway.protocol.tensors import TensorSpec
 
 

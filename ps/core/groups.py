@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from leeway.protocol.membership import GroupState
+from leeway.protocol.pulls import Pull
+from leeway.protocol.pushes import LastPush, PushPulled
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import GroupState, LastPush, PushPulled
-from leeway.protocol.requests import Pull
 from leeway.ps.core.effects import Answered
 from leeway.ps.core.in_flight import Adding, Adopting, OnArrival
 from leeway.ps.core.offerings import Offerings
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from leeway.protocol.policy_terms import PolicyTerms
-    from leeway.protocol.replies import PolicyState, Refused
-    from leeway.protocol.requests import Push
+    from leeway.protocol.pushes import Push
+    from leeway.protocol.refusals import Refused
+    from leeway.protocol.tuning import PolicyState
     from leeway.ps.core.effects import Effect
     from leeway.ps.core.membership import Incarnation
     from leeway.ps.core.progress import Record

@@ -14,20 +14,15 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, assert_never
 
+from leeway.protocol.barriers import Barrier
 from leeway.protocol.codes import Code
+from leeway.protocol.membership import Departed, Heartbeat, Join, Joined, Leave, Renewed
+from leeway.protocol.offers import Offer, Offered
+from leeway.protocol.pulls import Pull
+from leeway.protocol.pushes import Push, Staged
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import Departed, Joined, Offered, OptimizerState, Refused, Renewed, Staged, refuse
-from leeway.protocol.requests import (
-    Barrier,
-    Heartbeat,
-    Join,
-    Leave,
-    Offer,
-    Pull,
-    Push,
-    SetOptimizer,
-    SetPolicy,
-)
+from leeway.protocol.refusals import Refused, refuse
+from leeway.protocol.tuning import OptimizerState, SetOptimizer, SetPolicy
 from leeway.ps.core.barriers import Barriers
 from leeway.ps.core.deduplication import Fresh, StagedAgain, judge, not_joined
 from leeway.ps.core.effects import Answered, Began, Configure, Drop, Ended, Finished
@@ -38,7 +33,8 @@ from leeway.ps.core.membership import Incarnation, Membership
 from leeway.ps.core.offers import judge_offer
 
 if TYPE_CHECKING:
-    from leeway.protocol.requests import Life, Request
+    from leeway.protocol.lives import Life
+    from leeway.protocol.messages import Request
     from leeway.ps.core.deduplication import Verdict
     from leeway.ps.core.effects import Effect
     from leeway.ps.core.events import Event

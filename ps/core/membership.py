@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING
 
 from leeway.protocol import limits
 from leeway.protocol.codes import Code
+from leeway.protocol.pushes import LastPush
 from leeway.protocol.ranks import natural
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import LastPush, Refused, refuse
+from leeway.protocol.refusals import Refused, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from leeway.protocol.requests import Life
+    from leeway.protocol.lives import Life
     from leeway.ps.core.progress import Progress
 
 # A process that comes back after more lives of its rank than this is taken for a new one. Sixteen restarts in a

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from leeway.protocol.codes import Code
-from leeway.protocol.replies import refuse
+from leeway.protocol.refusals import refuse
 from leeway.protocol.schema import Sizes
 from leeway.ps.core.effects import Adopt, Answered, Drop, Initialize
 from leeway.ps.core.in_flight import Adding, Adopting
@@ -17,7 +17,7 @@ from leeway.ps.core.in_flight import Adding, Adopting
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from leeway.protocol.replies import Refused
+    from leeway.protocol.refusals import Refused
     from leeway.protocol.tensors import TensorSpec
     from leeway.ps.core.adoption import Adoption
     from leeway.ps.core.in_flight import Offering

@@ -9,11 +9,11 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from leeway.protocol.pushes import Disposition, Pushed
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import Disposition, Pushed
 
 if TYPE_CHECKING:
-    from leeway.protocol.requests import Push
+    from leeway.protocol.pushes import Push
 
 # How many different answers to the pull of one iteration may be on their way at once: a client asks again after a
 # lost reply, and each answer may hold another version. Older ones can no longer be pushed from.

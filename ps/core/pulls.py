@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from leeway.protocol.codes import Code
+from leeway.protocol.pulls import Granted, NotYet
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import Granted, NotYet, refuse
+from leeway.protocol.refusals import refuse
 from leeway.protocol.versions import Version
 from leeway.ps.core.decisions import Answer, Park
 from leeway.ps.core.effects import Advanced, WaitingFor
@@ -18,8 +19,9 @@ from leeway.ps.core.rounds import RoundState
 from leeway.ps.core.waiting import Waiting
 
 if TYPE_CHECKING:
-    from leeway.protocol.replies import Pushed, Refused
-    from leeway.protocol.requests import Pull
+    from leeway.protocol.pulls import Pull
+    from leeway.protocol.pushes import Pushed
+    from leeway.protocol.refusals import Refused
     from leeway.ps.core.decisions import Decision
     from leeway.ps.core.membership import Incarnation
     from leeway.ps.core.situation import Situation

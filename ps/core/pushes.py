@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from leeway.protocol.codes import Code
+from leeway.protocol.pushes import Disposition, Staged, UpdateKind
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import Disposition, Staged, refuse
-from leeway.protocol.requests import UpdateKind
+from leeway.protocol.refusals import refuse
 from leeway.ps.core.effects import Accepted, Advanced, Answered, Apply, Contribution, Drop
 from leeway.ps.core.in_flight import OnArrival
 from leeway.ps.core.policies.policy import Reception
@@ -19,7 +19,7 @@ from leeway.ps.core.progress import Record
 from leeway.ps.core.rounds import Held
 
 if TYPE_CHECKING:
-    from leeway.protocol.requests import Push
+    from leeway.protocol.pushes import Push
     from leeway.ps.core.membership import Incarnation
     from leeway.ps.core.pulls import Pulls
     from leeway.ps.core.situation import Situation

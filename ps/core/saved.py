@@ -10,9 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from leeway.protocol.policy_terms import PolicyTerms
+from leeway.protocol.pushes import Disposition, UpdateKind
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import Disposition
-from leeway.protocol.requests import UpdateKind
 from leeway.protocol.schema import Sizes
 from leeway.protocol.tensors import TensorSpec
 from leeway.ps.core import policies

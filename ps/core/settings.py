@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from leeway.protocol.capacity import DEFAULT_CAPACITY, Capacity
 from leeway.protocol.policy_terms import PolicyTerms
-from leeway.protocol.requests import DEFAULT_GROUP
+from leeway.protocol.ranks import DEFAULT_GROUP
 
 
 @dataclass(frozen=True, slots=True)

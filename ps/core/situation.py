@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from leeway.protocol.replies import PolicyState
 from leeway.protocol.schema import Sizes
+from leeway.protocol.tuning import PolicyState
 from leeway.ps.core import policies
 from leeway.ps.core.effects import Drop, Switched
 from leeway.ps.core.policies.switching import Switching

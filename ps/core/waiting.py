@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING
 
 from leeway.protocol import limits
 from leeway.protocol.codes import Code
-from leeway.protocol.replies import PushPulled, refuse
+from leeway.protocol.pushes import PushPulled
+from leeway.protocol.refusals import refuse
 from leeway.ps.core.effects import Answered, Parked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
-    from leeway.protocol.replies import Granted, NotYet, Pushed, Refused
-    from leeway.protocol.requests import Pull
+    from leeway.protocol.pulls import Granted, NotYet, Pull
+    from leeway.protocol.pushes import Pushed
+    from leeway.protocol.refusals import Refused
     from leeway.ps.core.decisions import Park
     from leeway.ps.core.effects import Effect
     from leeway.ps.core.membership import Incarnation

@@ -21,7 +21,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from leeway.errors import WireError
-from leeway.protocol.requests import UpdateKind
+from leeway.protocol.pushes import UpdateKind
 from leeway.ps.arithmetic import admission
 from leeway.ps.arithmetic.guards import GuardMode, guard
 from leeway.ps.arithmetic.parameters import Update
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from leeway.protocol.frames import Frame
-    from leeway.protocol.requests import Push
+    from leeway.protocol.pushes import Push
     from leeway.ps.arithmetic.parameters import Parameters, Step
     from leeway.ps.core.effects import Apply
     from leeway.ps.core.machine import Machine

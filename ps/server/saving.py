@@ -19,8 +19,8 @@ import structlog
 
 from leeway.errors import CheckpointError, WireError
 from leeway.protocol.codes import Code
-from leeway.protocol.replies import Refused
-from leeway.protocol.requests import Offer
+from leeway.protocol.offers import Offer
+from leeway.protocol.refusals import Refused
 from leeway.protocol.tensors import TensorSpec
 from leeway.ps.core import saved as core
 from leeway.ps.core.consistency import check

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from leeway.protocol import limits
 from leeway.protocol.policy_terms import MODES, PolicyTerms
-from leeway.protocol.ranks import is_rank
-from leeway.protocol.requests import DEFAULT_GROUP
+from leeway.protocol.ranks import DEFAULT_GROUP, is_rank
 from leeway.ps.arithmetic.aggregation.registry import rule
 from leeway.ps.settings.patterns import takes_all_of
 

@@ -15,7 +15,7 @@ from click.core import ParameterSource
 
 from leeway.errors import SettingError
 from leeway.protocol.policy_terms import MODES
-from leeway.protocol.requests import DEFAULT_GROUP
+from leeway.protocol.ranks import DEFAULT_GROUP
 from leeway.ps.arithmetic.aggregation.registry import RULES, form
 from leeway.ps.settings import config
 from leeway.ps.settings.config import ServerConfig, parse_bytes

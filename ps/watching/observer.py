@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from leeway.protocol import limits, routes
+from leeway.protocol.offers import Offer
+from leeway.protocol.pulls import Granted, NotYet, Pull
+from leeway.protocol.pushes import Disposition, Push, PushPulled
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import Disposition, Granted, NotYet, PushPulled, Refused
-from leeway.protocol.requests import Offer, Pull, Push
+from leeway.protocol.refusals import Refused
 from leeway.ps.core import describe
 from leeway.ps.core.effects import Accepted, Apply, Began, Ended, Finished, Parked, RoundClosed, RoundOpened, Switched
 from leeway.ps.core.events import Asked, Paused
@@ -30,8 +32,7 @@ from leeway.release import __version__
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from leeway.protocol.replies import Reply
-    from leeway.protocol.requests import Request
+    from leeway.protocol.messages import Reply, Request
     from leeway.ps.arithmetic.parameters import Parameters, Step
     from leeway.ps.arithmetic.settings import OptimizerSettings
     from leeway.ps.arithmetic.versions import Snapshot

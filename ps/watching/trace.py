@@ -20,8 +20,7 @@ from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
 from leeway.errors import HistoryError
-from leeway.protocol.ranks import natural
-from leeway.protocol.requests import DEFAULT_GROUP
+from leeway.protocol.ranks import DEFAULT_GROUP, natural
 from leeway.ps.watching.tracks import Steps, TraceEvent, Track, Wait, microseconds
 
 if TYPE_CHECKING:

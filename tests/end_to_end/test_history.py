@@ -4,8 +4,12 @@ import json
 
 import pytest
 
+from leeway.protocol.lives import Life
+from leeway.protocol.membership import Join, Leave
+from leeway.protocol.offers import Offer
 from leeway.protocol.policy_terms import PolicyTerms
-from leeway.protocol.requests import Join, Leave, Life, Offer, Pull, Push, UpdateKind
+from leeway.protocol.pulls import Pull
+from leeway.protocol.pushes import Push, UpdateKind
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.ps.core import saved
 from leeway.ps.core.effects import Adopt, Apply, Initialize

@@ -6,9 +6,14 @@ counted from that, each time anew. Replies are told as plain tuples, see `told.p
 
 from typing import Any
 
+from leeway.protocol.barriers import Barrier
+from leeway.protocol.membership import Heartbeat, Join, Leave
+from leeway.protocol.offers import Offer
+from leeway.protocol.pulls import Pull
+from leeway.protocol.pushes import Push, UpdateKind
 from leeway.protocol.ranks import natural
 from leeway.protocol.reasons import Reason
-from leeway.protocol.requests import Barrier, Heartbeat, Join, Leave, Offer, Pull, Push, SetPolicy, UpdateKind
+from leeway.protocol.tuning import SetPolicy
 from tests.properties.conditions import Conditions, Told
 from tests.properties.dumb_barriers import DumbBarriers
 from tests.properties.facts import Decision, Grant, Life, Part, Round, Update, Waiter

@@ -8,10 +8,15 @@ message that was ever sent can be sent again at any time: duplicates and reorder
 import json
 from dataclasses import dataclass
 
+from leeway.protocol.barriers import Barrier
+from leeway.protocol.lives import Life as Named
+from leeway.protocol.membership import Heartbeat, Join, Leave
+from leeway.protocol.offers import Offer
 from leeway.protocol.policy_terms import PolicyTerms
-from leeway.protocol.requests import Barrier, Heartbeat, Join, Leave, Offer, Pull, Push, SetPolicy, UpdateKind
-from leeway.protocol.requests import Life as Named
+from leeway.protocol.pulls import Pull
+from leeway.protocol.pushes import Push, UpdateKind
 from leeway.protocol.tensors import Kind, TensorSpec
+from leeway.protocol.tuning import SetPolicy
 from leeway.protocol.versions import Version
 from leeway.ps.core.describe import status
 from leeway.ps.core.effects import Adopt, Answered, Apply, Initialize

@@ -1,19 +1,12 @@
 """What the machine did, as the plain tuples in which the oracle tells it: replies, steps, drops, the rest."""
 
-from leeway.protocol.replies import (
-    Departed,
-    Granted,
-    Joined,
-    NotYet,
-    Offered,
-    Passed,
-    PolicyState,
-    Pushed,
-    PushPulled,
-    Refused,
-    Renewed,
-    Staged,
-)
+from leeway.protocol.barriers import Passed
+from leeway.protocol.membership import Departed, Joined, Renewed
+from leeway.protocol.offers import Offered
+from leeway.protocol.pulls import Granted, NotYet
+from leeway.protocol.pushes import Pushed, PushPulled, Staged
+from leeway.protocol.refusals import Refused
+from leeway.protocol.tuning import PolicyState
 from leeway.ps.core.effects import (
     Answered,
     Apply,

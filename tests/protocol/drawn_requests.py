@@ -7,24 +7,18 @@ from dataclasses import replace
 from hypothesis import strategies as st
 
 from leeway.protocol import limits
+from leeway.protocol.barriers import Barrier
 from leeway.protocol.fields import MAX_INTEGER
+from leeway.protocol.lives import Life
+from leeway.protocol.membership import Heartbeat, Join, Leave
+from leeway.protocol.offers import Offer
 from leeway.protocol.policy_terms import PolicyTerms
+from leeway.protocol.pulls import Pull
+from leeway.protocol.pushes import Push, UpdateKind
 from leeway.protocol.ranks import is_rank
-from leeway.protocol.requests import (
-    Barrier,
-    Heartbeat,
-    Join,
-    Leave,
-    Life,
-    Offer,
-    Pull,
-    Push,
-    SetOptimizer,
-    SetPolicy,
-    UpdateKind,
-)
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.protocol.times import StepTimes
+from leeway.protocol.tuning import SetOptimizer, SetPolicy
 from leeway.protocol.versions import Version
 
 ranks = st.text("aw.-_09", min_size=1, max_size=64).filter(is_rank)

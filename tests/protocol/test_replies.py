@@ -9,29 +9,16 @@ from hypothesis import strategies as st
 
 from leeway.errors import MalformedRequest, WireError
 from leeway.protocol import limits
+from leeway.protocol.barriers import Passed
 from leeway.protocol.codes import Code
+from leeway.protocol.membership import Departed, GroupState, Joined, Renewed
+from leeway.protocol.offers import Offered
 from leeway.protocol.policy_terms import PolicyTerms
+from leeway.protocol.pulls import Granted, NotYet
+from leeway.protocol.pushes import Disposition, LastPush, Pushed, PushPulled, Staged, last_pushes
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import (
-    Departed,
-    Disposition,
-    Granted,
-    GroupState,
-    Joined,
-    LastPush,
-    NotYet,
-    Offered,
-    OptimizerState,
-    Passed,
-    PolicyState,
-    Pushed,
-    PushPulled,
-    Refused,
-    Renewed,
-    Staged,
-    last_pushes,
-    refuse,
-)
+from leeway.protocol.refusals import Refused, refuse
+from leeway.protocol.tuning import OptimizerState, PolicyState
 from leeway.protocol.versions import Version
 from tests.protocol.drawn_replies import GRANTED, GROUP, JOINED, LAST, NOT_YET, PUSHED, REPLIES
 

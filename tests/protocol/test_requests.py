@@ -11,23 +11,17 @@ from hypothesis import strategies as st
 
 from leeway.errors import MalformedRequest
 from leeway.protocol import limits
+from leeway.protocol.barriers import Barrier
 from leeway.protocol.fields import Fields, Query
+from leeway.protocol.lives import Life
+from leeway.protocol.membership import Heartbeat, Join, Leave
+from leeway.protocol.offers import Offer
 from leeway.protocol.policy_terms import PolicyTerms
-from leeway.protocol.requests import (
-    Barrier,
-    Heartbeat,
-    Join,
-    Leave,
-    Life,
-    Offer,
-    Pull,
-    Push,
-    SetOptimizer,
-    SetPolicy,
-    UpdateKind,
-)
+from leeway.protocol.pulls import Pull
+from leeway.protocol.pushes import Push, UpdateKind
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.protocol.times import StepTimes
+from leeway.protocol.tuning import SetOptimizer, SetPolicy
 from leeway.protocol.versions import Version
 from tests.protocol.drawn_requests import barriers, joins, lives, policies, pulls, pushes, readers_pulls
 

@@ -11,19 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from leeway.protocol.replies import Granted, Joined, Pushed, PushPulled
-from leeway.protocol.requests import (
-    Barrier,
-    Heartbeat,
-    Join,
-    Leave,
-    Life,
-    Offer,
-    Pull,
-    Push,
-    SetPolicy,
-    UpdateKind,
-)
+from leeway.protocol.barriers import Barrier
+from leeway.protocol.lives import Life
+from leeway.protocol.membership import Heartbeat, Join, Joined, Leave
+from leeway.protocol.offers import Offer
+from leeway.protocol.pulls import Granted, Pull
+from leeway.protocol.pushes import Push, Pushed, PushPulled, UpdateKind
+from leeway.protocol.tuning import SetPolicy
 from leeway.protocol.versions import Version
 from leeway.ps.core import describe
 from leeway.ps.core.effects import Accepted, Adopt, Advanced, Answered, Apply, Drop, Initialize, WaitingFor

@@ -7,9 +7,10 @@ here from its effects; whether a waiter could go on, or a lease is over, is work
 from copy import deepcopy
 from dataclasses import dataclass, field
 
+from leeway.protocol.membership import Joined
+from leeway.protocol.pulls import Granted, NotYet
+from leeway.protocol.pushes import Disposition, Push, Pushed, PushPulled, UpdateKind
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import Disposition, Granted, Joined, NotYet, Pushed, PushPulled
-from leeway.protocol.requests import Push, UpdateKind
 from leeway.ps.core.effects import (
     Answered,
     Apply,

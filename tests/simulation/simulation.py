@@ -7,10 +7,13 @@ import json
 from dataclasses import dataclass
 from functools import partial
 from random import Random
+from typing import TYPE_CHECKING
 
+from leeway.protocol.membership import Heartbeat, Join
+from leeway.protocol.offers import Offer
 from leeway.protocol.policy_terms import PolicyTerms
-from leeway.protocol.requests import Heartbeat, Join, Offer, Push, SetPolicy
 from leeway.protocol.tensors import Kind, TensorSpec
+from leeway.protocol.tuning import SetPolicy
 from leeway.ps.core.effects import Answered, Apply, Initialize
 from leeway.ps.core.events import Asked, Failed, Gone, Paused, Published, Stop, Tick
 from leeway.ps.core.machine import Machine
@@ -20,6 +23,9 @@ from leeway.worker.session.states import Ending
 from tests.simulation.invariants import Facts, Invariants, Violation
 from tests.simulation.network import Clock, Network, Weather
 from tests.simulation.process import SPECS, Process
+
+if TYPE_CHECKING:
+    from leeway.protocol.pushes import Push
 
 TICK_SECONDS = 0.5
 # How long things go wrong, and how much later the run must be over, however unlucky it was.

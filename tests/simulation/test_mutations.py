@@ -4,9 +4,8 @@ import dataclasses
 
 import pytest
 
+from leeway.protocol.pushes import Disposition, Push, Pushed
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import Disposition, Pushed
-from leeway.protocol.requests import Push
 from leeway.ps.core import machine, saved
 from leeway.ps.core.decisions import Answer, Park
 from leeway.ps.core.deduplication import Fresh, Repeat, judge

@@ -6,8 +6,12 @@ iterations c-s to c+s, 2s+1 each, before it pushes (derived from Ho et al., Neur
 
 import pytest
 
+from leeway.protocol.lives import Life
+from leeway.protocol.membership import Join
+from leeway.protocol.offers import Offer
 from leeway.protocol.policy_terms import PolicyTerms
-from leeway.protocol.requests import Join, Life, Offer, Pull, Push, UpdateKind
+from leeway.protocol.pulls import Pull
+from leeway.protocol.pushes import Push, UpdateKind
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.ps.core.effects import Answered, Apply, Initialize
 from leeway.ps.core.events import Asked, Published

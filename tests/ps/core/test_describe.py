@@ -3,7 +3,8 @@ from __future__ import annotations
 import json
 
 from leeway.protocol.policy_terms import PolicyTerms
-from leeway.protocol.requests import Pull, SetPolicy
+from leeway.protocol.pulls import Pull
+from leeway.protocol.tuning import SetPolicy
 from leeway.ps.core import describe
 from leeway.ps.core.settings import GroupSettings
 

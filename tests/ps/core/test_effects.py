@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+from leeway.protocol.membership import Departed
 from leeway.protocol.policy_terms import PolicyTerms
+from leeway.protocol.pushes import Disposition, UpdateKind
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import Departed, Disposition
-from leeway.protocol.requests import UpdateKind
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.ps.core.effects import (
     Accepted,

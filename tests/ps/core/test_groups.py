@@ -5,21 +5,15 @@ from __future__ import annotations
 import pytest
 
 from leeway.protocol.codes import Code
+from leeway.protocol.membership import Heartbeat, Leave
+from leeway.protocol.offers import Offer
 from leeway.protocol.policy_terms import PolicyTerms
+from leeway.protocol.pulls import Granted, NotYet, Pull
+from leeway.protocol.pushes import Disposition, LastPush, Pushed, PushPulled, Staged, UpdateKind
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import (
-    Disposition,
-    Granted,
-    LastPush,
-    NotYet,
-    PolicyState,
-    Pushed,
-    PushPulled,
-    Refused,
-    Staged,
-)
-from leeway.protocol.requests import Heartbeat, Leave, Offer, Pull, SetPolicy, UpdateKind
+from leeway.protocol.refusals import Refused
 from leeway.protocol.tensors import Kind, TensorSpec
+from leeway.protocol.tuning import PolicyState, SetPolicy
 from leeway.protocol.versions import Version
 from leeway.ps.core.effects import Apply, Contribution, Drop, RoundClosed
 from leeway.ps.core.events import Failed, Gone, Published

@@ -3,24 +3,17 @@ from __future__ import annotations
 import pytest
 
 from leeway.protocol import limits
+from leeway.protocol.barriers import Barrier, Passed
 from leeway.protocol.codes import Code
+from leeway.protocol.lives import Life
+from leeway.protocol.membership import Departed, Heartbeat, Join, Leave, Renewed
+from leeway.protocol.offers import Offer, Offered
 from leeway.protocol.policy_terms import PolicyTerms
+from leeway.protocol.pulls import NotYet, Pull
+from leeway.protocol.pushes import LastPush, Push, UpdateKind
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import Departed, LastPush, NotYet, Offered, OptimizerState, Passed, Renewed
-from leeway.protocol.requests import (
-    Barrier,
-    Heartbeat,
-    Join,
-    Leave,
-    Life,
-    Offer,
-    Pull,
-    Push,
-    SetOptimizer,
-    SetPolicy,
-    UpdateKind,
-)
 from leeway.protocol.tensors import Kind, TensorSpec
+from leeway.protocol.tuning import OptimizerState, SetOptimizer, SetPolicy
 from leeway.ps.core.deduplication import Fresh
 from leeway.ps.core.effects import Answered, Began, Configure, Drop, Ended, Finished, Initialize
 from leeway.ps.core.events import Asked, Gone, Paused, Stop

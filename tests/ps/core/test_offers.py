@@ -7,10 +7,14 @@ import pytest
 from leeway.protocol import limits
 from leeway.protocol.capacity import Capacity
 from leeway.protocol.codes import Code
+from leeway.protocol.lives import Life
+from leeway.protocol.membership import Join
+from leeway.protocol.offers import Offer, Offered
 from leeway.protocol.policy_terms import PolicyTerms
+from leeway.protocol.pulls import Pull
+from leeway.protocol.pushes import Push, UpdateKind
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import Offered, Refused
-from leeway.protocol.requests import Join, Life, Offer, Pull, Push, UpdateKind
+from leeway.protocol.refusals import Refused
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.ps.core.effects import Adopt, Answered, Drop
 from leeway.ps.core.events import Asked, Failed, Published

@@ -3,10 +3,11 @@
 import pytest
 
 from leeway.protocol.codes import Code
+from leeway.protocol.membership import Join
 from leeway.protocol.policy_terms import PolicyTerms
+from leeway.protocol.pushes import Disposition, LastPush, UpdateKind
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import Disposition, LastPush
-from leeway.protocol.requests import Join, SetPolicy, UpdateKind
+from leeway.protocol.tuning import SetPolicy
 from leeway.ps.core.effects import Accepted, Drop, RoundClosed
 from leeway.ps.core.events import Paused
 from leeway.ps.core.saved import restore, save

@@ -4,11 +4,14 @@ import json
 
 import pytest
 
+from leeway.protocol.barriers import Barrier, Passed
 from leeway.protocol.codes import Code
+from leeway.protocol.membership import Heartbeat, Join, Leave
 from leeway.protocol.policy_terms import PolicyTerms
+from leeway.protocol.pulls import Pull
+from leeway.protocol.pushes import UpdateKind
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import Passed
-from leeway.protocol.requests import Barrier, Heartbeat, Join, Leave, Pull, SetPolicy, UpdateKind
+from leeway.protocol.tuning import SetPolicy
 from leeway.protocol.versions import Version
 from leeway.ps.core import describe
 from leeway.ps.core.effects import Apply, Contribution

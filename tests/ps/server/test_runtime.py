@@ -11,10 +11,15 @@ from structlog.testing import capture_logs
 from leeway.errors import WireError
 from leeway.protocol.codes import Code
 from leeway.protocol.decoder import decode
+from leeway.protocol.lives import Life
+from leeway.protocol.membership import Join
+from leeway.protocol.offers import Offer, Offered
 from leeway.protocol.policy_terms import PolicyTerms
+from leeway.protocol.pulls import Granted, NotYet, Pull
+from leeway.protocol.pushes import Disposition, Push, Pushed, UpdateKind
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import Disposition, Granted, NotYet, Offered, PolicyState, Pushed, Refused
-from leeway.protocol.requests import Join, Life, Offer, Pull, Push, SetPolicy, UpdateKind
+from leeway.protocol.refusals import Refused
+from leeway.protocol.tuning import PolicyState, SetPolicy
 from leeway.ps.arithmetic.guards import GuardMode
 from leeway.ps.arithmetic.optimizers import StateLost
 from leeway.ps.arithmetic.parameters import Parameters

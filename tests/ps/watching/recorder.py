@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from leeway.protocol.barriers import Barrier
+from leeway.protocol.lives import Life
+from leeway.protocol.membership import Join
+from leeway.protocol.offers import Offer
 from leeway.protocol.policy_terms import PolicyTerms
-from leeway.protocol.requests import Barrier, Join, Life, Offer, Pull, Push, UpdateKind
+from leeway.protocol.pulls import Pull
+from leeway.protocol.pushes import Push, UpdateKind
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.ps.core.effects import Adopt, Answered, Apply, Effect, Initialize
 from leeway.ps.core.events import Asked, Event, Published

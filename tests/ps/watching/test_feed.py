@@ -6,7 +6,7 @@ import pytest
 
 from leeway.errors import WireError
 from leeway.protocol import limits
-from leeway.protocol.requests import Join
+from leeway.protocol.membership import Join
 from leeway.ps.core.events import Asked, Gone, Tick
 from leeway.ps.core.machine import Machine
 from leeway.ps.core.settings import Settings

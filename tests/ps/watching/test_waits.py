@@ -4,9 +4,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from leeway.protocol.barriers import Barrier
+from leeway.protocol.lives import Life as Named
+from leeway.protocol.membership import Join, Leave
+from leeway.protocol.offers import Offer
 from leeway.protocol.policy_terms import PolicyTerms
-from leeway.protocol.requests import Barrier, Join, Leave, Offer, Pull, Push, SetPolicy, UpdateKind
-from leeway.protocol.requests import Life as Named
+from leeway.protocol.pulls import Pull
+from leeway.protocol.pushes import Push, UpdateKind
+from leeway.protocol.tuning import SetPolicy
 from leeway.ps.core.effects import Adopt, Answered, Apply, Ended, Initialize
 from leeway.ps.core.events import Asked, Gone, Paused, Published, Tick
 from leeway.ps.core.machine import Machine

@@ -5,23 +5,16 @@ import json
 import pytest
 
 from leeway.errors import WireError
+from leeway.protocol.barriers import Passed
 from leeway.protocol.codes import STATUS, Code
+from leeway.protocol.membership import Departed, Renewed
+from leeway.protocol.offers import Offered
 from leeway.protocol.policy_terms import PolicyTerms
+from leeway.protocol.pulls import Granted, NotYet
+from leeway.protocol.pushes import Disposition, Pushed, PushPulled, Staged
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import (
-    Departed,
-    Disposition,
-    Granted,
-    NotYet,
-    Offered,
-    Passed,
-    PolicyState,
-    Pushed,
-    PushPulled,
-    Refused,
-    Renewed,
-    Staged,
-)
+from leeway.protocol.refusals import Refused
+from leeway.protocol.tuning import PolicyState
 from leeway.protocol.versions import Version
 from leeway.transport.http import sending
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leeway.protocol.policy_terms import PolicyTerms
-from leeway.protocol.requests import UpdateKind
+from leeway.protocol.pushes import UpdateKind
 from leeway.ps.core import policies
 from leeway.ps.core.policies import Quorum
 from leeway.ps.core.policies.policy import Reception

@@ -14,9 +14,8 @@ from openapi_spec_validator import validate
 from leeway.protocol import fields, limits, routes
 from leeway.protocol.codes import STATUS, Code
 from leeway.protocol.policy_terms import MODES
+from leeway.protocol.pushes import Disposition, UpdateKind
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import Disposition
-from leeway.protocol.requests import UpdateKind
 from leeway.protocol.tensors import DTYPES, Kind
 from leeway.protocol.times import StepTimes
 from leeway.ps.arithmetic.schedules import Schedule
