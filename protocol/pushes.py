@@ -170,10 +170,10 @@ class Pushed:
 
     def __str__(self) -> str:
         late = f", on to {self.next_clock}" if self.next_clock is not None else ""
-        made = f" -> v{self.version} staleness={self.staleness}" if self.version is not None else ""
+        outcome = f" -> v{self.version} staleness={self.staleness}" if self.version is not None else ""
         again = " (repeated)" if self.reason is Reason.REPEATED else ""
         failed = " (step failed)" if self.reason is Reason.STEP_FAILED else ""
-        return f"{self.disposition} @{self.clock}{made}{late}{again}{failed}"
+        return f"{self.disposition} @{self.clock}{outcome}{late}{again}{failed}"
 
     @classmethod
     def read(cls, value: object) -> Pushed:
@@ -266,8 +266,8 @@ class LastPush:
     @classmethod
     def read(cls, value: object) -> LastPush:
         fields = Fields(value, "last push")
-        said = Disposition(fields.choice("disposition", tuple(Disposition))) if "disposition" in fields else None
-        return cls(fields.integer("clock"), said)
+        disposition = Disposition(fields.choice("disposition", tuple(Disposition))) if "disposition" in fields else None
+        return cls(fields.integer("clock"), disposition)
 
     def to_fields(self) -> dict[str, Any]:
         return {"clock": self.clock, "disposition": self.disposition and str(self.disposition)}

@@ -91,9 +91,9 @@ def _check_group(name: str, group: _Exact, clocks: Mapping[str, int]) -> Iterabl
     places: list[int] = []
     for rank, saved in held.items():
         _must(is_rank(rank) and rank not in missing, f"group {name!r}: {rank!r} has contributed, and has not")
-        one = _Exact(saved, f"the contribution of {rank!r}")
-        kind = one.choice("kind", tuple(UpdateKind))
-        samples, own = one.integer("samples"), one.integers("bodies", limits.MAX_PARTS)
+        contribution = _Exact(saved, f"the contribution of {rank!r}")
+        kind = contribution.choice("kind", tuple(UpdateKind))
+        samples, own = contribution.integer("samples"), contribution.integers("bodies", limits.MAX_PARTS)
         skipped = kind == UpdateKind.SKIP
         _must(skipped == (not samples) == (not own), f"the contribution of {rank!r} has no weight, or no body")
         places.extend(own)

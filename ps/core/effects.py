@@ -123,7 +123,7 @@ class Apply:
     staleness: int = 0
 
     def __str__(self) -> str:
-        how = "mean of" if self.aggregated else "apply"
+        how = "aggregate of" if self.aggregated else "apply"
         updates = " ".join(str(contribution) for contribution in self.contributions)
         return f"{how} {updates} -> {self.group} v{self.number}"
 

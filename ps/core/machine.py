@@ -100,10 +100,10 @@ class Machine:
                     group.paused(seconds, now)
             case Stop():
                 self.stopping = True
-                told = self._stopping()
-                self.barriers.stop(told)
+                refusal = self._stopping()
+                self.barriers.stop(refusal)
                 for group in self.groups.values():
-                    group.waiting.stop(told)
+                    group.waiting.stop(refusal)
             case _:
                 assert_never(event)
 
@@ -230,10 +230,10 @@ class Machine:
     def _end(self, member: Incarnation, reason: Reason, detail: str) -> None:
         self.membership.end(member, reason, detail)
         self._emit(Ended(member.rank, member.number, reason, detail))
-        told = member.refusal()
+        refusal = member.refusal()
         for name in member.groups:
-            self.groups[name].exit(member, told)
-        self.barriers.depart(member, told)
+            self.groups[name].exit(member, refusal)
+        self.barriers.depart(member, refusal)
 
     def _tick(self, now: float) -> None:
         for member in self.membership.expired(now):
@@ -242,7 +242,9 @@ class Machine:
         limit = self.settings.max_iteration_seconds
         if limit is not None:
             for member in list(self.membership.live()):
-                if any(one.computing and one.granted_at + limit <= now for one in member.groups.values()):
+                if any(
+                    progress.computing and progress.granted_at + limit <= now for progress in member.groups.values()
+                ):
                     hung = f"{member} has been in one iteration for longer than {limit:g} s"
                     self._end(member, Reason.ITERATION_TOO_LONG, hung)
         self.barriers.expire(now)

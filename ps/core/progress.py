@@ -51,8 +51,8 @@ class Record:
     def to_reply(self, reason: Reason | None = None) -> Pushed:
         assert self.disposition is not None
         # That the step failed is news to whoever asks again because the first answer was lost.
-        told = self.reason if self.reason is Reason.STEP_FAILED else reason or self.reason
-        return Pushed(self.clock, self.disposition, told, self.version, self.staleness, self.next_clock)
+        reason = self.reason if self.reason is Reason.STEP_FAILED else reason or self.reason
+        return Pushed(self.clock, self.disposition, reason, self.version, self.staleness, self.next_clock)
 
 
 @dataclass(slots=True, eq=False)

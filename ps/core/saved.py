@@ -77,7 +77,7 @@ def _save_group(group: Group, bodies: list[int]) -> dict[str, Any]:
 
 
 def _clock_when_published(group: Group, life: Incarnation) -> int:
-    pending = any(isinstance(one, OnArrival) and one.member is life for one in group.in_flight.values())
+    pending = any(isinstance(step, OnArrival) and step.member is life for step in group.in_flight.values())
     return life.groups[group.name].clock + pending
 
 
@@ -158,7 +158,9 @@ def _restore_group(
     group.readable = bool(specs)
     group.started, group.schema_closed = saved["started"], saved["schema_closed"]
     # Checkpoints of before this was saved: a run that had begun goes on, for another the ranks speak for themselves.
-    joined = [rank for rank, one in ranks.items() if any(group.name in life["groups"] for life in one["lives"])]
+    joined = [
+        rank for rank, saved_rank in ranks.items() if any(group.name in life["groups"] for life in saved_rank["lives"])
+    ]
     group.arrived = set(saved.get("arrived", joined))
     group.assembled = saved.get("assembled", group.started or len(group.arrived) >= group.workers)
     # States of before this was known: a whole offer is compared with the keys that are there in any case.
@@ -172,8 +174,12 @@ def _restore_group(
     group.rounds = Rounds(saved["round"])
     if saved["missing"] is not None:
         held = {
-            rank: Held(UpdateKind(one["kind"]), one["samples"], tuple(bodies[place] for place in one["bodies"]))
-            for rank, one in saved["held"].items()
+            rank: Held(
+                UpdateKind(contribution["kind"]),
+                contribution["samples"],
+                tuple(bodies[place] for place in contribution["bodies"]),
+            )
+            for rank, contribution in saved["held"].items()
         }
         group.rounds.reopen(saved["missing"], held, now)
 
@@ -182,11 +188,11 @@ def _restore_life(rank: str, saved: dict[str, Any], lease_until: float) -> Incar
     life = Incarnation(rank, saved["number"], saved["session"], lease_until)
     life.ended = Reason(saved["ended"]) if saved["ended"] else None
     life.ended_detail = saved["ended_detail"]
-    for name, one in saved["groups"].items():
-        progress = Progress(one["clock"], one.get("passed"), owed=one["owed"])
-        progress.grants.extend((version, number) for version, number in one["grants"])
-        if one["record"]:
-            record = one["record"]
+    for name, saved_progress in saved["groups"].items():
+        progress = Progress(saved_progress["clock"], saved_progress.get("passed"), owed=saved_progress["owed"])
+        progress.grants.extend((version, number) for version, number in saved_progress["grants"])
+        if saved_progress["record"]:
+            record = saved_progress["record"]
             progress.record = Record(
                 record["clock"],
                 record["parts"],

@@ -68,8 +68,8 @@ class WaitingRoom:
             self.say(waiting.request, waiting.pushed, self._stopped)
             return
         if waiting.member is None and len(self._all) - len(self._of_member) >= limits.MAX_PARKED_READERS:
-            told = refuse(Code.BUSY, f"{limits.MAX_PARKED_READERS} readers wait already; ask again later")
-            self.say(waiting.request, waiting.pushed, told)
+            busy = refuse(Code.BUSY, f"{limits.MAX_PARKED_READERS} readers wait already; ask again later")
+            self.say(waiting.request, waiting.pushed, busy)
             return
         self._all[waiting.request] = waiting
         if waiting.member:
@@ -86,11 +86,11 @@ class WaitingRoom:
         """Answer a pull, together with the result of the push it came with."""
         self._emit(Answered(request, PushPulled(pushed, pulled) if pushed else pulled))
 
-    def release(self, member: Incarnation, told: NotYet | Refused) -> None:
+    def release(self, member: Incarnation, reply: NotYet | Refused) -> None:
         """Answer what this life waits with, if anything."""
         waiting = self._of_member.get(member)
         if waiting:
-            self.answer(waiting, told)
+            self.answer(waiting, reply)
 
     def gone(self, request: int) -> None:
         waiting = self._all.pop(request, None)
@@ -107,8 +107,8 @@ class WaitingRoom:
     def expired(self, now: float) -> list[Waiting]:
         return [waiting for waiting in self if waiting.until <= now]
 
-    def stop(self, told: Refused) -> None:
+    def stop(self, refusal: Refused) -> None:
         """Nobody waits any more: not those who do now, nor the pull that comes with a push still being applied."""
-        self._stopped = told
+        self._stopped = refusal
         for waiting in self:
-            self.answer(waiting, told)
+            self.answer(waiting, refusal)

@@ -211,12 +211,12 @@ class _Server:
     async def _until_stopped(self, runtime: Runtime, saving: Saving, stopped: asyncio.Event) -> int:
         background = runtime.background
         background.start("ticker", _tick(runtime))
-        told = background.start("signals", stopped.wait())
+        signalled = background.start("signals", stopped.wait())
         finished = background.start("end of the run", runtime.finished.wait())
-        endings: list[asyncio.Future[Any]] = [told, finished, runtime.failed]
+        endings: list[asyncio.Future[Any]] = [signalled, finished, runtime.failed]
         await asyncio.wait(endings, return_when=asyncio.FIRST_COMPLETED)
-        if finished.done() and not told.done() and not runtime.failed.done():
-            await _goodbyes(runtime, told)
+        if finished.done() and not signalled.done() and not runtime.failed.done():
+            await _goodbyes(runtime, signalled)
         runtime.stop()
         kept = await saving.finish()
         await background.stop()
@@ -266,10 +266,12 @@ async def _tick(runtime: Runtime) -> None:
         runtime.tick()
 
 
-async def _goodbyes(runtime: Runtime, told: asyncio.Task[Literal[True]]) -> None:
+async def _goodbyes(runtime: Runtime, signalled: asyncio.Task[Literal[True]]) -> None:
     """The run is finished: give the workers time to be told so and to leave."""
     loop = asyncio.get_running_loop()
     until = loop.time() + GOODBYE_SECONDS
-    while runtime.machine.membership.live() and loop.time() < until and not told.done() and not runtime.failed.done():
-        endings: list[asyncio.Future[Any]] = [told, runtime.failed]
+    while (
+        runtime.machine.membership.live() and loop.time() < until and not signalled.done() and not runtime.failed.done()
+    ):
+        endings: list[asyncio.Future[Any]] = [signalled, runtime.failed]
         await asyncio.wait(endings, return_when=asyncio.FIRST_COMPLETED, timeout=TICK_SECONDS)

@@ -100,11 +100,11 @@ class Saving:
         restore = partial(core.restore, settings, dict(checkpoint.core), list(bodies), now=now)
         # Tried before the epoch is begun: a start that fails for its configuration leaves the folder as it was.
         restore(epoch=0)
-        for name, one in parameters.items():
+        for name, group_parameters in parameters.items():
             if name in checkpoint.groups:
-                snapshot = one.restore(checkpoint.groups[name])
+                snapshot = group_parameters.restore(checkpoint.groups[name])
                 if snapshot.number:
-                    one.versions.publish(snapshot)
+                    group_parameters.versions.publish(snapshot)
         saved_epoch = checkpoint.core["epoch"]
         machine = restore(epoch=directory.begin(now_ms, path, saved_epoch))
         if not checkpoint.verified:
@@ -230,8 +230,8 @@ class Saving:
             identity = _identity(state, runtime.parameters)
             held = [runtime.bodies[body] for body in bodies]
             jobs = [
-                runtime.publishing.appliers[name].result_of(one.save, one.versions.current.layout.nbytes)
-                for name, one in runtime.parameters.items()
+                runtime.publishing.appliers[name].result_of(group.save, group.versions.current.layout.nbytes)
+                for name, group in runtime.parameters.items()
             ]
             saved = asyncio.gather(*jobs)
             endings: list[asyncio.Future[Any]] = [saved, runtime.broken]
@@ -264,7 +264,7 @@ class Saving:
 
 def _identity(state: Mapping[str, Any], parameters: Mapping[str, Parameters]) -> str:
     """The same for the same state: its versions name the values, its lives and clocks the contributions it holds."""
-    settings = {name: one.settings.to_fields() for name, one in parameters.items()}
+    settings = {name: group.settings.to_fields() for name, group in parameters.items()}
     return json.dumps([state, settings], sort_keys=True)
 
 

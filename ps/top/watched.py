@@ -167,7 +167,7 @@ class Watched:
         newest = self._newest
         if newest is None:
             return None
-        return next((one for one in self._samples if newest.seconds - one.seconds <= RATE_SECONDS), None)
+        return next((sample for sample in self._samples if newest.seconds - sample.seconds <= RATE_SECONDS), None)
 
     def _last_points(self) -> tuple[_Sample | None, _Sample | None]:
         """The last two points of the curve: of one who has just begun to watch, all that is known of the past."""

@@ -198,24 +198,24 @@ class Observer:
             if pulled.unchanged:
                 self._metrics.spared(request.group, self._parameters[request.group].versions.current.layout.nbytes)
 
-    def stepped(self, apply: Apply, made: Step, update_bytes: Sequence[int], seconds: float) -> None:
+    def stepped(self, apply: Apply, step: Step, update_bytes: Sequence[int], seconds: float) -> None:
         """A version was made, in so many seconds, from updates of these sizes."""
         staleness = [apply.staleness] * len(apply.contributions)
         tally = self._tallies[apply.group]
-        tally.stepped(staleness, made.gradient_norm)
+        tally.stepped(staleness, step.gradient_norm)
         if not apply.aggregated:
             self._metrics.pushed(apply.group, Disposition.APPLIED, Reason.ON_ARRIVAL)
             tally.updates += 1
-        self._metrics.stepped(apply.group, seconds, staleness, update_bytes, made.gradient_norm)
+        self._metrics.stepped(apply.group, seconds, staleness, update_bytes, step.gradient_norm)
 
     def published(self, group: str, snapshot: Snapshot) -> None:
         """A version that is not finite is published as what it is, and told: each tensor of it once."""
         if not snapshot.non_finite:
             return
         self._metrics.non_finite_version(group)
-        told = self._not_finite[group]
-        unheard = [name for name in snapshot.non_finite if name not in told]
-        told.update(unheard)
+        known = self._not_finite[group]
+        unheard = [name for name in snapshot.non_finite if name not in known]
+        known.update(unheard)
         if unheard:
             first, *others = unheard
             self._log.error(
@@ -238,7 +238,7 @@ class Observer:
         count = self._failures.count(group, self._clock())
         if not count:
             return
-        of = ", ".join(one.rank for one in apply.contributions) if apply else "an offer"
+        of = ", ".join(contribution.rank for contribution in apply.contributions) if apply else "an offer"
         detail = f"version {number} is the one before it again, without {of}: {type(error).__name__}: {error}"
         more = f"; {count} steps failed since this was last told" if count > 1 else ""
         self._log.error("step failed", group=group, version=number, detail=detail + more, exc_info=error)
@@ -246,9 +246,9 @@ class Observer:
 
     def non_finite(self, push: Push, tensor: str, *, refused: bool) -> None:
         self._metrics.non_finite(push.group)
-        said = "non-finite update refused" if refused else "non-finite update let through"
-        self._log.warning(said, rank=push.life.rank, clock=push.clock, tensor=tensor)
-        detail = f"{said}: {tensor!r} of iteration {push.clock}"
+        words = "non-finite update refused" if refused else "non-finite update let through"
+        self._log.warning(words, rank=push.life.rank, clock=push.clock, tensor=tensor)
+        detail = f"{words}: {tensor!r} of iteration {push.clock}"
         self._decisions.add(Kind.NON_FINITE, detail, group=push.group, rank=push.life.rank)
 
     def configured(self, group: str, settings: OptimizerSettings, changes: Mapping[str, Any]) -> None:
@@ -263,21 +263,21 @@ class Observer:
         self._decisions.add(Kind.SLOW_READER, detail)
 
     def status(self, now: float) -> dict[str, Any]:
-        told = describe.status(self._machine, now)
-        for worker in told["workers"]:
+        status = describe.status(self._machine, now)
+        for worker in status["workers"]:
             rank = worker["rank"]
             worker["reported"] = dict(self._reported.of(rank))
             for name, progress in worker["groups"].items():
                 progress["waiting_seconds"] = round(self._waits.waiting_seconds(name, rank, now), 6)
                 progress["held_seconds"] = round(self._waits.held_seconds(name, rank, now), 6)
-        for name, group in told["groups"].items():
-            one = self._parameters[name]
-            group["aggregation"] = str(one.rule)
-            group["live_versions"] = one.versions.live
-            group["learning_rate"] = one.settings.learning_rate(one.steps)
-            group["steps"] = one.steps
+        for name, group in status["groups"].items():
+            parameters = self._parameters[name]
+            group["aggregation"] = str(parameters.rule)
+            group["live_versions"] = parameters.versions.live
+            group["learning_rate"] = parameters.settings.learning_rate(parameters.steps)
+            group["steps"] = parameters.steps
             group |= self._tallies[name].to_fields()
-        return told | {"program": {"version": __version__}, "time": round(time.time(), 3)}
+        return status | {"program": {"version": __version__}, "time": round(time.time(), 3)}
 
     def progress(self) -> dict[str, Progress]:
         """How far each group is."""
@@ -286,7 +286,7 @@ class Observer:
                 group.published,
                 self._tallies[name].updates,
                 group.min_clock,
-                mean_figures(self._reported.of(one.rank) for one in group.roster),
+                mean_figures(self._reported.of(member.rank) for member in group.roster),
             )
             for name, group in self._machine.groups.items()
         }
@@ -297,11 +297,11 @@ class Observer:
         return [self._view(name, group, now) for name, group in self._machine.groups.items()]
 
     def _view(self, name: str, group: Group, now: float) -> GroupView:
-        one = self._parameters[name]
+        parameters = self._parameters[name]
         return GroupView(
             name,
             version=group.published,
-            live_versions=one.versions.live,
+            live_versions=parameters.versions.live,
             min_clock=group.min_clock,
             workers=[
                 WorkerView(
@@ -317,5 +317,5 @@ class Observer:
             ],
             policy=group.policy.terms.mode,
             staleness_bound=group.policy.terms.staleness,
-            learning_rate=one.settings.learning_rate(one.steps),
+            learning_rate=parameters.settings.learning_rate(parameters.steps),
         )

@@ -42,7 +42,7 @@ SPECS = tuple(TensorSpec(name, (3,), "float32", Kind.TRAINABLE) for name in ("w"
         (WaitingFor("g", ("w0", "w1"), 4), "waiting for g w0,w1 until 4"),
         (WaitingFor("g", (), 0), "waiting for g nobody"),
         (Apply("default", 3, UpdateKind.GRADIENT, (W0,), aggregated=False, live=2), "apply w0x4 -> default v3"),
-        (Apply("a", 3, UpdateKind.DELTA, (W0, W1), aggregated=True, live=2), "mean of w0x4 w1x8 -> a v3"),
+        (Apply("a", 3, UpdateKind.DELTA, (W0, W1), aggregated=True, live=2), "aggregate of w0x4 w1x8 -> a v3"),
         (Initialize("default", 1, 2, SPECS), "initialize default v1 w,b"),
         (Adopt("default", 2, SPECS, {"w": "module.w", "b": "b"}), "adopt default v2 module.w as w"),
         (Adopt("default", 2, SPECS, {"w": "w", "b": "b"}), "adopt default v2 as the model has it"),
