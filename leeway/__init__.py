@@ -30,8 +30,8 @@ from leeway.errors import (
 )
 
 if TYPE_CHECKING:
+    from leeway.protocol.pushes import Disposition
     from leeway.protocol.reasons import Reason
-    from leeway.protocol.replies import Disposition
     from leeway.release import __version__
     from leeway.worker.session.states import Outcome
     from leeway.worker.train.data.partition import RandomSampling, ShuffleAndSplit
@@ -61,7 +61,7 @@ __all__ = [
 
 # Looked up at the first use (PEP 562): every import of anything below comes through this file.
 _HOMES = {
-    "Disposition": "leeway.protocol.replies",
+    "Disposition": "leeway.protocol.pushes",
     "Outcome": "leeway.worker.session.states",
     "RandomSampling": "leeway.worker.train.data.partition",
     "Reason": "leeway.protocol.reasons",

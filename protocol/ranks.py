@@ -8,6 +8,9 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+# The group that holds the keys of no other.
+DEFAULT_GROUP = "default"
+
 _RANK = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _DIGITS = re.compile(r"(\d+)", re.ASCII)
 

@@ -16,7 +16,7 @@ from leeway.protocol.limits import (
     MAX_SAFETENSORS_HEADER_BYTES,
     MAX_TENSORS,
 )
-from leeway.protocol.requests import DEFAULT_GROUP
+from leeway.protocol.ranks import DEFAULT_GROUP
 from leeway.protocol.tensors import aligned
 
 if TYPE_CHECKING:

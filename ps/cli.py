@@ -199,8 +199,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except click.Abort:
         code = interrupts.EXIT_CODE
     except (click.ClickException, SettingError) as error:
-        said = error.format_message() if isinstance(error, click.ClickException) else str(error)
-        print(f"ps-serve: {' '.join(said.split())}", file=sys.stderr)
+        message = error.format_message() if isinstance(error, click.ClickException) else str(error)
+        print(f"ps-serve: {' '.join(message.split())}", file=sys.stderr)
         code = _BAD_USAGE
     sys.exit(code)
 

@@ -17,7 +17,9 @@ from leeway.protocol.http.replies import expect, read_reply, write_reply
 from leeway.protocol.http.requests import read_head, write_request
 from leeway.protocol.http.terms import Content, HttpReply
 from leeway.protocol.limits import DEFAULT_MAX_BODY_BYTES
-from leeway.protocol.replies import Granted, PushPulled, Refused
+from leeway.protocol.pulls import Granted
+from leeway.protocol.pushes import PushPulled
+from leeway.protocol.refusals import Refused
 from leeway.ps.server.answering import answer
 from leeway.transport.channel import Answer, Traffic
 from leeway.transport.failures import Lost

@@ -3,21 +3,31 @@
 The one rule: the events and the settings come from the file, everything else from the machine under test.
 """
 
-from leeway.protocol import requests
+from typing import get_args
+
 from leeway.protocol.capacity import Capacity
-from leeway.protocol.requests import UpdateKind
+from leeway.protocol.lives import Life
+from leeway.protocol.messages import Request
+from leeway.protocol.policy_terms import PolicyTerms
+from leeway.protocol.pushes import UpdateKind
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.protocol.times import StepTimes
 from leeway.protocol.versions import Version
 from leeway.ps.core import events
-from leeway.ps.core.machine import GroupSettings, Settings
 from leeway.ps.core.saved import restore
+from leeway.ps.core.settings import GroupSettings, Settings
 from leeway.ps.watching.history import plain
 
 CLASSES = {
-    **{name: found for module in (events, requests) for name, found in vars(module).items() if isinstance(found, type)},
-    **{one.__name__: one for one in (Capacity, GroupSettings, Settings, StepTimes, TensorSpec)},
+    found.__name__: found
+    for found in (
+        *get_args(events.Event),
+        *get_args(Request),
+        *(Capacity, GroupSettings, Life, Settings, StepTimes, TensorSpec),
+    )
 }
+# A row has the terms of a policy among its own fields.
+WITH_TERMS = {"GroupSettings", "SetPolicy"}
 KINDS = {"Push": UpdateKind, "TensorSpec": Kind}
 
 
@@ -34,6 +44,8 @@ def revive(value):
         fields["since"] = Version.parse(fields["since"])
     if value["is"] in KINDS:
         fields["kind"] = KINDS[value["is"]](fields["kind"])
+    if value["is"] in WITH_TERMS:
+        fields["terms"] = PolicyTerms(*(fields.pop(name) for name in ("mode", "staleness", "quorum", "grace_seconds")))
     return CLASSES[value["is"]](**fields)
 
 

@@ -9,10 +9,12 @@ import pytest
 
 from leeway.errors import WireError
 from leeway.protocol.codes import Code
-from leeway.protocol.replies import Disposition
-from leeway.protocol.requests import Heartbeat, SetOptimizer, SetPolicy, UpdateKind
+from leeway.protocol.membership import Heartbeat
+from leeway.protocol.policy_terms import PolicyTerms
+from leeway.protocol.pushes import Disposition, UpdateKind
 from leeway.protocol.spans import Layout
 from leeway.protocol.tensors import Kind, TensorSpec
+from leeway.protocol.tuning import SetOptimizer, SetPolicy
 from leeway.ps.settings.config import ServerConfig
 from leeway.transport.channel import Tensors
 from leeway.worker.client import Client
@@ -105,8 +107,8 @@ async def test_refusals_come_through():
 async def test_the_run_can_be_changed():
     async with built(ServerConfig(port=0, mode="async")) as (runtime, _, _):
         channel = MemoryChannel(runtime)
-        policy = (await channel.send(SetPolicy("ssp", 3))).reply
-        assert (policy.mode, policy.staleness) == ("ssp", 3)
+        policy = (await channel.send(SetPolicy(PolicyTerms("ssp", 3)))).reply
+        assert policy.terms == PolicyTerms("ssp", 3)
         optimizer = (await channel.send(SetOptimizer("default", {"lr": 0.5}))).reply
         assert optimizer.settings["lr"] == 0.5
         assert optimizer.settings["learning_rate"] == 0.5

@@ -8,14 +8,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from leeway.protocol.requests import Barrier, Heartbeat, Join, Leave, Offer, Pull, Push
+from leeway.protocol.barriers import Barrier
+from leeway.protocol.membership import Heartbeat, Join, Leave
+from leeway.protocol.offers import Offer
+from leeway.protocol.pulls import Pull
+from leeway.protocol.pushes import Push
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from leeway.protocol.decoder import Allocate
     from leeway.protocol.frames import Buffer, Frame
-    from leeway.protocol.replies import Reply
+    from leeway.protocol.messages import Reply
     from leeway.protocol.spans import Layout
 
 Sent = Join | Leave | Heartbeat | Offer | Pull | Push | Barrier

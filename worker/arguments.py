@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from leeway.protocol import limits
 from leeway.protocol.fields import MAX_INTEGER, shown
 from leeway.protocol.limits import MAX_METRIC_NAME_BYTES
+from leeway.protocol.pushes import UpdateKind
 from leeway.protocol.ranks import is_rank
-from leeway.protocol.requests import UpdateKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
     from types import TracebackType
 
-    from leeway.protocol.requests import UpdateKind
+    from leeway.protocol.pushes import UpdateKind
     from leeway.protocol.tensors import TensorSpec
     from leeway.protocol.times import StepTimes
     from leeway.transport.channel import Tensors

@@ -34,7 +34,7 @@ from leeway.errors import ServerLost, SettingError, WireError
 from leeway.protocol import routes
 from leeway.protocol.addresses import server_url
 from leeway.protocol.limits import MAX_GROUPS, MAX_TENSOR_BYTES, MAX_WAIT_SECONDS
-from leeway.protocol.requests import DEFAULT_GROUP, UpdateKind
+from leeway.protocol.ranks import DEFAULT_GROUP
 from leeway.transport.http.exchange import SILENCE_SECONDS, Exchange
 from leeway.transport.memory.glibc import keep_freed_memory
 from leeway.worker import arguments
@@ -47,7 +47,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from leeway.protocol.decoder import Allocate
-    from leeway.protocol.replies import NotYet
+    from leeway.protocol.pulls import NotYet
+    from leeway.protocol.pushes import UpdateKind
     from leeway.protocol.tensors import TensorSpec
     from leeway.protocol.times import StepTimes
     from leeway.transport.channel import Channel, Tensors, Traffic

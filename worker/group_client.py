@@ -17,10 +17,14 @@ from typing import TYPE_CHECKING
 import structlog
 
 from leeway.errors import BodyTooLarge
+from leeway.protocol.barriers import Passed
 from leeway.protocol.frames import encode, frame_length
+from leeway.protocol.membership import Join, Joined
+from leeway.protocol.offers import Offer
+from leeway.protocol.pulls import Granted, NotYet
+from leeway.protocol.pushes import Disposition, Push, PushPulled, UpdateKind
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import Disposition, Granted, Joined, NotYet, Passed, PushPulled, Refused
-from leeway.protocol.requests import Join, Offer, Push, UpdateKind
+from leeway.protocol.refusals import Refused
 from leeway.protocol.spans import Layout
 from leeway.transport.channel import Tensors
 from leeway.transport.memory.aligned import allocate_aligned
@@ -34,7 +38,7 @@ if TYPE_CHECKING:
 
     from leeway.protocol.decoder import Allocate
     from leeway.protocol.frames import Buffer
-    from leeway.protocol.replies import Reply
+    from leeway.protocol.messages import Reply
     from leeway.protocol.tensors import TensorSpec
     from leeway.protocol.times import StepTimes
     from leeway.transport.channel import Answer

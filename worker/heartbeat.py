@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
-from leeway.protocol.requests import Heartbeat
+from leeway.protocol.membership import Heartbeat
 
 if TYPE_CHECKING:
     from leeway.transport.channel import Channel

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from leeway.protocol.replies import Refused
+from leeway.protocol.refusals import Refused
 from leeway.transport.channel import Traffic
 from leeway.transport.failures import Lost
 from leeway.worker.forks import Home
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from leeway.protocol.decoder import Allocate
-    from leeway.protocol.replies import Joined
+    from leeway.protocol.membership import Joined
     from leeway.transport.channel import Answer, Channel, Sent, Tensors
     from leeway.worker.session.shared_life import SharedLife
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from leeway.protocol.decoder import Allocate
     from leeway.protocol.frames import Frame
-    from leeway.protocol.replies import Granted
+    from leeway.protocol.pulls import Granted
 
 
 @dataclass(frozen=True, slots=True)

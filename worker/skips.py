@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from leeway.protocol.codes import Code
-from leeway.protocol.replies import Disposition
+from leeway.protocol.pushes import Disposition
 
 if TYPE_CHECKING:
     from leeway.worker.session.states import Outcome

@@ -25,7 +25,8 @@ from functools import partial, wraps
 from typing import TYPE_CHECKING, Concatenate, Literal, NoReturn, ParamSpec, TypeVar
 
 from leeway.protocol.addresses import server_url
-from leeway.protocol.requests import DEFAULT_GROUP, UpdateKind
+from leeway.protocol.pushes import UpdateKind
+from leeway.protocol.ranks import DEFAULT_GROUP
 from leeway.protocol.times import StepTimes
 from leeway.worker import arguments
 from leeway.worker.blocking import BlockingClient
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from leeway.protocol.replies import Granted
+    from leeway.protocol.pulls import Granted
     from leeway.transport.channel import Traffic
     from leeway.worker.receiving import Pulled
     from leeway.worker.session.session import Ending, Outcome

@@ -10,30 +10,19 @@ from typing import TYPE_CHECKING, assert_never
 
 from leeway.errors import BodyTooLarge, WireError
 from leeway.protocol import routes
+from leeway.protocol.barriers import Barrier, Passed
 from leeway.protocol.codes import Code
 from leeway.protocol.http.headers import ETAG, LOCATION, RETRY_AFTER, RETRY_AFTER_SECONDS, compact, fields_in
 from leeway.protocol.http.terms import NONE, Content, HttpReply
-from leeway.protocol.replies import (
-    Departed,
-    Disposition,
-    Granted,
-    Joined,
-    NotYet,
-    Offered,
-    OptimizerState,
-    Passed,
-    PolicyState,
-    Pushed,
-    PushPulled,
-    Refused,
-    Renewed,
-    Staged,
-)
-from leeway.protocol.requests import Barrier, Heartbeat, Join, Leave, Offer, Pull, Push, SetOptimizer, SetPolicy
+from leeway.protocol.membership import Departed, Heartbeat, Join, Joined, Leave, Renewed
+from leeway.protocol.offers import Offer, Offered
+from leeway.protocol.pulls import Granted, NotYet, Pull
+from leeway.protocol.pushes import Disposition, Push, Pushed, PushPulled, Staged
+from leeway.protocol.refusals import Refused
+from leeway.protocol.tuning import OptimizerState, PolicyState, SetOptimizer, SetPolicy
 
 if TYPE_CHECKING:
-    from leeway.protocol.replies import Reply
-    from leeway.protocol.requests import Request
+    from leeway.protocol.messages import Reply, Request
 
 _AGAIN = str(RETRY_AFTER_SECONDS)
 

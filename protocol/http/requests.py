@@ -11,30 +11,25 @@ from typing import TYPE_CHECKING, Any, Final, assert_never
 
 from leeway.errors import MalformedRequest, WireError
 from leeway.protocol import limits, routes
+from leeway.protocol.barriers import Barrier
 from leeway.protocol.codes import Code
 from leeway.protocol.fields import Fields, Query
 from leeway.protocol.http.headers import ACCEPT, IF_NONE_MATCH, PREFER, prefer_wait, wait_seconds
 from leeway.protocol.http.terms import NONE, Awaited, Content, HttpRequest
-from leeway.protocol.requests import (
-    DEFAULT_GROUP,
-    Barrier,
-    Heartbeat,
-    Join,
-    Leave,
-    Life,
-    Offer,
-    Pull,
-    Push,
-    SetOptimizer,
-    SetPolicy,
-)
+from leeway.protocol.lives import Life
+from leeway.protocol.membership import Heartbeat, Join, Leave
+from leeway.protocol.offers import Offer
+from leeway.protocol.pulls import Pull
+from leeway.protocol.pushes import Push
+from leeway.protocol.ranks import DEFAULT_GROUP
 from leeway.protocol.tensors import TensorSpec
+from leeway.protocol.tuning import SetOptimizer, SetPolicy
 from leeway.protocol.versions import Version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from leeway.protocol.requests import Request
+    from leeway.protocol.messages import Request
 
 _ACCEPT = f"{routes.FRAME}, application/json"
 _HEADERS: Final[Mapping[str, str]] = {ACCEPT: _ACCEPT}

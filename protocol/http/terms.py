@@ -15,7 +15,7 @@ from leeway.protocol import routes
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from leeway.protocol.requests import Request
+    from leeway.protocol.messages import Request
     from leeway.protocol.tensors import TensorSpec
 
 NONE: Final[Mapping[str, str]] = MappingProxyType({})

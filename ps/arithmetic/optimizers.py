@@ -244,7 +244,7 @@ class Optimizer:
     ) -> None:
         """Make torch's optimizer anew, one parameter group a span, with these states."""
         spans = self._spans if spans is None else spans
-        made: torch.optim.Optimizer | None = None
+        optimizer: torch.optim.Optimizer | None = None
         if parameters:
             groups = [
                 {
@@ -254,12 +254,12 @@ class Optimizer:
                 }
                 for span in spans
             ]
-            made = _CLASSES[self._settings.kind](groups, **_arguments(self._settings))
+            optimizer = _CLASSES[self._settings.kind](groups, **_arguments(self._settings))
             # Adagrad has made states already; all others wait for a parameter's first step, and so do ours.
-            made.state.clear()
+            optimizer.state.clear()
             for name, state in states.items():
-                made.state[parameters[name]] = dict(state)
-        self._torch, self._parameters, self._spans = made, parameters, spans
+                optimizer.state[parameters[name]] = dict(state)
+        self._torch, self._parameters, self._spans = optimizer, parameters, spans
         self._trainable_bytes = spans[-1].end_bytes if spans else 0
 
     def _states(self) -> dict[str, State]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from leeway.protocol.requests import UpdateKind
+from leeway.protocol.pushes import UpdateKind
 from leeway.protocol.spans import Layout
 from leeway.protocol.tensors import Kind
 from leeway.ps.arithmetic import buffers
@@ -181,7 +181,7 @@ class Parameters:
     def equal(self, name: str, other: str) -> bool:
         """Whether two tensors of the current version have the same bytes. May be asked from any thread."""
         current = self.versions.current
-        first, second = (current.layout.places[one] for one in (name, other))
+        first, second = (current.layout.places[twin] for twin in (name, other))
         return (first.spec.shape, first.spec.dtype) == (second.spec.shape, second.spec.dtype) and bytes(
             current.body[first.offset_bytes : first.end_bytes]
         ) == bytes(current.body[second.offset_bytes : second.end_bytes])

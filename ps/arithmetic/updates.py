@@ -74,7 +74,7 @@ class Updates:
     def scaled(self, factors: Sequence[float]) -> Updates:
         """Each update times its factor."""
         pairs = zip(self.contributions, factors, strict=True)
-        scaled = [replace(one, factor=one.factor * factor) for one, factor in pairs]
+        scaled = [replace(contribution, factor=contribution.factor * factor) for contribution, factor in pairs]
         return replace(self, contributions=scaled)
 
     def total(self, weights: Sequence[float]) -> Updates:
@@ -82,7 +82,9 @@ class Updates:
 
         A single update as it is lies where it was sent.
         """
-        weights = [weight * one.factor for weight, one in zip(weights, self.contributions, strict=True)]
+        weights = [
+            weight * contribution.factor for weight, contribution in zip(weights, self.contributions, strict=True)
+        ]
         if len(weights) == 1 and weights[0] == 1.0 and self.contributions[0].pulled is None:
             return self.with_gradient([self._widened(run) for run in self.contributions[0].runs])
         gradient = []

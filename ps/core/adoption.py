@@ -14,7 +14,7 @@ from leeway.protocol.schema import Difference
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from leeway.protocol.requests import Offer
+    from leeway.protocol.offers import Offer
     from leeway.protocol.tensors import TensorSpec
 
 # What wrappers put before the names of a state dict: DataParallel and DDP, `torch.compile`, FSDP, checkpoint_wrapper.

@@ -10,17 +10,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from leeway.protocol import limits
+from leeway.protocol.barriers import Passed
 from leeway.protocol.codes import Code
+from leeway.protocol.pulls import NotYet
 from leeway.protocol.ranks import natural
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import NotYet, Passed, Refused, refuse
+from leeway.protocol.refusals import Refused, refuse
 from leeway.ps.core.decisions import in_words
 from leeway.ps.core.effects import Answered, Parked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from leeway.protocol.requests import Barrier
+    from leeway.protocol.barriers import Barrier
     from leeway.ps.core.effects import Effect
     from leeway.ps.core.membership import Incarnation
 
@@ -44,7 +46,7 @@ class _Named:
 
     @property
     def missing(self) -> tuple[str, ...]:
-        return tuple(sorted((one.rank for one in self.expected - self.arrived), key=natural))
+        return tuple(sorted((member.rank for member in self.expected - self.arrived), key=natural))
 
     @property
     def complete(self) -> bool:
@@ -97,25 +99,25 @@ class Barriers:
                 detail = self._why(asked.name, barrier)
                 self._emit(Parked(request, None, member.rank, member.number, Reason.BARRIER, detail))
 
-    def depart(self, member: Incarnation, told: Refused) -> None:
+    def depart(self, member: Incarnation, refusal: Refused) -> None:
         """The life has ended: nobody waits for it any more, and its own requests are told so."""
         for name, barrier in self._named.items():
             barrier.expected.discard(member)
             barrier.arrived.discard(member)
-            for request in [request for request, one in barrier.waiting.items() if one.member is member]:
+            for request in [request for request, arrival in barrier.waiting.items() if arrival.member is member]:
                 del barrier.waiting[request]
-                self._emit(Answered(request, told))
+                self._emit(Answered(request, refusal))
             self._pass_if_complete(name, barrier)
 
     def paused(self, seconds: float, now: float) -> None:
         """The last `seconds` are not part of anybody's wait."""
         for barrier in self._named.values():
-            for one in barrier.waiting.values():
-                one.until = min(one.until + seconds, now + one.wait_seconds)
+            for arrival in barrier.waiting.values():
+                arrival.until = min(arrival.until + seconds, now + arrival.wait_seconds)
 
     def expire(self, now: float) -> None:
         for name, barrier in self._named.items():
-            for request in [request for request, one in barrier.waiting.items() if one.until <= now]:
+            for request in [request for request, arrival in barrier.waiting.items() if arrival.until <= now]:
                 self._give_up(name, barrier, request)
 
     def gone(self, request: int) -> None:
@@ -123,10 +125,10 @@ class Barriers:
         for barrier in self._named.values():
             barrier.waiting.pop(request, None)
 
-    def stop(self, told: Refused) -> None:
+    def stop(self, refusal: Refused) -> None:
         for barrier in self._named.values():
             for request in barrier.waiting:
-                self._emit(Answered(request, told))
+                self._emit(Answered(request, refusal))
             barrier.waiting.clear()
 
     def _pass_if_complete(self, name: str, barrier: _Named) -> None:

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 from leeway.errors import WireError
 from leeway.protocol import limits
 from leeway.protocol.fields import MAX_INTEGER, Fields
+from leeway.protocol.policy_terms import PolicyTerms
+from leeway.protocol.pushes import Disposition, UpdateKind
 from leeway.protocol.ranks import is_rank
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import Disposition
-from leeway.protocol.requests import UpdateKind
 from leeway.protocol.tensors import TensorSpec
-from leeway.ps.core import policies
 from leeway.ps.core.membership import REMEMBERED_LIVES
 from leeway.ps.core.progress import REMEMBERED_GRANTS
 
@@ -71,7 +70,7 @@ def _check_group(name: str, group: _Exact, clocks: Mapping[str, int]) -> Iterabl
     staleness = group.integer("staleness") if "staleness" in group else None
     quorum = group.integer("quorum") if "quorum" in group else None
     grace_seconds = group.number("grace_seconds") if "grace_seconds" in group else None
-    policies.make(group.text("mode"), staleness, quorum, grace_seconds)
+    PolicyTerms(group.text("mode"), staleness, quorum, grace_seconds).check()
     specs = [TensorSpec.read(row) for row in group.listing("specs", limits.MAX_TENSORS)]
     _must(len({spec.name for spec in specs}) == len(specs), f"group {name!r} has a key twice")
     _must(version > 0 or not specs, f"group {name!r} has keys, and no version")
@@ -92,9 +91,9 @@ def _check_group(name: str, group: _Exact, clocks: Mapping[str, int]) -> Iterabl
     places: list[int] = []
     for rank, saved in held.items():
         _must(is_rank(rank) and rank not in missing, f"group {name!r}: {rank!r} has contributed, and has not")
-        one = _Exact(saved, f"the contribution of {rank!r}")
-        kind = one.choice("kind", tuple(UpdateKind))
-        samples, own = one.integer("samples"), one.integers("bodies", limits.MAX_PARTS)
+        contribution = _Exact(saved, f"the contribution of {rank!r}")
+        kind = contribution.choice("kind", tuple(UpdateKind))
+        samples, own = contribution.integer("samples"), contribution.integers("bodies", limits.MAX_PARTS)
         skipped = kind == UpdateKind.SKIP
         _must(skipped == (not samples) == (not own), f"the contribution of {rank!r} has no weight, or no body")
         places.extend(own)

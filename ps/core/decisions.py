@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from leeway.protocol.replies import NotYet
+from leeway.protocol.pulls import NotYet
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from leeway.protocol.codes import Code
-from leeway.protocol.replies import Refused, refuse
-from leeway.protocol.requests import UpdateKind
+from leeway.protocol.pushes import UpdateKind
+from leeway.protocol.refusals import Refused, refuse
 
 if TYPE_CHECKING:
-    from leeway.protocol.requests import Push
+    from leeway.protocol.pushes import Push
     from leeway.ps.core.membership import Incarnation
     from leeway.ps.core.progress import Progress, Record
 

@@ -47,7 +47,7 @@ def _group(group: Group) -> dict[str, Any]:
             "state": str(group.rounds.state),
             "waits_for": list(islice(group.rounds.missing, limits.MAX_NAMED_WAITERS)),
         },
-        "readers_waiting": len(group.waiting) - sum(1 for one in group.roster if group.waiting.of(one)),
+        "readers_waiting": len(group.waiting) - sum(1 for member in group.roster if group.waiting.of(member)),
     }
 
 
@@ -63,14 +63,14 @@ def _worker(machine: Machine, member: Incarnation, now: float) -> dict[str, Any]
 def _progress(group: Group, member: Incarnation) -> dict[str, Any]:
     progress = member.groups[group.name]
     waiting = group.waiting.of(member)
-    told: dict[str, Any] = {
+    row: dict[str, Any] = {
         "clock": progress.clock,
         "lag": progress.clock - group.min_clock,
         "state": "waiting" if waiting else "computing" if progress.computing else "idle",
     }
     if waiting:
-        told["why"] = group.why(waiting).to_reply().to_fields()
-    return told
+        row["why"] = group.pulls.why(waiting).to_reply().to_fields()
+    return row
 
 
 def line(machine: Machine) -> str:
@@ -80,9 +80,9 @@ def line(machine: Machine) -> str:
 
 def _line(group: Group) -> str:
     workers = [
-        f"{one.rank}@{group.clock_of(one.rank)}{'*' if one.groups[group.name].grants else ''}"
-        f"{' (waits)' if group.waiting.of(one) else ''}"
-        for one in group.roster
+        f"{member.rank}@{group.clock_of(member.rank)}{'*' if member.groups[group.name].grants else ''}"
+        f"{' (waits)' if group.waiting.of(member) else ''}"
+        for member in group.roster
     ]
     version = f"v{group.published}" + (f"..{group.decided}" if group.decided > group.published else "")
     rounds = ""

@@ -9,14 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from leeway.protocol.requests import policy_in_words
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from leeway.protocol.messages import Reply
+    from leeway.protocol.policy_terms import PolicyTerms
+    from leeway.protocol.pushes import Disposition, UpdateKind
     from leeway.protocol.reasons import Reason
-    from leeway.protocol.replies import Disposition, Reply
-    from leeway.protocol.requests import UpdateKind
     from leeway.protocol.tensors import TensorSpec
 
 
@@ -124,7 +123,7 @@ class Apply:
     staleness: int = 0
 
     def __str__(self) -> str:
-        how = "mean of" if self.aggregated else "apply"
+        how = "aggregate of" if self.aggregated else "apply"
         updates = " ".join(str(contribution) for contribution in self.contributions)
         return f"{how} {updates} -> {self.group} v{self.number}"
 
@@ -240,15 +239,11 @@ class Switched:
     """The policy in force has changed; `switch_point` is the newest version decided under the old one."""
 
     group: str
-    mode: str
-    staleness: int | None
+    terms: PolicyTerms
     switch_point: int
-    quorum: int | None = None
-    grace_seconds: float | None = None
 
     def __str__(self) -> str:
-        policy = policy_in_words(self.mode, self.staleness, self.quorum, self.grace_seconds)
-        return f"switched {self.group} to {policy} after v{self.switch_point}"
+        return f"switched {self.group} to {self.terms} after v{self.switch_point}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from leeway.protocol.requests import Request
+    from leeway.protocol.messages import Request
 
 
 @dataclass(frozen=True, slots=True)

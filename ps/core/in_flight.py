@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from leeway.protocol.replies import Offered
+    from leeway.protocol.offers import Offered
     from leeway.protocol.tensors import TensorSpec
     from leeway.ps.core.membership import Incarnation
     from leeway.ps.core.progress import Record

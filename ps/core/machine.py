@@ -11,27 +11,18 @@ Time in which the server did not run is told as `Paused`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, assert_never
 
-from leeway.protocol.capacity import DEFAULT_CAPACITY, Capacity
+from leeway.protocol.barriers import Barrier
 from leeway.protocol.codes import Code
+from leeway.protocol.membership import Departed, Heartbeat, Join, Joined, Leave, Renewed
+from leeway.protocol.offers import Offer, Offered
+from leeway.protocol.pulls import Pull
+from leeway.protocol.pushes import Push, Staged
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import Departed, Joined, Offered, OptimizerState, Refused, Renewed, Staged, refuse
-from leeway.protocol.requests import (
-    DEFAULT_GROUP,
-    Barrier,
-    Heartbeat,
-    Join,
-    Leave,
-    Offer,
-    Pull,
-    Push,
-    SetOptimizer,
-    SetPolicy,
-)
-from leeway.ps.core import policies
+from leeway.protocol.refusals import Refused, refuse
+from leeway.protocol.tuning import OptimizerState, SetOptimizer, SetPolicy
 from leeway.ps.core.barriers import Barriers
 from leeway.ps.core.deduplication import Fresh, StagedAgain, judge, not_joined
 from leeway.ps.core.effects import Answered, Began, Configure, Drop, Ended, Finished
@@ -42,44 +33,13 @@ from leeway.ps.core.membership import Incarnation, Membership
 from leeway.ps.core.offers import judge_offer
 
 if TYPE_CHECKING:
-    from leeway.protocol.requests import Life, Request
+    from leeway.protocol.lives import Life
+    from leeway.protocol.messages import Request
     from leeway.ps.core.deduplication import Verdict
     from leeway.ps.core.effects import Effect
     from leeway.ps.core.events import Event
     from leeway.ps.core.offers import Plan
-
-
-@dataclass(frozen=True, slots=True)
-class GroupSettings:
-    """`keys`: shell patterns of the keys that this group holds; the first group that matches has the key.
-
-    `least_updates`: a round with fewer makes no step, its aggregation rule could not. `needs_rounds`: that rule means
-    nothing where each update is a step of its own, so no such policy can be switched to.
-    """
-
-    mode: str = "sync"
-    staleness: int | None = None
-    name: str = DEFAULT_GROUP
-    keys: tuple[str, ...] = ("*",)
-    least_updates: int = 1
-    needs_rounds: bool = False
-    quorum: int | None = None
-    grace_seconds: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """`workers`: how many ranks must have joined before anybody computes. `until`: the clock at which the run ends.
-
-    `capacity`: what a group must not exceed; told to those who join.
-    """
-
-    groups: tuple[GroupSettings, ...] = (GroupSettings(),)
-    workers: int = 1
-    lease_seconds: float = 10.0
-    max_iteration_seconds: float | None = None
-    until: int | None = None
-    capacity: Capacity = DEFAULT_CAPACITY
+    from leeway.ps.core.settings import Settings
 
 
 class Machine:
@@ -91,17 +51,7 @@ class Machine:
         self._now = 0.0
         self.barriers = Barriers(self._emit)
         self.groups = {
-            group.name: Group(
-                group.name,
-                policies.make(group.mode, group.staleness, group.quorum, group.grace_seconds),
-                epoch=epoch,
-                workers=settings.workers,
-                until=settings.until,
-                emit=self._emit,
-                keys=group.keys,
-                least_updates=group.least_updates,
-                needs_rounds=group.needs_rounds,
-            )
+            group.name: Group(group, epoch=epoch, workers=settings.workers, until=settings.until, emit=self._emit)
             for group in settings.groups
         }
         self.stopping = False
@@ -126,7 +76,7 @@ class Machine:
     @property
     def next_deadline(self) -> float | None:
         """When the machine wants its next `Tick` at the latest, because something is then due that is exact."""
-        return min((at for group in self.groups.values() if (at := group.deadline) is not None), default=None)
+        return min((at for group in self.groups.values() if (at := group.keeper.deadline) is not None), default=None)
 
     def _take(self, event: Event, now: float) -> None:
         match event:
@@ -150,10 +100,10 @@ class Machine:
                     group.paused(seconds, now)
             case Stop():
                 self.stopping = True
-                told = self._stopping()
-                self.barriers.stop(told)
+                refusal = self._stopping()
+                self.barriers.stop(refusal)
                 for group in self.groups.values():
-                    group.waiting.stop(told)
+                    group.waiting.stop(refusal)
             case _:
                 assert_never(event)
 
@@ -179,7 +129,7 @@ class Machine:
             case Pull(life=None):
                 group = self.groups.get(message.group)
                 if group:
-                    group.pull(request, message, None, now)
+                    group.pulls.take(request, message, None, now)
                 else:
                     self._emit(Answered(request, self._unknown_group(message.group)))
             case Push():
@@ -231,7 +181,7 @@ class Machine:
                 self.barriers.arrive(request, message, member, self.membership.live(), now)
             case Pull():
                 if message.group in member.groups:
-                    self.groups[message.group].pull(request, message, member, now)
+                    self.groups[message.group].pulls.take(request, message, member, now)
                 elif message.group in self.groups:
                     self._emit(Answered(request, not_joined(member, message.group)))
                 else:
@@ -280,10 +230,10 @@ class Machine:
     def _end(self, member: Incarnation, reason: Reason, detail: str) -> None:
         self.membership.end(member, reason, detail)
         self._emit(Ended(member.rank, member.number, reason, detail))
-        told = member.refusal()
+        refusal = member.refusal()
         for name in member.groups:
-            self.groups[name].exit(member, told)
-        self.barriers.depart(member, told)
+            self.groups[name].exit(member, refusal)
+        self.barriers.depart(member, refusal)
 
     def _tick(self, now: float) -> None:
         for member in self.membership.expired(now):
@@ -292,7 +242,9 @@ class Machine:
         limit = self.settings.max_iteration_seconds
         if limit is not None:
             for member in list(self.membership.live()):
-                if any(one.computing and one.granted_at + limit <= now for one in member.groups.values()):
+                if any(
+                    progress.computing and progress.granted_at + limit <= now for progress in member.groups.values()
+                ):
                     hung = f"{member} has been in one iteration for longer than {limit:g} s"
                     self._end(member, Reason.ITERATION_TOO_LONG, hung)
         self.barriers.expire(now)
@@ -367,9 +319,9 @@ class Machine:
             return
         offering = Offering(request, reply, groups_left=len(storing) + len(plan.adoptions))
         for name, specs in storing.items():
-            self.groups[name].offer(tuple(specs), offering)
+            self.groups[name].offerings.add(tuple(specs), offering)
         for name, adoption in plan.adoptions.items():
-            self.groups[name].adopt(adoption, offering)
+            self.groups[name].offerings.adopt(adoption, offering)
 
     # Policies.
 
@@ -379,7 +331,7 @@ class Machine:
             self._emit(Answered(request, self._unknown_group(wanted.group)))
             return
         try:
-            state = group.set_policy(wanted.mode, wanted.staleness, wanted.quorum, wanted.grace_seconds)
+            state = group.set_policy(wanted.terms)
         except ValueError as error:
             self._emit(Answered(request, refuse(Code.INVALID_VALUE, str(error))))
             return

@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING
 
 from leeway.protocol import limits
 from leeway.protocol.codes import Code
+from leeway.protocol.pushes import LastPush
 from leeway.protocol.ranks import natural
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import LastPush, Refused, refuse
+from leeway.protocol.refusals import Refused, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from leeway.protocol.requests import Life
+    from leeway.protocol.lives import Life
     from leeway.ps.core.progress import Progress
 
 # A process that comes back after more lives of its rank than this is taken for a new one. Sixteen restarts in a
@@ -98,11 +99,13 @@ class Membership:
 
     def of_session(self, rank: str, session: str) -> Incarnation | None:
         """The live or remembered incarnation that this session began."""
-        return next((one for one in self._lives(rank) if one.session == session), None)
+        return next((incarnation for incarnation in self._lives(rank) if incarnation.session == session), None)
 
     def find(self, life: Life) -> Incarnation | None:
         """The live or remembered incarnation of this number."""
-        return next((one for one in self._lives(life.rank) if one.number == life.incarnation), None)
+        return next(
+            (incarnation for incarnation in self._lives(life.rank) if incarnation.number == life.incarnation), None
+        )
 
     def forgotten(self, life: Life) -> bool:
         """Whether such an incarnation has been, too long ago to be remembered."""
@@ -157,11 +160,11 @@ class Membership:
 
     def paused(self, seconds: float, now: float) -> None:
         """The last `seconds` count against nobody. Whoever was heard of within them has a whole lease, not more."""
-        for one in self.live():
-            one.lease_until = min(one.lease_until + seconds, now + self.lease_seconds)
+        for incarnation in self.live():
+            incarnation.lease_until = min(incarnation.lease_until + seconds, now + self.lease_seconds)
 
     def expired(self, now: float) -> list[Incarnation]:
-        return [one for one in self.live() if self.lease_left(one, now) <= 0]
+        return [incarnation for incarnation in self.live() if self.lease_left(incarnation, now) <= 0]
 
     def remembered(self) -> dict[str, tuple[int, list[Incarnation]]]:
         """For saving: per rank the incarnation counter and the lives, oldest first, the live one last."""
@@ -172,9 +175,9 @@ class Membership:
 
     def remember(self, rank: str, incarnations: int, lives: list[Incarnation]) -> None:
         """Put back what `remembered` gave."""
-        living = [one for one in lives if one.ended is None]
+        living = [incarnation for incarnation in lives if incarnation.ended is None]
         assert len(living) <= 1
         known = _Rank(incarnations, living[0] if living else None)
-        known.ended.extend(one for one in lives if one.ended is not None)
+        known.ended.extend(incarnation for incarnation in lives if incarnation.ended is not None)
         self._ranks[rank] = known
         self._order = None

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from leeway.protocol.codes import Code
-from leeway.protocol.replies import Refused, refuse
-from leeway.protocol.requests import DEFAULT_GROUP
+from leeway.protocol.ranks import DEFAULT_GROUP
+from leeway.protocol.refusals import Refused, refuse
 from leeway.protocol.schema import Difference, Sizes
 from leeway.ps.core.adoption import Adoption, adopt
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from leeway.protocol.capacity import Capacity
-    from leeway.protocol.requests import Offer
+    from leeway.protocol.offers import Offer
     from leeway.protocol.tensors import TensorSpec
     from leeway.ps.core.groups import Group
 

@@ -9,11 +9,11 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from leeway.protocol.pushes import Disposition, Pushed
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import Disposition, Pushed
 
 if TYPE_CHECKING:
-    from leeway.protocol.requests import Push
+    from leeway.protocol.pushes import Push
 
 # How many different answers to the pull of one iteration may be on their way at once: a client asks again after a
 # lost reply, and each answer may hold another version. Older ones can no longer be pushed from.
@@ -51,8 +51,8 @@ class Record:
     def to_reply(self, reason: Reason | None = None) -> Pushed:
         assert self.disposition is not None
         # That the step failed is news to whoever asks again because the first answer was lost.
-        told = self.reason if self.reason is Reason.STEP_FAILED else reason or self.reason
-        return Pushed(self.clock, self.disposition, told, self.version, self.staleness, self.next_clock)
+        reason = self.reason if self.reason is Reason.STEP_FAILED else reason or self.reason
+        return Pushed(self.clock, self.disposition, reason, self.version, self.staleness, self.next_clock)
 
 
 @dataclass(slots=True, eq=False)

@@ -71,7 +71,7 @@ class Roster:
 
     def exit(self, member: Incarnation) -> None:
         """The life has ended; its progress stays with it, for late repeats."""
-        self._arrange({rank: one for rank, one in self._members.items() if one is not member})
+        self._arrange({rank: other for rank, other in self._members.items() if other is not member})
         self.clocks.remove(member.groups[self._group].clock)
 
     def go_on(self, member: Incarnation, clock: int) -> None:

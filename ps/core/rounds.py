@@ -22,7 +22,7 @@ from leeway.ps.core.effects import Contribution
 if TYPE_CHECKING:
     from collections.abc import Iterable, KeysView
 
-    from leeway.protocol.requests import UpdateKind
+    from leeway.protocol.pushes import UpdateKind
 
 
 # How many gaps between one contribution of a round and the next are remembered, over all rounds.

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from leeway.protocol.policy_terms import PolicyTerms
+from leeway.protocol.pushes import Disposition, UpdateKind
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import Disposition
-from leeway.protocol.requests import UpdateKind
 from leeway.protocol.schema import Sizes
 from leeway.protocol.tensors import TensorSpec
 from leeway.ps.core import policies
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from leeway.ps.core.groups import Group
-    from leeway.ps.core.machine import Settings
+    from leeway.ps.core.settings import Settings
 
 FORMAT = 1
 
@@ -56,16 +56,12 @@ def _save_group(group: Group, bodies: list[int]) -> dict[str, Any]:
         places = [len(bodies) + place for place in range(len(contribution.bodies))]
         bodies.extend(contribution.bodies)
         held[rank] = {"kind": str(contribution.kind), "samples": contribution.samples, "bodies": places}
-    policy = group.policy_state()
     rounds = group.rounds
     is_open = rounds.state is RoundState.OPEN
     return {
         "version": group.decided,
         "min_clock": _min_clock_when_published(group),
-        "mode": policy.mode,
-        "staleness": policy.staleness,
-        "quorum": policy.quorum,
-        "grace_seconds": policy.grace_seconds,
+        **group.policy_state().terms.to_fields(),
         "switching_at": group.switching_at,
         "started": group.started,
         "assembled": group.assembled,
@@ -81,7 +77,7 @@ def _save_group(group: Group, bodies: list[int]) -> dict[str, Any]:
 
 
 def _clock_when_published(group: Group, life: Incarnation) -> int:
-    pending = any(isinstance(one, OnArrival) and one.member is life for one in group.in_flight.values())
+    pending = any(isinstance(step, OnArrival) and step.member is life for step in group.in_flight.values())
     return life.groups[group.name].clock + pending
 
 
@@ -162,21 +158,28 @@ def _restore_group(
     group.readable = bool(specs)
     group.started, group.schema_closed = saved["started"], saved["schema_closed"]
     # Checkpoints of before this was saved: a run that had begun goes on, for another the ranks speak for themselves.
-    joined = [rank for rank, one in ranks.items() if any(group.name in life["groups"] for life in one["lives"])]
+    joined = [
+        rank for rank, saved_rank in ranks.items() if any(group.name in life["groups"] for life in saved_rank["lives"])
+    ]
     group.arrived = set(saved.get("arrived", joined))
     group.assembled = saved.get("assembled", group.started or len(group.arrived) >= group.workers)
     # States of before this was known: a whole offer is compared with the keys that are there in any case.
     group.whole, group.from_file = saved.get("whole", False), saved.get("from_file", False)
     group.roster = Roster(group.name, saved["min_clock"])
     # States of before there were quorums have none.
-    policy = policies.make(saved["mode"], saved["staleness"], saved.get("quorum"), saved.get("grace_seconds"))
+    terms = PolicyTerms(saved["mode"], saved["staleness"], saved.get("quorum"), saved.get("grace_seconds"))
+    policy = policies.make(terms)
     group.policy = policy if saved["switching_at"] is None else Switching(policy, saved["switching_at"])
-    group.check_rule(policy)
+    group.switches.check_rule(policy)
     group.rounds = Rounds(saved["round"])
     if saved["missing"] is not None:
         held = {
-            rank: Held(UpdateKind(one["kind"]), one["samples"], tuple(bodies[place] for place in one["bodies"]))
-            for rank, one in saved["held"].items()
+            rank: Held(
+                UpdateKind(contribution["kind"]),
+                contribution["samples"],
+                tuple(bodies[place] for place in contribution["bodies"]),
+            )
+            for rank, contribution in saved["held"].items()
         }
         group.rounds.reopen(saved["missing"], held, now)
 
@@ -185,11 +188,11 @@ def _restore_life(rank: str, saved: dict[str, Any], lease_until: float) -> Incar
     life = Incarnation(rank, saved["number"], saved["session"], lease_until)
     life.ended = Reason(saved["ended"]) if saved["ended"] else None
     life.ended_detail = saved["ended_detail"]
-    for name, one in saved["groups"].items():
-        progress = Progress(one["clock"], one.get("passed"), owed=one["owed"])
-        progress.grants.extend((version, number) for version, number in one["grants"])
-        if one["record"]:
-            record = one["record"]
+    for name, saved_progress in saved["groups"].items():
+        progress = Progress(saved_progress["clock"], saved_progress.get("passed"), owed=saved_progress["owed"])
+        progress.grants.extend((version, number) for version, number in saved_progress["grants"])
+        if saved_progress["record"]:
+            record = saved_progress["record"]
             progress.record = Record(
                 record["clock"],
                 record["parts"],

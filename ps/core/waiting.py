@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING
 
 from leeway.protocol import limits
 from leeway.protocol.codes import Code
-from leeway.protocol.replies import PushPulled, refuse
+from leeway.protocol.pushes import PushPulled
+from leeway.protocol.refusals import refuse
 from leeway.ps.core.effects import Answered, Parked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
-    from leeway.protocol.replies import Granted, NotYet, Pushed, Refused
-    from leeway.protocol.requests import Pull
+    from leeway.protocol.pulls import Granted, NotYet, Pull
+    from leeway.protocol.pushes import Pushed
+    from leeway.protocol.refusals import Refused
     from leeway.ps.core.decisions import Park
     from leeway.ps.core.effects import Effect
     from leeway.ps.core.membership import Incarnation
@@ -66,8 +68,8 @@ class WaitingRoom:
             self.say(waiting.request, waiting.pushed, self._stopped)
             return
         if waiting.member is None and len(self._all) - len(self._of_member) >= limits.MAX_PARKED_READERS:
-            told = refuse(Code.BUSY, f"{limits.MAX_PARKED_READERS} readers wait already; ask again later")
-            self.say(waiting.request, waiting.pushed, told)
+            busy = refuse(Code.BUSY, f"{limits.MAX_PARKED_READERS} readers wait already; ask again later")
+            self.say(waiting.request, waiting.pushed, busy)
             return
         self._all[waiting.request] = waiting
         if waiting.member:
@@ -84,11 +86,11 @@ class WaitingRoom:
         """Answer a pull, together with the result of the push it came with."""
         self._emit(Answered(request, PushPulled(pushed, pulled) if pushed else pulled))
 
-    def release(self, member: Incarnation, told: NotYet | Refused) -> None:
+    def release(self, member: Incarnation, reply: NotYet | Refused) -> None:
         """Answer what this life waits with, if anything."""
         waiting = self._of_member.get(member)
         if waiting:
-            self.answer(waiting, told)
+            self.answer(waiting, reply)
 
     def gone(self, request: int) -> None:
         waiting = self._all.pop(request, None)
@@ -105,8 +107,8 @@ class WaitingRoom:
     def expired(self, now: float) -> list[Waiting]:
         return [waiting for waiting in self if waiting.until <= now]
 
-    def stop(self, told: Refused) -> None:
+    def stop(self, refusal: Refused) -> None:
         """Nobody waits any more: not those who do now, nor the pull that comes with a push still being applied."""
-        self._stopped = told
+        self._stopped = refusal
         for waiting in self:
-            self.answer(waiting, told)
+            self.answer(waiting, refusal)

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from leeway.protocol.requests import Offer, Push, SetOptimizer
+from leeway.protocol.offers import Offer
+from leeway.protocol.pushes import Push
+from leeway.protocol.tuning import SetOptimizer
 from leeway.ps.server.asking import Outcome
 
 if TYPE_CHECKING:
     from leeway.protocol.frames import Frame
-    from leeway.protocol.requests import Request
+    from leeway.protocol.messages import Request
     from leeway.ps.server.runtime import Runtime
 
 

@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-    from leeway.protocol.replies import Reply
-    from leeway.protocol.requests import Request
+    from leeway.protocol.messages import Reply, Request
     from leeway.ps.arithmetic.versions import Snapshot
 
 

@@ -22,7 +22,7 @@ from leeway.ps.arithmetic.aggregation.registry import rule
 from leeway.ps.arithmetic.guards import GuardMode
 from leeway.ps.arithmetic.parameters import Parameters
 from leeway.ps.core import saved as core
-from leeway.ps.core.machine import GroupSettings, Settings
+from leeway.ps.core.settings import GroupSettings, Settings
 from leeway.ps.server.http.app import listener
 from leeway.ps.server.pauses import TICK_SECONDS
 from leeway.ps.server.runtime import Runtime
@@ -77,14 +77,11 @@ def machine_settings(config: ServerConfig) -> Settings:
     return Settings(
         groups=tuple(
             GroupSettings(
-                group.mode,
-                group.staleness if group.mode == "ssp" else None,
+                group.terms,
                 group.name,
                 group.keys,
                 least_updates=rule(group.aggregation).least,
                 needs_rounds=rule(group.aggregation).needs_rounds,
-                quorum=group.quorum if group.mode == "sync" else None,
-                grace_seconds=group.grace_seconds if group.mode == "sync" and group.quorum is not None else None,
             )
             for group in config.groups
         ),
@@ -191,12 +188,12 @@ class _Server:
     async def _until_stopped(self, runtime: Runtime, saving: Saving, stopped: asyncio.Event) -> int:
         background = runtime.background
         background.start("ticker", _tick(runtime))
-        told = background.start("signals", stopped.wait())
+        signalled = background.start("signals", stopped.wait())
         finished = background.start("end of the run", runtime.finished.wait())
-        endings: list[asyncio.Future[Any]] = [told, finished, runtime.failed]
+        endings: list[asyncio.Future[Any]] = [signalled, finished, runtime.failed]
         await asyncio.wait(endings, return_when=asyncio.FIRST_COMPLETED)
-        if finished.done() and not told.done() and not runtime.failed.done():
-            await _goodbyes(runtime, told)
+        if finished.done() and not signalled.done() and not runtime.failed.done():
+            await _goodbyes(runtime, signalled)
         runtime.stop()
         kept = await saving.finish()
         await background.stop()
@@ -246,10 +243,12 @@ async def _tick(runtime: Runtime) -> None:
         runtime.tick()
 
 
-async def _goodbyes(runtime: Runtime, told: asyncio.Task[Literal[True]]) -> None:
+async def _goodbyes(runtime: Runtime, signalled: asyncio.Task[Literal[True]]) -> None:
     """The run is finished: give the workers time to be told so and to leave."""
     loop = asyncio.get_running_loop()
     until = loop.time() + GOODBYE_SECONDS
-    while runtime.machine.membership.live() and loop.time() < until and not told.done() and not runtime.failed.done():
-        endings: list[asyncio.Future[Any]] = [told, runtime.failed]
+    while (
+        runtime.machine.membership.live() and loop.time() < until and not signalled.done() and not runtime.failed.done()
+    ):
+        endings: list[asyncio.Future[Any]] = [signalled, runtime.failed]
         await asyncio.wait(endings, return_when=asyncio.FIRST_COMPLETED, timeout=TICK_SECONDS)

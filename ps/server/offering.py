@@ -12,7 +12,7 @@ from leeway.ps.core.offers import Plan
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from leeway.protocol.requests import Offer
+    from leeway.protocol.offers import Offer
     from leeway.ps.arithmetic.parameters import Parameters
     from leeway.ps.core.effects import Adopt, Initialize
     from leeway.ps.core.machine import Machine

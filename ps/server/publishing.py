@@ -80,15 +80,15 @@ class Publishing:
     ) -> None:
         """Do the work that makes version `number`. `nbytes`: what it is made from.
 
-        `done` takes the work's result, and calls `made`; without it, the result is the version. `apply`: what was
+        `done` takes the work's result, and calls `finished`; without it, the result is the version. `apply`: what was
         decided, where it is a step.
         """
         # The work touches the whole model, however small what comes in.
         model_bytes = self._parameters[group].versions.current.layout.nbytes
         failed = partial(self._failed, group, number, apply)
-        self.appliers[group].submit(Job(work, done or partial(self.made, group), failed, max(nbytes, model_bytes)))
+        self.appliers[group].submit(Job(work, done or partial(self.finished, group), failed, max(nbytes, model_bytes)))
 
-    def made(self, group: str, snapshot: Snapshot) -> None:
+    def finished(self, group: str, snapshot: Snapshot) -> None:
         """A version is there: it is published in its turn among the events."""
         with self._listeners.guard("observer"):
             self._observer.published(group, snapshot)

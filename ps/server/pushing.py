@@ -8,7 +8,7 @@
 4. applied: with the effect `Apply` the bodies of a step's updates are taken, and the step is queued behind those before
    it (`Pushing.apply`), and computed beside the loop (`_compute`);
 5. published: its version is there, and seen by readers when the event has its turn (`Pushing._stepped`,
-   `Publishing.made`, `Publishing.publish`);
+   `Publishing.finished`, `Publishing.publish`);
 6. answered: with that event the machine says what became of the push, and whoever asked gets it (`Runtime._answer`).
    A push that is held, dropped or refused is answered at 3.
 """
@@ -21,7 +21,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from leeway.errors import WireError
-from leeway.protocol.requests import UpdateKind
+from leeway.protocol.pushes import UpdateKind
 from leeway.ps.arithmetic import admission
 from leeway.ps.arithmetic.guards import GuardMode, guard
 from leeway.ps.arithmetic.parameters import Update
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from leeway.protocol.frames import Frame
-    from leeway.protocol.requests import Push
+    from leeway.protocol.pushes import Push
     from leeway.ps.arithmetic.parameters import Parameters, Step
     from leeway.ps.core.effects import Apply
     from leeway.ps.core.machine import Machine
@@ -121,7 +121,7 @@ class Pushing:
         step, seconds = computed
         with self._listeners.guard("observer"):
             self._observer.stepped(apply, step, update_bytes, seconds)
-        self._publishing.made(apply.group, step.snapshot)
+        self._publishing.finished(apply.group, step.snapshot)
 
 
 def _compute(parameters: Parameters, apply: Apply, updates: list[Update], *, measure_norm: bool) -> tuple[Step, float]:

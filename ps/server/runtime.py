@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from leeway.protocol.codes import Code
-from leeway.protocol.replies import Granted, PushPulled, Refused, refuse
-from leeway.protocol.requests import Pull, Push
+from leeway.protocol.pulls import Granted, Pull
+from leeway.protocol.pushes import Push, PushPulled
+from leeway.protocol.refusals import Refused, refuse
 from leeway.ps.core.effects import (
     Adopt,
     Answered,
@@ -48,8 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from leeway.protocol.frames import Frame
-    from leeway.protocol.replies import Reply
-    from leeway.protocol.requests import Request
+    from leeway.protocol.messages import Reply, Request
     from leeway.ps.arithmetic.guards import GuardMode
     from leeway.ps.arithmetic.parameters import Parameters
     from leeway.ps.core.effects import Effect

@@ -19,8 +19,8 @@ import structlog
 
 from leeway.errors import CheckpointError, WireError
 from leeway.protocol.codes import Code
-from leeway.protocol.replies import Refused
-from leeway.protocol.requests import Offer, policy_in_words
+from leeway.protocol.offers import Offer
+from leeway.protocol.refusals import Refused
 from leeway.protocol.tensors import TensorSpec
 from leeway.ps.core import saved as core
 from leeway.ps.core.consistency import check
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from leeway.ps.arithmetic.parameters import Parameters
     from leeway.ps.core.effects import Effect
     from leeway.ps.core.events import Event
-    from leeway.ps.core.machine import Settings
+    from leeway.ps.core.settings import Settings
     from leeway.ps.server.runtime import Runtime
     from leeway.ps.settings.config import ServerConfig
 
@@ -100,11 +100,11 @@ class Saving:
         restore = partial(core.restore, settings, dict(checkpoint.core), list(bodies), now=now)
         # Tried before the epoch is begun: a start that fails for its configuration leaves the folder as it was.
         restore(epoch=0)
-        for name, one in parameters.items():
+        for name, group_parameters in parameters.items():
             if name in checkpoint.groups:
-                snapshot = one.restore(checkpoint.groups[name])
+                snapshot = group_parameters.restore(checkpoint.groups[name])
                 if snapshot.number:
-                    one.versions.publish(snapshot)
+                    group_parameters.versions.publish(snapshot)
         saved_epoch = checkpoint.core["epoch"]
         machine = restore(epoch=directory.begin(now_ms, path, saved_epoch))
         if not checkpoint.verified:
@@ -121,11 +121,9 @@ class Saving:
             self._log.warning("a new epoch", checkpoint=path.name, epoch=machine.epoch, detail=detail)
         for group in settings.groups:
             policy = machine.groups[group.name].policy_state()
-            saved = (policy.mode, policy.staleness, policy.quorum, policy.grace_seconds)
-            configured = (group.mode, group.staleness, group.quorum, group.grace_seconds)
-            if saved != configured:
-                told = {"saved": str(policy), "configured": policy_in_words(*configured), "group": group.name}
-                self._log.warning("the saved policy goes on; PUT /v1/policy switches it", **told)
+            if policy.terms != group.terms:
+                facts = {"saved": str(policy), "configured": str(group.terms), "group": group.name}
+                self._log.warning("the saved policy goes on; PUT /v1/policy switches it", **facts)
         self._log.info("resumed", checkpoint=path.name, epoch=machine.epoch)
         if machine.epoch == saved_epoch:
             self._newest = _identity(core.save(machine)[0], parameters), path
@@ -232,8 +230,8 @@ class Saving:
             identity = _identity(state, runtime.parameters)
             held = [runtime.bodies[body] for body in bodies]
             jobs = [
-                runtime.publishing.appliers[name].result_of(one.save, one.versions.current.layout.nbytes)
-                for name, one in runtime.parameters.items()
+                runtime.publishing.appliers[name].result_of(group.save, group.versions.current.layout.nbytes)
+                for name, group in runtime.parameters.items()
             ]
             saved = asyncio.gather(*jobs)
             endings: list[asyncio.Future[Any]] = [saved, runtime.broken]
@@ -266,7 +264,7 @@ class Saving:
 
 def _identity(state: Mapping[str, Any], parameters: Mapping[str, Parameters]) -> str:
     """The same for the same state: its versions name the values, its lives and clocks the contributions it holds."""
-    settings = {name: one.settings.to_fields() for name, one in parameters.items()}
+    settings = {name: group.settings.to_fields() for name, group in parameters.items()}
     return json.dumps([state, settings], sort_keys=True)
 
 

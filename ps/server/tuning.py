@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from leeway.errors import WireError
 from leeway.protocol.codes import Code
-from leeway.protocol.replies import OptimizerState, Refused
-from leeway.protocol.requests import SetOptimizer
+from leeway.protocol.refusals import Refused
+from leeway.protocol.tuning import OptimizerState, SetOptimizer
 from leeway.ps.arithmetic.settings import OptimizerSettings
 from leeway.ps.arithmetic.trial import try_settings
 from leeway.ps.server.applier import Applier, Job
@@ -19,7 +19,7 @@ from leeway.ps.server.applier import Applier, Job
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from leeway.protocol.replies import PolicyState
+    from leeway.protocol.tuning import PolicyState
     from leeway.ps.arithmetic.parameters import Parameters
     from leeway.ps.core.machine import Machine
     from leeway.ps.server.asking import Outcome

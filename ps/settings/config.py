@@ -12,8 +12,8 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from leeway.protocol import limits
-from leeway.protocol.ranks import is_rank
-from leeway.protocol.requests import DEFAULT_GROUP
+from leeway.protocol.policy_terms import MODES, PolicyTerms
+from leeway.protocol.ranks import DEFAULT_GROUP, is_rank
 from leeway.ps.arithmetic.aggregation.registry import rule
 from leeway.ps.arithmetic.schedules import Schedule
 from leeway.ps.arithmetic.settings import BadSetting, OptimizerKind, OptimizerSettings
@@ -24,9 +24,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+<<<<<<< HEAD
 MODES = ("sync", "async", "ssp")
 OPTIMIZERS = tuple(map(str, OptimizerKind))
 LR_SCHEDULES = tuple(map(str, Schedule))
+=======
+OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam", "adamw", "adagrad")
+LR_SCHEDULES = ("constant", "cosine", "step")
+>>>>>>> core
 NON_FINITE = ("refuse", "warn", "off")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("auto", "json", "console")
@@ -111,6 +116,15 @@ class GroupSettings:
             )
         except BadSetting as error:
             raise ValueError(f"{_flag(error.field)} {error.problem}") from None
+
+    @property
+    def terms(self) -> PolicyTerms:
+        """The policy's; without what its mode does not ask for."""
+        if self.mode == "ssp":
+            return PolicyTerms("ssp", self.staleness)
+        if self.mode == "sync" and self.quorum is not None:
+            return PolicyTerms("sync", quorum=self.quorum, grace_seconds=self.grace_seconds)
+        return PolicyTerms(self.mode)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -259,10 +273,11 @@ def _check_rule(group: GroupConfig, workers: int) -> None:
             f"--aggregation {chosen} needs {chosen.least} updates in a round, and --workers is {workers}{where}; "
             "raise --workers, or choose a rule that needs fewer"
         )
-    if group.mode == "sync" and group.quorum is not None and chosen.least > group.quorum:
+    quorum = group.terms.quorum
+    if quorum is not None and chosen.least > quorum:
         raise ValueError(
             f"--aggregation {chosen} needs {chosen.least} updates in a round, and --quorum lets it close with "
-            f"{group.quorum}{where}; raise --quorum, or choose a rule that needs fewer"
+            f"{quorum}{where}; raise --quorum, or choose a rule that needs fewer"
         )
 
 

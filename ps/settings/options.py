@@ -14,7 +14,8 @@ import click
 from click.core import ParameterSource
 
 from leeway.errors import SettingError
-from leeway.protocol.requests import DEFAULT_GROUP
+from leeway.protocol.policy_terms import MODES
+from leeway.protocol.ranks import DEFAULT_GROUP
 from leeway.ps.arithmetic.aggregation.registry import RULES, form
 from leeway.ps.settings import config
 from leeway.ps.settings.config import ServerConfig, parse_bytes
@@ -114,7 +115,7 @@ SECTIONS: Final = {
         ),
     ),
     "Policy": (
-        Setting("--mode", click.Choice(config.MODES), "When workers wait for each other."),
+        Setting("--mode", click.Choice(MODES), "When workers wait for each other."),
         Setting(
             "--staleness",
             int,

@@ -110,13 +110,18 @@ def _head(watched: Watched, width: int, now: float, keys: bool) -> Iterator[Text
         width,
     )
     rates = watched.rates()
+<<<<<<< HEAD
     told = [
         _policy(group["policy"], group.get("aggregation", "mean")),
+=======
+    facts = [
+        _policy(group["policy"]),
+>>>>>>> core
         f"version {group['version']}",
         f"epoch {status['epoch']}",
         *((f"{rate(rates[0])} steps/s", f"{rate(rates[1])} updates/s") if rates else ()),
     ]
-    yield Text("  ".join(told))
+    yield Text("  ".join(facts))
     if watched.lost_since is not None:
         yield _lost(watched, now)
     elif status["stopping"] or status["finished"]:
@@ -158,7 +163,7 @@ def _summary(watched: Watched) -> Text:
     untold = status.get("live_workers", 0) - len(status["workers"])
     more = f" ({untold} more not shown)" if untold > 0 else ""
     text = Text(f"{len(states)} worker{'' if len(states) == 1 else 's'}{more}, {waiting or 'none'} waiting")
-    awaited = sorted(watched.awaited().items(), key=lambda one: -one[1])
+    awaited = sorted(watched.awaited().items(), key=lambda waited: -waited[1])
     if awaited:
         text.append(" for ").append(", ".join(short_name(rank) for rank, _ in awaited), style=_AWAITED)
     if watched.group.get("readers_waiting"):
@@ -178,7 +183,7 @@ def _lanes(watched: Watched, width: int, fits: int | None) -> Iterator[Text]:
     shown, rest = workers, []
     if fits is not None and len(workers) > fits:
         # Sorting is stable: within a class they stay in the order of their ranks.
-        urgent = sorted(workers, key=lambda one: _urgency(one[0]["rank"], one[1], awaited))
+        urgent = sorted(workers, key=lambda row: _urgency(row[0]["rank"], row[1], awaited))
         shown, rest = urgent[: fits - 1], urgent[fits - 1 :]
     longest = max((cell_len(worker["rank"]) for worker, _ in shown), default=0)
     form = _Form(min(max(longest, len("worker")), _RANK_CELLS), width)
@@ -253,10 +258,10 @@ def _tally(workers: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> str:
 
 def _staleness(watched: Watched) -> Iterator[Text]:
     """The distribution of the updates' staleness since the server's start."""
-    told = watched.group.get("staleness")
-    if not told or not sum(told["counts"]):
+    staleness = watched.group.get("staleness")
+    if not staleness or not sum(staleness["counts"]):
         return
-    bounds, counts, total = told["bounds"], told["counts"], sum(told["counts"])
+    bounds, counts, total = staleness["bounds"], staleness["counts"], sum(staleness["counts"])
     labels = [f"{bound:g}" for bound in bounds] + [f">{bounds[-1]:g}"]
     used = 1 + max(place for place, count in enumerate(counts) if count)
     shares = [f"{count / total:.0%}" if count >= 0.005 * total else "<1%" if count else "" for count in counts]
@@ -281,11 +286,11 @@ def _decisions(watched: Watched) -> Iterator[Text]:
     """The newest first."""
     if watched.decisions:
         yield Text("decisions", style=_FAINT)
-    for told in list(watched.decisions)[: -_DECISIONS - 1 : -1]:
-        at = time.strftime("%H:%M:%S", time.localtime(told["time"]))
-        who = f"{short_name(told['rank'])}: " if told.get("rank") else ""
-        words = plain(" ".join(str(told.get("detail") or told.get("reason") or "").split()))
-        yield Text.assemble((f"{at} ", _FAINT), f"{told['kind']:<11} {who}{words}")
+    for decision in list(watched.decisions)[: -_DECISIONS - 1 : -1]:
+        at = time.strftime("%H:%M:%S", time.localtime(decision["time"]))
+        who = f"{short_name(decision['rank'])}: " if decision.get("rank") else ""
+        words = plain(" ".join(str(decision.get("detail") or decision.get("reason") or "").split()))
+        yield Text.assemble((f"{at} ", _FAINT), f"{decision['kind']:<11} {who}{words}")
 
 
 def _apart(left: Text, right: Text, width: int) -> Text:

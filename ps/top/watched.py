@@ -11,7 +11,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from leeway.protocol.requests import DEFAULT_GROUP
+from leeway.protocol.ranks import DEFAULT_GROUP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -167,7 +167,7 @@ class Watched:
         newest = self._newest
         if newest is None:
             return None
-        return next((one for one in self._samples if newest.seconds - one.seconds <= RATE_SECONDS), None)
+        return next((sample for sample in self._samples if newest.seconds - sample.seconds <= RATE_SECONDS), None)
 
     def _last_points(self) -> tuple[_Sample | None, _Sample | None]:
         """The last two points of the curve: of one who has just begun to watch, all that is known of the past."""

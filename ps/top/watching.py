@@ -138,11 +138,11 @@ def _measure(console: Console) -> None:
 def _first(watched: Watched, heard: _Heard) -> None:
     """Wait for the first state."""
     while watched.status is None:
-        told = heard.get()
-        if isinstance(told, (Lost, Refused)):
-            raise Unwatchable(str(told))
-        if isinstance(told, Message):
-            _take(watched, told)
+        news = heard.get()
+        if isinstance(news, (Lost, Refused)):
+            raise Unwatchable(str(news))
+        if isinstance(news, Message):
+            _take(watched, news)
 
 
 def _hear(watched: Watched, heard: _Heard, seconds: float) -> _Wish | str | None:
@@ -150,15 +150,15 @@ def _hear(watched: Watched, heard: _Heard, seconds: float) -> _Wish | str | None
     until = time.monotonic() + seconds
     while (left := until - time.monotonic()) > 0:
         try:
-            told = heard.get(timeout=left)
+            news = heard.get(timeout=left)
         except queue.Empty:
             return None
-        if isinstance(told, (_Wish, str)):
-            return told
-        if isinstance(told, Message):
-            _take(watched, told)
+        if isinstance(news, (_Wish, str)):
+            return news
+        if isinstance(news, Message):
+            _take(watched, news)
         else:
-            watched.lost(time.time(), str(told))
+            watched.lost(time.time(), str(news))
     return None
 
 

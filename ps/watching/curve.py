@@ -47,7 +47,7 @@ class Point:
 
     def to_fields(self) -> dict[str, Any]:
         """JSON-ready."""
-        return {"seconds": self.seconds, "groups": {name: one.to_fields() for name, one in self.groups.items()}}
+        return {"seconds": self.seconds, "groups": {name: curve.to_fields() for name, curve in self.groups.items()}}
 
 
 class Curve:

@@ -122,8 +122,8 @@ class Feed:
     def watching(self, seen_id: int | None) -> Iterator[Viewer]:
         """A place for a viewer that has seen the decisions up to this id. Raises `WireError` when there is none."""
         if len(self._viewers) >= limits.MAX_VIEWERS:
-            told = f"{limits.MAX_VIEWERS} are watching already, which is the most; close one of them"
-            raise WireError(Code.BUSY, told)
+            detail = f"{limits.MAX_VIEWERS} are watching already, which is the most; close one of them"
+            raise WireError(Code.BUSY, detail)
         viewer = Viewer(seen_id)
         self._viewers.add(viewer)
         try:
@@ -220,8 +220,8 @@ def _finite(value: Any) -> Any:
         case float():
             return value if math.isfinite(value) else None
         case dict():
-            return {name: _finite(one) for name, one in value.items()}
+            return {name: _finite(item) for name, item in value.items()}
         case list() | tuple():
-            return [_finite(one) for one in value]
+            return [_finite(item) for item in value]
         case _:
             return value

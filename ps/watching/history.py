@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from leeway import regular
 from leeway.errors import WireError
+from leeway.protocol.policy_terms import PolicyTerms
 from leeway.protocol.versions import Version
 from leeway.ps.core.events import Tick
 
@@ -36,8 +37,12 @@ def plain(value: object) -> Any:
     if isinstance(value, WireError):
         return value.to_document()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-        return {"is": type(value).__name__, **fields}
+        row: dict[str, Any] = {"is": type(value).__name__}
+        for field in dataclasses.fields(value):
+            part = getattr(value, field.name)
+            # As on the wire, the terms of a policy are fields of the message that they are in.
+            row |= part.to_fields() if isinstance(part, PolicyTerms) else {field.name: plain(part)}
+        return row
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

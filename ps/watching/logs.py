@@ -79,11 +79,11 @@ class OnChange:
         self._remembered = remembered
         self._said: OrderedDict[Hashable, Hashable] = OrderedDict()
 
-    def __call__(self, subject: Hashable, said: Hashable) -> bool:
-        """Return whether `said` differs from what was said of the subject last, and remember it."""
+    def __call__(self, subject: Hashable, news: Hashable) -> bool:
+        """Return whether `news` differs from what was said of the subject last, and remember it."""
         missing = object()
-        changed = self._said.get(subject, missing) != said
-        self._said[subject] = said
+        changed = self._said.get(subject, missing) != news
+        self._said[subject] = news
         self._said.move_to_end(subject)
         if len(self._said) > self._remembered:
             self._said.popitem(last=False)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from leeway.protocol.codes import Code
     from leeway.protocol.metrics import Metric
-    from leeway.protocol.replies import Disposition
+    from leeway.protocol.pushes import Disposition
 
     Family = CounterMetricFamily | GaugeMetricFamily
 

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from leeway.protocol import limits, routes
+from leeway.protocol.offers import Offer
+from leeway.protocol.pulls import Granted, NotYet, Pull
+from leeway.protocol.pushes import Disposition, Push, PushPulled
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import Disposition, Granted, NotYet, PushPulled, Refused
-from leeway.protocol.requests import Offer, Pull, Push
+from leeway.protocol.refusals import Refused
 from leeway.ps.core import describe
 from leeway.ps.core.effects import Accepted, Apply, Began, Ended, Finished, Parked, RoundClosed, RoundOpened, Switched
 from leeway.ps.core.events import Asked, Paused
@@ -30,8 +32,7 @@ from leeway.release import __version__
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from leeway.protocol.replies import Reply
-    from leeway.protocol.requests import Request
+    from leeway.protocol.messages import Reply, Request
     from leeway.ps.arithmetic.parameters import Parameters, Step
     from leeway.ps.arithmetic.settings import OptimizerSettings
     from leeway.ps.arithmetic.versions import Snapshot
@@ -147,14 +148,16 @@ class Observer:
                 self._log.debug("round closes", group=group, round=number, **facts)
                 if needed is not None:
                     self._too_few(group, number, len(contributors), needed)
-            case Switched(group, mode, staleness, switch_point, quorum, grace_seconds):
+            case Switched(group, terms, switch_point):
                 self._metrics.switched(group)
-                facts = {} if quorum is None else {"quorum": quorum, "grace_seconds": grace_seconds}
-                self._log.info("switched", group=group, mode=mode, staleness=staleness, after=switch_point, **facts)
-                bound = "" if staleness is None else f" with a bound of {staleness}"
-                bound = bound if quorum is None else f" with a quorum of {quorum}"
-                detail = f"to {mode}{bound}, after version {switch_point}"
-                self._decisions.add(Kind.SWITCHED, detail, group=group, mode=mode)
+                facts = terms.to_fields()
+                if terms.quorum is None:
+                    del facts["quorum"], facts["grace_seconds"]
+                self._log.info("switched", group=group, after=switch_point, **facts)
+                bound = "" if terms.staleness is None else f" with a bound of {terms.staleness}"
+                bound = bound if terms.quorum is None else f" with a quorum of {terms.quorum}"
+                detail = f"to {terms.mode}{bound}, after version {switch_point}"
+                self._decisions.add(Kind.SWITCHED, detail, group=group, mode=terms.mode)
             case Finished():
                 self._log.info("finished", until=self._machine.settings.until)
                 self._decisions.add(Kind.FINISHED, f"every group has reached iteration {self._machine.settings.until}")
@@ -195,24 +198,24 @@ class Observer:
             if pulled.unchanged:
                 self._metrics.spared(request.group, self._parameters[request.group].versions.current.layout.nbytes)
 
-    def stepped(self, apply: Apply, made: Step, update_bytes: Sequence[int], seconds: float) -> None:
+    def stepped(self, apply: Apply, step: Step, update_bytes: Sequence[int], seconds: float) -> None:
         """A version was made, in so many seconds, from updates of these sizes."""
         staleness = [apply.staleness] * len(apply.contributions)
         tally = self._tallies[apply.group]
-        tally.stepped(staleness, made.gradient_norm)
+        tally.stepped(staleness, step.gradient_norm)
         if not apply.aggregated:
             self._metrics.pushed(apply.group, Disposition.APPLIED, Reason.ON_ARRIVAL)
             tally.updates += 1
-        self._metrics.stepped(apply.group, seconds, staleness, update_bytes, made.gradient_norm)
+        self._metrics.stepped(apply.group, seconds, staleness, update_bytes, step.gradient_norm)
 
     def published(self, group: str, snapshot: Snapshot) -> None:
         """A version that is not finite is published as what it is, and told: each tensor of it once."""
         if not snapshot.non_finite:
             return
         self._metrics.non_finite_version(group)
-        told = self._not_finite[group]
-        unheard = [name for name in snapshot.non_finite if name not in told]
-        told.update(unheard)
+        known = self._not_finite[group]
+        unheard = [name for name in snapshot.non_finite if name not in known]
+        known.update(unheard)
         if unheard:
             first, *others = unheard
             self._log.error(
@@ -235,7 +238,7 @@ class Observer:
         count = self._failures.count(group, self._clock())
         if not count:
             return
-        of = ", ".join(one.rank for one in apply.contributions) if apply else "an offer"
+        of = ", ".join(contribution.rank for contribution in apply.contributions) if apply else "an offer"
         detail = f"version {number} is the one before it again, without {of}: {type(error).__name__}: {error}"
         more = f"; {count} steps failed since this was last told" if count > 1 else ""
         self._log.error("step failed", group=group, version=number, detail=detail + more, exc_info=error)
@@ -243,9 +246,9 @@ class Observer:
 
     def non_finite(self, push: Push, tensor: str, *, refused: bool) -> None:
         self._metrics.non_finite(push.group)
-        said = "non-finite update refused" if refused else "non-finite update let through"
-        self._log.warning(said, rank=push.life.rank, clock=push.clock, tensor=tensor)
-        detail = f"{said}: {tensor!r} of iteration {push.clock}"
+        words = "non-finite update refused" if refused else "non-finite update let through"
+        self._log.warning(words, rank=push.life.rank, clock=push.clock, tensor=tensor)
+        detail = f"{words}: {tensor!r} of iteration {push.clock}"
         self._decisions.add(Kind.NON_FINITE, detail, group=push.group, rank=push.life.rank)
 
     def configured(self, group: str, settings: OptimizerSettings, changes: Mapping[str, Any]) -> None:
@@ -260,21 +263,21 @@ class Observer:
         self._decisions.add(Kind.SLOW_READER, detail)
 
     def status(self, now: float) -> dict[str, Any]:
-        told = describe.status(self._machine, now)
-        for worker in told["workers"]:
+        status = describe.status(self._machine, now)
+        for worker in status["workers"]:
             rank = worker["rank"]
             worker["reported"] = dict(self._reported.of(rank))
             for name, progress in worker["groups"].items():
                 progress["waiting_seconds"] = round(self._waits.waiting_seconds(name, rank, now), 6)
                 progress["held_seconds"] = round(self._waits.held_seconds(name, rank, now), 6)
-        for name, group in told["groups"].items():
-            one = self._parameters[name]
-            group["aggregation"] = str(one.rule)
-            group["live_versions"] = one.versions.live
-            group["learning_rate"] = one.settings.learning_rate(one.steps)
-            group["steps"] = one.steps
+        for name, group in status["groups"].items():
+            parameters = self._parameters[name]
+            group["aggregation"] = str(parameters.rule)
+            group["live_versions"] = parameters.versions.live
+            group["learning_rate"] = parameters.settings.learning_rate(parameters.steps)
+            group["steps"] = parameters.steps
             group |= self._tallies[name].to_fields()
-        return told | {"program": {"version": __version__}, "time": round(time.time(), 3)}
+        return status | {"program": {"version": __version__}, "time": round(time.time(), 3)}
 
     def progress(self) -> dict[str, Progress]:
         """How far each group is."""
@@ -283,7 +286,7 @@ class Observer:
                 group.published,
                 self._tallies[name].updates,
                 group.min_clock,
-                mean_figures(self._reported.of(one.rank) for one in group.roster),
+                mean_figures(self._reported.of(member.rank) for member in group.roster),
             )
             for name, group in self._machine.groups.items()
         }
@@ -294,11 +297,11 @@ class Observer:
         return [self._view(name, group, now) for name, group in self._machine.groups.items()]
 
     def _view(self, name: str, group: Group, now: float) -> GroupView:
-        one = self._parameters[name]
+        parameters = self._parameters[name]
         return GroupView(
             name,
             version=group.published,
-            live_versions=one.versions.live,
+            live_versions=parameters.versions.live,
             min_clock=group.min_clock,
             workers=[
                 WorkerView(
@@ -312,7 +315,7 @@ class Observer:
                 )
                 for member in group.roster
             ],
-            policy=group.policy.mode,
-            staleness_bound=group.policy.staleness,
-            learning_rate=one.settings.learning_rate(one.steps),
+            policy=group.policy.terms.mode,
+            staleness_bound=group.policy.terms.staleness,
+            learning_rate=parameters.settings.learning_rate(parameters.steps),
         )

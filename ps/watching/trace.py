@@ -20,8 +20,7 @@ from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
 from leeway.errors import HistoryError
-from leeway.protocol.ranks import natural
-from leeway.protocol.requests import DEFAULT_GROUP
+from leeway.protocol.ranks import DEFAULT_GROUP, natural
 from leeway.ps.watching.tracks import Steps, TraceEvent, Track, Wait, microseconds
 
 if TYPE_CHECKING:
@@ -56,10 +55,10 @@ def events(rows: Iterable[Row]) -> Iterator[TraceEvent]:
             drawing.take(row)
         except (KeyError, TypeError, AttributeError, IndexError) as error:
             raise HistoryError(f"row {number} of the history is not as a server writes it: {error!r}") from error
-        yield from drawing.made
-        drawing.made.clear()
+        yield from drawing.drawn
+        drawing.drawn.clear()
     drawing.close()
-    yield from drawing.made
+    yield from drawing.drawn
 
 
 @dataclass(slots=True)
@@ -90,7 +89,7 @@ class _Group:
 
 class _Drawing:
     def __init__(self) -> None:
-        self.made: list[TraceEvent] = []
+        self.drawn: list[TraceEvent] = []
         self._offset = 0.0
         self._now = 0.0
         self._first_start: float | None = None
@@ -179,15 +178,15 @@ class _Drawing:
                 self._arrived[request] = message["life"]["rank"], message["name"]
 
     def _published(self, moment: float, group: _Group, number: int) -> None:
-        if made := group.making.pop(number, None):
-            decided, word, facts = made
+        if making := group.making.pop(number, None):
+            decided, word, facts = making
             # It could not begin before the version that it steps from was there.
             group.applied.slice(word, "apply", max(decided, group.published_at), moment, facts)
         group.published_at = moment
         self._count(self._server, f"version{_of(group.name)}", moment, "version", number)
         if int(moment) > group.second:
             self._rate(group, int(moment))
-        group.updates += made[2]["updates"] if made else 0
+        group.updates += making[2]["updates"] if making else 0
 
     def _rate(self, group: _Group, second: int) -> None:
         """The present second of the group is over, and `second` begins; those between them had no updates."""
@@ -246,11 +245,11 @@ class _Drawing:
         if asker is None:
             return
         self._steps[asker].answer(moment, request, reply)
-        told = reply["pulled"] if reply["is"] == "PushPulled" else reply
-        if told["is"] == "Granted":
+        pulled = reply["pulled"] if reply["is"] == "PushPulled" else reply
+        if pulled["is"] == "Granted":
             rank, group = asker[0], self._group(asker[1])
-            self._count(self._workers[rank], f"lag{_of(group.name)}", moment, "iterations", told["lag"])
-            slowest = told["clock"] - told["lag"]
+            self._count(self._workers[rank], f"lag{_of(group.name)}", moment, "iterations", pulled["lag"])
+            slowest = pulled["clock"] - pulled["lag"]
             if slowest != group.min_clock:
                 group.min_clock = slowest
                 self._count(self._server, f"min clock{_of(group.name)}", moment, "clock", slowest)
@@ -296,19 +295,19 @@ class _Drawing:
 
     def _track(self, process: _Process, name: str) -> Track:
         process.tracks.append(name)
-        return Track(process.number, len(process.tracks), self.made.append)
+        return Track(process.number, len(process.tracks), self.drawn.append)
 
     def _count(self, process: _Process, name: str, moment: float, unit: str, value: float) -> None:
         since = microseconds(moment)
-        self.made.append({"name": name, "ph": "C", "ts": since, "pid": process.number, "args": {unit: value}})
+        self.drawn.append({"name": name, "ph": "C", "ts": since, "pid": process.number, "args": {unit: value}})
 
     def _name(self, process: _Process, name: str, place: int) -> None:
         of = {"ph": "M", "pid": process.number}
-        self.made.append({"name": "process_name", **of, "args": {"name": name}})
-        self.made.append({"name": "process_sort_index", **of, "args": {"sort_index": place}})
+        self.drawn.append({"name": "process_name", **of, "args": {"name": name}})
+        self.drawn.append({"name": "process_sort_index", **of, "args": {"sort_index": place}})
         for thread, track in enumerate(process.tracks, 1):
-            self.made.append({"name": "thread_name", **of, "tid": thread, "args": {"name": track}})
-            self.made.append({"name": "thread_sort_index", **of, "tid": thread, "args": {"sort_index": thread}})
+            self.drawn.append({"name": "thread_name", **of, "tid": thread, "args": {"name": track}})
+            self.drawn.append({"name": "thread_sort_index", **of, "tid": thread, "args": {"sort_index": thread}})
 
 
 def _of(group: str) -> str:

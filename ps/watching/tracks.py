@@ -124,19 +124,19 @@ class Steps:
     def push(self, moment: float, request: int, message: Row) -> None:
         """A push has arrived. One that is a repeat changes nothing."""
         name = message["life"]["incarnation"], message["clock"]
-        one, clock = self._computing, message["clock"]
-        if one is None or one.facts["clock"] != clock:
+        iteration, clock = self._computing, message["clock"]
+        if iteration is None or iteration.facts["clock"] != clock:
             if name == self._newest:
                 return
             # Granted before this history begins.
-            one = _Iteration(None, {"clock": clock})
+            iteration = _Iteration(None, {"clock": clock})
         times = message.get("times")
         before = self._pushed.facts["clock"] if self._pushed else None
         self.settle(moment, times if times and times["clock"] == before else None)
-        one.request, one.pushed = request, moment
+        iteration.request, iteration.pushed = request, moment
         # An update that is applied on arrival is answered when it has been; no `Parked` tells of that.
-        one.waits = [Wait(moment, Reason.OWN_UPDATE, "its update is being applied")]
-        self._computing, self._pushed, self._newest = None, one, name
+        iteration.waits = [Wait(moment, Reason.OWN_UPDATE, "its update is being applied")]
+        self._computing, self._pushed, self._newest = None, iteration, name
 
     def park(self, moment: float, request: int, reason: str, detail: str) -> None:
         wait = Wait(moment, reason, detail)
@@ -154,16 +154,16 @@ class Steps:
             if pushed and waits:
                 pushed.waits.append(Wait(moment, None))
             return
-        told = reply["pulled"] if reply["is"] == "PushPulled" else reply
+        pulled = reply["pulled"] if reply["is"] == "PushPulled" else reply
         if wait := self._parked.pop(request, None):
             self._first_waits.append((wait, moment))
-        if told["is"] == "Granted":
-            facts = {"clock": told["clock"], "version": told["version"], "lag": told["lag"]}
+        if pulled["is"] == "Granted":
+            facts = {"clock": pulled["clock"], "version": pulled["version"], "lag": pulled["lag"]}
             self._computing = _Iteration(moment, facts)
-        if told["is"] == "Refused" and reply is told and pushed and pushed.request == request:
+        if pulled["is"] == "Refused" and reply is pulled and pushed and pushed.request == request:
             # The push itself was refused: the iteration goes on.
             self._computing, self._pushed, self._newest = pushed, None, None
-        elif told["is"] != "NotYet" and pushed and waits:
+        elif pulled["is"] != "NotYet" and pushed and waits:
             pushed.answered = moment
 
     def gone(self, moment: float, request: int) -> None:
@@ -184,28 +184,28 @@ class Steps:
 
     def settle(self, moment: float, times: Row | None) -> None:
         """Draw the iteration that was pushed last: `times` are its durations, None when they are not known."""
-        one, self._pushed = self._pushed, None
-        if one:
-            self._draw(one, times, moment)
+        iteration, self._pushed = self._pushed, None
+        if iteration:
+            self._draw(iteration, times, moment)
         for wait, end in self._first_waits:
             self._wait(wait, end, {})
         self._first_waits.clear()
 
-    def _draw(self, one: _Iteration, times: Row | None, moment: float) -> None:
-        clock = {"clock": one.facts["clock"]}
+    def _draw(self, iteration: _Iteration, times: Row | None, moment: float) -> None:
+        clock = {"clock": iteration.facts["clock"]}
         parts = {part: round(times[f"{part}_seconds"], 6) if times else 0.0 for part in _PARTS}
         measured = {"measured_seconds": parts} if times else {"estimated": True}
-        known_since = one.pushed - parts["compute"] - parts["push"]
-        granted = known_since if one.granted is None else one.granted
-        push_begins = max(granted, one.pushed - parts["push"])
+        known_since = iteration.pushed - parts["compute"] - parts["push"]
+        granted = known_since if iteration.granted is None else iteration.granted
+        push_begins = max(granted, iteration.pushed - parts["push"])
         compute_begins = max(granted, push_begins - parts["compute"]) if times else granted
-        self.track.slice("compute", "compute", compute_begins, push_begins, one.facts | measured)
+        self.track.slice("compute", "compute", compute_begins, push_begins, iteration.facts | measured)
         if times:
-            self.track.slice("push", "push", push_begins, one.pushed, clock)
-        answered = moment if one.answered is None else one.answered
-        for wait, following in pairwise([*one.waits, Wait(answered, None)]):
+            self.track.slice("push", "push", push_begins, iteration.pushed, clock)
+        answered = moment if iteration.answered is None else iteration.answered
+        for wait, following in pairwise([*iteration.waits, Wait(answered, None)]):
             self._wait(wait, following.begin, clock)
-        if times and one.answered is not None:
+        if times and iteration.answered is not None:
             # It cannot have lasted beyond the push that tells of it.
             self.track.slice("pull", "pull", answered, min(answered + parts["pull"], moment), clock)
 

@@ -13,7 +13,7 @@ import sys
 import time
 from typing import Any
 
-from leeway.protocol.requests import UpdateKind
+from leeway.protocol.pushes import UpdateKind
 from leeway.worker.blocking import BlockingClient
 from leeway.worker.client import Client
 from tests.bench import shapes

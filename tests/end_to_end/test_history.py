@@ -4,12 +4,18 @@ import json
 
 import pytest
 
-from leeway.protocol.requests import Join, Leave, Life, Offer, Pull, Push, UpdateKind
+from leeway.protocol.lives import Life
+from leeway.protocol.membership import Join, Leave
+from leeway.protocol.offers import Offer
+from leeway.protocol.policy_terms import PolicyTerms
+from leeway.protocol.pulls import Pull
+from leeway.protocol.pushes import Push, UpdateKind
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.ps.core import saved
 from leeway.ps.core.effects import Adopt, Apply, Initialize
 from leeway.ps.core.events import Asked, Published, Stop
-from leeway.ps.core.machine import GroupSettings, Machine, Settings
+from leeway.ps.core.machine import Machine
+from leeway.ps.core.settings import GroupSettings, Settings
 from leeway.ps.watching.history import plain
 from tests.end_to_end.history import Violated, check, read
 
@@ -20,7 +26,7 @@ class Recording:
     """A machine whose arithmetic is done at once, and the history it makes."""
 
     def __init__(self, mode, bound=None):
-        self.machine = Machine(Settings((GroupSettings(mode, bound),), workers=2), epoch=1)
+        self.machine = Machine(Settings((GroupSettings(PolicyTerms(mode, bound)),), workers=2), epoch=1)
         self.rows = [{"is": "Started", "epoch": 1, "state": saved.save(self.machine)[0]}]
         self.requests = 0
         self.lives = {}

@@ -5,10 +5,11 @@ The one rule: a condition looks and answers, it changes nothing.
 
 from typing import Any
 
+from leeway.protocol.lives import Life as Named
+from leeway.protocol.pulls import Pull
+from leeway.protocol.pushes import Push, UpdateKind
 from leeway.protocol.ranks import natural
 from leeway.protocol.reasons import Reason
-from leeway.protocol.requests import Life as Named
-from leeway.protocol.requests import Pull, Push, UpdateKind
 from tests.properties.facts import Life, Update
 from tests.properties.history import History
 

@@ -7,8 +7,9 @@ every time somebody asks.
 from dataclasses import dataclass, field
 from typing import Any
 
+from leeway.protocol.pulls import Pull
+from leeway.protocol.pushes import Push, UpdateKind
 from leeway.protocol.reasons import Reason
-from leeway.protocol.requests import Pull, Push, UpdateKind
 
 
 @dataclass(eq=False)

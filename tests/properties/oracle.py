@@ -6,9 +6,14 @@ counted from that, each time anew. Replies are told as plain tuples, see `told.p
 
 from typing import Any
 
+from leeway.protocol.barriers import Barrier
+from leeway.protocol.membership import Heartbeat, Join, Leave
+from leeway.protocol.offers import Offer
+from leeway.protocol.pulls import Pull
+from leeway.protocol.pushes import Push, UpdateKind
 from leeway.protocol.ranks import natural
 from leeway.protocol.reasons import Reason
-from leeway.protocol.requests import Barrier, Heartbeat, Join, Leave, Offer, Pull, Push, SetPolicy, UpdateKind
+from leeway.protocol.tuning import SetPolicy
 from tests.properties.conditions import Conditions, Told
 from tests.properties.dumb_barriers import DumbBarriers
 from tests.properties.facts import Decision, Grant, Life, Part, Round, Update, Waiter
@@ -417,7 +422,8 @@ class Oracle(Conditions):
         self.decisions.append(Decision(len(self.decisions) + 1, request, tuple(new), tuple(kept)))
         self.applies.append(("initialize", self.decisions[-1].number, request, tuple(new)))
 
-    def _switch(self, request: int, wanted: SetPolicy) -> None:
+    def _switch(self, request: int, asked: SetPolicy) -> None:
+        wanted = asked.terms
         known = wanted.mode in ("sync", "async", "ssp")
         wrong_bound = (wanted.mode == "ssp") != (wanted.staleness is not None) or (wanted.staleness or 0) < 0
         if not known or wrong_bound or (self.rounds_only and wanted.mode != "sync"):

@@ -8,15 +8,22 @@ message that was ever sent can be sent again at any time: duplicates and reorder
 import json
 from dataclasses import dataclass
 
-from leeway.protocol.requests import Barrier, Heartbeat, Join, Leave, Offer, Pull, Push, SetPolicy, UpdateKind
-from leeway.protocol.requests import Life as Named
+from leeway.protocol.barriers import Barrier
+from leeway.protocol.lives import Life as Named
+from leeway.protocol.membership import Heartbeat, Join, Leave
+from leeway.protocol.offers import Offer
+from leeway.protocol.policy_terms import PolicyTerms
+from leeway.protocol.pulls import Pull
+from leeway.protocol.pushes import Push, UpdateKind
 from leeway.protocol.tensors import Kind, TensorSpec
+from leeway.protocol.tuning import SetPolicy
 from leeway.protocol.versions import Version
 from leeway.ps.core.describe import status
 from leeway.ps.core.effects import Adopt, Answered, Apply, Initialize
 from leeway.ps.core.events import Asked, Failed, Gone, Paused, Published, Stop, Tick
-from leeway.ps.core.machine import GroupSettings, Machine, Settings
+from leeway.ps.core.machine import Machine
 from leeway.ps.core.saved import restore, save
+from leeway.ps.core.settings import GroupSettings, Settings
 from tests.properties import told
 from tests.properties.oracle import Oracle
 
@@ -46,7 +53,7 @@ class Both:
     def __init__(self, mode, bound=None, *, workers=2, until=None, longest=None, delayed=False, least=1) -> None:
         rule = {"least_updates": least, "needs_rounds": least > 1}
         self.settings = Settings(
-            (GroupSettings(mode, bound, **rule),),
+            (GroupSettings(PolicyTerms(mode, bound), **rule),),
             workers=workers,
             lease_seconds=LEASE_SECONDS,
             max_iteration_seconds=longest,
@@ -298,7 +305,7 @@ class Both:
             self._publish_one()
 
     def policy(self, rank, n) -> None:
-        self.ask(SetPolicy(*POLICIES[n]))
+        self.ask(SetPolicy(PolicyTerms(*POLICIES[n])))
 
     def offer(self, rank, n) -> None:
         chosen = (SPECS, SPECS, SPECS[:1], SPECS[:2], SPECS[1:], (CONFLICT,), SPECS, SPECS[:2])[n]

@@ -1,19 +1,12 @@
 """What the machine did, as the plain tuples in which the oracle tells it: replies, steps, drops, the rest."""
 
-from leeway.protocol.replies import (
-    Departed,
-    Granted,
-    Joined,
-    NotYet,
-    Offered,
-    Passed,
-    PolicyState,
-    Pushed,
-    PushPulled,
-    Refused,
-    Renewed,
-    Staged,
-)
+from leeway.protocol.barriers import Passed
+from leeway.protocol.membership import Departed, Joined, Renewed
+from leeway.protocol.offers import Offered
+from leeway.protocol.pulls import Granted, NotYet
+from leeway.protocol.pushes import Pushed, PushPulled, Staged
+from leeway.protocol.refusals import Refused
+from leeway.protocol.tuning import PolicyState
 from leeway.ps.core.effects import (
     Answered,
     Apply,
@@ -71,7 +64,7 @@ def told(reply):
         case Renewed():
             return ("renewed", reply.lease_seconds)
         case PolicyState():
-            return ("policy", reply.mode, reply.staleness, reply.switching_at)
+            return ("policy", reply.terms.mode, reply.terms.staleness, reply.switching_at)
 
 
 def replies(effects):
@@ -109,7 +102,7 @@ def happened(effects):
             case RoundClosed():
                 found.append(("round-closed", effect.number, effect.contributors, effect.samples, effect.needed))
             case Switched():
-                found.append(("switched", effect.mode, effect.staleness, effect.switch_point))
+                found.append(("switched", effect.terms.mode, effect.terms.staleness, effect.switch_point))
             case Finished():
                 found.append(("finished",))
     return found

@@ -6,29 +6,19 @@ from hypothesis import strategies as st
 
 from leeway.errors import WireError
 from leeway.protocol import limits
+from leeway.protocol.barriers import Passed
 from leeway.protocol.codes import Code
 from leeway.protocol.fields import MAX_INTEGER
+from leeway.protocol.membership import Departed, GroupState, Joined, Renewed
+from leeway.protocol.offers import Offered
+from leeway.protocol.policy_terms import PolicyTerms
+from leeway.protocol.pulls import Granted, NotYet
+from leeway.protocol.pushes import Disposition, LastPush, Pushed, PushPulled, Staged
 from leeway.protocol.ranks import is_rank
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import (
-    Departed,
-    Disposition,
-    Granted,
-    GroupState,
-    Joined,
-    LastPush,
-    NotYet,
-    Offered,
-    OptimizerState,
-    Passed,
-    PolicyState,
-    Pushed,
-    PushPulled,
-    Refused,
-    Renewed,
-    Staged,
-)
+from leeway.protocol.refusals import Refused
 from leeway.protocol.tensors import Kind, TensorSpec
+from leeway.protocol.tuning import OptimizerState, PolicyState
 from leeway.protocol.versions import Version
 
 W = TensorSpec("w", (3,), "float32", Kind.TRAINABLE)
@@ -83,15 +73,18 @@ REPLIES = {
     Passed: st.builds(Passed, ranks, counts),
     Renewed: st.builds(Renewed, st.floats(0, 1e9)),
     Departed: st.builds(Departed, ranks),
-    PolicyState: st.builds(PolicyState, ranks, st.text(min_size=1, max_size=32), maybe_counts, maybe_counts)
-    | st.builds(
+    PolicyState: st.builds(
         PolicyState,
         ranks,
-        st.just("sync"),
-        st.none(),
+        st.builds(PolicyTerms, st.text(min_size=1, max_size=32), maybe_counts)
+        | st.builds(
+            PolicyTerms,
+            st.just("sync"),
+            st.none(),
+            st.integers(1, limits.MAX_RANKS),
+            st.none() | st.floats(0, 3600),
+        ),
         maybe_counts,
-        st.integers(1, limits.MAX_RANKS),
-        st.none() | st.floats(0, 3600),
     ),
     OptimizerState: st.builds(
         OptimizerState,

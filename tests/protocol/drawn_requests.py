@@ -7,23 +7,18 @@ from dataclasses import replace
 from hypothesis import strategies as st
 
 from leeway.protocol import limits
+from leeway.protocol.barriers import Barrier
 from leeway.protocol.fields import MAX_INTEGER
+from leeway.protocol.lives import Life
+from leeway.protocol.membership import Heartbeat, Join, Leave
+from leeway.protocol.offers import Offer
+from leeway.protocol.policy_terms import PolicyTerms
+from leeway.protocol.pulls import Pull
+from leeway.protocol.pushes import Push, UpdateKind
 from leeway.protocol.ranks import is_rank
-from leeway.protocol.requests import (
-    Barrier,
-    Heartbeat,
-    Join,
-    Leave,
-    Life,
-    Offer,
-    Pull,
-    Push,
-    SetOptimizer,
-    SetPolicy,
-    UpdateKind,
-)
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.protocol.times import StepTimes
+from leeway.protocol.tuning import SetOptimizer, SetPolicy
 from leeway.protocol.versions import Version
 
 ranks = st.text("aw.-_09", min_size=1, max_size=64).filter(is_rank)
@@ -82,11 +77,14 @@ readers_pulls = st.builds(Pull, group=ranks, min_version=counts, since=st.none()
 barriers = st.builds(Barrier, lives, ranks, counts, st.integers(1, limits.MAX_RANKS), waits)
 policies = st.builds(
     SetPolicy,
-    st.text(min_size=1, max_size=32),
-    st.none() | st.integers(0, limits.MAX_STALENESS),
+    st.builds(
+        PolicyTerms,
+        st.text(min_size=1, max_size=32),
+        st.none() | st.integers(0, limits.MAX_STALENESS),
+        st.none() | st.integers(1, limits.MAX_RANKS),
+        st.none() | st.floats(0, limits.MAX_GRACE_SECONDS),
+    ),
     ranks,
-    st.none() | st.integers(1, limits.MAX_RANKS),
-    st.none() | st.floats(0, limits.MAX_GRACE_SECONDS),
 )
 optimizers = st.builds(SetOptimizer, ranks, st.dictionaries(st.text(), st.floats(0, 1) | st.text(), max_size=3))
 

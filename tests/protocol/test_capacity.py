@@ -7,7 +7,7 @@ import pytest
 from leeway.errors import MalformedRequest
 from leeway.protocol import limits
 from leeway.protocol.capacity import DEFAULT_CAPACITY, Capacity
-from leeway.protocol.replies import GroupState, Joined
+from leeway.protocol.membership import GroupState, Joined
 from leeway.protocol.tensors import Kind, TensorSpec
 
 

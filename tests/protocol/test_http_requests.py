@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from leeway.errors import MalformedRequest, WireError
 from leeway.protocol import limits, routes
+from leeway.protocol.barriers import Barrier
 from leeway.protocol.codes import Code
 from leeway.protocol.decoder import decode
 from leeway.protocol.documents import parse
@@ -17,9 +19,16 @@ from leeway.protocol.frames import encode
 from leeway.protocol.http.headers import compact
 from leeway.protocol.http.requests import read_head, waits_seconds, write_request
 from leeway.protocol.http.terms import Content, HttpRequest
-from leeway.protocol.requests import Barrier, Heartbeat, Join, Leave, Life, Offer, Pull, Push, SetPolicy, UpdateKind
+from leeway.protocol.lives import Life
+from leeway.protocol.membership import Heartbeat, Join, Leave
+from leeway.protocol.messages import Request
+from leeway.protocol.offers import Offer
+from leeway.protocol.policy_terms import PolicyTerms
+from leeway.protocol.pulls import Pull
+from leeway.protocol.pushes import Push, UpdateKind
 from leeway.protocol.spans import Layout
 from leeway.protocol.tensors import Kind, TensorSpec
+from leeway.protocol.tuning import SetPolicy
 from leeway.protocol.versions import Version
 from tests.protocol.drawn_requests import ON_THE_WIRE
 
@@ -47,6 +56,10 @@ def travelled(request, specs=()):
             return awaited.read(frame.message, frame.specs)
 
 
+def test_every_request_is_drawn():
+    assert ON_THE_WIRE.keys() == set(get_args(Request))
+
+
 @pytest.mark.parametrize("kind", ON_THE_WIRE)
 @settings(max_examples=60)
 @given(data=st.data())
@@ -71,7 +84,7 @@ def test_a_request_is_read_as_it_was_written(kind, data):
         (Pull(), "GET /v1/params"),
         (PUSH, "POST /v1/updates"),
         (Barrier(LIFE, "b", 0), "POST /v1/barriers/b"),
-        (SetPolicy("sync"), "PUT /v1/policy"),
+        (SetPolicy(PolicyTerms("sync")), "PUT /v1/policy"),
     ],
 )
 def test_where_requests_go(request_, line):

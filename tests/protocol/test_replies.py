@@ -9,28 +9,16 @@ from hypothesis import strategies as st
 
 from leeway.errors import MalformedRequest, WireError
 from leeway.protocol import limits
+from leeway.protocol.barriers import Passed
 from leeway.protocol.codes import Code
+from leeway.protocol.membership import Departed, GroupState, Joined, Renewed
+from leeway.protocol.offers import Offered
+from leeway.protocol.policy_terms import PolicyTerms
+from leeway.protocol.pulls import Granted, NotYet
+from leeway.protocol.pushes import Disposition, LastPush, Pushed, PushPulled, Staged, last_pushes
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import (
-    Departed,
-    Disposition,
-    Granted,
-    GroupState,
-    Joined,
-    LastPush,
-    NotYet,
-    Offered,
-    OptimizerState,
-    Passed,
-    PolicyState,
-    Pushed,
-    PushPulled,
-    Refused,
-    Renewed,
-    Staged,
-    last_pushes,
-    refuse,
-)
+from leeway.protocol.refusals import Refused, refuse
+from leeway.protocol.tuning import OptimizerState, PolicyState
 from leeway.protocol.versions import Version
 from tests.protocol.drawn_replies import GRANTED, GROUP, JOINED, LAST, NOT_YET, PUSHED, REPLIES
 
@@ -46,7 +34,7 @@ EXAMPLES = {
     Passed: Passed("b", 1),
     Renewed: Renewed(10.0),
     Departed: Departed("w0"),
-    PolicyState: PolicyState("default", "sync", None, 3),
+    PolicyState: PolicyState("default", PolicyTerms("sync"), 3),
     OptimizerState: OptimizerState("default", {"lr": 0.1}),
     PushPulled: PushPulled(PUSHED, refuse(Code.FINISHED, "the run is over", clock=3)),
 }
@@ -123,7 +111,7 @@ def test_a_refusal_carries_the_error_that_the_peer_gets():
         (Renewed(10.0), {"lease_seconds": 10.0}),
         (Departed("w0"), {"rank": "w0"}),
         (
-            PolicyState("default", "sync", None, 3),
+            PolicyState("default", PolicyTerms("sync"), 3),
             {"group": "default", "mode": "sync", "staleness": None, "switching_at": 3},
         ),
         (OptimizerState("default", {"lr": 0.1}), {"group": "default", "lr": 0.1}),
@@ -153,9 +141,9 @@ def test_what_people_read(reply, fields):
         (Passed("b", 1), "passed b/1"),
         (Renewed(10.0), "renewed"),
         (Departed("w0"), "w0 has left"),
-        (PolicyState("default", "ssp", 2), "policy ssp(2)"),
+        (PolicyState("default", PolicyTerms("ssp", 2)), "policy ssp(2)"),
         (OptimizerState("default", {"lr": 0.1}), "optimizer of default set"),
-        (PolicyState("default", "sync", None, 3), "policy sync from clock 3"),
+        (PolicyState("default", PolicyTerms("sync"), 3), "policy sync from clock 3"),
     ],
 )
 def test_replies_read_well(reply, words):

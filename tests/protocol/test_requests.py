@@ -11,22 +11,17 @@ from hypothesis import strategies as st
 
 from leeway.errors import MalformedRequest
 from leeway.protocol import limits
+from leeway.protocol.barriers import Barrier
 from leeway.protocol.fields import Fields, Query
-from leeway.protocol.requests import (
-    Barrier,
-    Heartbeat,
-    Join,
-    Leave,
-    Life,
-    Offer,
-    Pull,
-    Push,
-    SetOptimizer,
-    SetPolicy,
-    UpdateKind,
-)
+from leeway.protocol.lives import Life
+from leeway.protocol.membership import Heartbeat, Join, Leave
+from leeway.protocol.offers import Offer
+from leeway.protocol.policy_terms import PolicyTerms
+from leeway.protocol.pulls import Pull
+from leeway.protocol.pushes import Push, UpdateKind
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.protocol.times import StepTimes
+from leeway.protocol.tuning import SetOptimizer, SetPolicy
 from leeway.protocol.versions import Version
 from tests.protocol.drawn_requests import barriers, joins, lives, policies, pulls, pushes, readers_pulls
 
@@ -193,7 +188,7 @@ readers = {
     ),
     "barrier": (Barrier(LIFE, "b", 0), lambda fields: Barrier.read(fields, "b", None)),
     "offer": (OFFER, lambda fields: Offer.read(fields, OFFER.specs, ask=True)),
-    "policy": (SetPolicy("ssp", 1), lambda fields: SetPolicy.read(fields, "default")),
+    "policy": (SetPolicy(PolicyTerms("ssp", 1)), lambda fields: SetPolicy.read(fields, "default")),
 }
 
 
@@ -258,8 +253,8 @@ def test_what_an_offer_cannot_say(fields, words):
         (PUSH, "push w0#2@5 gradient v7"),
         (replace(PUSH, pull=True, part=1, parts=3), "pushpull w0#2@5 gradient v7 part 2/3"),
         (Barrier(LIFE, "b", 1), "barrier b/1 w0#2"),
-        (SetPolicy("sync"), "policy sync"),
-        (SetPolicy("ssp", 2), "policy ssp(2)"),
+        (SetPolicy(PolicyTerms("sync")), "policy sync"),
+        (SetPolicy(PolicyTerms("ssp", 2)), "policy ssp(2)"),
         (SetOptimizer("a", {"lr": 0.1, "momentum": 0.9}), "optimizer of a: lr 0.1, momentum 0.9"),
     ],
 )

@@ -8,8 +8,8 @@ import pytest
 from leeway.protocol import limits
 from leeway.protocol.capacity import Capacity
 from leeway.protocol.frames import encode
+from leeway.protocol.membership import GroupState, Joined
 from leeway.protocol.metadata import pack
-from leeway.protocol.replies import GroupState, Joined
 from leeway.protocol.schema import CHECKPOINT_BYTES, JOIN_BYTES, MESSAGE_BYTES, MESSAGE_VALUES, Difference, Sizes
 from leeway.protocol.spans import Layout
 from leeway.protocol.tensors import Kind, TensorSpec

@@ -8,7 +8,7 @@ import pytest
 from leeway.errors import MalformedFrame, MalformedRequest
 from leeway.protocol.fields import Fields
 from leeway.protocol.metadata import unpack
-from leeway.protocol.requests import Push
+from leeway.protocol.pushes import Push
 
 PUSH = {"rank": "w0", "epoch": 1, "incarnation": 1, "clock": 1, "version": 1, "kind": "gradient", "samples": 1}
 

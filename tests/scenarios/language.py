@@ -32,6 +32,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from leeway.protocol.policy_terms import PolicyTerms
 from leeway.protocol.tensors import Kind, TensorSpec
 
 
@@ -71,13 +72,14 @@ def parse(line: str) -> tuple[str, Words]:
     return verb, words
 
 
-def policy(text: str) -> tuple[str, int | None, int | None, float | None]:
-    """Mode, bound, quorum and grace: `ssp(3)`, or `sync(2,0.5)`, `sync(2,auto)`."""
+def policy(text: str) -> PolicyTerms:
+    """`ssp(3)`, or `sync(2,0.5)`, `sync(2,auto)`."""
     match = re.fullmatch(r"([a-z]+)(?:\((-?\d+)(?:,(auto|[\d.]+))?\))?", text)
     assert match, f"{text} is no policy"
     if match[3]:
-        return match[1], None, int(match[2]), None if match[3] == "auto" else float(match[3])
-    return match[1], int(match[2]) if match[2] else None, None, None
+        grace = None if match[3] == "auto" else float(match[3])
+        return PolicyTerms(match[1], quorum=int(match[2]), grace_seconds=grace)
+    return PolicyTerms(match[1], int(match[2]) if match[2] else None)
 
 
 def tensor(text: str) -> TensorSpec:

@@ -11,25 +11,20 @@ from pathlib import Path
 
 import pytest
 
-from leeway.protocol.replies import Granted, Joined, Pushed, PushPulled
-from leeway.protocol.requests import (
-    Barrier,
-    Heartbeat,
-    Join,
-    Leave,
-    Life,
-    Offer,
-    Pull,
-    Push,
-    SetPolicy,
-    UpdateKind,
-)
+from leeway.protocol.barriers import Barrier
+from leeway.protocol.lives import Life
+from leeway.protocol.membership import Heartbeat, Join, Joined, Leave
+from leeway.protocol.offers import Offer
+from leeway.protocol.pulls import Granted, Pull
+from leeway.protocol.pushes import Push, Pushed, PushPulled, UpdateKind
+from leeway.protocol.tuning import SetPolicy
 from leeway.protocol.versions import Version
 from leeway.ps.core import describe
 from leeway.ps.core.effects import Accepted, Adopt, Advanced, Answered, Apply, Drop, Initialize, WaitingFor
 from leeway.ps.core.events import Asked, Failed, Gone, Paused, Published, Stop, Tick
-from leeway.ps.core.machine import GroupSettings, Machine, Settings
+from leeway.ps.core.machine import Machine
 from leeway.ps.core.saved import restore, save
+from leeway.ps.core.settings import GroupSettings, Settings
 from tests.scenarios.language import Words, parse, policy, tensor
 
 SCENARIOS = sorted(Path(__file__).parent.glob("*.txt"))
@@ -147,13 +142,13 @@ class Scenario:
     # Commands.
 
     def do_start(self, words: Words) -> None:
-        mode, staleness, quorum, grace = policy(words.options.get("policy", "async"))
+        terms = policy(words.options.get("policy", "async"))
         groups = [text.split(":") for text in words.listed("groups")] or [["default", "*"]]
         limit = words.number("max-iteration")
         least = words.number("least", 1)
-        rule = {"least_updates": least, "needs_rounds": least > 1, "quorum": quorum, "grace_seconds": grace}
+        rule = {"least_updates": least, "needs_rounds": least > 1}
         self.settings = Settings(
-            groups=tuple(GroupSettings(mode, staleness, name, (keys,), **rule) for name, keys in groups),
+            groups=tuple(GroupSettings(terms, name, (keys,), **rule) for name, keys in groups),
             workers=words.number("workers", 1),
             lease_seconds=float(words.options.get("lease", 10)),
             max_iteration_seconds=None if limit is None else float(limit),
@@ -266,8 +261,7 @@ class Scenario:
             self.ask(name, Barrier(self.life(name), barrier, generation, parties, self.wait(words)))
 
     def do_policy(self, words: Words) -> None:
-        mode, staleness, quorum, grace = policy(words.names[0])
-        self.ask("policy", SetPolicy(mode, staleness, words.options.get("group", "default"), quorum, grace))
+        self.ask("policy", SetPolicy(policy(words.names[0]), words.options.get("group", "default")))
 
     def do_status(self, _: Words) -> None:
         for worker in describe.status(self.machine, self.now)["workers"]:

@@ -7,9 +7,10 @@ here from its effects; whether a waiter could go on, or a lease is over, is work
 from copy import deepcopy
 from dataclasses import dataclass, field
 
+from leeway.protocol.membership import Joined
+from leeway.protocol.pulls import Granted, NotYet
+from leeway.protocol.pushes import Disposition, Push, Pushed, PushPulled, UpdateKind
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import Disposition, Granted, Joined, NotYet, Pushed, PushPulled
-from leeway.protocol.requests import Push, UpdateKind
 from leeway.ps.core.effects import (
     Answered,
     Apply,
@@ -95,7 +96,7 @@ class Invariants:
     def event(self, event, effects, machine, now: float) -> None:
         group = machine.groups["default"]
         policy = group.policy_state()
-        mode = (policy.mode, policy.staleness) if policy.switching_at is None else ("switching", None)
+        mode = (policy.terms.mode, policy.terms.staleness) if policy.switching_at is None else ("switching", None)
         for message in self.open.values():
             if life := getattr(message, "life", None):
                 self._renewed(life, now)  # until this moment it had a request open, which is not silence
@@ -349,7 +350,7 @@ class Invariants:
 
     def _rounds(self, clocks, group, policy) -> None:
         """A round closes when nobody is missing, and the next opens when nothing stands in its way."""
-        if policy.mode != "sync":
+        if policy.terms.mode != "sync":
             must(self.facts.round is None, "away from sync no round is open")
             return
         if self.facts.round:
@@ -384,11 +385,11 @@ class Invariants:
             return False
         if policy.switching_at is not None:
             return clock < policy.switching_at
-        if policy.mode != "sync" and not self._all_have_joined():
+        if policy.terms.mode != "sync" and not self._all_have_joined():
             return False
-        if policy.mode == "ssp":
-            return clock - min(clocks.values()) <= policy.staleness
-        if policy.mode == "sync":
+        if policy.terms.mode == "ssp":
+            return clock - min(clocks.values()) <= policy.terms.staleness
+        if policy.terms.mode == "sync":
             number, members = self.facts.round or (None, {})
             return members.get(life[0]) == life[1] and clock == number
         return True

@@ -6,7 +6,8 @@ Every update has a number of its own, which travels as its `samples`: so it is k
 
 from itertools import count
 
-from leeway.protocol.requests import Heartbeat, UpdateKind
+from leeway.protocol.membership import Heartbeat
+from leeway.protocol.pushes import UpdateKind
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.worker.session.session import Session
 from leeway.worker.session.states import State

@@ -7,17 +7,25 @@ import json
 from dataclasses import dataclass
 from functools import partial
 from random import Random
+from typing import TYPE_CHECKING
 
-from leeway.protocol.requests import Heartbeat, Join, Offer, Push, SetPolicy
+from leeway.protocol.membership import Heartbeat, Join
+from leeway.protocol.offers import Offer
+from leeway.protocol.policy_terms import PolicyTerms
 from leeway.protocol.tensors import Kind, TensorSpec
+from leeway.protocol.tuning import SetPolicy
 from leeway.ps.core.effects import Answered, Apply, Initialize
 from leeway.ps.core.events import Asked, Failed, Gone, Paused, Published, Stop, Tick
-from leeway.ps.core.machine import GroupSettings, Machine, Settings
+from leeway.ps.core.machine import Machine
 from leeway.ps.core.saved import restore, save
+from leeway.ps.core.settings import GroupSettings, Settings
 from leeway.worker.session.states import Ending
 from tests.simulation.invariants import Facts, Invariants, Violation
 from tests.simulation.network import Clock, Network, Weather
 from tests.simulation.process import SPECS, Process
+
+if TYPE_CHECKING:
+    from leeway.protocol.pushes import Push
 
 TICK_SECONDS = 0.5
 # How long things go wrong, and how much later the run must be over, however unlucky it was.
@@ -73,7 +81,7 @@ class Simulation:
         self.failing = self.luck.choice((0.0, 0.0, 0.1, 0.4)) if failing is None else failing
         least = min(count, self.luck.choice((1, 1, 1, 2, 3))) if least is None else least
         self.settings = Settings(
-            (GroupSettings(mode, bound, least_updates=least),),
+            (GroupSettings(PolicyTerms(mode, bound), least_updates=least),),
             workers=max(1, count - len(gone_for_good)),
             lease_seconds=4.0,
             until=until or random.choice((3, 5, 8, 12)),
@@ -269,7 +277,7 @@ class Simulation:
 
     def _switch(self, policy) -> None:
         self.requests += 1
-        self.step(Asked(self.requests, SetPolicy(*policy)))
+        self.step(Asked(self.requests, SetPolicy(PolicyTerms(*policy))))
 
     def step(self, event) -> None:
         assert self.machine is not None

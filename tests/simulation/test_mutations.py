@@ -4,10 +4,9 @@ import dataclasses
 
 import pytest
 
+from leeway.protocol.pushes import Disposition, Push, Pushed
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import Disposition, Pushed
-from leeway.protocol.requests import Push
-from leeway.ps.core import groups, machine, saved
+from leeway.ps.core import machine, saved
 from leeway.ps.core.decisions import Answer, Park
 from leeway.ps.core.deduplication import Fresh, Repeat, judge
 from leeway.ps.core.effects import Answered, Apply
@@ -15,9 +14,12 @@ from leeway.ps.core.groups import Group
 from leeway.ps.core.in_flight import RoundStep
 from leeway.ps.core.machine import Machine
 from leeway.ps.core.membership import Membership
+from leeway.ps.core.offerings import Offerings
 from leeway.ps.core.policies import Ssp
 from leeway.ps.core.progress import Record
+from leeway.ps.core.pulls import Pulls
 from leeway.ps.core.roster import Roster
+from leeway.ps.core.round_keeper import RoundKeeper
 from leeway.ps.core.rounds import Rounds
 from leeway.ps.core.waiting import WaitingRoom
 from leeway.worker.session.session import Session
@@ -269,12 +271,12 @@ def test_not_telling_contributors_that_their_step_has_failed(monkeypatch):
 
 def test_knowing_keys_that_were_not_stored(monkeypatch):
     def broken(self, adding, *, failed):
-        specs = dict(self.specs)
+        specs = dict(self._group.specs)
         added(self, adding, failed=failed)
-        self.specs = specs
+        self._group.specs = specs
 
-    added = Group._added
-    monkeypatch.setattr(Group, "_added", broken)
+    added = Offerings.added
+    monkeypatch.setattr(Offerings, "added", broken)
     found_out("not at the end", failing=0.9)
 
 
@@ -292,20 +294,20 @@ def test_a_failed_step_that_leaves_its_round_open(monkeypatch):
 
 def test_a_step_of_too_few_updates(monkeypatch):
     def broken(self, late=()):
-        self.least_updates, least = 1, self.least_updates
-        close_round(self, late)
-        self.least_updates = least
+        self._group.least_updates, least = 1, self._group.least_updates
+        close(self, late)
+        self._group.least_updates = least
 
-    close_round = Group._close_round
-    monkeypatch.setattr(Group, "_close_round", broken)
+    close = RoundKeeper.close
+    monkeypatch.setattr(RoundKeeper, "close", broken)
     found_out("too few make no step", policies=[("sync", None)], least=2)
 
 
 def test_not_telling_contributors_that_there_were_too_few(monkeypatch):
-    grant = groups.grant
+    grant = Pulls._grant
 
     def broken(*args):
         return dataclasses.replace(grant(*args), too_few=False)
 
-    monkeypatch.setattr(groups, "grant", broken)
+    monkeypatch.setattr(Pulls, "_grant", broken)
     found_out("told of too few", policies=[("sync", None)], least=2)

@@ -7,7 +7,8 @@ from collections import Counter
 
 import pytest
 
-from leeway.protocol.replies import NotYet, Pushed, PushPulled
+from leeway.protocol.pulls import NotYet
+from leeway.protocol.pushes import Pushed, PushPulled
 from leeway.ps.core.effects import Answered, Ended, Parked, RoundClosed, RoundOpened, Switched
 from leeway.worker.session.states import Ending
 from tests.simulation.simulation import Simulation, Trouble

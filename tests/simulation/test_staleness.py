@@ -6,16 +6,22 @@ iterations c-s to c+s, 2s+1 each, before it pushes (derived from Ho et al., Neur
 
 import pytest
 
-from leeway.protocol.requests import Join, Life, Offer, Pull, Push, UpdateKind
+from leeway.protocol.lives import Life
+from leeway.protocol.membership import Join
+from leeway.protocol.offers import Offer
+from leeway.protocol.policy_terms import PolicyTerms
+from leeway.protocol.pulls import Pull
+from leeway.protocol.pushes import Push, UpdateKind
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.ps.core.effects import Answered, Apply, Initialize
 from leeway.ps.core.events import Asked, Published
-from leeway.ps.core.machine import GroupSettings, Machine, Settings
+from leeway.ps.core.machine import Machine
+from leeway.ps.core.settings import GroupSettings, Settings
 
 
 class Run:
     def __init__(self, bound, workers):
-        self.machine = Machine(Settings((GroupSettings("ssp", bound),), workers=workers), epoch=1)
+        self.machine = Machine(Settings((GroupSettings(PolicyTerms("ssp", bound)),), workers=workers), epoch=1)
         self.requests = 0
         self.read = {}
         self.staleness = []

@@ -16,8 +16,10 @@ from leeway.protocol import routes
 from leeway.protocol.codes import Code
 from leeway.protocol.decoder import decode
 from leeway.protocol.frames import encode
+from leeway.protocol.membership import GroupState, Joined
+from leeway.protocol.pulls import Granted, NotYet
+from leeway.protocol.pushes import Disposition, Pushed
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import Disposition, Granted, GroupState, Joined, NotYet, Pushed
 from leeway.protocol.spans import Layout
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.protocol.versions import Version

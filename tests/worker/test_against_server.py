@@ -16,7 +16,7 @@ from torch import nn
 import leeway
 from leeway.errors import BodyTooLarge
 from leeway.protocol.limits import MAX_JSON_BYTES
-from leeway.protocol.replies import Disposition
+from leeway.protocol.pushes import Disposition
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.worker.client import Client
 from leeway.worker.torch_bridge import ModelBridge

@@ -9,7 +9,7 @@ import torch
 
 from leeway.protocol import limits
 from leeway.protocol.fields import MAX_INTEGER
-from leeway.protocol.requests import UpdateKind
+from leeway.protocol.pushes import UpdateKind
 from leeway.worker import arguments
 
 

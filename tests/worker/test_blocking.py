@@ -9,8 +9,7 @@ import pytest
 from aiohttp import web
 
 from leeway.errors import WireError
-from leeway.protocol.replies import Disposition
-from leeway.protocol.requests import UpdateKind
+from leeway.protocol.pushes import Disposition, UpdateKind
 from leeway.worker.blocking import BlockingClient
 
 GRADIENT = UpdateKind.GRADIENT

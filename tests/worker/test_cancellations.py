@@ -5,8 +5,7 @@ import asyncio
 import pytest
 from aiohttp import web
 
-from leeway.protocol.replies import Disposition
-from leeway.protocol.requests import UpdateKind
+from leeway.protocol.pushes import Disposition, UpdateKind
 from leeway.worker.client import Client
 
 GRADIENT = UpdateKind.GRADIENT

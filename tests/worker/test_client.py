@@ -8,9 +8,8 @@ from structlog.testing import capture_logs
 
 from leeway.errors import ServerLost, WireError
 from leeway.protocol.codes import Code
+from leeway.protocol.pushes import Disposition, LastPush, UpdateKind
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import Disposition, LastPush
-from leeway.protocol.requests import UpdateKind
 from leeway.protocol.spans import Layout
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.transport.channel import Tensors

@@ -11,8 +11,7 @@ from aiohttp import web
 
 from leeway.errors import BodyTooLarge, MalformedFrame, ServerLost, SettingError, WireError
 from leeway.protocol.frames import encode
-from leeway.protocol.replies import Disposition
-from leeway.protocol.requests import UpdateKind
+from leeway.protocol.pushes import Disposition, UpdateKind
 from leeway.protocol.spans import Layout
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.transport.channel import Tensors

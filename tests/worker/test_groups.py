@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from leeway.protocol.codes import Code
-from leeway.protocol.replies import Disposition, Joined
-from leeway.protocol.requests import UpdateKind
+from leeway.protocol.membership import Joined
+from leeway.protocol.pushes import Disposition, UpdateKind
 from leeway.protocol.spans import Layout
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.ps.settings.config import GroupConfig

@@ -19,7 +19,7 @@ from torch import nn
 import leeway
 from leeway.protocol import routes
 from leeway.protocol.decoder import decode
-from leeway.protocol.replies import Disposition
+from leeway.protocol.pushes import Disposition
 from tests.worker.test_against_server import serving
 
 pytestmark = pytest.mark.e2e

@@ -1,6 +1,6 @@
 from leeway.protocol.codes import Code
+from leeway.protocol.pushes import Disposition
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import Disposition
 from leeway.worker.session.states import Outcome
 from leeway.worker.skips import RefusedInARow
 

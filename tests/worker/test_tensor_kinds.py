@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 from torch import nn
 
 import leeway
-from leeway.protocol.replies import Disposition
+from leeway.protocol.pushes import Disposition
 
 pytestmark = pytest.mark.e2e
 

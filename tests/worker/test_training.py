@@ -12,7 +12,7 @@ import leeway
 from leeway.errors import ServerLost, WireError
 from leeway.protocol import routes
 from leeway.protocol.codes import Code
-from leeway.protocol.replies import Disposition
+from leeway.protocol.pushes import Disposition
 from leeway.worker.session.session import Ending, Outcome
 
 

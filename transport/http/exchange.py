@@ -24,7 +24,8 @@ from leeway.protocol.http.replies import expect, read_refusal, read_reply
 from leeway.protocol.http.requests import waits_seconds, write_request
 from leeway.protocol.http.terms import Content, HttpReply
 from leeway.protocol.limits import DEFAULT_MAX_BODY_BYTES, MAX_REPLY_JSON_BYTES, WRITE_CHUNK_BYTES
-from leeway.protocol.replies import Granted, PushPulled
+from leeway.protocol.pulls import Granted
+from leeway.protocol.pushes import PushPulled
 from leeway.transport import streams
 from leeway.transport.channel import Answer, Traffic
 from leeway.transport.failures import FAILURES, judge
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from leeway.protocol.decoder import Allocate
     from leeway.protocol.frames import Buffer, Frame
     from leeway.protocol.http.terms import HttpRequest
-    from leeway.protocol.replies import Reply
+    from leeway.protocol.messages import Reply
     from leeway.transport.channel import Sent, Tensors
 
 CONNECT_SECONDS = 10.0

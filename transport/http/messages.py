@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
     from leeway.protocol.decoder import Allocate
     from leeway.protocol.frames import Frame
-    from leeway.protocol.replies import Reply
-    from leeway.protocol.requests import Request
+    from leeway.protocol.messages import Reply, Request
     from leeway.protocol.spans import Layout
     from leeway.transport.http.counts import Counts
 

@@ -16,7 +16,7 @@ from leeway.protocol.codes import Code
 from leeway.protocol.frames import encode, frame_length
 from leeway.protocol.http.replies import write_reply
 from leeway.protocol.http.terms import Content
-from leeway.protocol.replies import Refused
+from leeway.protocol.refusals import Refused
 from leeway.transport import streams
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from leeway.protocol.frames import Buffer
     from leeway.protocol.http.terms import HttpReply
-    from leeway.protocol.replies import Reply
+    from leeway.protocol.messages import Reply
     from leeway.protocol.spans import Layout
 
 # How much may lie unsent in a transport before a writer is held up: a few pieces, so that the socket never runs dry.

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from leeway.protocol.replies import Offered
-    from leeway.protocol.requests import Offer
+    from leeway.protocol.offers import Offer, Offered
     from leeway.protocol.tensors import TensorSpec
 
 

@@ -36,21 +36,15 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from leeway.errors import WireError
+from leeway.protocol.barriers import Barrier, Passed
 from leeway.protocol.codes import Code
+from leeway.protocol.membership import Departed, Join, Joined, Leave
+from leeway.protocol.offers import Offer, Offered
+from leeway.protocol.pulls import Granted, NotYet, Pull
+from leeway.protocol.pushes import Push, Pushed, PushPulled, UpdateKind, last_pushes
+from leeway.protocol.ranks import DEFAULT_GROUP
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import (
-    Departed,
-    Granted,
-    Joined,
-    NotYet,
-    Offered,
-    Passed,
-    Pushed,
-    PushPulled,
-    Refused,
-    last_pushes,
-)
-from leeway.protocol.requests import DEFAULT_GROUP, Barrier, Join, Leave, Offer, Pull, Push, UpdateKind
+from leeway.protocol.refusals import Refused
 from leeway.worker.session.backoff import BASE_SECONDS, Backoff
 from leeway.worker.session.offering import Offering
 from leeway.worker.session.refusals import REACTIONS, Reaction
@@ -63,8 +57,9 @@ if TYPE_CHECKING:
     from random import Random
 
     from leeway.protocol.capacity import Capacity
-    from leeway.protocol.replies import GroupState, Reply
-    from leeway.protocol.requests import Life
+    from leeway.protocol.lives import Life
+    from leeway.protocol.membership import GroupState
+    from leeway.protocol.messages import Reply
     from leeway.protocol.tensors import TensorSpec
     from leeway.protocol.times import StepTimes
     from leeway.protocol.versions import Version

@@ -9,12 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from leeway.protocol.capacity import DEFAULT_CAPACITY
-from leeway.protocol.requests import Join, Life
+from leeway.protocol.lives import Life
+from leeway.protocol.membership import Join
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from leeway.protocol.replies import Joined
+    from leeway.protocol.membership import Joined
     from leeway.worker.session.session import Session
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from leeway.protocol.codes import Code
+    from leeway.protocol.pushes import Disposition
     from leeway.protocol.reasons import Reason
-    from leeway.protocol.replies import Disposition
 
 
 class State(StrEnum):

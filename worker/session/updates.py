@@ -9,14 +9,14 @@ import dataclasses
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
+from leeway.protocol.pushes import UpdateKind
 from leeway.protocol.reasons import Reason
-from leeway.protocol.requests import UpdateKind
 from leeway.worker.session.states import Outcome
 
 if TYPE_CHECKING:
     from leeway.protocol.codes import Code
-    from leeway.protocol.replies import LastPush, Pushed
-    from leeway.protocol.requests import Life, Push
+    from leeway.protocol.lives import Life
+    from leeway.protocol.pushes import LastPush, Push, Pushed
 
 
 class Recall(Enum):

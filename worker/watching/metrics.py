@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from wsgiref.simple_server import WSGIServer
 
     from leeway.protocol.codes import Code
+    from leeway.protocol.pushes import Disposition
     from leeway.protocol.reasons import Reason
-    from leeway.protocol.replies import Disposition
 
 
 # A second series for every counter that says when it was made: nobody asks for it, and it doubles what is scraped.

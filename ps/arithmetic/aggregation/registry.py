@@ -45,7 +45,7 @@ def rule(text: str) -> Rule:
         raise ValueError(f"there is no aggregation rule {shown(text)}; choose one of {', '.join(map(form, RULES))}")
     given = numbers.split(",") if colon else []
     fields = dataclasses.fields(RULES[name])
-    well_formed = all(one.isascii() and one.isdigit() and len(one) <= _MAX_DIGITS for one in given)
+    well_formed = all(text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS for text in given)
     if len(given) != len(fields) or not well_formed:
         example = f", such as {name}:{','.join('1' for _ in fields)}" if fields else ""
         raise ValueError(f"the aggregation rule {shown(text)} must have the form {form(name)}{example}")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from leeway.protocol.policy_terms import PolicyTerms
 from leeway.ps.core.policies.eager import Eager
 
 
 @dataclass(frozen=True, slots=True)
 class Asynchronous(Eager):
-    mode: ClassVar[str] = "async"
-    staleness: ClassVar[int | None] = None
+    terms: ClassVar[PolicyTerms] = PolicyTerms("async")

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 class Eager:
     __slots__ = ()
 
-    quorum: ClassVar[int | None] = None
-    grace_seconds: ClassVar[float | None] = None
     has_rounds: ClassVar[bool] = False
 
     def enter_clock(self, view: View) -> int:

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 class Gathering:
     __slots__ = ()
 
-    mode: ClassVar[str] = "sync"
-    staleness: ClassVar[int | None] = None
     has_rounds: ClassVar[bool] = True
 
     def enter_clock(self, view: View) -> int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
+    from leeway.protocol.policy_terms import PolicyTerms
     from leeway.ps.core.decisions import Decision
     from leeway.ps.core.rounds import Rounds
 
@@ -73,16 +74,8 @@ class View(Protocol):
 
 class Policy(Protocol):
     @property
-    def mode(self) -> str: ...
-
-    @property
-    def staleness(self) -> int | None: ...
-
-    @property
-    def quorum(self) -> int | None: ...
-
-    @property
-    def grace_seconds(self) -> float | None: ...
+    def terms(self) -> PolicyTerms:
+        """What it was made of."""
 
     @property
     def has_rounds(self) -> bool:

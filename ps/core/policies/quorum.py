@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
+from leeway.protocol.policy_terms import PolicyTerms
 from leeway.ps.core.policies.gathering import Gathering
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
+    from leeway.protocol.policy_terms import Grace
     from leeway.ps.core.policies.policy import View
 
 # How far from the median a gap may lie that is still waited out, in median absolute deviations: what is farther is
@@ -26,10 +28,14 @@ _DEVIATIONS = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Quorum(Gathering):
-    """`quorum`: pushes, 1 or more; of a round with fewer members, all. `grace_seconds` None: as the pace advises."""
+    """`quorum`: pushes, 1 or more; of a round with fewer members, all. `grace_seconds` auto: as the pace advises."""
 
     quorum: int
-    grace_seconds: float | None = None
+    grace_seconds: Grace = "auto"
+
+    @property
+    def terms(self) -> PolicyTerms:
+        return PolicyTerms("sync", quorum=self.quorum, grace_seconds=self.grace_seconds)
 
     def members(self, view: View) -> Sequence[str]:
         if view.live_workers < view.workers_to_start:
@@ -42,7 +48,7 @@ class Quorum(Gathering):
         needed = min(self.quorum, len(rounds.missing) + len(rounds.held))
         if not needed or len(rounds.arrivals) < needed:
             return None
-        grace_seconds = advised(rounds.gaps) if self.grace_seconds is None else self.grace_seconds
+        grace_seconds = advised(rounds.gaps) if self.grace_seconds == "auto" else self.grace_seconds
         return None if grace_seconds is None else rounds.arrivals[needed - 1] + grace_seconds
 
 

@@ -8,8 +8,9 @@ without the aggregation of `sync`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
+from leeway.protocol.policy_terms import PolicyTerms
 from leeway.protocol.reasons import Reason
 from leeway.ps.core.decisions import Answer, Park, in_words
 from leeway.ps.core.policies.eager import Eager
@@ -21,9 +22,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Ssp(Eager):
-    mode: ClassVar[str] = "ssp"
-
     staleness: int
+
+    @property
+    def terms(self) -> PolicyTerms:
+        return PolicyTerms("ssp", self.staleness)
 
     def pull(self, view: View, rank: str) -> Decision:
         begun = Eager.pull(self, view, rank)

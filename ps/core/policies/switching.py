@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from leeway.protocol.policy_terms import PolicyTerms
 from leeway.protocol.reasons import Reason
 from leeway.ps.core.decisions import Park
 from leeway.ps.core.policies.eager import Eager
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Switching(Eager):
-    mode: ClassVar[str] = "async"
-    staleness: ClassVar[int | None] = None
+    terms: ClassVar[PolicyTerms] = PolicyTerms("async")
 
     to: Policy
     at: int
@@ -35,7 +35,7 @@ class Switching(Eager):
         if view.clock_of(rank) >= self.at:
             return Park(
                 Reason.SWITCHING,
-                f"round {self.at}, the first under {self.to.mode}, opens when all are there",
+                f"round {self.at}, the first under {self.to.terms.mode}, opens when all are there",
                 tuple(view.behind(self.at)),
                 self.at,
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from leeway.protocol.policy_terms import PolicyTerms
 from leeway.ps.core.policies.gathering import Gathering
 
 if TYPE_CHECKING:
@@ -15,8 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Sync(Gathering):
-    quorum: ClassVar[int | None] = None
-    grace_seconds: ClassVar[float | None] = None
+    terms: ClassVar[PolicyTerms] = PolicyTerms("sync")
 
     def members(self, view: View) -> Sequence[str]:
         number = view.rounds.number

@@ -18,8 +18,9 @@ from leeway.protocol import routes
 from leeway.protocol.codes import Code
 from leeway.protocol.http.headers import ACCEPT, accepted
 from leeway.protocol.http.requests import read_head
-from leeway.protocol.replies import Granted
-from leeway.protocol.requests import DEFAULT_GROUP, Pull, Push
+from leeway.protocol.pulls import Granted, Pull
+from leeway.protocol.pushes import Push
+from leeway.protocol.ranks import DEFAULT_GROUP
 from leeway.ps.server.answering import answer
 from leeway.ps.server.http.events import Events
 from leeway.ps.server.http.page import Page
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from leeway.protocol.frames import Frame
-    from leeway.protocol.requests import Request
+    from leeway.protocol.messages import Request
     from leeway.protocol.spans import Layout
     from leeway.ps.server.asking import Outcome
     from leeway.ps.server.runtime import Runtime

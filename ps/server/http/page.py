@@ -83,7 +83,7 @@ class Page:
     def _answer(self, request: web.Request, name: str) -> web.StreamResponse:
         file = self._files[name]
         known = request.if_none_match or ()
-        if any(one.value in (file.etag, "*") for one in known):
+        if any(tag.value in (file.etag, "*") for tag in known):
             response = web.Response(status=304, headers=_HEADERS)
         else:
             response = web.Response(body=file.content, headers=_HEADERS)

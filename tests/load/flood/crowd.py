@@ -24,7 +24,7 @@ import numpy as np
 import uvloop
 
 from leeway.protocol import routes
-from leeway.protocol.requests import UpdateKind
+from leeway.protocol.pushes import UpdateKind
 from leeway.protocol.spans import Layout
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.transport.channel import Tensors

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from leeway.protocol.frames import Buffer
-    from leeway.protocol.replies import Reply
+    from leeway.protocol.messages import Reply
     from leeway.transport.channel import Tensors
     from leeway.worker.session.session import Ask
     from tests.load.flood.connection import Response

@@ -5,7 +5,7 @@ import gc
 import pytest
 import torch
 
-from leeway.protocol.requests import UpdateKind
+from leeway.protocol.pushes import UpdateKind
 from leeway.ps.arithmetic import buffers, clipping
 from leeway.ps.arithmetic.optimizers import StateLost
 from leeway.ps.arithmetic.parameters import Parameters, Update

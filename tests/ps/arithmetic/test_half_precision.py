@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from leeway.protocol.requests import UpdateKind
+from leeway.protocol.pushes import UpdateKind
 from leeway.ps.arithmetic.parameters import Parameters, Saved, Update
 from leeway.ps.arithmetic.settings import OptimizerKind, OptimizerSettings
 from leeway.transport.memory.pool import Pool

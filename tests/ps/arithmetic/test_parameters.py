@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leeway.protocol.requests import UpdateKind
+from leeway.protocol.pushes import UpdateKind
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.ps.arithmetic.aggregation.registry import rule
 from leeway.ps.arithmetic.parameters import Parameters, Update

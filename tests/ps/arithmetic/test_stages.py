@@ -6,7 +6,7 @@ from typing import ClassVar
 import pytest
 import torch
 
-from leeway.protocol.requests import UpdateKind
+from leeway.protocol.pushes import UpdateKind
 from leeway.ps.arithmetic.aggregation.mean import Mean
 from leeway.ps.arithmetic.aggregation.rule import Rule
 from leeway.ps.arithmetic.parameters import Parameters, Update

@@ -1,15 +1,23 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from leeway.protocol.replies import PushPulled, Reply
-from leeway.protocol.requests import Join, Life, Offer, Pull, Push, UpdateKind
+from leeway.protocol.lives import Life
+from leeway.protocol.membership import Join
+from leeway.protocol.offers import Offer
+from leeway.protocol.policy_terms import PolicyTerms
+from leeway.protocol.pulls import Pull
+from leeway.protocol.pushes import Push, PushPulled, UpdateKind
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.ps.core.effects import Adopt, Answered, Apply, Effect, Initialize
 from leeway.ps.core.events import Asked, Event, Published, Tick
-from leeway.ps.core.machine import GroupSettings, Machine, Settings
+from leeway.ps.core.machine import Machine
+from leeway.ps.core.settings import GroupSettings, Settings
+
+if TYPE_CHECKING:
+    from leeway.protocol.messages import Reply
 
 
 class Server:
@@ -89,7 +97,7 @@ class Server:
 @pytest.fixture
 def serve():
     def start(mode: str = "async", staleness: int | None = None, **settings: Any) -> Server:
-        groups = settings.pop("groups", (GroupSettings(mode, staleness),))
+        groups = settings.pop("groups", (GroupSettings(PolicyTerms(mode, staleness)),))
         return Server(Settings(groups=groups, **settings))
 
     return start

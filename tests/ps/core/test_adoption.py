@@ -2,7 +2,7 @@
 
 import pytest
 
-from leeway.protocol.requests import Offer
+from leeway.protocol.offers import Offer
 from leeway.protocol.schema import Difference
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.ps.core.adoption import WRAPPER_PREFIXES, Adoption, adopt

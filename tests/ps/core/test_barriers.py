@@ -3,10 +3,12 @@ from __future__ import annotations
 import pytest
 
 from leeway.protocol import limits
+from leeway.protocol.barriers import Barrier, Passed
 from leeway.protocol.codes import Code
+from leeway.protocol.lives import Life
+from leeway.protocol.pulls import NotYet
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import NotYet, Passed, refuse
-from leeway.protocol.requests import Barrier, Life
+from leeway.protocol.refusals import refuse
 from leeway.ps.core.barriers import Barriers
 from leeway.ps.core.effects import Answered, Parked
 from leeway.ps.core.membership import Incarnation

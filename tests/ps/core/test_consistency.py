@@ -5,9 +5,12 @@ import json
 
 import pytest
 
+from leeway.protocol.barriers import Barrier
+from leeway.protocol.membership import Leave
+from leeway.protocol.offers import Offer
+from leeway.protocol.pushes import UpdateKind
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import Refused
-from leeway.protocol.requests import Barrier, Leave, Offer, UpdateKind
+from leeway.protocol.refusals import Refused
 from leeway.ps.core.consistency import check
 from leeway.ps.core.saved import restore, save
 

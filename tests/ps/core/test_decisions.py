@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from leeway.protocol.pulls import NotYet
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import NotYet
 from leeway.ps.core.decisions import Park, in_words
 
 

@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 
 from leeway.protocol.codes import Code
+from leeway.protocol.lives import Life
+from leeway.protocol.pushes import Disposition, Push, Pushed, UpdateKind
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import Disposition, Pushed, Refused
-from leeway.protocol.requests import Life, Push, UpdateKind
+from leeway.protocol.refusals import Refused
 from leeway.ps.core.deduplication import Fresh, Repeat, StagedAgain, judge
 from leeway.ps.core.membership import Incarnation
 from leeway.ps.core.progress import REMEMBERED_GRANTS, Progress, Record

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import json
 
-from leeway.protocol.requests import Pull, SetPolicy
+from leeway.protocol.policy_terms import PolicyTerms
+from leeway.protocol.pulls import Pull
+from leeway.protocol.tuning import SetPolicy
 from leeway.ps.core import describe
-from leeway.ps.core.machine import GroupSettings
+from leeway.ps.core.settings import GroupSettings
 
 
 def of(status, rank):
@@ -65,7 +67,10 @@ def test_status_names_those_who_are_waited_for_now(serve):
 
 
 def test_one_line_for_each_group(serve):
-    server = serve(groups=(GroupSettings("ssp", 0, "a", ("a",)), GroupSettings("sync", None, "b", ("b",))), workers=2)
+    server = serve(
+        groups=(GroupSettings(PolicyTerms("ssp", 0), "a", ("a",)), GroupSettings(PolicyTerms("sync"), "b", ("b",))),
+        workers=2,
+    )
     assert describe.line(server.machine) == "nobody  min=0 v0 | nobody  min=0 v0 round 0 waiting"
 
 
@@ -84,5 +89,5 @@ def test_the_line_shows_grants_waits_and_what_is_in_flight(serve):
     server.push(lives[0])
     server.push(lives[1])
     assert describe.line(server.machine) == "w1@1 (waits) w2@1 w10@1  min=1 v1..2 round 0 applying"
-    server.ask(SetPolicy("async"))
+    server.ask(SetPolicy(PolicyTerms("async")))
     assert describe.line(server.machine) == "w1@1 (waits) w2@1 w10@1  min=1 v1..2"

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+from leeway.protocol.membership import Departed
+from leeway.protocol.policy_terms import PolicyTerms
+from leeway.protocol.pushes import Disposition, UpdateKind
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import Departed, Disposition
-from leeway.protocol.requests import UpdateKind
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.ps.core.effects import (
     Accepted,
@@ -41,7 +42,7 @@ SPECS = tuple(TensorSpec(name, (3,), "float32", Kind.TRAINABLE) for name in ("w"
         (WaitingFor("g", ("w0", "w1"), 4), "waiting for g w0,w1 until 4"),
         (WaitingFor("g", (), 0), "waiting for g nobody"),
         (Apply("default", 3, UpdateKind.GRADIENT, (W0,), aggregated=False, live=2), "apply w0x4 -> default v3"),
-        (Apply("a", 3, UpdateKind.DELTA, (W0, W1), aggregated=True, live=2), "mean of w0x4 w1x8 -> a v3"),
+        (Apply("a", 3, UpdateKind.DELTA, (W0, W1), aggregated=True, live=2), "aggregate of w0x4 w1x8 -> a v3"),
         (Initialize("default", 1, 2, SPECS), "initialize default v1 w,b"),
         (Adopt("default", 2, SPECS, {"w": "module.w", "b": "b"}), "adopt default v2 module.w as w"),
         (Adopt("default", 2, SPECS, {"w": "w", "b": "b"}), "adopt default v2 as the model has it"),
@@ -52,8 +53,8 @@ SPECS = tuple(TensorSpec(name, (3,), "float32", Kind.TRAINABLE) for name in ("w"
         (RoundClosed("default", 4, ("w0", "w1"), 12), "round 4 closes: w0,w1 (12 samples)"),
         (RoundClosed("default", 4, (), 0), "round 4 closes: nobody (0 samples)"),
         (RoundClosed("default", 4, ("w0",), 8, 5), "round 4 closes: w0 (8 samples), too few: 5 updates are needed"),
-        (Switched("default", "ssp", 3, 9), "switched default to ssp(3) after v9"),
-        (Switched("default", "sync", None, 9), "switched default to sync after v9"),
+        (Switched("default", PolicyTerms("ssp", 3), 9), "switched default to ssp(3) after v9"),
+        (Switched("default", PolicyTerms("sync"), 9), "switched default to sync after v9"),
         (Finished(), "finished"),
     ],
 )

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from leeway.protocol.requests import Heartbeat, Life
+from leeway.protocol.lives import Life
+from leeway.protocol.membership import Heartbeat
 from leeway.ps.core.events import Asked, Failed, Gone, Paused, Published, Stop, Tick
 
 LIFE = Life("w0", 1, 2)

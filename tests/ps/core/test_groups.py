@@ -5,24 +5,19 @@ from __future__ import annotations
 import pytest
 
 from leeway.protocol.codes import Code
+from leeway.protocol.membership import Heartbeat, Leave
+from leeway.protocol.offers import Offer
+from leeway.protocol.policy_terms import PolicyTerms
+from leeway.protocol.pulls import Granted, NotYet, Pull
+from leeway.protocol.pushes import Disposition, LastPush, Pushed, PushPulled, Staged, UpdateKind
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import (
-    Disposition,
-    Granted,
-    LastPush,
-    NotYet,
-    PolicyState,
-    Pushed,
-    PushPulled,
-    Refused,
-    Staged,
-)
-from leeway.protocol.requests import Heartbeat, Leave, Offer, Pull, SetPolicy, UpdateKind
+from leeway.protocol.refusals import Refused
 from leeway.protocol.tensors import Kind, TensorSpec
+from leeway.protocol.tuning import PolicyState, SetPolicy
 from leeway.protocol.versions import Version
 from leeway.ps.core.effects import Apply, Contribution, Drop, RoundClosed
 from leeway.ps.core.events import Failed, Gone, Published
-from leeway.ps.core.machine import GroupSettings
+from leeway.ps.core.settings import GroupSettings
 
 
 def the(kind, effects):
@@ -260,7 +255,7 @@ def test_a_contributor_waits_for_the_version_with_its_update(two):
     server.pull(w1)
     server.push(w0)
     server.holding = True
-    server.ask(SetPolicy("async"))
+    server.ask(SetPolicy(PolicyTerms("async")))
     assert server.pull(w0, 1, wait_seconds=None).reason is Reason.OWN_UPDATE
     assert server.pull(w1).version == Version(1, 1)
     server.publish()
@@ -327,19 +322,19 @@ def test_staged_parts_go_with_their_worker(two):
 def test_the_policy_in_force_again_changes_nothing(two):
     server, *_ = two("ssp", 2)
     decided = server.machine.groups["default"].policy
-    assert server.ask(SetPolicy("ssp", 2)) == PolicyState("default", "ssp", 2)
+    assert server.ask(SetPolicy(PolicyTerms("ssp", 2))) == PolicyState("default", PolicyTerms("ssp", 2))
     assert server.machine.groups["default"].policy is decided
 
 
 def test_the_clock_of_the_first_round_counts_an_answered_pull(two):
     server, w0, _ = two()
     server.walk(w0)
-    assert server.ask(SetPolicy("sync")) == PolicyState("default", "sync", None, 1)
-    server.ask(SetPolicy("async"))
+    assert server.ask(SetPolicy(PolicyTerms("sync"))) == PolicyState("default", PolicyTerms("sync"), 1)
+    server.ask(SetPolicy(PolicyTerms("async")))
     server.pull(w0, 1)
-    assert server.ask(SetPolicy("sync")).switching_at == 2
+    assert server.ask(SetPolicy(PolicyTerms("sync"))).switching_at == 2
     # Then it is fixed.
-    assert server.ask(SetPolicy("sync")).switching_at == 2
+    assert server.ask(SetPolicy(PolicyTerms("sync"))).switching_at == 2
     server.join("w2")
     assert server.machine.groups["default"].clock_of("w2") == 2
 
@@ -350,15 +345,15 @@ def test_with_nobody_live_the_first_round_is_at_the_min_clock(two):
     server.walk(w1)
     server.ask(Leave(w0))
     server.ask(Leave(w1))
-    assert server.ask(SetPolicy("sync")).switching_at == 1
+    assert server.ask(SetPolicy(PolicyTerms("sync"))).switching_at == 1
     server.join("w0", "another")
-    assert server.machine.groups["default"].policy_state() == PolicyState("default", "sync", None)
+    assert server.machine.groups["default"].policy_state() == PolicyState("default", PolicyTerms("sync"))
 
 
 def test_at_the_first_round_workers_park_until_all_are_there(two):
     server, w0, w1 = two()
     server.walk(w0)
-    server.ask(SetPolicy("sync"))
+    server.ask(SetPolicy(PolicyTerms("sync")))
     told = server.pull(w0, 1, wait_seconds=None)
     assert (told.reason, told.waiting_for) == (Reason.SWITCHING, ("w1",))
     assert server.walk(w1).disposition is Disposition.APPLIED
@@ -369,7 +364,7 @@ def test_the_first_round_waits_for_what_is_being_applied(two):
     server, w0, w1 = two()
     server.walk(w0)
     server.pull(w1)
-    server.ask(SetPolicy("sync"))
+    server.ask(SetPolicy(PolicyTerms("sync")))
     server.holding = True
     server.push(w1)
     group = server.machine.groups["default"]
@@ -385,15 +380,15 @@ def test_a_switch_while_the_step_of_a_round_is_applied(two):
     server.push(w0)
     server.holding = True
     server.push(w1)
-    server.ask(SetPolicy("async"))
+    server.ask(SetPolicy(PolicyTerms("async")))
     server.publish()
     assert server.pull(w0, 1).version == Version(1, 2)
 
 
 def test_settings_that_make_no_policy(two):
     server, *_ = two()
-    assert server.ask(SetPolicy("ssp")).error.code is Code.INVALID_VALUE
-    assert server.ask(SetPolicy("async", group="other")).error.code is Code.UNKNOWN_GROUP
+    assert server.ask(SetPolicy(PolicyTerms("ssp"))).error.code is Code.INVALID_VALUE
+    assert server.ask(SetPolicy(PolicyTerms("async"), "other")).error.code is Code.UNKNOWN_GROUP
 
 
 # Settling.
@@ -427,7 +422,7 @@ def test_nobody_is_looked_at_when_nothing_has_changed(two, monkeypatch):
     server.walk(w0)
     server.send(Pull(life=w0, clock=1, wait_seconds=50))
     looked_at = []
-    monkeypatch.setattr(server.machine.groups["default"], "_judge", lambda pull, member: looked_at.append(member))
+    monkeypatch.setattr(server.machine.groups["default"].pulls, "judge", lambda pull, member: looked_at.append(member))
     for life in (w0, w1):
         server.ask(Heartbeat(life))
     assert looked_at == []
@@ -513,7 +508,7 @@ def test_a_round_that_was_switched_away_from_may_fail_too(two):
     server.pull(w0), server.pull(w1)
     server.holding = True
     server.push(w0), server.push(w1)
-    server.ask(SetPolicy("async"))
+    server.ask(SetPolicy(PolicyTerms("async")))
     fail_next(server)
     assert server.pull(w0, 1).step_failed
 
@@ -522,7 +517,9 @@ def test_a_round_that_was_switched_away_from_may_fail_too(two):
 
 
 def ruled(serve, **settings):
-    server = serve(groups=(GroupSettings("sync", least_updates=3, needs_rounds=True),), workers=2, **settings)
+    server = serve(
+        groups=(GroupSettings(PolicyTerms("sync"), least_updates=3, needs_rounds=True),), workers=2, **settings
+    )
     server.offer()
     return server, server.join("w0"), server.join("w1")
 
@@ -562,9 +559,9 @@ def test_enough_updates_are_as_many_as_it_needs(serve):
 def test_a_policy_under_which_the_rule_means_nothing_is_refused(serve):
     server, _, _ = ruled(serve)
     for mode, staleness in (("async", None), ("ssp", 2)):
-        told = server.ask(SetPolicy(mode, staleness))
+        told = server.ask(SetPolicy(PolicyTerms(mode, staleness)))
         assert (told.error.code, f"under {mode}" in told.error.detail) == (Code.INVALID_VALUE, True)
-    assert server.ask(SetPolicy("sync")) == PolicyState("default", "sync", None)
+    assert server.ask(SetPolicy(PolicyTerms("sync"))) == PolicyState("default", PolicyTerms("sync"))
 
 
 def test_whole_weights_need_a_round(two):
@@ -588,7 +585,7 @@ def test_keys_that_could_not_be_stored_are_free(serve):
 
 
 def test_an_offer_to_two_groups_is_refused_when_one_of_them_fails(serve):
-    groups = (GroupSettings("async", None, "a", ("a",)), GroupSettings("async", None, "b", ("b",)))
+    groups = (GroupSettings(PolicyTerms("async"), "a", ("a",)), GroupSettings(PolicyTerms("async"), "b", ("b",)))
     server = serve(groups=groups)
     server.holding = True
     specs = tuple(TensorSpec(name, (3,), "float32", Kind.TRAINABLE) for name in "ab")

@@ -3,29 +3,24 @@ from __future__ import annotations
 import pytest
 
 from leeway.protocol import limits
+from leeway.protocol.barriers import Barrier, Passed
 from leeway.protocol.codes import Code
+from leeway.protocol.lives import Life
+from leeway.protocol.membership import Departed, Heartbeat, Join, Leave, Renewed
+from leeway.protocol.offers import Offer, Offered
+from leeway.protocol.policy_terms import PolicyTerms
+from leeway.protocol.pulls import NotYet, Pull
+from leeway.protocol.pushes import LastPush, Push, UpdateKind
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import Departed, LastPush, NotYet, Offered, OptimizerState, Passed, Renewed
-from leeway.protocol.requests import (
-    Barrier,
-    Heartbeat,
-    Join,
-    Leave,
-    Life,
-    Offer,
-    Pull,
-    Push,
-    SetOptimizer,
-    SetPolicy,
-    UpdateKind,
-)
 from leeway.protocol.tensors import Kind, TensorSpec
+from leeway.protocol.tuning import OptimizerState, SetOptimizer, SetPolicy
 from leeway.ps.core.deduplication import Fresh
 from leeway.ps.core.effects import Answered, Began, Configure, Drop, Ended, Finished, Initialize
 from leeway.ps.core.events import Asked, Gone, Paused, Stop
-from leeway.ps.core.machine import GroupSettings, Machine, Settings
+from leeway.ps.core.machine import Machine
+from leeway.ps.core.settings import GroupSettings, Settings
 
-GROUPS = (GroupSettings("ssp", 0, "a", ("a.*",)), GroupSettings("sync", None, "b", ("b.*",)))
+GROUPS = (GroupSettings(PolicyTerms("ssp", 0), "a", ("a.*",)), GroupSettings(PolicyTerms("sync"), "b", ("b.*",)))
 
 
 def spec(name: str, size: int = 3, kind: Kind = Kind.TRAINABLE) -> TensorSpec:
@@ -361,7 +356,7 @@ def test_barriers_are_met_by_workers(serve):
 
 
 def test_the_policy_of_a_group_that_is_not_there(serve):
-    assert code(serve(groups=GROUPS).ask(SetPolicy("async"))) is Code.UNKNOWN_GROUP
+    assert code(serve(groups=GROUPS).ask(SetPolicy(PolicyTerms("async")))) is Code.UNKNOWN_GROUP
 
 
 def test_the_run_is_finished_once_when_every_group_is(serve):

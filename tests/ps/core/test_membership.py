@@ -4,9 +4,9 @@ import pytest
 
 from leeway.protocol import limits
 from leeway.protocol.codes import Code
+from leeway.protocol.lives import Life
+from leeway.protocol.pushes import Disposition, LastPush
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import Disposition, LastPush
-from leeway.protocol.requests import Life
 from leeway.ps.core.membership import REMEMBERED_LIVES, Membership
 from leeway.ps.core.progress import Progress, Record
 

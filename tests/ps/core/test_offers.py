@@ -7,13 +7,19 @@ import pytest
 from leeway.protocol import limits
 from leeway.protocol.capacity import Capacity
 from leeway.protocol.codes import Code
+from leeway.protocol.lives import Life
+from leeway.protocol.membership import Join
+from leeway.protocol.offers import Offer, Offered
+from leeway.protocol.policy_terms import PolicyTerms
+from leeway.protocol.pulls import Pull
+from leeway.protocol.pushes import Push, UpdateKind
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import Offered, Refused
-from leeway.protocol.requests import Join, Life, Offer, Pull, Push, UpdateKind
+from leeway.protocol.refusals import Refused
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.ps.core.effects import Adopt, Answered, Drop
 from leeway.ps.core.events import Asked, Failed, Published
-from leeway.ps.core.machine import GroupSettings, Machine, Settings
+from leeway.ps.core.machine import Machine
+from leeway.ps.core.settings import GroupSettings, Settings
 
 
 def spec(name, shape=(3,)):
@@ -111,7 +117,7 @@ def test_twins_are_told_to_whoever_can_compare_values():
     assert plan.twins == [("default", "emb", "head")]
 
 
-GROUPS = (GroupSettings("async", name="emb", keys=("emb*",)), GroupSettings("async", name="rest", keys=("r*",)))
+GROUPS = (GroupSettings(PolicyTerms("async"), "emb", ("emb*",)), GroupSettings(PolicyTerms("async"), "rest", ("r*",)))
 
 
 @pytest.mark.parametrize(
@@ -171,7 +177,7 @@ def test_after_the_first_update_the_files_names_are_the_groups():
 
 
 def test_an_adoption_that_fails_leaves_the_files_names():
-    machine = Machine(Settings((GroupSettings("async"),)), 1)
+    machine = Machine(Settings((GroupSettings(PolicyTerms("async")),)), 1)
     group = machine.groups["default"]
     ask(machine, Offer(names("module.w", "module.b"), from_file=True))
     group.published_is(1, 0.0)
@@ -192,7 +198,7 @@ def test_an_adoption_that_fails_leaves_the_files_names():
 
 
 def test_two_adoptions_at_once_come_out_in_their_order():
-    machine = Machine(Settings((GroupSettings("async"),)), 1)
+    machine = Machine(Settings((GroupSettings(PolicyTerms("async")),)), 1)
     group = machine.groups["default"]
     ask(machine, Offer(names("module.w", "module.b"), from_file=True))
     group.published_is(1, 0.0)
@@ -205,7 +211,7 @@ def test_two_adoptions_at_once_come_out_in_their_order():
 
 
 def test_a_whole_offer_that_was_not_stored_closes_nothing():
-    machine = Machine(Settings((GroupSettings("async"),)), 1)
+    machine = Machine(Settings((GroupSettings(PolicyTerms("async")),)), 1)
     ask(machine, Offer(names("w", "b"), whole=True))
     assert reply(machine.step(Failed("default", 1), 0.0)).error.code is Code.INTERNAL
     assert not machine.groups["default"].whole
@@ -215,7 +221,7 @@ def test_a_whole_offer_that_was_not_stored_closes_nothing():
 
 
 def test_nobody_pulls_or_pushes_under_names_that_are_given_up():
-    machine = Machine(Settings((GroupSettings("async"),)), 1)
+    machine = Machine(Settings((GroupSettings(PolicyTerms("async")),)), 1)
     group = machine.groups["default"]
     ask(machine, Offer(names("module.w"), from_file=True))
     group.published_is(1, 0.0)

@@ -3,18 +3,22 @@
 import pytest
 
 from leeway.protocol.codes import Code
+from leeway.protocol.membership import Join
+from leeway.protocol.policy_terms import PolicyTerms
+from leeway.protocol.pushes import Disposition, LastPush, UpdateKind
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import Disposition, LastPush
-from leeway.protocol.requests import Join, SetPolicy, UpdateKind
+from leeway.protocol.tuning import SetPolicy
 from leeway.ps.core.effects import Accepted, Drop, RoundClosed
 from leeway.ps.core.events import Paused
-from leeway.ps.core.machine import GroupSettings, Settings
 from leeway.ps.core.saved import restore, save
+from leeway.ps.core.settings import GroupSettings, Settings
 
 
 @pytest.fixture
 def server(serve):
-    server = serve(groups=(GroupSettings(quorum=2, grace_seconds=1.0),), workers=3, lease_seconds=1e6)
+    server = serve(
+        groups=(GroupSettings(PolicyTerms("sync", quorum=2, grace_seconds=1.0)),), workers=3, lease_seconds=1e6
+    )
     server.offer("w")
     return server
 
@@ -130,7 +134,7 @@ def test_it_outlives_a_restart(server, lives):
     settings = Settings(groups=(GroupSettings(),), workers=3, lease_seconds=1e6)
     machine = restore(settings, state, bodies, 1, 100.0)
     group = machine.groups["default"]
-    assert (group.policy.quorum, group.policy.grace_seconds) == (2, 1.0)
+    assert group.policy.terms == PolicyTerms("sync", quorum=2, grace_seconds=1.0)
     assert machine.next_deadline is None
     assert machine.membership.find(lives[2]).groups["default"].record.next_clock == 2
     state["groups"]["default"]["quorum"] = 1
@@ -155,13 +159,13 @@ def test_who_was_moved_on_is_so_after_a_restart(server):
 
 def test_a_switch_between_policies_with_rounds_leaves_the_round_open(server, lives):
     server.push(lives[0])
-    state = server.ask(SetPolicy("sync"))
-    assert (state.mode, state.quorum, state.grace_seconds) == ("sync", None, None)
+    state = server.ask(SetPolicy(PolicyTerms("sync")))
+    assert state.terms == PolicyTerms("sync")
     server.push(lives[1])
     assert server.machine.next_deadline is None
-    state = server.ask(SetPolicy("sync", quorum=1))
+    state = server.ask(SetPolicy(PolicyTerms("sync", quorum=1)))
     assert str(state) == "policy sync(quorum 1, grace auto)"
-    assert server.ask(SetPolicy("ssp", 1, quorum=2)).error.code is Code.INVALID_VALUE
+    assert server.ask(SetPolicy(PolicyTerms("ssp", 1, quorum=2))).error.code is Code.INVALID_VALUE
 
 
 def test_a_worker_that_waits_for_a_version_takes_part_again_without_asking_again(server):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from leeway.protocol.requests import UpdateKind
+from leeway.protocol.pushes import UpdateKind
 from leeway.ps.core.effects import Contribution
 from leeway.ps.core.rounds import Held, Rounds, RoundState
 

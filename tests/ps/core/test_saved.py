@@ -4,16 +4,20 @@ import json
 
 import pytest
 
+from leeway.protocol.barriers import Barrier, Passed
 from leeway.protocol.codes import Code
+from leeway.protocol.membership import Heartbeat, Join, Leave
+from leeway.protocol.policy_terms import PolicyTerms
+from leeway.protocol.pulls import Pull
+from leeway.protocol.pushes import UpdateKind
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import Passed
-from leeway.protocol.requests import Barrier, Heartbeat, Join, Leave, Pull, SetPolicy, UpdateKind
+from leeway.protocol.tuning import SetPolicy
 from leeway.protocol.versions import Version
 from leeway.ps.core import describe
 from leeway.ps.core.effects import Apply, Contribution
-from leeway.ps.core.machine import GroupSettings, Settings
 from leeway.ps.core.rounds import Held
 from leeway.ps.core.saved import restore, save
+from leeway.ps.core.settings import GroupSettings, Settings
 
 
 @pytest.fixture
@@ -163,10 +167,10 @@ def test_the_policy_is_the_saved_one(serve, restart):
     server = serve("async", workers=2)
     w0, _ = two(server)
     server.walk(w0)
-    server.ask(SetPolicy("ssp", 4))
+    server.ask(SetPolicy(PolicyTerms("ssp", 4)))
     restart(server)
-    assert server.machine.groups["default"].policy_state().staleness == 4
-    server.ask(SetPolicy("sync"))
+    assert server.machine.groups["default"].policy_state().terms.staleness == 4
+    server.ask(SetPolicy(PolicyTerms("sync")))
     restart(server)
     assert server.machine.groups["default"].policy_state().switching_at == 1
 
@@ -225,7 +229,7 @@ def test_after_a_crash_the_epoch_is_a_new_one(serve, restart):
 
 
 def test_several_groups(serve, restart):
-    groups = (GroupSettings("ssp", 1, "a", ("a*",)), GroupSettings("sync", None, "b", ("b*",)))
+    groups = (GroupSettings(PolicyTerms("ssp", 1), "a", ("a*",)), GroupSettings(PolicyTerms("sync"), "b", ("b*",)))
     server = serve(groups=groups)
     server.offer("a1", "b1")
     w0 = server.join("w0")
@@ -245,7 +249,7 @@ def test_a_finished_run_is_finished_again_unless_it_is_to_go_on(serve, restart):
     assert server.machine.finished
     restart(server)
     assert [str(effect) for effect in server.tick(0.0)] == ["finished"]
-    restart(server, settings=Settings((GroupSettings("async"),), until=2))
+    restart(server, settings=Settings((GroupSettings(PolicyTerms("async")),), until=2))
     assert server.tick(0.0) == []
     assert server.pull(w0, 1).clock == 1
 
@@ -263,9 +267,9 @@ def test_state_that_does_not_fit_is_refused_with_words(serve):
 def test_a_saved_policy_under_which_the_rule_means_nothing_is_refused(serve):
     server = serve("async")
     state, _ = save(server.machine)
-    ruled = Settings((GroupSettings("sync", least_updates=3, needs_rounds=True),))
+    ruled = Settings((GroupSettings(PolicyTerms("sync"), least_updates=3, needs_rounds=True),))
     with pytest.raises(ValueError, match="rule of group default is for rounds; under async"):
         restore(ruled, state, [], 1, 0.0)
-    server.ask(SetPolicy("sync"))
+    server.ask(SetPolicy(PolicyTerms("sync")))
     state, _ = save(server.machine)
-    assert restore(ruled, state, [], 1, 0.0).groups["default"].policy_state().mode == "sync"
+    assert restore(ruled, state, [], 1, 0.0).groups["default"].policy_state().terms.mode == "sync"

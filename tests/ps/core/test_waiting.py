@@ -4,9 +4,11 @@ import pytest
 
 from leeway.protocol import limits
 from leeway.protocol.codes import Code
+from leeway.protocol.lives import Life
+from leeway.protocol.pulls import NotYet, Pull
+from leeway.protocol.pushes import Disposition, Pushed, PushPulled
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import Disposition, NotYet, Pushed, PushPulled, refuse
-from leeway.protocol.requests import Life, Pull
+from leeway.protocol.refusals import refuse
 from leeway.ps.core.decisions import Park
 from leeway.ps.core.effects import Answered, Parked
 from leeway.ps.core.membership import Incarnation

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from leeway.errors import SettingError
+from leeway.protocol.policy_terms import PolicyTerms
 from leeway.ps.server import lifecycle
 from leeway.ps.server.lifecycle import machine_settings
 from leeway.ps.settings.config import ServerConfig
@@ -339,10 +340,10 @@ class TestSettings:
         config = ServerConfig(mode="ssp", staleness=2, workers=3, lease_seconds=4.0, until=9)
         settings = machine_settings(config)
         assert (settings.workers, settings.lease_seconds, settings.until) == (3, 4.0, 9)
-        assert [(group.mode, group.staleness) for group in settings.groups] == [("ssp", 2)]
+        assert [group.terms for group in settings.groups] == [PolicyTerms("ssp", 2)]
 
     def test_a_bound_is_for_ssp_alone(self):
-        assert machine_settings(ServerConfig(mode="sync", staleness=2)).groups[0].staleness is None
+        assert machine_settings(ServerConfig(mode="sync", staleness=2)).groups[0].terms == PolicyTerms("sync")
 
     def test_of_the_optimizer(self):
         (group,) = ServerConfig(optimizer="adamw", lr=0.5, beta1=0.8, clip_norm=2.0, warmup_steps=3).groups

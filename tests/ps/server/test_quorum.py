@@ -6,8 +6,7 @@ import contextlib
 import numpy as np
 from structlog.testing import capture_logs
 
-from leeway.protocol.replies import Disposition
-from leeway.protocol.requests import UpdateKind
+from leeway.protocol.pushes import Disposition, UpdateKind
 from leeway.protocol.spans import Layout
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.transport.channel import Tensors

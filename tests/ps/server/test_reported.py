@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 
 from leeway.protocol import limits
+from leeway.protocol.barriers import Barrier
+from leeway.protocol.lives import Life
+from leeway.protocol.membership import Join
+from leeway.protocol.pulls import Pull
+from leeway.protocol.pushes import Push, UpdateKind
 from leeway.protocol.ranks import natural
-from leeway.protocol.requests import Barrier, Join, Life, Pull, Push, UpdateKind
 from leeway.ps.watching.reported import Reported
 
 LONGEST = "é" * (limits.MAX_METRIC_NAME_BYTES // 2)

@@ -11,15 +11,22 @@ from structlog.testing import capture_logs
 from leeway.errors import WireError
 from leeway.protocol.codes import Code
 from leeway.protocol.decoder import decode
+from leeway.protocol.lives import Life
+from leeway.protocol.membership import Join
+from leeway.protocol.offers import Offer, Offered
+from leeway.protocol.policy_terms import PolicyTerms
+from leeway.protocol.pulls import Granted, NotYet, Pull
+from leeway.protocol.pushes import Disposition, Push, Pushed, UpdateKind
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import Disposition, Granted, NotYet, Offered, PolicyState, Pushed, Refused
-from leeway.protocol.requests import Join, Life, Offer, Pull, Push, SetPolicy, UpdateKind
+from leeway.protocol.refusals import Refused
+from leeway.protocol.tuning import PolicyState, SetPolicy
 from leeway.ps.arithmetic.guards import GuardMode
 from leeway.ps.arithmetic.optimizers import StateLost
 from leeway.ps.arithmetic.parameters import Parameters
 from leeway.ps.arithmetic.settings import OptimizerSettings
 from leeway.ps.core.events import Published
-from leeway.ps.core.machine import GroupSettings, Machine, Settings
+from leeway.ps.core.machine import Machine
+from leeway.ps.core.settings import GroupSettings, Settings
 from leeway.ps.server.applier import INLINE_BYTES, Job
 from leeway.ps.server.runtime import Runtime
 from leeway.ps.watching.decision_log import DecisionLog, Kind
@@ -38,7 +45,9 @@ async def make():
     made = []
 
     def make(mode="async", *, staleness=None, workers=1, listeners=(), **settings):
-        machine = Machine(Settings((GroupSettings(mode, staleness),), workers=workers, **settings), epoch=7)
+        machine = Machine(
+            Settings((GroupSettings(PolicyTerms(mode, staleness)),), workers=workers, **settings), epoch=7
+        )
         pool = Pool()
         runtime = Runtime(
             machine,
@@ -195,7 +204,7 @@ class TestOrder:
         clock = runtime.machine.groups["default"].clock_of("w2")
         parked = asyncio.create_task(runtime.ask(Pull(life=joiner, clock=clock, wait_seconds=100)))
         await asyncio.sleep(0)
-        switched = await runtime.ask(SetPolicy("async"))
+        switched = await runtime.ask(SetPolicy(PolicyTerms("async")))
         assert isinstance(switched.reply, PolicyState)
         outcome = await parked
         assert outcome.version.number == outcome.reply.version.number

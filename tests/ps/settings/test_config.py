@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from leeway.protocol import limits
-from leeway.ps.settings.config import MODES, OPTIMIZERS, GroupConfig, ServerConfig, parse_bytes
+from leeway.protocol.policy_terms import MODES
+from leeway.ps.settings.config import OPTIMIZERS, GroupConfig, ServerConfig, parse_bytes
 
 STATE = Path("state")
 

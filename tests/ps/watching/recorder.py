@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from leeway.protocol.requests import Barrier, Join, Life, Offer, Pull, Push, UpdateKind
+from leeway.protocol.barriers import Barrier
+from leeway.protocol.lives import Life
+from leeway.protocol.membership import Join
+from leeway.protocol.offers import Offer
+from leeway.protocol.policy_terms import PolicyTerms
+from leeway.protocol.pulls import Pull
+from leeway.protocol.pushes import Push, UpdateKind
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.ps.core.effects import Adopt, Answered, Apply, Effect, Initialize
 from leeway.ps.core.events import Asked, Event, Published
-from leeway.ps.core.machine import GroupSettings, Machine, Settings
+from leeway.ps.core.machine import Machine
+from leeway.ps.core.settings import GroupSettings, Settings
 from leeway.ps.watching.history import plain
 
 
@@ -16,7 +23,7 @@ class Recorder:
     """The server's state machine with a clock of its own, and the history that a server would write."""
 
     def __init__(self, mode: str, workers: int, staleness: int | None = None) -> None:
-        self._machine = Machine(Settings((GroupSettings(mode, staleness),), workers=workers), 7)
+        self._machine = Machine(Settings((GroupSettings(PolicyTerms(mode, staleness)),), workers=workers), 7)
         self.now = 0.0
         self.rows: list[dict[str, Any]] = [{"is": "Started", "epoch": 7}]
         self.status: dict[str, Any] = {}

@@ -6,9 +6,10 @@ import pytest
 
 from leeway.errors import WireError
 from leeway.protocol import limits
-from leeway.protocol.requests import Join
+from leeway.protocol.membership import Join
 from leeway.ps.core.events import Asked, Gone, Tick
-from leeway.ps.core.machine import Machine, Settings
+from leeway.ps.core.machine import Machine
+from leeway.ps.core.settings import Settings
 from leeway.ps.watching.curve import MAX_POINTS, Progress
 from leeway.ps.watching.decision_log import DecisionLog, Kind
 from leeway.ps.watching.feed import Feed, _message

@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 
 from leeway.protocol.codes import Code
+from leeway.protocol.lives import Life
+from leeway.protocol.membership import Join
+from leeway.protocol.pulls import Pull
+from leeway.protocol.pushes import Disposition, Push, Pushed, UpdateKind
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import Disposition, Pushed, refuse
-from leeway.protocol.requests import Join, Life, Pull, Push, UpdateKind
+from leeway.protocol.refusals import refuse
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.protocol.times import StepTimes
 from leeway.protocol.versions import Version

@@ -12,8 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from leeway.protocol.codes import Code
 from leeway.protocol.metrics import MetricType
+from leeway.protocol.pushes import Disposition
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import Disposition
 from leeway.ps.watching.catalogue import CATALOGUE
 from leeway.ps.watching.metrics import GroupView, ServerMetrics, WorkerState, WorkerView
 

@@ -399,7 +399,7 @@ def test_what_is_held_does_not_grow_with_the_run() -> None:
     drawing.take(asked(0.0, 0, pull("w0", 0), answered(0, granted(0))))
 
     def held() -> list[int]:
-        drawing.made.clear()
+        drawing.drawn.clear()
         steps = drawing._steps["w0", "default"]
         kept = (drawing._asked_by, drawing._arrived, drawing._meeting, steps._parked, steps._first_waits)
         return [len(one) for one in (*kept, drawing._group("default").making)]

@@ -4,11 +4,18 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from leeway.protocol.requests import Barrier, Join, Leave, Offer, Pull, Push, SetPolicy, UpdateKind
-from leeway.protocol.requests import Life as Named
+from leeway.protocol.barriers import Barrier
+from leeway.protocol.lives import Life as Named
+from leeway.protocol.membership import Join, Leave
+from leeway.protocol.offers import Offer
+from leeway.protocol.policy_terms import PolicyTerms
+from leeway.protocol.pulls import Pull
+from leeway.protocol.pushes import Push, UpdateKind
+from leeway.protocol.tuning import SetPolicy
 from leeway.ps.core.effects import Adopt, Answered, Apply, Ended, Initialize
 from leeway.ps.core.events import Asked, Gone, Paused, Published, Tick
-from leeway.ps.core.machine import GroupSettings, Machine, Settings
+from leeway.ps.core.machine import Machine
+from leeway.ps.core.settings import GroupSettings, Settings
 from leeway.ps.watching.waits import Waits
 from tests.properties.schedule import SPECS, Both, Move
 from tests.properties.test_policies import ALL, RANKS, runs, schedules, some
@@ -20,7 +27,7 @@ class Run:
     """A machine whose versions come out at once, with the waits beside it."""
 
     def __init__(self, mode, staleness=None, workers=("w0", "w1", "w2")):
-        self.machine = Machine(Settings((GroupSettings(mode, staleness),), workers=len(workers)), epoch=1)
+        self.machine = Machine(Settings((GroupSettings(PolicyTerms(mode, staleness)),), workers=len(workers)), epoch=1)
         self.waits = Waits(self.machine.groups)
         self.now = 0.0
         self.requests = 0
@@ -138,7 +145,7 @@ class TestSync:
     def test_a_switch_ends_all_waits(self, run):
         run.push("w0")
         run.now = 2.0
-        run.ask(SetPolicy("async"))
+        run.ask(SetPolicy(PolicyTerms("async")))
         run.now = 5.0
         assert (run.waited()["w0"], run.held()["w1"]) == (2, 2)
 
@@ -183,7 +190,7 @@ class TestSsp:
         run.pull("w0")
         run.push("w0")
         run.push("w0")
-        run.ask(SetPolicy("sync"))
+        run.ask(SetPolicy(PolicyTerms("sync")))
         run.push("w0")  # its clock is 3 now, where the first round is to be
         run.pull("w1")
         for _ in range(3):
@@ -255,7 +262,7 @@ class Dumb(Both):
             group = self.machine.groups[GROUP]
             parked = [(one, group.waiting.of(one)) for one in group.roster if group.waiting.of(one)]
             self.waiting = {member.rank for member, _ in parked}
-            self.waited_for = {rank for _, waiting in parked for rank in group.why(waiting).waiting_for}
+            self.waited_for = {rank for _, waiting in parked for rank in group.pulls.why(waiting).waiting_for}
             return effects
 
         self.machine.step = seen

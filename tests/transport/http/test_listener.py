@@ -10,9 +10,11 @@ import pytest
 from leeway.errors import WireError
 from leeway.protocol.codes import Code
 from leeway.protocol.limits import DEFAULT_MAX_BODY_BYTES
+from leeway.protocol.lives import Life
+from leeway.protocol.pulls import Granted, Pull
+from leeway.protocol.pushes import Disposition, Push, Pushed, UpdateKind
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import Disposition, Granted, Pushed, Refused
-from leeway.protocol.requests import Life, Pull, Push, UpdateKind
+from leeway.protocol.refusals import Refused
 from leeway.protocol.spans import Layout
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.protocol.versions import Version

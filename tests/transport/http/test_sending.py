@@ -5,22 +5,16 @@ import json
 import pytest
 
 from leeway.errors import WireError
+from leeway.protocol.barriers import Passed
 from leeway.protocol.codes import STATUS, Code
+from leeway.protocol.membership import Departed, Renewed
+from leeway.protocol.offers import Offered
+from leeway.protocol.policy_terms import PolicyTerms
+from leeway.protocol.pulls import Granted, NotYet
+from leeway.protocol.pushes import Disposition, Pushed, PushPulled, Staged
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import (
-    Departed,
-    Disposition,
-    Granted,
-    NotYet,
-    Offered,
-    Passed,
-    PolicyState,
-    Pushed,
-    PushPulled,
-    Refused,
-    Renewed,
-    Staged,
-)
+from leeway.protocol.refusals import Refused
+from leeway.protocol.tuning import PolicyState
 from leeway.protocol.versions import Version
 from leeway.transport.http import sending
 
@@ -54,7 +48,7 @@ class TestSmall:
             (Renewed(10.0), 200),
             (Offered(("a",), ()), 200),
             (Passed("b", 0), 200),
-            (PolicyState("default", "ssp", 3), 200),
+            (PolicyState("default", PolicyTerms("ssp", 3)), 200),
             (Pushed(0, Disposition.APPLIED, Reason.ON_ARRIVAL, 1, 0), 200),
             (Pushed(0, Disposition.SKIPPED, Reason.SKIPPED), 200),
             (Pushed(0, Disposition.HELD, Reason.IN_ROUND), 202),

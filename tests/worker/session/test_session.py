@@ -5,23 +5,15 @@ import random
 import pytest
 
 from leeway.errors import WireError
+from leeway.protocol.barriers import Barrier, Passed
 from leeway.protocol.codes import Code
+from leeway.protocol.lives import Life
+from leeway.protocol.membership import Departed, GroupState, Join, Joined, Leave
+from leeway.protocol.offers import Offer, Offered
+from leeway.protocol.pulls import Granted, NotYet, Pull
+from leeway.protocol.pushes import Disposition, LastPush, Push, Pushed, PushPulled, UpdateKind
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import (
-    Departed,
-    Disposition,
-    Granted,
-    GroupState,
-    Joined,
-    LastPush,
-    NotYet,
-    Offered,
-    Passed,
-    Pushed,
-    PushPulled,
-    refuse,
-)
-from leeway.protocol.requests import Barrier, Join, Leave, Life, Offer, Pull, Push, UpdateKind
+from leeway.protocol.refusals import refuse
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.protocol.times import StepTimes
 from leeway.protocol.versions import Version

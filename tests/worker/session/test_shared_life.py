@@ -7,19 +7,12 @@ import pytest
 from leeway.errors import WireError
 from leeway.protocol.capacity import DEFAULT_CAPACITY
 from leeway.protocol.codes import Code
+from leeway.protocol.lives import Life
+from leeway.protocol.membership import Departed, GroupState, Join, Joined, Leave
+from leeway.protocol.pulls import Granted, Pull
+from leeway.protocol.pushes import Disposition, LastPush, Push, Pushed, PushPulled, UpdateKind
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import (
-    Departed,
-    Disposition,
-    Granted,
-    GroupState,
-    Joined,
-    LastPush,
-    Pushed,
-    PushPulled,
-    refuse,
-)
-from leeway.protocol.requests import Join, Leave, Life, Pull, Push, UpdateKind
+from leeway.protocol.refusals import refuse
 from leeway.protocol.versions import Version
 from leeway.worker.session.session import Ending, Outcome, Session, State
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from leeway.protocol.codes import Code
+from leeway.protocol.pushes import Disposition
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import Disposition
 from leeway.worker.watching.metrics import SkipCause, WorkerMetrics
 
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leeway.protocol import limits
-from leeway.protocol.requests import UpdateKind
+from leeway.protocol.policy_terms import PolicyTerms
+from leeway.protocol.pushes import UpdateKind
 from leeway.ps.core import policies
 from leeway.ps.core.policies import Quorum
 from leeway.ps.core.policies.policy import Reception
@@ -117,24 +117,6 @@ def test_a_live_run_comes_to_it_by_the_way_to_rounds(group_of):
     assert Quorum(1).opened() == Quorum(1)
 
 
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        (("sync", None, 0), "the quorum is 0, it must be from 1"),
-        (("sync", None, limits.MAX_RANKS + 1), "it must be from 1 to 65536"),
-        (("sync", None, 2, -1.0), "the grace is -1 s"),
-        (("sync", None, 2, 1e9), "it must be from 0 to 3600, or auto"),
-        (("sync", None, 2, float("nan")), "the grace is nan s"),
-        (("sync", None, None, 1.0), "give a quorum too"),
-        (("ssp", 1, 2), "policy ssp takes no quorum"),
-        (("async", None, 2), "policy async takes no quorum"),
-    ],
-)
-def test_what_makes_no_policy(settings, words):
-    with pytest.raises(ValueError, match=words):
-        policies.make(*settings)
-
-
 def test_what_makes_one():
-    assert policies.make("sync", None, 2, 0.5) == Quorum(2, 0.5)
-    assert policies.make("sync", None, 2) == Quorum(2, None)
+    assert policies.make(PolicyTerms("sync", None, 2, 0.5)) == Quorum(2, 0.5)
+    assert policies.make(PolicyTerms("sync", None, 2)) == Quorum(2, "auto")

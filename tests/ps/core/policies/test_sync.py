@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from leeway.protocol.pushes import UpdateKind
 from leeway.protocol.reasons import Reason
-from leeway.protocol.requests import UpdateKind
 from leeway.ps.core.decisions import Answer, Park
 from leeway.ps.core.policies import Sync
 from leeway.ps.core.rounds import Held

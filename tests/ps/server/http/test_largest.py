@@ -9,7 +9,7 @@ import safetensors.numpy
 
 from leeway.protocol import limits
 from leeway.protocol.capacity import Capacity
-from leeway.protocol.replies import Joined
+from leeway.protocol.membership import Joined
 from leeway.protocol.schema import Sizes
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.ps.storage import checkpoints

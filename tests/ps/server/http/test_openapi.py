@@ -13,14 +13,13 @@ from openapi_spec_validator import validate
 
 from leeway.protocol import fields, limits, routes
 from leeway.protocol.codes import STATUS, Code
+from leeway.protocol.policy_terms import MODES
+from leeway.protocol.pushes import Disposition, UpdateKind
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import Disposition
-from leeway.protocol.requests import UpdateKind
 from leeway.protocol.tensors import DTYPES, Kind
 from leeway.protocol.times import StepTimes
 from leeway.ps.arithmetic.schedules import Schedule
 from leeway.ps.arithmetic.settings import OptimizerKind, OptimizerSettings
-from leeway.ps.core.policies import MODES
 from leeway.ps.core.rounds import RoundState
 from tests.ps.server.rawclient import FRAME, frame
 from tests.ps.server.serving import MODEL

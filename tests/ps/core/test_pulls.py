@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from leeway.protocol.pulls import Granted, NotYet, Pull
+from leeway.protocol.pushes import UpdateKind
 from leeway.protocol.reasons import Reason
-from leeway.protocol.replies import Granted, NotYet
-from leeway.protocol.requests import Pull, UpdateKind
 from leeway.protocol.versions import Version
 
 

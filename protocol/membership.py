@@ -1,0 +1,198 @@
+"""A worker joins, keeps its lease and leaves; and what it is told: all that a joiner needs to go on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from leeway.errors import MalformedRequest
+from leeway.protocol import limits
+from leeway.protocol.capacity import DEFAULT_CAPACITY, Capacity
+from leeway.protocol.fields import Fields
+from leeway.protocol.lives import Life
+from leeway.protocol.pushes import LastPush
+from leeway.protocol.tensors import TensorSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Begin a life, or take up again the one of this session. `groups` None means all."""
+
+    rank: str
+    session: str
+    groups: tuple[str, ...] | None = None
+
+    def __str__(self) -> str:
+        return f"join {self.rank} session={self.session}"
+
+    @classmethod
+    def read(cls, fields: Fields) -> Join:
+        groups = None
+        if "groups" in fields:
+            groups = tuple(fields.listing("groups", limits.MAX_GROUPS))
+            if not groups or not all(isinstance(group, str) for group in groups):
+                raise MalformedRequest("join: 'groups' must be a list of one or more names, or absent for all")
+        return cls(fields.rank("rank"), fields.text("session", limits.MAX_SESSION_LENGTH), groups)
+
+    def to_fields(self) -> dict[str, Any]:
+        fields: dict[str, Any] = {"rank": self.rank, "session": self.session}
+        if self.groups is not None:
+            fields["groups"] = list(self.groups)
+        return fields
+
+
+@dataclass(frozen=True, slots=True)
+class GroupState:
+    """What a joiner must know of one group: its clock there, the policy and the schema.
+
+    `whole`: these are all the keys there will be, for a worker has declared so.
+    """
+
+    clock: int
+    policy: str
+    last: LastPush | None = None
+    specs: tuple[TensorSpec, ...] = ()
+    whole: bool = False
+
+    @classmethod
+    def read(cls, value: object) -> GroupState:
+        fields = Fields(value, "group")
+        return cls(
+            clock=fields.integer("clock"),
+            policy=fields.text("policy", 64),
+            last=LastPush.read(fields.mapping("last", 8)) if "last" in fields else None,
+            specs=tuple(TensorSpec.read(item) for item in fields.listing("specs", limits.MAX_TENSORS)),
+            whole=fields.flag("whole"),
+        )
+
+    def to_fields(self) -> dict[str, Any]:
+        return {
+            "clock": self.clock,
+            "policy": self.policy,
+            "last": self.last and self.last.to_fields(),
+            "specs": [spec.to_row() for spec in self.specs],
+            "whole": self.whole,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A life. `resumed`: it is the one this session already had. `index` of `count` live workers, for the data."""
+
+    epoch: int
+    incarnation: int
+    resumed: bool
+    lease_seconds: float
+    index: int
+    count: int
+    groups: Mapping[str, GroupState]
+    barriers: Mapping[str, int] = field(default_factory=dict)
+    until: int | None = None
+    limits: Capacity = DEFAULT_CAPACITY
+
+    def __str__(self) -> str:
+        clocks = " ".join(f"{name}@{group.clock}" for name, group in self.groups.items())
+        return f"{'resumed' if self.resumed else 'joined'} #{self.incarnation} {clocks}"
+
+    @classmethod
+    def read(cls, value: object) -> Joined:
+        fields = Fields(value, "joined")
+        groups = fields.mapping("groups", limits.MAX_GROUPS)
+        barriers = fields.mapping("barriers", limits.MAX_BARRIERS)
+        return cls(
+            epoch=fields.integer("epoch"),
+            incarnation=fields.integer("incarnation", 1),
+            resumed=fields.flag("resumed"),
+            lease_seconds=fields.number("lease_seconds"),
+            index=fields.integer("index"),
+            count=fields.integer("count", 1),
+            groups={name: GroupState.read(group) for name, group in groups.items()},
+            barriers={name: Fields(barriers, "barriers").integer(name) for name in barriers},
+            until=fields.integer("until", 1) if "until" in fields else None,
+            limits=Capacity.read(fields.mapping("limits", 64)) if "limits" in fields else DEFAULT_CAPACITY,
+        )
+
+    def to_fields(self) -> dict[str, Any]:
+        return {
+            "epoch": self.epoch,
+            "incarnation": self.incarnation,
+            "resumed": self.resumed,
+            "lease_seconds": self.lease_seconds,
+            "index": self.index,
+            "count": self.count,
+            "groups": {name: group.to_fields() for name, group in self.groups.items()},
+            "barriers": dict(self.barriers),
+            "until": self.until,
+            "limits": self.limits.to_fields(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """Renew the lease while a long step computes."""
+
+    life: Life
+
+    def __str__(self) -> str:
+        return f"heartbeat {self.life}"
+
+    @classmethod
+    def read(cls, fields: Fields) -> Heartbeat:
+        return cls(Life.read(fields))
+
+    def to_fields(self) -> dict[str, Any]:
+        return self.life.to_fields()
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """The lease runs for so long again."""
+
+    lease_seconds: float
+
+    def __str__(self) -> str:
+        return "renewed"
+
+    @classmethod
+    def read(cls, value: object) -> Renewed:
+        return cls(Fields(value, "renewed").number("lease_seconds"))
+
+    def to_fields(self) -> dict[str, Any]:
+        return {"lease_seconds": self.lease_seconds}
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """End a life in good order. Accepted pushes stay, staged parts are dropped."""
+
+    life: Life
+
+    def __str__(self) -> str:
+        return f"leave {self.life}"
+
+    @classmethod
+    def read(cls, fields: Fields) -> Leave:
+        return cls(Life.read(fields))
+
+    def to_fields(self) -> dict[str, Any]:
+        return self.life.to_fields()
+
+
+@dataclass(frozen=True, slots=True)
+class Departed:
+    """The life has ended in good order."""
+
+    rank: str
+
+    def __str__(self) -> str:
+        return f"{self.rank} has left"
+
+    @classmethod
+    def read(cls, value: object) -> Departed:
+        return cls(Fields(value, "departed").rank("rank"))
+
+    def to_fields(self) -> dict[str, Any]:
+        return {"rank": self.rank}

@@ -1,0 +1,198 @@
+"""The pulls of a group: whether one is answered, and with what; who waits, why and for whom.
+
+The one rule: what holds under every policy is judged here (there is something to read, it is new enough, it contains
+the worker's own updates), and only then is the policy asked.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from leeway.protocol.codes import Code
+from leeway.protocol.pulls import Granted, NotYet
+from leeway.protocol.reasons import Reason
+from leeway.protocol.refusals import refuse
+from leeway.protocol.versions import Version
+from leeway.ps.core.decisions import Answer, Park
+from leeway.ps.core.effects import Advanced, WaitingFor
+from leeway.ps.core.rounds import RoundState
+from leeway.ps.core.waiting import Waiting
+
+if TYPE_CHECKING:
+    from leeway.protocol.pulls import Pull
+    from leeway.protocol.pushes import Pushed
+    from leeway.protocol.refusals import Refused
+    from leeway.ps.core.decisions import Decision
+    from leeway.ps.core.membership import Incarnation
+    from leeway.ps.core.situation import Situation
+
+
+class Pulls:
+    def __init__(self, group: Situation) -> None:
+        self._group = group
+        # What was true of the group when all that wait were last looked at.
+        self._settled: object = None
+        # Who is waited for, as listeners know it; and whether something else than `_settled` may have changed that.
+        self._waited_for: tuple[str, ...] = ()
+        self._doubtful = False
+        self._left = 0
+
+    # One pull.
+
+    def take(
+        self, request: int, pull: Pull, member: Incarnation | None, now: float, pushed: Pushed | None = None
+    ) -> None:
+        """Answer this pull or park it. `member` None: a reader's. `pushed`: the result of the push it came with."""
+        group = self._group
+        if member:
+            progress = member.groups[group.name]
+            if pull.clock != progress.clock and not progress.has_passed(pull.clock):
+                group.waiting.say(request, pushed, _wrong_clock(member, pull.clock, progress.clock))
+                return
+            self.catch_up(member)
+            newer = NotYet(Reason.REPLACED, f"a newer pull of {member} was asked in place of this one")
+            group.waiting.release(member, newer)
+            if group.until is not None and progress.clock >= group.until:
+                finished = refuse(Code.FINISHED, f"the run ends at clock {group.until}", clock=progress.clock)
+                group.waiting.say(request, pushed, finished)
+                return
+        decision = self.judge(pull, member)
+        if isinstance(decision, Answer):
+            group.waiting.say(request, pushed, self._grant(pull, member, decision, now))
+        elif pull.wait_seconds is None:
+            group.waiting.say(request, pushed, decision.to_reply())
+        else:
+            until = now + pull.wait_seconds
+            group.waiting.park(Waiting(request, pull, member, until, pushed), decision)
+            # At the stop nobody is parked.
+            if member and not self._waited_for and group.waiting.of(member):
+                self._wait_for(decision)
+
+    def catch_up(self, member: Incarnation) -> None:
+        """Move a worker whose round has gone by without it to the next round to open; the reply to its pull says so."""
+        group = self._group
+        progress = member.groups[group.name]
+        clock = group.policy.caught_up(group, member.rank)
+        if clock != progress.clock:
+            group.drop_staged(progress)
+            group.roster.move(member, clock)
+            group.emit(Advanced(group.name, member.rank, clock))
+
+    def judge(self, pull: Pull, member: Incarnation | None) -> Decision:
+        """May this pull be answered now?"""
+        group = self._group
+        if not group.readable:
+            return Park(Reason.NO_PARAMETERS, f"group {group.name} has no parameters yet; nobody has offered any")
+        if group.published < pull.min_version:
+            return Park(Reason.MIN_VERSION, f"version {pull.min_version} is not out, the newest is {group.published}")
+        if member is None:
+            return Answer(Reason.READER)
+        if group.published < group.named_from:
+            return Park(Reason.NO_PARAMETERS, f"group {group.name} is being given the names of the model")
+        progress = member.groups[group.name]
+        if group.published < progress.owed:
+            return Park(Reason.OWN_UPDATE, f"version {progress.owed} with {member}'s own update is being made")
+        return group.policy.pull(group, member.rank)
+
+    def _grant(self, pull: Pull, member: Incarnation | None, decision: Answer, now: float) -> Granted:
+        """Answer with the newest version, and remember for the push what it was answered with."""
+        group = self._group
+        version = Version(group.epoch, group.published)
+        unchanged = pull.since == version
+        if member is None:
+            return Granted(version, decision.reason, count=group.live_workers, unchanged=unchanged)
+        group.started = True
+        progress = member.groups[group.name]
+        round_number = group.rounds.number if group.rounds.state is RoundState.OPEN else None
+        if not progress.grants:
+            progress.granted_at = now
+        if (group.published, round_number) not in progress.grants:
+            progress.grants.append((group.published, round_number))
+        return Granted(
+            version,
+            decision.reason,
+            clock=progress.clock,
+            round=round_number,
+            lag=progress.clock - group.min_clock,
+            index=group.roster.index_of(member.rank),
+            count=group.live_workers,
+            unchanged=unchanged,
+            step_failed=progress.record is not None and progress.record.step_failed,
+            too_few=progress.record is not None and progress.record.too_few,
+        )
+
+    # What happens beside them.
+
+    def entered(self) -> None:
+        """A worker has joined: who waits may now wait for it too."""
+        self._doubtful = True
+
+    def exited(self, member: Incarnation, refusal: Refused) -> None:
+        """The life has ended; nobody waits for it, and its own pull is told so."""
+        self._doubtful = True
+        self._waited_for = tuple(rank for rank in self._waited_for if rank != member.rank)
+        self._group.waiting.release(member, refusal)
+
+    def pushed(self, member: Incarnation) -> None:
+        """From an older grant a worker may push while it waits; then it waits for that push."""
+        self._doubtful = self._doubtful or self._group.waiting.of(member) is not None
+
+    def advanced(self, member: Incarnation, over: int, clock: int) -> None:
+        """Iteration `over` had its end: a pull of it that still waits came too late, and is not the pull of `clock`."""
+        self._group.waiting.release(member, _wrong_clock(member, over, clock))
+
+    # All that wait.
+
+    def look_again(self, now: float) -> None:
+        """Answer whoever can go on.
+
+        Costs O(1) when nothing a waiter depends on has changed, O(waiting) when something has.
+        """
+        group = self._group
+        seen = (
+            group.min_clock,
+            group.published,
+            group.policy,
+            group.rounds.state,
+            group.rounds.number,
+            bool(group.specs),
+            group.assembled,
+        )
+        if seen != self._settled:
+            self._settled = seen
+            found: Park | None = None
+            for waiting in group.waiting:
+                decision = self.judge(waiting.pull, waiting.member)
+                if isinstance(decision, Answer):
+                    group.waiting.answer(waiting, self._grant(waiting.pull, waiting.member, decision, now))
+                elif found is None and waiting.member and decision.waiting_for:
+                    found = decision
+            self._wait_for(found)
+        elif self._doubtful or group.waiting.left != self._left:
+            reasons = (self.why(waiting) for waiting in group.waiting.members)
+            self._wait_for(next((why for why in reasons if why.waiting_for), None))
+        self._doubtful, self._left = False, group.waiting.left
+
+    def _wait_for(self, why: Park | None) -> None:
+        """Under every policy all that wait for others wait for the same ones: the first of them says for whom."""
+        ranks = why.waiting_for if why else ()
+        if ranks != self._waited_for:
+            self._waited_for = ranks
+            self._group.emit(WaitingFor(self._group.name, ranks, why.clock if why else 0))
+
+    def why(self, waiting: Waiting) -> Park:
+        """Why this pull waits, and for whom, as things stand now."""
+        decision = self.judge(waiting.pull, waiting.member)
+        assert isinstance(decision, Park), "once settled, nobody waits who can go on"
+        return decision
+
+    def expire(self, now: float) -> None:
+        """Tell those whose wait has run out."""
+        for waiting in self._group.waiting.expired(now):
+            self._group.waiting.answer(waiting, self.why(waiting).to_reply())
+
+
+def _wrong_clock(member: Incarnation, asked: int, clock: int) -> Refused:
+    return refuse(
+        Code.WRONG_CLOCK, f"{member} pulls iteration {asked}, its clock is {clock}; pull iteration {clock}", clock=clock
+    )

@@ -1,0 +1,149 @@
+"""The pushes of a group: what becomes of each, and when its iteration is over.
+
+They come here judged, `Fresh` (deduplication.judge), and are accepted once all their parts are there. The one rule:
+what is accepted has its record at once, and its disposition when that has fallen; recorded dispositions never change.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from leeway.protocol.codes import Code
+from leeway.protocol.pushes import Disposition, Staged, UpdateKind
+from leeway.protocol.reasons import Reason
+from leeway.protocol.refusals import refuse
+from leeway.ps.core.effects import Accepted, Advanced, Answered, Apply, Contribution, Drop
+from leeway.ps.core.in_flight import OnArrival
+from leeway.ps.core.policies.policy import Reception
+from leeway.ps.core.progress import Record
+from leeway.ps.core.rounds import Held
+
+if TYPE_CHECKING:
+    from leeway.protocol.pushes import Push
+    from leeway.ps.core.membership import Incarnation
+    from leeway.ps.core.pulls import Pulls
+    from leeway.ps.core.situation import Situation
+
+
+class Pushes:
+    def __init__(self, group: Situation, pulls: Pulls) -> None:
+        self._group = group
+        self._pulls = pulls
+
+    def take(self, request: int, push: Push, member: Incarnation, now: float) -> Record | None:
+        """The record, when its disposition has fallen; None: the push is refused, staged, or still to be applied."""
+        group = self._group
+        progress = member.groups[group.name]
+        # Who has been moved on already may be a member of the open round, but not with this push.
+        moved = progress.has_passed(push.clock)
+        reception = Reception.LATE if moved else group.policy.push(group, member.rank)
+        if misfit := self._misfit(push.kind, reception):
+            group.emit(Drop((request,)))
+            group.emit(Answered(request, refuse(Code.INVALID_VALUE, misfit)))
+            return None
+        if push.kind is UpdateKind.SKIP or reception is Reception.LATE:
+            group.drop_staged(progress)
+            group.emit(Drop((request,)))
+            bodies: tuple[int, ...] = ()
+        else:
+            progress.staged[push.part] = (request, push)
+            if missing := progress.missing(push.parts):
+                group.emit(Answered(request, Staged(push.clock, missing)))
+                return None
+            bodies = tuple(progress.staged[part][0] for part in range(push.parts))
+            progress.staged.clear()
+            group.schema_closed = True
+        return self._accept(request, push, member, bodies, reception, now)
+
+    def _misfit(self, kind: UpdateKind, reception: Reception) -> str | None:
+        """Why an update of this kind cannot be taken now."""
+        if kind is UpdateKind.MODEL and reception is Reception.ON_ARRIVAL:
+            return (
+                f"whole weights (kind model) are for rounds; under {self._group.policy.terms.mode} each update is a"
+                " step of its own: push a delta, which is what was pulled minus what it has become"
+            )
+        rounds = self._group.rounds
+        gathered = rounds.kind if reception is Reception.IN_ROUND and kind is not UpdateKind.SKIP else None
+        if gathered not in (None, kind):
+            return f"round {rounds.number} gathers updates of kind {gathered}, not {kind}"
+        return None
+
+    def _accept(
+        self,
+        request: int,
+        push: Push,
+        member: Incarnation,
+        bodies: tuple[int, ...],
+        reception: Reception,
+        now: float,
+    ) -> Record | None:
+        group = self._group
+        progress = member.groups[group.name]
+        record = Record(push.clock, push.parts, Reason.SKIPPED)
+        progress.record = record
+        if reception is Reception.IN_ROUND:
+            group.rounds.contribute(member.rank, Held(push.kind, push.samples, bodies), now)
+        if reception is Reception.LATE:
+            record.disposition, record.reason = Disposition.LATE, Reason.ROUND_CLOSED
+            record.next_clock = progress.clock if progress.has_passed(push.clock) else group.rounds.next_number
+            progress.passed = None
+        elif not bodies:
+            record.disposition = Disposition.SKIPPED
+        elif reception is Reception.IN_ROUND:
+            record.disposition, record.reason = Disposition.HELD, Reason.IN_ROUND
+        else:
+            record.reason = Reason.ON_ARRIVAL
+        disposition = record.disposition
+        group.emit(Accepted(request, group.name, member.rank, push.clock, disposition, record.reason, push.samples))
+        if disposition is None:
+            self._apply(request, push, member, bodies, record)
+            return None
+        if record.next_clock != progress.clock:
+            self._advance(member, record.next_clock)
+        return record
+
+    def _apply(self, request: int, push: Push, member: Incarnation, bodies: tuple[int, ...], record: Record) -> None:
+        """The update makes a version of its own; the push is answered when that is published."""
+        group = self._group
+        self._pulls.pushed(member)
+        number = group.decide(OnArrival(member, record))
+        record.version = member.groups[group.name].owed = number
+        record.staleness = number - push.version - 1
+        record.waiters.append((request, push))
+        group.emit(
+            Apply(
+                group.name,
+                number,
+                push.kind,
+                (Contribution(member.rank, push.samples, bodies),),
+                aggregated=False,
+                live=group.live_workers,
+                staleness=record.staleness,
+            )
+        )
+
+    def applied(self, step: OnArrival, *, failed: bool) -> list[tuple[int, Push]]:
+        """The version of this update is published. Returns the requests that wait to be told, the first one first."""
+        step.record.settle(failed=failed)
+        self._advance(step.member)
+        waiters, step.record.waiters = step.record.waiters, []
+        return waiters
+
+    def _advance(self, member: Incarnation, to: int | None = None) -> None:
+        """The iteration is over."""
+        group = self._group
+        progress = member.groups[group.name]
+        over = progress.clock
+        clock = over + 1 if to is None else to
+        if member.ended:
+            progress.go_on(clock)
+            return
+        group.roster.go_on(member, clock)
+        group.emit(Advanced(group.name, member.rank, clock))
+        self._pulls.advanced(member, over, clock)
+
+    def gone(self, request: int) -> None:
+        """The asker is no longer there: it does not wait for what is still being applied."""
+        for step in self._group.in_flight.values():
+            if isinstance(step, OnArrival):
+                step.record.waiters = [waiter for waiter in step.record.waiters if waiter[0] != request]

@@ -1,0 +1,135 @@
+"""How a group stands: its policy, members, rounds, keys and versions; all that its decisions are taken from.
+
+The one rule: nothing is decided here. A version's number is given when the decision falls (`decided`); readers see it
+when the arithmetic is done (`published`). Invariant: published <= decided, and `in_flight` holds exactly the numbers
+between them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from leeway.protocol.schema import Sizes
+from leeway.protocol.tuning import PolicyState
+from leeway.ps.core import policies
+from leeway.ps.core.effects import Drop, Switched
+from leeway.ps.core.policies.switching import Switching
+from leeway.ps.core.roster import Roster
+from leeway.ps.core.rounds import Rounds
+from leeway.ps.core.waiting import WaitingRoom
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from leeway.protocol.tensors import TensorSpec
+    from leeway.ps.core.effects import Effect
+    from leeway.ps.core.in_flight import InFlight
+    from leeway.ps.core.policies.policy import Policy
+    from leeway.ps.core.progress import Progress
+    from leeway.ps.core.settings import GroupSettings
+
+
+class Situation:
+    def __init__(
+        self, settings: GroupSettings, *, epoch: int, workers: int, until: int | None, emit: Callable[[Effect], None]
+    ) -> None:
+        name = self.name = settings.name
+        # The patterns of the keys that it holds.
+        self.keys = settings.keys
+        # What its aggregation rule asks for.
+        self.least_updates, self.needs_rounds = settings.least_updates, settings.needs_rounds
+        self.policy = policies.make(settings.terms)
+        self.epoch = epoch
+        self.workers = workers
+        self.until = until
+        self.emit = emit
+        self.rounds = Rounds()
+        # Invariant: `sizes` is what `specs` take.
+        self.specs: dict[str, TensorSpec] = {}
+        self.sizes = Sizes()
+        # No key is added any more: an update has been accepted; a worker has offered all of them (`whole`).
+        self.schema_closed = False
+        self.whole = False
+        # The keys are those of a file of initial values, and no worker has said yet what they are in its model.
+        self.from_file = False
+        # Invariant: no worker is granted a version before this one, in which tensors had other names or kinds.
+        self.named_from = 0
+        self.started = False
+        # The ranks that have ever joined, until `workers` of them have: whether they still live does not matter.
+        self.arrived: set[str] = set()
+        self.assembled = False
+        self.decided = 0
+        self.published = 0
+        # Whether there is anything to read: a first offer whose step failed leaves a version without keys.
+        self.readable = False
+        self.in_flight: dict[int, InFlight] = {}
+        self.roster = Roster(name)
+        self.waiting = WaitingRoom(name, emit)
+
+    # What a policy may see (policies.policy.View).
+
+    @property
+    def min_clock(self) -> int:
+        return self.roster.clocks.minimum
+
+    @property
+    def max_clock(self) -> int:
+        return self.roster.clocks.maximum
+
+    @property
+    def live_workers(self) -> int:
+        return len(self.roster)
+
+    @property
+    def workers_to_start(self) -> int:
+        return 1 if self.started else self.workers
+
+    @property
+    def furthest_granted(self) -> int:
+        members = [member.groups[self.name] for member in self.roster]
+        return max((progress.clock + bool(progress.grants) for progress in members), default=self.min_clock)
+
+    def clock_of(self, rank: str) -> int:
+        return self.roster.progress(rank).clock
+
+    def ranks(self) -> list[str]:
+        return self.roster.ranks()
+
+    def slowest(self) -> tuple[str, ...]:
+        return self.roster.slowest()
+
+    def behind(self, clock: int) -> list[str]:
+        return self.roster.behind(clock)
+
+    # What others ask.
+
+    @property
+    def switching_at(self) -> int | None:
+        """On the way to a policy with rounds: the clock at which its first round opens."""
+        return self.policy.at if isinstance(self.policy, Switching) else None
+
+    def policy_state(self) -> PolicyState:
+        """The policy that was asked for last, and whether it is in force yet."""
+        return PolicyState(self.name, self.policy.opened().terms, self.switching_at)
+
+    @property
+    def done(self) -> bool:
+        """Everybody has reached the end of the run, and all of it is applied."""
+        return self.until is not None and self.min_clock >= self.until and not self.in_flight and not self.rounds.held
+
+    # What is decided in more than one place is carried out here.
+
+    def decide(self, step: InFlight) -> int:
+        """The number of the version that this step makes."""
+        self.decided += 1
+        self.in_flight[self.decided] = step
+        return self.decided
+
+    def put_in_force(self, policy: Policy) -> None:
+        self.policy = policy
+        self.emit(Switched(self.name, policy.terms, self.decided))
+
+    def drop_staged(self, progress: Progress) -> None:
+        if progress.staged:
+            self.emit(Drop(tuple(request for request, _ in progress.staged.values())))
+            progress.staged.clear()
