@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from leeway.transport.channel import Tensors
     from leeway.worker.group_client import Values
     from leeway.worker.receiving import Pulled
-    from leeway.worker.session.session import Outcome, Session
+    from leeway.worker.session.conversation import Conversation
+    from leeway.worker.session.states import Outcome
 
 T = TypeVar("T")
 
@@ -69,12 +70,12 @@ class BlockingClient:
     @property
     def ended(self) -> bool:
         """Whether it holds its rank no more, as far as this process knows."""
-        return self._closed is not None or not self._home.here or self.session.ending is not None
+        return self._closed is not None or not self._home.here or self.conversation.ending is not None
 
     @property
-    def session(self) -> Session:
+    def conversation(self) -> Conversation:
         """To be read between calls: life, clock, grant, index, count, policy, ending."""
-        return self.client.session
+        return self.client.conversation
 
     def __enter__(self) -> BlockingClient:
         self.join()

@@ -1,4 +1,4 @@
-"""The async client of a worker: `join offer pull push pushpull skip barrier leave`, over one HTTP session.
+"""The async client of a worker: `join offer pull push pushpull skip barrier leave`, over one HTTP client.
 
     async with Client("http://localhost:8080", "w0") as client:
         await client.offer(specs, values)
@@ -40,7 +40,9 @@ from leeway.transport.memory.glibc import keep_freed_memory
 from leeway.worker import arguments
 from leeway.worker.group_client import GroupClient
 from leeway.worker.link import Link
-from leeway.worker.session.session import Outcome, Session, State
+from leeway.worker.session.conversation import Conversation
+from leeway.worker.session.shared_life import SharedLife
+from leeway.worker.session.states import State
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from leeway.transport.channel import Channel, Tensors, Traffic
     from leeway.worker.group_client import Values
     from leeway.worker.receiving import Pulled
+    from leeway.worker.session.states import Outcome
 
 # Long enough that a parked pull costs nothing, short enough that a dead path is noticed; proxies often give up
 # on a silent request after 60.
@@ -101,26 +104,20 @@ class Client:
             max_body_bytes = arguments.integer("max_body_bytes", max_body_bytes, 1, MAX_TENSOR_BYTES)
         self.url = server_url(url)
         keep_freed_memory()
-        sessions: list[Session] = []
-        for name in names:
-            session = Session(
-                rank,
-                new_session=lambda: uuid.uuid4().hex,
-                random=random.Random(),
-                group=name,
-                wait_seconds=wait_seconds,
-                beside=sessions[0] if sessions else None,
-            )
-            sessions.append(session)
-        self._shared = sessions[0].shared
+        shared = SharedLife(rank, lambda: uuid.uuid4().hex)
         self._link = Link(
             self.url,
-            self._shared,
+            shared,
             channel or (lambda: Exchange(self.url, silence_seconds=silence_seconds)),
             patience_seconds=patience_seconds,
             max_body_bytes=max_body_bytes,
         )
-        self._groups = {session.group: GroupClient(session, self._link) for session in sessions}
+        self._groups = {
+            name: GroupClient(
+                Conversation(shared, random=random.Random(), group=name, wait_seconds=wait_seconds), self._link
+            )
+            for name in names
+        }
         self._silence_seconds = silence_seconds
 
     def group(self, name: str) -> GroupClient:
@@ -137,9 +134,9 @@ class Client:
         return self._first
 
     @property
-    def session(self) -> Session:
+    def conversation(self) -> Conversation:
         """To be read between calls: life, clock, grant, policy, ending."""
-        return self._only.session
+        return self._only.conversation
 
     @property
     def waiting(self) -> NotYet | None:
@@ -172,14 +169,14 @@ class Client:
         await self.close()
 
     async def join(self) -> None:
-        """Begin a life, unless there is one. `session` then has the clock, the policy, index and count."""
+        """Begin a life, unless there is one. `conversation` then has the clock, the policy, index and count."""
         for group in self._groups.values():
             await group.join()
 
     async def leave(self) -> None:
         """End the life in good order: at once, and for good."""
         async with self._every_turn():
-            self._speaker.session.leave()
+            self._speaker.conversation.leave()
             for group in self._groups.values():
                 await group.drive(lambda: False)
 
@@ -213,12 +210,12 @@ class Client:
     @property
     def _unfinished(self) -> bool:
         """Whether there is still something to ask or to compute, a goodbye included."""
-        return any(group.session.state is not State.ENDED for group in self._groups.values())
+        return any(group.conversation.state is not State.ENDED for group in self._groups.values())
 
     @property
     def _speaker(self) -> GroupClient:
         """A group that asks on behalf of the whole worker: the first that has not ended."""
-        return next((group for group in self._groups.values() if group.session.ending is None), self._first)
+        return next((group for group in self._groups.values() if group.conversation.ending is None), self._first)
 
     @property
     def _first(self) -> GroupClient:

@@ -51,7 +51,7 @@ def test_every_call(far_server):
         assert client.settle().clock == 2
         client.barrier("eval")
         assert client.status() == {"waiting": []}
-        assert client.session.clock == 3
+        assert client.conversation.clock == 3
         client.leave()
     assert threads() == []
     with pytest.raises(ValueError, match="this client is closed"):
@@ -74,7 +74,7 @@ def test_ctrl_c_gives_up_the_call_and_leaves_the_client_usable(far_server):
         client.pull()
         with pytest.raises(KeyboardInterrupt):
             client.pushpull(GRADIENT, 1, server.tensors())
-        assert client.session.in_hand
+        assert client.conversation.in_hand
         assert client.settle().disposition is Disposition.APPLIED
     first, second = [seen for seen in server.seen if seen.line == "POST /v1/updates"]
     assert first.body == second.body

@@ -105,11 +105,11 @@ class _Trainer:
         self._model = task.model(config.seed).to(device)
         self._model.train()
         self._evaluation = Evaluation(task, self._model, device, config.evaluate_every)
-        self._lives = session.client.session.life
+        self._lives = session.client.conversation.life
 
     def train(self) -> None:
         session, config = self._session, self._config
-        if config.start_together > 1 and session.client.session.barriers.get(START_BARRIER, 0) == 0:
+        if config.start_together > 1 and session.client.conversation.shared.barriers.get(START_BARRIER, 0) == 0:
             # Before the first pull: whoever has pulled is in the open round, and the others would wait for it in the
             # next one while it waits for them here.
             session.barrier(START_BARRIER, config.start_together)
@@ -202,7 +202,7 @@ class _Trainer:
         metrics.pulled(times.pull_seconds, session.clock, session.lag)
         metrics.exchanged(session.traffic.sent_bytes, session.traffic.received_bytes, session.client.client.sent_again)
         metrics.stepped(seconds)
-        life = session.client.session.life
+        life = session.client.conversation.life
         if life != self._lives and isinstance(outcome.reason, Code):
             metrics.rejoined(outcome.reason)
         self._lives = life
