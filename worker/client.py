@@ -28,13 +28,14 @@ import asyncio
 import contextlib
 import random
 import uuid
-from typing import TYPE_CHECKING, Any
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from leeway.errors import ServerLost, SettingError, WireError
 from leeway.protocol import routes
 from leeway.protocol.addresses import server_url
 from leeway.protocol.limits import MAX_GROUPS, MAX_TENSOR_BYTES, MAX_WAIT_SECONDS
-from leeway.protocol.requests import DEFAULT_GROUP, UpdateKind
+from leeway.protocol.requests import DEFAULT_GROUP
 from leeway.transport.http.exchange import SILENCE_SECONDS, Exchange
 from leeway.transport.memory.glibc import keep_freed_memory
 from leeway.worker import arguments
@@ -45,17 +46,11 @@ from leeway.worker.session.shared_life import SharedLife
 from leeway.worker.session.states import State
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
     from types import TracebackType
 
-    from leeway.protocol.decoder import Allocate
     from leeway.protocol.replies import NotYet
-    from leeway.protocol.tensors import TensorSpec
-    from leeway.protocol.times import StepTimes
-    from leeway.transport.channel import Channel, Tensors, Traffic
-    from leeway.worker.group_client import Values
-    from leeway.worker.receiving import Pulled
-    from leeway.worker.session.states import Outcome
+    from leeway.transport.channel import Channel, Traffic
 
 # Long enough that a parked pull costs nothing, short enough that a dead path is noticed; proxies often give up
 # on a silent request after 60.
@@ -66,6 +61,21 @@ PATIENCE_SECONDS = 300.0
 
 # The goodbye at the end of a `with` block, all its attempts together.
 GOODBYE_SECONDS = 5.0
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def of_only_group(
+    method: Callable[Concatenate[GroupClient, P], T],
+) -> Callable[Concatenate[Client, P], T]:
+    """A call of a group, as one of the client that has no other."""
+
+    @wraps(method)
+    def call(self: Client, /, *values: P.args, **named: P.kwargs) -> T:
+        return method(self.group(), *values, **named)
+
+    return call
 
 
 class Client:
@@ -120,28 +130,26 @@ class Client:
         }
         self._silence_seconds = silence_seconds
 
-    def group(self, name: str) -> GroupClient:
-        """The calls of one of this client's groups. Raises `ValueError` when it is none of them."""
+    def group(self, name: str | None = None) -> GroupClient:
+        """The calls of one of this client's groups; None: of its only one. Raises `ValueError` when it is none."""
+        if name is None:
+            if len(self._groups) > 1:
+                names = ", ".join(self._groups)
+                raise ValueError(f"this client has several groups ({names}): say which one, with client.group(name)")
+            return self._first
         if name not in self._groups:
             raise ValueError(f"this client has no group {name!r}, but {', '.join(self._groups)}")
         return self._groups[name]
 
     @property
-    def _only(self) -> GroupClient:
-        if len(self._groups) > 1:
-            names = ", ".join(self._groups)
-            raise ValueError(f"this client has several groups ({names}): say which one, with client.group(name)")
-        return self._first
-
-    @property
     def conversation(self) -> Conversation:
         """To be read between calls: life, clock, grant, policy, ending."""
-        return self._only.conversation
+        return self.group().conversation
 
     @property
     def waiting(self) -> NotYet | None:
         """Why the last parked request was sent away; None when the last one was answered."""
-        return self._only.waiting
+        return self.group().waiting
 
     @property
     def traffic(self) -> Traffic:
@@ -152,10 +160,6 @@ class Client:
     def sent_again(self) -> int:
         """How many requests so far were lost, or refused for now; each is sent again."""
         return self._link.sent_again
-
-    def receive_into(self, allocate: Allocate) -> None:
-        """Let `allocate(nbytes)` make the (at most two) buffers for received bodies, from now on."""
-        self._only.receive_into(allocate)
 
     # Beginning and end, of all groups.
 
@@ -195,11 +199,6 @@ class Client:
         finally:
             await self._link.close()
 
-    async def idle(self) -> None:
-        """Return when no call is under way, not even one that is being cancelled."""
-        async with self._every_turn():
-            pass
-
     @contextlib.asynccontextmanager
     async def _every_turn(self) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as turns:
@@ -237,49 +236,16 @@ class Client:
             document: dict[str, Any] = await self._link.connected().read_json(routes.STATUS, {})
             return document
 
-    # The iterations, of the only group: see `GroupClient`.
+    # The iterations, of the only group.
 
-    async def offer(
-        self,
-        specs: Sequence[TensorSpec],
-        values: Values,
-        *,
-        whole: bool = False,
-        aliases: Mapping[str, tuple[str, ...]] | None = None,
-    ) -> None:
-        await self._only.offer(specs, values, whole=whole, aliases=aliases)
-
-    async def withdraw(self) -> None:
-        await self._only.withdraw()
-
-    async def pull(self) -> Pulled | None:
-        return await self._only.pull()
-
-    async def push(
-        self,
-        kind: UpdateKind,
-        samples: int,
-        tensors: Tensors,
-        metrics: Mapping[str, float] | None = None,
-        times: StepTimes | None = None,
-    ) -> Outcome:
-        return await self._only.push(kind, samples, tensors, metrics, times)
-
-    async def pushpull(
-        self,
-        kind: UpdateKind,
-        samples: int,
-        tensors: Tensors,
-        metrics: Mapping[str, float] | None = None,
-        times: StepTimes | None = None,
-    ) -> tuple[Outcome, Pulled | None]:
-        return await self._only.pushpull(kind, samples, tensors, metrics, times)
-
-    async def skip(self, times: StepTimes | None = None) -> tuple[Outcome, Pulled | None]:
-        return await self._only.skip(times)
-
-    async def settle(self) -> Outcome | None:
-        return await self._only.settle()
+    offer = of_only_group(GroupClient.offer)
+    withdraw = of_only_group(GroupClient.withdraw)
+    pull = of_only_group(GroupClient.pull)
+    push = of_only_group(GroupClient.push)
+    pushpull = of_only_group(GroupClient.pushpull)
+    skip = of_only_group(GroupClient.skip)
+    settle = of_only_group(GroupClient.settle)
+    receive_into = of_only_group(GroupClient.receive_into)
 
 
 def _names(group: str | None, groups: Sequence[str] | None) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """The calls of one group of a worker's: offer, pull, push, pushpull, skip, each with the body that it carries.
 
-The one rule: the conversation decides and this carries out. It sends what `Conversation.ask` gives until what was called
-for has come true, keeps the bodies, and waits out the back-off.
+The one rule: the conversation decides and this carries out. It sends what `Conversation.ask` gives until what was
+called for has come true, keeps the bodies, and waits out the back-off.
 
 One call of a group at a time, others wait for it; calls of different groups are under way together.
 """

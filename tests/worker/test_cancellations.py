@@ -88,5 +88,5 @@ async def test_a_call_waits_for_the_one_that_is_being_cancelled(server, client, 
     task = asyncio.create_task(client.pull())
     await held.arrived.wait()
     task.cancel()
-    await client.idle()
+    await client.settle()
     assert task.done()
