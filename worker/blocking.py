@@ -170,8 +170,7 @@ class BlockingGroup:
 
     def __init__(self, worker: BlockingClient, client: GroupClient) -> None:
         self.client = client
-        # It would be closed if nobody referred to it.
-        self._worker = worker
+        self.worker = worker  # is closed when nobody refers to it
 
     @property
     def conversation(self) -> Conversation:
@@ -179,7 +178,7 @@ class BlockingGroup:
         return self.client.conversation
 
     def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        return self._worker.run(work)
+        return self.worker.run(work)
 
     offer = waiting(GroupClient.offer)
     withdraw = waiting(GroupClient.withdraw)
