@@ -130,7 +130,7 @@ class _Trainer:
             self._evaluate_in_between()
         began, clock = time.perf_counter(), session.clock
         indices = self._indices(clock)
-        samples = sum(len(one) for one in indices)
+        samples = sum(len(batch) for batch in indices)
         nap = config.sleep_seconds(clock, session.index, session.count)
         if not samples:
             self._metrics.skipped(SkipCause.NO_DATA)
@@ -157,8 +157,9 @@ class _Trainer:
         """The batches of this iteration: one, or as many as are accumulated or stepped through locally."""
         config, session = self._config, self._session
         batches = config.local_steps * config.accumulate
-        each = (self._partition.batch(clock * batches + one, session.index, session.count) for one in range(batches))
-        return [one for one in each if len(one)]
+        numbers = range(clock * batches, (clock + 1) * batches)
+        each = (self._partition.batch(number, session.index, session.count) for number in numbers)
+        return [batch for batch in each if len(batch)]
 
     def _gradient(self, batches: list[NDArray[np.int64]], samples: int) -> float:
         """Accumulate the gradient of the mean loss over all samples. Returns that loss."""
