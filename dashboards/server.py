@@ -294,8 +294,8 @@ def _process() -> list[Panel]:
             "nothing ran, which count against nobody.",
             SECONDS,
             *(
-                Query(SERVERS.quantile(one, server.EVENT_LOOP_LAG_SECONDS), f"p{one * 100:g}")
-                for one in (0.5, 0.99, 1.0)
+                Query(SERVERS.quantile(share, server.EVENT_LOOP_LAG_SECONDS), f"p{share * 100:g}")
+                for share in (0.5, 0.99, 1.0)
             ),
             Query(SERVERS.increase(server.PAUSED_SECONDS, by=()), "stood still"),
             limits=_LOOP_LIMITS,

@@ -236,7 +236,7 @@ def _time() -> list[Panel]:
 
 
 def _parts() -> list[Panel]:
-    said = {
+    descriptions = {
         "compute": "Mean time of forward and backward pass. The slow machine is the line above the others.",
         "push": "Mean time to hand in an update. Grows with the model, with a slow network and with a busy server.",
         "wait": "Mean time in which a pull waited for others: the price of the policy.",
@@ -245,7 +245,7 @@ def _parts() -> list[Panel]:
     return [
         graph(
             name.capitalize(),
-            said[name],
+            descriptions[name],
             SECONDS,
             Query(RANKS.with_rank(_mean(timer)), "{{rank}}"),
         )

@@ -9,7 +9,7 @@
         session.step(samples=len(x))
 
 What this module names is all there is to import; what lies below may move. Importing it is cheap: torch and aiohttp
-come with the first use of `connect`.
+come with the first use of `connect` or `Client`.
 """
 
 from __future__ import annotations
@@ -30,9 +30,13 @@ from leeway.errors import (
 )
 
 if TYPE_CHECKING:
-    from leeway.protocol.pushes import Disposition
+    from leeway.protocol.pushes import Disposition, UpdateKind
     from leeway.protocol.reasons import Reason
+    from leeway.protocol.spans import Layout
+    from leeway.protocol.tensors import Kind, TensorSpec
     from leeway.release import __version__
+    from leeway.transport.channel import Tensors
+    from leeway.worker.client import Client
     from leeway.worker.session.states import Outcome
     from leeway.worker.train.data.partition import RandomSampling, ShuffleAndSplit
     from leeway.worker.train.tasks.task import task
@@ -40,9 +44,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CheckpointError",
+    "Client",
     "DataError",
     "Disposition",
     "HistoryError",
+    "Kind",
+    "Layout",
     "LeewayError",
     "Outcome",
     "RandomSampling",
@@ -52,7 +59,10 @@ __all__ = [
     "SettingError",
     "ShuffleAndSplit",
     "TaskError",
+    "TensorSpec",
+    "Tensors",
     "TrainingSession",
+    "UpdateKind",
     "WireError",
     "__version__",
     "connect",
@@ -61,12 +71,18 @@ __all__ = [
 
 # Looked up at the first use (PEP 562): every import of anything below comes through this file.
 _HOMES = {
+    "Client": "leeway.worker.client",
     "Disposition": "leeway.protocol.pushes",
+    "Kind": "leeway.protocol.tensors",
+    "Layout": "leeway.protocol.spans",
     "Outcome": "leeway.worker.session.states",
     "RandomSampling": "leeway.worker.train.data.partition",
     "Reason": "leeway.protocol.reasons",
     "ShuffleAndSplit": "leeway.worker.train.data.partition",
+    "TensorSpec": "leeway.protocol.tensors",
+    "Tensors": "leeway.transport.channel",
     "TrainingSession": "leeway.worker.training",
+    "UpdateKind": "leeway.protocol.pushes",
     "__version__": "leeway.release",
     "connect": "leeway.worker.training",
     "task": "leeway.worker.train.tasks.task",

@@ -15,16 +15,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from leeway import interrupts
-from leeway.errors import SettingError
+from leeway import interrupts, programs
 from leeway.ps.settings.options import CONFIG_FILE, GROUP_SETTINGS, SECTIONS, SETTINGS, config_option, server_config
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from leeway.ps.settings.config import ServerConfig
-
-_BAD_USAGE = 2
 
 _HELP = """Serve a model's parameters to the workers that train it.
 
@@ -194,15 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     state directory that cannot be used, a damaged checkpoint; 130 Ctrl-C or SIGTERM before it serves.
     """
     _hold_standard_streams()
-    try:
-        code = command.main(arguments, prog_name="ps-serve", standalone_mode=False)
-    except click.Abort:
-        code = interrupts.EXIT_CODE
-    except (click.ClickException, SettingError) as error:
-        message = error.format_message() if isinstance(error, click.ClickException) else str(error)
-        print(f"ps-serve: {' '.join(message.split())}", file=sys.stderr)
-        code = _BAD_USAGE
-    sys.exit(code)
+    programs.run(command, arguments)
 
 
 def _hold_standard_streams() -> None:

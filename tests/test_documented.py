@@ -15,6 +15,7 @@ import leeway
 from leeway.protocol.times import StepTimes
 from leeway.ps.settings.options import GROUP_SETTINGS, SETTINGS
 from leeway.ps.watching import catalogue as server_catalogue
+from leeway.worker.group_client import GroupClient
 from leeway.worker.launch import cli as launch
 from leeway.worker.train import cli
 from leeway.worker.train.tasks.task import BUILT_IN
@@ -137,6 +138,21 @@ def test_an_argument_of_connect_is_documented(argument: str) -> None:
 def test_an_attribute_of_a_session_is_documented(name: str) -> None:
     cells = " ".join(line.split(" | ")[0] for line in section("TrainingSession").splitlines() if line.startswith("| "))
     assert re.search(rf"`{name}[`(]", cells)
+
+
+@pytest.mark.parametrize("name", public_attributes(leeway.Client))
+def test_an_attribute_of_a_client_is_documented(name: str) -> None:
+    cells = " ".join(line.split(" | ")[0] for line in section("Client").splitlines() if line.startswith("| "))
+    assert re.search(rf"`{name}[`(]", cells)
+
+
+@pytest.mark.parametrize("method", ["offer", "withdraw", "pull", "push", "pushpull", "skip", "settle", "receive_into"])
+def test_the_arguments_of_a_call_of_a_group_are_those_it_has(method: str) -> None:
+    """A client that has one group says the same of itself."""
+    signature = inspect.signature(getattr(GroupClient, method))
+    assert inspect.signature(getattr(leeway.Client, method)) == signature
+    (shown,) = re.findall(rf"^\| `{method}\((.*?)\)` \|", section("Client"), re.MULTILINE)
+    assert [word.partition("=")[0] for word in shown.split(", ") if word] == list(signature.parameters)[1:]
 
 
 @pytest.mark.parametrize("method", ["attach", "step", "skip", "pull", "barrier", "close"])

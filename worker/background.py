@@ -133,8 +133,9 @@ class Background:
     def call(self, work: Callable[[], Coroutine[Any, Any, T]]) -> Call[T]:
         return Call(work, self._waiting)
 
-    def cancel(self, call: Call[Any]) -> None:
-        self._tell(call.cancel)
+    def cancel(self, call: Call[Any]) -> bool:
+        """Have it end. False: the loop has ended."""
+        return self._tell(call.cancel)
 
     def end(self, why: str) -> None:
         """Begin to end, from any thread at any moment: calls under way are told `why`, then it is said goodbye. Waits

@@ -9,27 +9,25 @@ from __future__ import annotations
 
 import atexit
 import weakref
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from leeway.errors import SessionClosed
 from leeway.worker.background import Background
 from leeway.worker.client import Client
 from leeway.worker.forks import Home
+from leeway.worker.group_client import GroupClient
 
 if TYPE_CHECKING:
     import asyncio
     import threading
-    from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Callable, Coroutine
     from types import TracebackType
 
-    from leeway.protocol.pushes import UpdateKind
-    from leeway.protocol.tensors import TensorSpec
-    from leeway.protocol.times import StepTimes
-    from leeway.transport.channel import Tensors
-    from leeway.worker.group_client import Values
-    from leeway.worker.receiving import Pulled
-    from leeway.worker.session.session import Outcome, Session
+    from leeway.worker.session.conversation import Conversation
 
+A = TypeVar("A")  # what is asynchronous
+P = ParamSpec("P")
 T = TypeVar("T")
 
 # After Ctrl-C, what was being sent is given up; this is for its connection to be closed, no more.
@@ -37,6 +35,27 @@ GIVE_UP_SECONDS = 5.0
 
 # For the call that was under way when its client was closed.
 IN_DOUBT = "an update that was being pushed may have been applied or not"
+
+
+class Waits(Protocol[A]):
+    """What has calls that wait for those of its asynchronous `client`."""
+
+    client: A
+
+    def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Have the loop do it, and wait for what comes of it."""
+
+
+def waiting(
+    method: Callable[Concatenate[A, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[Waits[A], P], T]:
+    """A method of the asynchronous client, as one that waits."""
+
+    @wraps(method)
+    def call(self: Waits[A], /, *values: P.args, **named: P.kwargs) -> T:
+        return self.run(lambda: method(self.client, *values, **named))
+
+    return call
 
 
 class BlockingClient:
@@ -69,12 +88,12 @@ class BlockingClient:
     @property
     def ended(self) -> bool:
         """Whether it holds its rank no more, as far as this process knows."""
-        return self._closed is not None or not self._home.here or self.session.ending is not None
+        return self._closed is not None or not self._home.here or self.conversation.ending is not None
 
     @property
-    def session(self) -> Session:
+    def conversation(self) -> Conversation:
         """To be read between calls: life, clock, grant, index, count, policy, ending."""
-        return self.client.session
+        return self.client.conversation
 
     def __enter__(self) -> BlockingClient:
         self.join()
@@ -85,7 +104,7 @@ class BlockingClient:
     ) -> None:
         self.close()
 
-    def _run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         self.check()
         call = self._background.call(work)
         try:
@@ -94,13 +113,10 @@ class BlockingClient:
                 raise RuntimeError("the thread of this client has ended")
             call.wait()
         except BaseException:
-            if not call.done:
-                # Ctrl-C comes at any moment, also just before or after the call was handed over. What was being sent is
-                # given up, and the coroutine has to let go before another one begins.
-                self._background.cancel(call)
-                idle = self._background.call(self.client.idle)
-                if self._background.hand_over(idle):
-                    idle.wait(GIVE_UP_SECONDS)
+            # Ctrl-C comes at any moment, also just before or after the call was handed over. What was being sent is
+            # given up, and the coroutine has to let go before another one begins.
+            if not call.done and self._background.cancel(call):
+                call.wait(GIVE_UP_SECONDS)
             raise
         return call.result()
 
@@ -110,62 +126,26 @@ class BlockingClient:
         if self._closed is not None:
             raise SessionClosed(self._closed)
 
-    def join(self) -> None:
-        self._run(lambda: self.client.join())
+    def group(self, name: str | None = None) -> BlockingGroup:
+        """The calls of one of its groups; None: of its only one. Raises `ValueError` when it is none."""
+        return BlockingGroup(self, self.client.group(name))
 
-    def offer(
-        self,
-        specs: Sequence[TensorSpec],
-        values: Values,
-        *,
-        whole: bool = False,
-        aliases: Mapping[str, tuple[str, ...]] | None = None,
-    ) -> None:
-        """`values` is called in the loop's thread, while the caller waits."""
-        self._run(lambda: self.client.offer(specs, values, whole=whole, aliases=aliases))
+    join = waiting(Client.join)
+    barrier = waiting(Client.barrier)
+    status = waiting(Client.status)
+    leave = waiting(Client.leave)
+
+    offer = waiting(Client.offer)
+    pull = waiting(Client.pull)
+    push = waiting(Client.push)
+    pushpull = waiting(Client.pushpull)
+    skip = waiting(Client.skip)
+    settle = waiting(Client.settle)
 
     def withdraw(self) -> None:
         """Nothing happens when no call can be made any more."""
         if self._closed is None and self._home.here:
-            self._run(lambda: self.client.withdraw())
-
-    def pull(self) -> Pulled | None:
-        return self._run(lambda: self.client.pull())
-
-    def push(
-        self,
-        kind: UpdateKind,
-        samples: int,
-        tensors: Tensors,
-        metrics: Mapping[str, float] | None = None,
-        times: StepTimes | None = None,
-    ) -> Outcome:
-        return self._run(lambda: self.client.push(kind, samples, tensors, metrics, times))
-
-    def pushpull(
-        self,
-        kind: UpdateKind,
-        samples: int,
-        tensors: Tensors,
-        metrics: Mapping[str, float] | None = None,
-        times: StepTimes | None = None,
-    ) -> tuple[Outcome, Pulled | None]:
-        return self._run(lambda: self.client.pushpull(kind, samples, tensors, metrics, times))
-
-    def skip(self, times: StepTimes | None = None) -> tuple[Outcome, Pulled | None]:
-        return self._run(lambda: self.client.skip(times))
-
-    def settle(self) -> Outcome | None:
-        return self._run(lambda: self.client.settle())
-
-    def barrier(self, name: str, parties: int = 1) -> None:
-        self._run(lambda: self.client.barrier(name, parties))
-
-    def status(self) -> dict[str, Any]:
-        return self._run(lambda: self.client.status())
-
-    def leave(self) -> None:
-        self._run(lambda: self.client.leave())
+            self.run(self.client.withdraw)
 
     def close(self, why: str = "this client is closed") -> None:
         """Leave, close the connections and end the thread, in a few seconds at most. Can be called again, from any
@@ -180,6 +160,33 @@ class BlockingClient:
         self._finalizer.detach()
         self._background.end(f"{self._closed}, while this call waited; {IN_DOUBT}")
         self._background.join(2 * GIVE_UP_SECONDS)
+
+
+class BlockingGroup:
+    """`GroupClient` without `await`: the calls of one group of a `BlockingClient`.
+
+    Threads may have a group each: their calls are under way together.
+    """
+
+    def __init__(self, worker: BlockingClient, client: GroupClient) -> None:
+        self.client = client
+        self.worker = worker  # is closed when nobody refers to it
+
+    @property
+    def conversation(self) -> Conversation:
+        """To be read between calls: life, clock, grant, index, count, policy, ending."""
+        return self.client.conversation
+
+    def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        return self.worker.run(work)
+
+    offer = waiting(GroupClient.offer)
+    withdraw = waiting(GroupClient.withdraw)
+    pull = waiting(GroupClient.pull)
+    push = waiting(GroupClient.push)
+    pushpull = waiting(GroupClient.pushpull)
+    skip = waiting(GroupClient.skip)
+    settle = waiting(GroupClient.settle)
 
 
 _OPEN: weakref.WeakSet[BlockingClient] = weakref.WeakSet()

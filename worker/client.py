@@ -1,4 +1,4 @@
-"""The async client of a worker: `join offer pull push pushpull skip barrier leave`, over one HTTP session.
+"""The async client of a worker: `join offer pull push pushpull skip barrier leave`, over one HTTP client.
 
     async with Client("http://localhost:8080", "w0") as client:
         await client.offer(specs, values)
@@ -28,7 +28,8 @@ import asyncio
 import contextlib
 import random
 import uuid
-from typing import TYPE_CHECKING, Any
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from leeway.errors import ServerLost, SettingError, WireError
 from leeway.protocol import routes
@@ -40,20 +41,16 @@ from leeway.transport.memory.glibc import keep_freed_memory
 from leeway.worker import arguments
 from leeway.worker.group_client import GroupClient
 from leeway.worker.link import Link
-from leeway.worker.session.session import Outcome, Session, State
+from leeway.worker.session.conversation import Conversation
+from leeway.worker.session.shared_life import SharedLife
+from leeway.worker.session.states import State
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
     from types import TracebackType
 
-    from leeway.protocol.decoder import Allocate
     from leeway.protocol.pulls import NotYet
-    from leeway.protocol.pushes import UpdateKind
-    from leeway.protocol.tensors import TensorSpec
-    from leeway.protocol.times import StepTimes
-    from leeway.transport.channel import Channel, Tensors, Traffic
-    from leeway.worker.group_client import Values
-    from leeway.worker.receiving import Pulled
+    from leeway.transport.channel import Channel, Traffic
 
 # Long enough that a parked pull costs nothing, short enough that a dead path is noticed; proxies often give up
 # on a silent request after 60.
@@ -64,6 +61,21 @@ PATIENCE_SECONDS = 300.0
 
 # The goodbye at the end of a `with` block, all its attempts together.
 GOODBYE_SECONDS = 5.0
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def of_only_group(
+    method: Callable[Concatenate[GroupClient, P], T],
+) -> Callable[Concatenate[Client, P], T]:
+    """A call of a group, as one of the client that has no other."""
+
+    @wraps(method)
+    def call(self: Client, /, *values: P.args, **named: P.kwargs) -> T:
+        return method(self.group(), *values, **named)
+
+    return call
 
 
 class Client:
@@ -102,50 +114,42 @@ class Client:
             max_body_bytes = arguments.integer("max_body_bytes", max_body_bytes, 1, MAX_TENSOR_BYTES)
         self.url = server_url(url)
         keep_freed_memory()
-        sessions: list[Session] = []
-        for name in names:
-            session = Session(
-                rank,
-                new_session=lambda: uuid.uuid4().hex,
-                random=random.Random(),
-                group=name,
-                wait_seconds=wait_seconds,
-                beside=sessions[0] if sessions else None,
-            )
-            sessions.append(session)
-        self._shared = sessions[0].shared
+        shared = SharedLife(rank, lambda: uuid.uuid4().hex)
         self._link = Link(
             self.url,
-            self._shared,
+            shared,
             channel or (lambda: Exchange(self.url, silence_seconds=silence_seconds)),
             patience_seconds=patience_seconds,
             max_body_bytes=max_body_bytes,
         )
-        self._groups = {session.group: GroupClient(session, self._link) for session in sessions}
+        self._groups = {
+            name: GroupClient(
+                Conversation(shared, random=random.Random(), group=name, wait_seconds=wait_seconds), self._link
+            )
+            for name in names
+        }
         self._silence_seconds = silence_seconds
 
-    def group(self, name: str) -> GroupClient:
-        """The calls of one of this client's groups. Raises `ValueError` when it is none of them."""
+    def group(self, name: str | None = None) -> GroupClient:
+        """The calls of one of this client's groups; None: of its only one. Raises `ValueError` when it is none."""
+        if name is None:
+            if len(self._groups) > 1:
+                names = ", ".join(self._groups)
+                raise ValueError(f"this client has several groups ({names}): say which one, with client.group(name)")
+            return self._first
         if name not in self._groups:
             raise ValueError(f"this client has no group {name!r}, but {', '.join(self._groups)}")
         return self._groups[name]
 
     @property
-    def _only(self) -> GroupClient:
-        if len(self._groups) > 1:
-            names = ", ".join(self._groups)
-            raise ValueError(f"this client has several groups ({names}): say which one, with client.group(name)")
-        return self._first
-
-    @property
-    def session(self) -> Session:
+    def conversation(self) -> Conversation:
         """To be read between calls: life, clock, grant, policy, ending."""
-        return self._only.session
+        return self.group().conversation
 
     @property
     def waiting(self) -> NotYet | None:
         """Why the last parked request was sent away; None when the last one was answered."""
-        return self._only.waiting
+        return self.group().waiting
 
     @property
     def traffic(self) -> Traffic:
@@ -156,10 +160,6 @@ class Client:
     def sent_again(self) -> int:
         """How many requests so far were lost, or refused for now; each is sent again."""
         return self._link.sent_again
-
-    def receive_into(self, allocate: Allocate) -> None:
-        """Let `allocate(nbytes)` make the (at most two) buffers for received bodies, from now on."""
-        self._only.receive_into(allocate)
 
     # Beginning and end, of all groups.
 
@@ -173,14 +173,14 @@ class Client:
         await self.close()
 
     async def join(self) -> None:
-        """Begin a life, unless there is one. `session` then has the clock, the policy, index and count."""
+        """Begin a life, unless there is one. `conversation` then has the clock, the policy, index and count."""
         for group in self._groups.values():
             await group.join()
 
     async def leave(self) -> None:
         """End the life in good order: at once, and for good."""
         async with self._every_turn():
-            self._speaker.session.leave()
+            self._speaker.conversation.leave()
             for group in self._groups.values():
                 await group.drive(lambda: False)
 
@@ -199,11 +199,6 @@ class Client:
         finally:
             await self._link.close()
 
-    async def idle(self) -> None:
-        """Return when no call is under way, not even one that is being cancelled."""
-        async with self._every_turn():
-            pass
-
     @contextlib.asynccontextmanager
     async def _every_turn(self) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as turns:
@@ -214,12 +209,12 @@ class Client:
     @property
     def _unfinished(self) -> bool:
         """Whether there is still something to ask or to compute, a goodbye included."""
-        return any(group.session.state is not State.ENDED for group in self._groups.values())
+        return any(group.conversation.state is not State.ENDED for group in self._groups.values())
 
     @property
     def _speaker(self) -> GroupClient:
         """A group that asks on behalf of the whole worker: the first that has not ended."""
-        return next((group for group in self._groups.values() if group.session.ending is None), self._first)
+        return next((group for group in self._groups.values() if group.conversation.ending is None), self._first)
 
     @property
     def _first(self) -> GroupClient:
@@ -241,49 +236,16 @@ class Client:
             document: dict[str, Any] = await self._link.connected().read_json(routes.STATUS, {})
             return document
 
-    # The iterations, of the only group: see `GroupClient`.
+    # The iterations, of the only group.
 
-    async def offer(
-        self,
-        specs: Sequence[TensorSpec],
-        values: Values,
-        *,
-        whole: bool = False,
-        aliases: Mapping[str, tuple[str, ...]] | None = None,
-    ) -> None:
-        await self._only.offer(specs, values, whole=whole, aliases=aliases)
-
-    async def withdraw(self) -> None:
-        await self._only.withdraw()
-
-    async def pull(self) -> Pulled | None:
-        return await self._only.pull()
-
-    async def push(
-        self,
-        kind: UpdateKind,
-        samples: int,
-        tensors: Tensors,
-        metrics: Mapping[str, float] | None = None,
-        times: StepTimes | None = None,
-    ) -> Outcome:
-        return await self._only.push(kind, samples, tensors, metrics, times)
-
-    async def pushpull(
-        self,
-        kind: UpdateKind,
-        samples: int,
-        tensors: Tensors,
-        metrics: Mapping[str, float] | None = None,
-        times: StepTimes | None = None,
-    ) -> tuple[Outcome, Pulled | None]:
-        return await self._only.pushpull(kind, samples, tensors, metrics, times)
-
-    async def skip(self, times: StepTimes | None = None) -> tuple[Outcome, Pulled | None]:
-        return await self._only.skip(times)
-
-    async def settle(self) -> Outcome | None:
-        return await self._only.settle()
+    offer = of_only_group(GroupClient.offer)
+    withdraw = of_only_group(GroupClient.withdraw)
+    pull = of_only_group(GroupClient.pull)
+    push = of_only_group(GroupClient.push)
+    pushpull = of_only_group(GroupClient.pushpull)
+    skip = of_only_group(GroupClient.skip)
+    settle = of_only_group(GroupClient.settle)
+    receive_into = of_only_group(GroupClient.receive_into)
 
 
 def _names(group: str | None, groups: Sequence[str] | None) -> tuple[str, ...]:

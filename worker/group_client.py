@@ -1,7 +1,7 @@
 """The calls of one group of a worker's: offer, pull, push, pushpull, skip, each with the body that it carries.
 
-The one rule: the session decides and this carries out. It sends what `Session.ask` gives until what was called for has
-come true, keeps the bodies, and waits out the back-off.
+The one rule: the conversation decides and this carries out. It sends what `Conversation.ask` gives until what was
+called for has come true, keeps the bodies, and waits out the back-off.
 
 One call of a group at a time, others wait for it; calls of different groups are under way together.
 """
@@ -30,7 +30,7 @@ from leeway.transport.channel import Tensors
 from leeway.transport.memory.aligned import allocate_aligned
 from leeway.worker import arguments
 from leeway.worker.receiving import Pulled, Receiving
-from leeway.worker.session.session import Ending, Outcome, Session, State
+from leeway.worker.session.states import Ending, State
 from leeway.worker.skips import RefusedInARow
 
 if TYPE_CHECKING:
@@ -43,7 +43,9 @@ if TYPE_CHECKING:
     from leeway.protocol.times import StepTimes
     from leeway.transport.channel import Answer
     from leeway.worker.link import Link
-    from leeway.worker.session.session import Ask
+    from leeway.worker.session.conversation import Conversation
+    from leeway.worker.session.course import Ask
+    from leeway.worker.session.states import Outcome
 
     Values = Callable[[Layout], Sequence[Buffer]]
 
@@ -60,8 +62,8 @@ class GroupClient:
     group first sees it to its end.
     """
 
-    def __init__(self, session: Session, link: Link) -> None:
-        self.session = session
+    def __init__(self, conversation: Conversation, link: Link) -> None:
+        self.conversation = conversation
         self.waiting: NotYet | None = None
         """Why the last parked request was sent away; None when the last one was answered."""
         self.turn = asyncio.Lock()
@@ -102,20 +104,20 @@ class GroupClient:
         async with self.turn:
             await self._settle()
             self._values = values
-            self.session.offer(specs, whole=whole, aliases=aliases)
+            self.conversation.offer(specs, whole=whole, aliases=aliases)
             await self.drive(self.has_joined)
 
     async def withdraw(self) -> None:
         """Offer nothing any more: what was offered is not to be trained after all."""
         async with self.turn:
-            self.session.offer(())
+            self.conversation.offer(())
             self._values = None
 
     async def pull(self) -> Pulled | None:
         """The parameters of this iteration, when the policy allows; None when the run is complete."""
         async with self.turn:
             await self._settle()
-            self.session.pull()
+            self.conversation.pull()
             return await self._until_granted()
 
     async def push(
@@ -158,22 +160,22 @@ class GroupClient:
         """See the update in hand to its end, where a cancelled call has left one; the buffers are free then."""
         async with self.turn:
             await self._settle()
-            return self.session.outcome
+            return self.conversation.outcome
 
     async def barrier(self, name: str, parties: int) -> None:
         """Wait at a barrier, on behalf of the whole worker: see `Client.barrier`."""
         async with self.turn:
             await self._settle()
-            self.session.arrive(name, parties)
+            self.conversation.arrive(name, parties)
             try:
-                await self.drive(lambda: not self.session.arriving)
+                await self.drive(lambda: not self.conversation.arriving)
             finally:
-                self.session.turn_back()
+                self.conversation.turn_back()
 
     # How it is done.
 
     def has_joined(self) -> bool:
-        return self.session.state not in (State.JOINING, State.OFFERING)
+        return self.conversation.state not in (State.JOINING, State.OFFERING)
 
     async def _take(
         self,
@@ -194,7 +196,7 @@ class GroupClient:
         keys, values = (tuple(tensors.layout.places), tensors.values) if tensors else ((), ())
         # The body comes first: whatever ends this in between, there is never an update in hand without it.
         self._tensors = tensors
-        self.session.computed(kind, samples, keys, metrics, values=values, pull=pull, times=times)
+        self.conversation.computed(kind, samples, keys, metrics, values=values, pull=pull, times=times)
 
     def _check(self, tensors: Tensors) -> None:
         """Whether this can be encoded; the table of a layout is looked at once. Raises `ValueError`."""
@@ -207,7 +209,7 @@ class GroupClient:
 
     def _too_large(self, layout: Layout, what: str) -> BodyTooLarge | None:
         """What the server would say, so that nothing need be sent in vain."""
-        limit = self.session.limits.max_body_bytes
+        limit = self.conversation.shared.limits.max_body_bytes
         if layout.nbytes <= limit:
             return None
         return BodyTooLarge(
@@ -216,17 +218,17 @@ class GroupClient:
         )
 
     async def _settle(self) -> None:
-        in_hand = self.session.in_hand
-        await self.drive(lambda: not self.session.in_hand)
+        in_hand = self.conversation.in_hand
+        await self.drive(lambda: not self.conversation.in_hand)
         self._tensors = None
-        outcome = self.session.outcome
+        outcome = self.conversation.outcome
         if in_hand and outcome is not None and outcome.disposition is Disposition.LATE:
             detail = f"the update of iteration {outcome.clock} is dropped: its round had its quorum and closed"
             self._warn_seldom("late", "late", detail)
         if in_hand and outcome is not None and self._refused.ended(outcome):
             log.warning(
                 "updates are refused: a NaN or an infinity in a gradient",
-                rank=self.session.rank,
+                rank=self.conversation.rank,
                 iteration=outcome.clock,
                 tensor=outcome.tensor,
                 in_a_row=self._refused.count,
@@ -235,7 +237,7 @@ class GroupClient:
 
     async def _settled(self) -> Outcome:
         await self._settle()
-        outcome = self.session.outcome
+        outcome = self.conversation.outcome
         assert outcome is not None
         return outcome
 
@@ -243,7 +245,7 @@ class GroupClient:
         await self._settled()
         pulled = await self._until_granted()
         # The next grant may say more of an update that was held: that its step failed, or its round made none.
-        outcome = self.session.outcome
+        outcome = self.conversation.outcome
         assert outcome is not None
         if outcome.reason in (Reason.STEP_FAILED, Reason.TOO_FEW_UPDATES):
             what = "step failed" if outcome.reason is Reason.STEP_FAILED else "too few updates for a step"
@@ -256,31 +258,31 @@ class GroupClient:
         self._times[counted] += 1
         times = self._times[counted]
         if times.bit_count() == 1:
-            log.warning(what, rank=self.session.rank, detail=detail, **{counted: times})
+            log.warning(what, rank=self.conversation.rank, detail=detail, **{counted: times})
 
     async def _until_granted(self) -> Pulled | None:
-        session = self.session
-        await self.drive(lambda: session.state is State.COMPUTING)
-        if session.grant is None:
+        conversation = self.conversation
+        await self.drive(lambda: conversation.state is State.COMPUTING)
+        if conversation.grant is None:
             return None
         assert self._receiving.frame is not None
-        return Pulled(session.grant, self._receiving.frame)
+        return Pulled(conversation.grant, self._receiving.frame)
 
     async def drive(self, reached: Callable[[], bool]) -> None:
-        """Send what the session asks for until something has come true, or the session has ended."""
-        session = self.session
-        while not reached() and (request := session.ask()):
-            await self._link.sleep(session.delay_seconds)
+        """Send what the conversation asks for until something has come true, or that has ended."""
+        conversation = self.conversation
+        while not reached() and (request := conversation.ask()):
+            await self._link.sleep(conversation.delay_seconds)
             # One join at a time, for all groups.
             async with self._link.joining if isinstance(request, Join) else contextlib.nullcontext():
                 # Meanwhile another group may have learned of another life.
-                if session.ask() is request:
+                if conversation.ask() is request:
                     await self._send(request)
-        if session.ending is Ending.FENCED and session.error is not None:
-            raise session.error
+        if conversation.ending is Ending.FENCED and conversation.error is not None:
+            raise conversation.error
 
     async def _send(self, request: Ask) -> None:
-        session = self.session
+        conversation = self.conversation
         tensors, refusal = None, None
         if isinstance(request, Push) and request.kind is not UpdateKind.SKIP:
             tensors = self._tensors
@@ -293,15 +295,15 @@ class GroupClient:
                 assert self._values is not None
                 tensors = Tensors(layout, self._values(layout))
         if refusal is not None:
-            session.answered(request, Refused(refusal))
+            conversation.answered(request, Refused(refusal))
             return
         answer = await self._link.attempt(
-            request, lambda: session.lost(request), tensors, allocate=self._receiving.allocate
+            request, lambda: conversation.lost(request), tensors, allocate=self._receiving.allocate
         )
-        # A body of a life that is over is not the one that the session takes itself to hold.
-        if answer is not None and session.ask() is request:
+        # A body of a life that is over is not the one that the worker takes itself to hold.
+        if answer is not None and conversation.ask() is request:
             self._keep(answer)
-            session.answered(request, answer.reply, answer.retry_after_seconds)
+            conversation.answered(request, answer.reply, answer.retry_after_seconds)
             self._link.keep_alive()
 
     def _keep(self, answer: Answer) -> None:
@@ -325,4 +327,6 @@ class GroupClient:
         if self.waiting is None or self.waiting.reason is not why.reason or now >= self._tell_again_at:
             self._tell_again_at = now + TELL_AGAIN_SECONDS
             names = ",".join(why.waiting_for) or None
-            log.info("waiting", rank=self.session.rank, reason=str(why.reason), detail=why.detail, waiting_for=names)
+            log.info(
+                "waiting", rank=self.conversation.rank, reason=str(why.reason), detail=why.detail, waiting_for=names
+            )

@@ -106,21 +106,21 @@ class Link:
         life, going = self._shared.life, self._shared.going
         if life is None or life.epoch == joined.epoch:
             return
-        for session in going:
-            group = joined.groups.get(session.group)
+        for conversation in going:
+            group = joined.groups.get(conversation.group)
             if group is not None:
                 whose = (
                     "the server's"
                     if group.specs
-                    else f"this worker's, of iteration {session.clock}: the server has none"
+                    else f"this worker's, of iteration {conversation.clock}: the server has none"
                 )
                 log.warning(
                     "server has begun anew",
                     server=self.url,
-                    rank=session.rank,
+                    rank=conversation.rank,
                     epoch=joined.epoch,
                     detail=f"the model that goes on is {whose}",
-                    **({"group": session.group} if len(going) > 1 else {}),
+                    **({"group": conversation.group} if len(going) > 1 else {}),
                 )
 
     async def close(self) -> None:

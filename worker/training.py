@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from leeway.protocol.pulls import Granted
     from leeway.transport.channel import Traffic
     from leeway.worker.receiving import Pulled
-    from leeway.worker.session.session import Ending, Outcome
+    from leeway.worker.session.states import Ending, Outcome
 
 SERVER_VARIABLE = "PS_SERVER"
 RANK_VARIABLE = "PS_RANK"
@@ -116,12 +116,12 @@ class TrainingSession:
 
     @property
     def rank(self) -> str:
-        return self.client.session.rank
+        return self.client.conversation.rank
 
     @property
     def clock(self) -> int:
         """The index of the iteration under way."""
-        return self.client.session.clock
+        return self.client.conversation.clock
 
     @property
     def version(self) -> int:
@@ -141,7 +141,7 @@ class TrainingSession:
     @property
     def lag(self) -> int:
         """Iterations ahead of the slowest live worker, at the last pull."""
-        grant = self.client.session.grant
+        grant = self.client.conversation.grant
         return grant.lag if grant else 0
 
     @property
@@ -152,32 +152,32 @@ class TrainingSession:
     @property
     def index(self) -> int:
         """This worker's place among the `count` live ones, from 0: for partitioning data."""
-        return self.client.session.index
+        return self.client.conversation.index
 
     @property
     def count(self) -> int:
         """How many workers were live at the last pull, at least 1."""
-        return self.client.session.count
+        return self.client.conversation.count
 
     @property
     def policy(self) -> str:
         """The group's policy at the last join."""
-        return self.client.session.policy
+        return self.client.conversation.policy
 
     @property
     def until(self) -> int | None:
         """The clock at which the run is complete, where the server has one."""
-        return self.client.session.until
+        return self.client.conversation.until
 
     @property
     def finished(self) -> bool:
         """Whether the run is complete for this worker: there is nothing more to compute."""
-        return self.client.session.ending is not None
+        return self.client.conversation.ending is not None
 
     @property
     def ending(self) -> Ending | None:
         """Why it is."""
-        return self.client.session.ending
+        return self.client.conversation.ending
 
     @property
     def traffic(self) -> Traffic:
@@ -301,7 +301,7 @@ class TrainingSession:
     def __repr__(self) -> str:
         """As of now: `<leeway session w0 at http://localhost:8080, iteration 3: computing>`."""
         client = self.client
-        state = "closed" if client.closed else client.session.ending or client.session.state
+        state = "closed" if client.closed else client.conversation.ending or client.conversation.state
         return f"<leeway session {self.rank} at {client.client.url}, iteration {self.clock}: {state}>"
 
     def __reduce__(self) -> NoReturn:
@@ -344,7 +344,7 @@ class TrainingSession:
     def _complete(self, began: float) -> Outcome | None:
         """See an interrupted step to its end. None: it had not begun for the server, this one can."""
         outcome = self.client.settle()
-        if outcome is None or outcome is self.outcome or self.client.session.grant is self._standing.grant:
+        if outcome is None or outcome is self.outcome or self.client.conversation.grant is self._standing.grant:
             return None
         return self._stepped(began, time.perf_counter(), outcome, self.client.pull())
 

@@ -115,11 +115,11 @@ function pack(value) {
   return [...head(entries.length, 0x80, 16, [null, 0xde, 0xdf]), ...entries.flatMap(([key, one]) => [...pack(key), ...pack(one)])];
 }
 
-function head(length, fixed, below, [one, two, four]) {
+function head(length, fixed, below, [code1, code2, code4]) {
   if (length < below) return [fixed | length];
-  if (one !== null && length < 0x100) return [one, length];
-  if (length < 0x10000) return [two, length >> 8, length & 255];
-  return [four, ...bigEndian(length, 4)];
+  if (code1 !== null && length < 0x100) return [code1, length];
+  if (length < 0x10000) return [code2, length >> 8, length & 255];
+  return [code4, ...bigEndian(length, 4)];
 }
 
 function packInteger(value) {

@@ -248,7 +248,7 @@ class Switched:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """Every group has reached the clock `--until` and all is applied: save and stop."""
+    """Every group that was ever joined has reached the clock `--until` and all is applied: save and stop."""
 
     def __str__(self) -> str:
         return "finished"

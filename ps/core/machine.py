@@ -68,7 +68,9 @@ class Machine:
         self._take(event, now)
         for group in self.groups.values():
             group.settle(now)
-        if not self.finished and all(group.done for group in self.groups.values()):
+        # A group that nobody has ever joined would never come to its end.
+        joined = [group for group in self.groups.values() if group.arrived]
+        if not self.finished and joined and all(group.done for group in joined):
             self.finished = True
             self._emit(Finished())
         return self._effects

@@ -24,14 +24,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-<<<<<<< HEAD
-MODES = ("sync", "async", "ssp")
 OPTIMIZERS = tuple(map(str, OptimizerKind))
 LR_SCHEDULES = tuple(map(str, Schedule))
-=======
-OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam", "adamw", "adagrad")
-LR_SCHEDULES = ("constant", "cosine", "step")
->>>>>>> core
 NON_FINITE = ("refuse", "warn", "off")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("auto", "json", "console")

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
 
-from leeway import interrupts
+from leeway import interrupts, programs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_FAILED, _BAD_USAGE = 1, 2
+_FAILED = 1
 
 _HELP = """Watch a run: who is ahead, who waits for whom and why, how stale the updates are.
 
@@ -70,14 +70,7 @@ def command(url: str, once: bool, refresh: float, group: str | None) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run `ps-top` and end the process: 0 done, 1 no server to watch, 2 a mistake in the call, 130 interrupted."""
-    try:
-        code = command.main(arguments, prog_name="ps-top", standalone_mode=False)
-    except click.Abort:
-        code = interrupts.EXIT_CODE
-    except click.ClickException as error:
-        print(f"ps-top: {' '.join(error.format_message().split())}", file=sys.stderr)
-        code = _BAD_USAGE
-    sys.exit(code)
+    programs.run(command, arguments)
 
 
 if __name__ == "__main__":

@@ -110,13 +110,8 @@ def _head(watched: Watched, width: int, now: float, keys: bool) -> Iterator[Text
         width,
     )
     rates = watched.rates()
-<<<<<<< HEAD
-    told = [
-        _policy(group["policy"], group.get("aggregation", "mean")),
-=======
     facts = [
-        _policy(group["policy"]),
->>>>>>> core
+        _policy(group["policy"], group.get("aggregation", "mean")),
         f"version {group['version']}",
         f"epoch {status['epoch']}",
         *((f"{rate(rates[0])} steps/s", f"{rate(rates[1])} updates/s") if rates else ()),

@@ -421,19 +421,19 @@ class Invariants:
     def began_update(self, process, number: int) -> None:
         """The worker hands in update `number`: from now on it has one outcome to come."""
         must(process.name not in self.in_hand, "an update is in hand until its end is known", process=process.name)
-        self.in_hand[process.name] = (number, process.session.outcome)
+        self.in_hand[process.name] = (number, process.conversation.outcome)
 
-    def session(self, process) -> None:
-        session = process.session
-        if session.grant is not None:
-            version = session.grant.version
+    def conversation(self, process) -> None:
+        conversation = process.conversation
+        if conversation.grant is not None:
+            version = conversation.grant.version
             seen, self.adopted[process.name] = self.adopted.get(process.name, (0, 0)), (version.epoch, version.number)
             must(self.adopted[process.name] >= seen, "a worker never goes back", process=process.name, was=seen)
         if process.name in self.in_hand:
             number, before = self.in_hand[process.name]
-            if session.outcome is not None and session.outcome is not before:
+            if conversation.outcome is not None and conversation.outcome is not before:
                 del self.in_hand[process.name]
-                self._outcome(process, number, session.outcome)
+                self._outcome(process, number, conversation.outcome)
 
     def _outcome(self, process, number: int, outcome) -> None:
         """What the worker believes of its update is true, in the history that survives."""

@@ -1,6 +1,6 @@
-"""A worker process: a `Session`, the time its computing takes, its heartbeat, and its deaths.
+"""A worker process: a `Conversation`, the time its computing takes, its heartbeat, and its deaths.
 
-The one rule: all that is decided about the conversation is decided by the session; this only carries and waits.
+The one rule: all that is decided of what is sent and heard is decided by the conversation; this only carries and waits.
 Every update has a number of its own, which travels as its `samples`: so it is known again wherever it turns up.
 """
 
@@ -9,7 +9,8 @@ from itertools import count
 from leeway.protocol.membership import Heartbeat
 from leeway.protocol.pushes import UpdateKind
 from leeway.protocol.tensors import Kind, TensorSpec
-from leeway.worker.session.session import Session
+from leeway.worker.session.conversation import Conversation
+from leeway.worker.session.shared_life import SharedLife
 from leeway.worker.session.states import State
 
 SPECS = (TensorSpec("weight", (2,), "float32", Kind.TRAINABLE),)
@@ -27,13 +28,12 @@ class Process:
         self.gone = False
         self.hung_until = 0.0
         numbers = count()
-        self.session = Session(
-            rank,
-            new_session=lambda: f"{name}-{next(numbers)}",
+        self.conversation = Conversation(
+            SharedLife(rank, lambda: f"{name}-{next(numbers)}"),
             random=world.random,
             wait_seconds=world.random.choice((None, 3.0, 6.0)),
         )
-        self.session.offer(SPECS, whole=True)
+        self.conversation.offer(SPECS, whole=True)
         self.asking = None
         self.computing = False
         self.in_hand = None
@@ -44,7 +44,7 @@ class Process:
 
     @property
     def ended(self) -> bool:
-        return not self.alive or self.session.state is State.ENDED
+        return not self.alive or self.conversation.state is State.ENDED
 
     def kill(self) -> None:
         self.alive = False
@@ -60,21 +60,21 @@ class Process:
             clock.after(self.hung_until - clock.now, lambda: self.when_awake(action))
         elif self.alive:
             action()
-            self.world.invariants.session(self)
+            self.world.invariants.conversation(self)
 
     def go_on(self) -> None:
-        session = self.session
-        ask = session.ask()
+        conversation = self.conversation
+        ask = conversation.ask()
         if ask is not None and ask is not self.asking:
             self.asking = ask
-            self.world.clock.after(session.delay_seconds, lambda: self.when_awake(lambda: self._send(ask)))
-        elif session.state is State.COMPUTING and not self.computing:
+            self.world.clock.after(conversation.delay_seconds, lambda: self.when_awake(lambda: self._send(ask)))
+        elif conversation.state is State.COMPUTING and not self.computing:
             self.computing = True
             seconds = self.world.random.expovariate(1.0 / self.slow_seconds)
             self.world.clock.after(seconds, lambda: self.when_awake(self._computed))
 
     def _send(self, ask) -> None:
-        if self.asking is not ask or self.session.ask() is not ask:
+        if self.asking is not ask or self.conversation.ask() is not ask:
             self.go_on()
             return
         self._last_sent = self.world.clock.now
@@ -86,41 +86,41 @@ class Process:
         """A reply has come; maybe for the second time, maybe long after it was given up."""
 
         def take() -> None:
-            # A heartbeat's refusal is not told to the session: it learns the same from what it asks next.
+            # A heartbeat's refusal is not told to the conversation: it learns the same from what it asks next.
             if not isinstance(ask, Heartbeat):
-                self.session.answered(ask, reply)
+                self.conversation.answered(ask, reply)
                 self.go_on()
 
         self.when_awake(take)
 
     def lost(self, ask) -> None:
-        if self.asking is ask and self.session.ask() is ask:
+        if self.asking is ask and self.conversation.ask() is ask:
             self.world.hang_up(self, ask)
-            self.session.lost()
+            self.conversation.lost()
             self.go_on()
 
     def _computed(self) -> None:
         self.computing = False
-        if self.session.state is not State.COMPUTING:
+        if self.conversation.state is not State.COMPUTING:
             return  # it has left in the meantime
         random = self.world.random
         pull = random.random() < 0.8
         self.in_hand = self.world.new_update(self)
         if random.random() < 0.1:
-            self.session.skip(pull=pull)
+            self.conversation.skip(pull=pull)
         else:
-            self.session.computed(UpdateKind.GRADIENT, self.in_hand, ("weight",), pull=pull)
+            self.conversation.computed(UpdateKind.GRADIENT, self.in_hand, ("weight",), pull=pull)
         self.go_on()
 
     def _beat(self) -> None:
-        """What the client does beside the session: a heartbeat while nothing else is sent."""
+        """What the client does beside the conversation: a heartbeat while nothing else is sent."""
         if self.ended:
             return
         clock, every = self.world.clock, self.world.settings.lease_seconds / 3
         silent = clock.now - self._last_sent >= every
-        if self.session.life and silent and self.hung_until <= clock.now:
-            self.world.send(self, Heartbeat(self.session.life))
+        if self.conversation.life and silent and self.hung_until <= clock.now:
+            self.world.send(self, Heartbeat(self.conversation.life))
         clock.after(every, self._beat)
 
     def leave(self) -> None:
-        self.when_awake(lambda: (self.session.leave(), self.go_on()))
+        self.when_awake(lambda: (self.conversation.leave(), self.go_on()))

@@ -155,7 +155,7 @@ class Simulation:
                 self._start_after(0.0, rank)
             self.clock.step()
             if self.clock.now > TROUBLE_SECONDS + PATIENCE_SECONDS:
-                states = ", ".join(f"{one.name}: {one.session}" for one in self.processes if one.alive)
+                states = ", ".join(f"{one.name}: {one.conversation}" for one in self.processes if one.alive)
                 raise Unfinished(f"not at the end after {self.clock.now:.0f} s: {states}")
         self._check_the_end()
 
@@ -177,7 +177,7 @@ class Simulation:
 
     def _check_the_end(self) -> None:
         for rank in self.ranks:
-            ends = [one.session.ending for one in self.processes if one.rank == rank and one.alive]
+            ends = [one.conversation.ending for one in self.processes if one.rank == rank and one.alive]
             if Ending.FINISHED not in ends and not self._is_gone(rank):
                 raise Unfinished(f"{rank} did not reach the end: {ends}")
         facts = self.invariants.facts
@@ -251,7 +251,7 @@ class Simulation:
 
     def _may_lose_state(self) -> bool:
         """Whoever has finished and gone does not come back: a start from before the beginning could wait for ever."""
-        finished = any(one.session.ending for one in self.processes)
+        finished = any(one.conversation.ending for one in self.processes)
         return not finished or (self.saved is not None and self.saved[2].begun)
 
     # The server.

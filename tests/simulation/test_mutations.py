@@ -22,7 +22,7 @@ from leeway.ps.core.roster import Roster
 from leeway.ps.core.round_keeper import RoundKeeper
 from leeway.ps.core.rounds import Rounds
 from leeway.ps.core.waiting import WaitingRoom
-from leeway.worker.session.session import Session
+from leeway.worker.session.conversation import Conversation
 from tests.simulation.invariants import Violation
 from tests.simulation.simulation import Simulation, Unfinished
 
@@ -241,7 +241,7 @@ def test_parking_after_the_stop(monkeypatch):
 
 
 def test_a_worker_that_takes_no_answer_for_success(monkeypatch):
-    lost = Session.lost
+    lost = Conversation.lost
 
     def broken(self, request=None):
         ask = self.ask()
@@ -250,7 +250,7 @@ def test_a_worker_that_takes_no_answer_for_success(monkeypatch):
         else:
             lost(self)
 
-    monkeypatch.setattr(Session, "lost", broken)
+    monkeypatch.setattr(Conversation, "lost", broken)
     found_out("an accepted update is there")
 
 

@@ -48,7 +48,7 @@ def test_the_schedules_are_eventful():
         simulation = Watched(seed)
         simulation.run()
         seen.update(trouble.verb for trouble in simulation.troubles)
-        seen.update(str(process.session.ending) for process in simulation.processes)
+        seen.update(str(process.conversation.ending) for process in simulation.processes)
     wanted = (
         *("crash", "hang", "replace", "cut off", "die", "leave", "stop", "kill", "save", "pause", "switch"),
         *("applied", "held", "skipped", "step-failed", "too-few", "repeated", "not-yet", "evicted", "superseded"),

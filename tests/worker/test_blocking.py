@@ -11,12 +11,19 @@ from aiohttp import web
 from leeway.errors import WireError
 from leeway.protocol.pushes import Disposition, UpdateKind
 from leeway.worker.blocking import BlockingClient
+from leeway.worker.client import Client
+from tests.ps.server.serving import serve
+from tests.worker.test_groups import BOTH, CONFIGURED, SPECS, parked, tensors, value_of
 
 GRADIENT = UpdateKind.GRADIENT
 
 
 def left():
     return web.json_response({"rank": "w0"})
+
+
+def offered(group):
+    return lambda layout: tensors(group, 0.0).buffers
 
 
 def threads():
@@ -50,7 +57,7 @@ def test_every_call(far_server):
         assert client.settle().clock == 2
         client.barrier("eval")
         assert client.status() == {"waiting": []}
-        assert client.session.clock == 3
+        assert client.conversation.clock == 3
         client.leave()
     assert threads() == []
     with pytest.raises(ValueError, match="this client is closed"):
@@ -73,7 +80,7 @@ def test_ctrl_c_gives_up_the_call_and_leaves_the_client_usable(far_server):
         client.pull()
         with pytest.raises(KeyboardInterrupt):
             client.pushpull(GRADIENT, 1, server.tensors())
-        assert client.session.in_hand
+        assert client.conversation.in_hand
         assert client.settle().disposition is Disposition.APPLIED
     first, second = [seen for seen in server.seen if seen.line == "POST /v1/updates"]
     assert first.body == second.body
@@ -86,6 +93,45 @@ def test_closing_without_a_server_takes_no_time(far_server):
     far_server.then(*[far_server.break_off] * 20)
     client.close()
     far_server.script.clear()
+    assert threads() == []
+
+
+async def test_a_group_in_each_thread():
+    """The head's round waits for another worker while the embedding goes on."""
+    async with serve(workers=2, named_groups=CONFIGURED) as server:
+        worker = BlockingClient(server.url, "w0", groups=BOTH)
+        async with Client(server.url, "w1", groups=BOTH) as client:
+            other = client.group("head")
+            await asyncio.to_thread(worker.join)
+            embedding, head = (worker.group(name) for name in BOTH)
+            for group in BOTH:
+                await asyncio.to_thread(worker.group(group).offer, [SPECS[group]], offered(group))
+            await asyncio.gather(other.pull(), *(asyncio.to_thread(group.pull) for group in (embedding, head)))
+            round_of_head = asyncio.create_task(asyncio.to_thread(head.pushpull, GRADIENT, 1, tensors("head", 2.0)))
+            await parked(client, "w0", "head")
+            for clock in range(3):
+                outcome, pulled = await asyncio.to_thread(embedding.pushpull, GRADIENT, 1, tensors("embedding"))
+                assert (outcome.clock, value_of(pulled, "embedding")) == (clock, -(clock + 1.0))
+            assert not round_of_head.done()
+            await other.push(GRADIENT, 1, tensors("head", 4.0))
+            outcome, pulled = await round_of_head
+            assert (outcome.disposition, value_of(pulled, "head")) == (Disposition.HELD, -3.0)
+            assert (embedding.conversation.clock, head.conversation.clock) == (3, 1)
+            with pytest.raises(ValueError, match="several groups"):
+                worker.pull()
+            with pytest.raises(ValueError, match="no group 'tail'"):
+                worker.group("tail")
+            await asyncio.to_thread(worker.close)
+
+
+def test_a_group_keeps_its_client(far_server):
+    far_server.then(far_server.joined(), left())
+    group = BlockingClient(far_server.url, "w0").group()
+    assert group.settle() is None
+    group.run(group.worker.client.join)
+    del group
+    for thread in threads():
+        thread.join(10)
     assert threads() == []
 
 

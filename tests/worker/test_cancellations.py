@@ -59,10 +59,10 @@ async def test_a_cancelled_pull_can_be_asked_again(server, client, held):
 async def test_a_cancelled_push_is_seen_to_its_end_by_the_next_call(server, client, held):
     server.then(held, server.pushed(0), server.granted(1, 2))
     await cancelled(client.push(GRADIENT, 1, server.tensors(0.5)), held)
-    assert client.session.in_hand
+    assert client.conversation.in_hand
     pulled = await client.pull()
     assert pulled.grant.clock == 1
-    assert client.session.outcome.disposition is Disposition.APPLIED
+    assert client.conversation.outcome.disposition is Disposition.APPLIED
     first, second = [seen for seen in server.seen if seen.line == "POST /v1/updates"]
     assert first.body == second.body
 
@@ -87,5 +87,5 @@ async def test_a_call_waits_for_the_one_that_is_being_cancelled(server, client, 
     task = asyncio.create_task(client.pull())
     await held.arrived.wait()
     task.cancel()
-    await client.idle()
+    await client.settle()
     assert task.done()

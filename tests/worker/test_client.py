@@ -15,7 +15,7 @@ from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.transport.channel import Tensors
 from leeway.worker.client import Client
 from leeway.worker.session import backoff
-from leeway.worker.session.session import Ending, Outcome, State
+from leeway.worker.session.states import Ending, Outcome, State
 
 GRADIENT = UpdateKind.GRADIENT
 
@@ -32,7 +32,7 @@ async def client(server):
     client = Client(server.url, "w0", silence_seconds=5.0)
     await client.join()
     yield client
-    if client.session.ending is None:
+    if client.conversation.ending is None:
         server.then(web.json_response({"rank": "w0"}))
     await client.close()
 
@@ -43,13 +43,13 @@ async def client(server):
 async def test_join_and_leave(server):
     server.then(server.joined(clock=3), web.json_response({"rank": "w0"}))
     async with Client(server.url, "w0") as client:
-        assert (client.session.clock, client.session.life.incarnation) == (3, 1)
+        assert (client.conversation.clock, client.conversation.life.incarnation) == (3, 1)
     join, leave = server.seen
     assert (join.line, leave.line) == ("POST /v1/workers", "DELETE /v1/workers/w0")
     assert join.json["rank"] == "w0"
     assert join.json["groups"] == ["default"]
     assert leave.query == {"epoch": "7", "incarnation": "1"}
-    assert client.session.ending is Ending.LEFT
+    assert client.conversation.ending is Ending.LEFT
     await client.close()
 
 
@@ -155,7 +155,7 @@ async def test_skip(server, client):
 
 
 async def test_offer_sends_what_is_wanted(server, client):
-    client.session.specs = ()
+    client.conversation._offering.known = ()
     server.then(
         web.json_response({"stored": [], "kept": [], "wanted": ["weight"]}),
         web.json_response({"stored": ["weight"], "kept": [], "wanted": []}),
@@ -278,7 +278,7 @@ async def test_a_server_that_is_silent_in_the_middle_of_a_reply_is_lost(server, 
         return stream
 
     released = asyncio.Event()
-    client.session.wait_seconds = 0.01
+    client.conversation.wait_seconds = 0.01
     client._link.connected()._silence_seconds = 0.05
     server.then(stall, server.granted())
     assert await client.pull()
@@ -419,7 +419,7 @@ async def test_finished(server, client):
     assert outcome.disposition is Disposition.APPLIED
     assert pulled is None
     assert await client.pull() is None
-    assert (client.session.ending, client.session.state) == (Ending.FINISHED, State.ENDED)
+    assert (client.conversation.ending, client.conversation.state) == (Ending.FINISHED, State.ENDED)
 
 
 async def test_a_fenced_process_is_told_with_every_call(server, client):

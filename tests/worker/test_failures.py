@@ -182,7 +182,7 @@ async def test_an_update_that_no_frame_of_this_server_holds_is_not_sent_and_the_
         await client.pull()
         with pytest.raises(BodyTooLarge, match="this update have 4096 bytes"):
             await client.push(UpdateKind.GRADIENT, 1, tensors)
-        assert not client.session.in_hand
+        assert not client.conversation.in_hand
         outcome = await client.push(UpdateKind.GRADIENT, 1, server.tensors())
         assert outcome.disposition is Disposition.APPLIED
 
@@ -194,7 +194,7 @@ async def test_a_proxy_that_limits_bodies_is_named(server):
         await client.pull()
         with pytest.raises(WireError, match="something before the server limits bodies"):
             await client.push(UpdateKind.GRADIENT, 1, server.tensors())
-        assert not client.session.in_hand
+        assert not client.conversation.in_hand
 
 
 @pytest.mark.parametrize(("limit", "taken"), [(8192, True), (2048, False)])

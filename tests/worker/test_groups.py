@@ -18,7 +18,7 @@ from leeway.transport.failures import Lost
 from leeway.transport.http.exchange import Exchange
 from leeway.worker.client import Client
 from leeway.worker.session import backoff
-from leeway.worker.session.session import Ending
+from leeway.worker.session.states import Ending
 from tests.ps.server.serving import serve
 from tests.worker.test_against_server import serving
 
@@ -100,8 +100,8 @@ async def test_one_group_goes_on_while_the_other_waits():
         async with Client(server.url, "w0", groups=BOTH) as fast, Client(server.url, "w1", groups=BOTH) as slow:
             await asyncio.gather(offer(fast), offer(slow))
             embedding, head = (fast.group(name) for name in BOTH)
-            assert (embedding.session.policy, head.session.policy) == ("async", "sync")
-            assert embedding.session.life is head.session.life
+            assert (embedding.conversation.policy, head.conversation.policy) == ("async", "sync")
+            assert embedding.conversation.life is head.conversation.life
             rows, weights = await asyncio.gather(embedding.pull(), head.pull())
             assert (value_of(rows, "embedding"), value_of(weights, "head")) == (0.0, 0.0)
             await slow.group("head").pull()
@@ -114,14 +114,14 @@ async def test_one_group_goes_on_while_the_other_waits():
                 assert (outcome.clock, outcome.disposition) == (clock, Disposition.APPLIED)
                 assert value_of(rows, "embedding") == -(clock + 1.0)
             assert not round_of_head.done()
-            assert (embedding.session.clock, head.session.clock) == (3, 0)
+            assert (embedding.conversation.clock, head.conversation.clock) == (3, 0)
 
             await slow.group("head").push(GRADIENT, 8, tensors("head", 4.0))
             outcome, weights = await round_of_head
             assert (outcome.disposition, value_of(weights, "head")) == (Disposition.HELD, -3.0)
-            assert (embedding.session.clock, head.session.clock) == (3, 1)
+            assert (embedding.conversation.clock, head.conversation.clock) == (3, 1)
             assert value_of(rows, "embedding") == -3.0, "each group has memory of its own"
-        assert fast.group("head").session.ending is Ending.LEFT
+        assert fast.group("head").conversation.ending is Ending.LEFT
 
 
 async def test_pushes_of_both_groups_in_many_iterations():
@@ -166,7 +166,7 @@ async def test_a_killed_server_is_joined_once_for_both_and_each_update_has_one_e
         process.kill()
         process.wait()
     assert channels[0].joins == 1
-    before = embedding.session.life
+    before = embedding.conversation.life
     with serving(*flags, port=int(re.search(r"\d+$", url).group())):
         pushes = [asyncio.create_task(embedding.push(GRADIENT, 8, tensors("embedding"))), under_way]
         # Under sync round 0 opens when both workers are there again.
@@ -175,7 +175,7 @@ async def test_a_killed_server_is_joined_once_for_both_and_each_update_has_one_e
         assert (outcome.clock, outcome.disposition, outcome.reason) == (3, None, Code.OLD_EPOCH)
         assert (of_head.clock, of_head.disposition, of_head.reason) == (0, None, Code.OLD_EPOCH)
         assert value_of(weights, "head") == 0.0
-        life = embedding.session.life
+        life = embedding.conversation.life
         assert (life.epoch != before.epoch, life.incarnation, channels[0].joins) == (True, 1, 2), "one join for both"
         await again
         outcomes = await asyncio.gather(
@@ -186,7 +186,7 @@ async def test_a_killed_server_is_joined_once_for_both_and_each_update_has_one_e
             Disposition.HELD,
             Disposition.HELD,
         ]
-        assert (embedding.session.clock, head.session.clock) == (1, 1)
+        assert (embedding.conversation.clock, head.conversation.clock) == (1, 1)
         await asyncio.gather(client.close(), other.close())
 
 
@@ -205,7 +205,7 @@ async def test_a_worker_that_is_finished_in_one_group_goes_on_in_the_other():
             await group.pull()
             assert (await group.pushpull(GRADIENT, 1, tensors(name)))[1] is not None
             assert (await group.pushpull(GRADIENT, 1, tensors(name)))[1] is None
-            assert (group.session.ending, await group.pull()) == (Ending.FINISHED, None)
+            assert (group.conversation.ending, await group.pull()) == (Ending.FINISHED, None)
             live = [worker["rank"] for worker in (await client.status())["workers"]]
             assert live == (["w0"] if group is head else []), "the last one leaves"
         await client.close()
@@ -285,5 +285,5 @@ async def test_each_update_counts_once_in_its_group_through_losses_and_evictions
         results = await asyncio.gather(*(train(name) for name in BOTH))
         assert all(accepted > 0 for accepted, _ in results)
         assert any(dropped > 0 for _, dropped in results), "some evictions cost an update, and it is told"
-        assert client.group("head").session.life.incarnation > 1
+        assert client.group("head").conversation.life.incarnation > 1
         await client.close()

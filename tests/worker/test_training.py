@@ -13,7 +13,7 @@ from leeway.errors import ServerLost, WireError
 from leeway.protocol import routes
 from leeway.protocol.codes import Code
 from leeway.protocol.pushes import Disposition
-from leeway.worker.session.session import Ending, Outcome
+from leeway.worker.session.states import Ending, Outcome
 
 
 @pytest.fixture
@@ -270,7 +270,7 @@ def test_a_wrong_argument_is_named_and_the_same_step_can_be_called_again(far_ser
     for _ in range(2):
         with pytest.raises(ValueError, match=words):
             session.step(**wrong)
-    assert not session.client.session.in_hand
+    assert not session.client.conversation.in_hand
     outcome = session.step(samples=np.int64(4), metrics={"loss": torch.tensor(0.5), "lr": np.float32(0.25)})
     assert outcome.disposition is Disposition.APPLIED
     (push,) = pushes(far_server)
@@ -284,8 +284,8 @@ def test_a_wrong_argument_is_named_and_the_same_step_can_be_called_again(far_ser
         "leeway.worker.torch_bridge.ModelBridge.gradients",
         "leeway.worker.blocking.BlockingClient.pushpull",
         "leeway.worker.group_client.GroupClient._take",
-        "leeway.worker.session.session.Session.computed",
-        "leeway.worker.session.session.Push",
+        "leeway.worker.session.course.Course.computed",
+        "leeway.worker.session.course.Push",
         "leeway.worker.group_client.encode",
         "leeway.transport.http.exchange.write_request",
     ],
@@ -303,7 +303,7 @@ def test_whatever_happens_before_something_is_sent_the_session_goes_on(
         patched.setattr(where, fail)
         with pytest.raises(error):
             session.step(samples=4)
-    if session.client.session.in_hand:
+    if session.client.conversation.in_hand:
         # It is complete, and only had not gone out yet: the next call sees it to its end.
         far_server.then(far_server.unchanged(1, 2))
     assert session.step(samples=4).disposition is Disposition.APPLIED

@@ -167,12 +167,12 @@ class TestInitialValues:
             session.attach(model)
             model(tokens).square().mean().backward()
             session.step(samples=4)
-            kinds = {spec.name: spec.kind for spec in session.client.session.specs}
+            kinds = {spec.name: spec.kind for spec in session.client.conversation.specs}
             file = download(url, tmp_path / "model.safetensors")
         with serving(*ASYNC, "--init", str(file)) as (_, url):
             assert file.read_bytes() == download(url, tmp_path / "again.safetensors").read_bytes()
             with leeway.connect(url, "w0") as session:
-                assert {spec.name: spec.kind for spec in session.client.session.specs} == kinds
+                assert {spec.name: spec.kind for spec in session.client.conversation.specs} == kinds
                 other = Tied()
                 session.attach(other)
                 assert session.version == 1
@@ -226,7 +226,7 @@ class TestInitialValues:
             assert same(other, state)
             kinds = dict.fromkeys(("mask", "encoding", "norm.running_mean"), Kind.FLOAT_BUFFER)
             kinds |= dict.fromkeys(("positions", "enabled"), Kind.INTEGER_BUFFER) | {"emb.weight": Kind.TRAINABLE}
-            assert kinds.items() <= {spec.name: spec.kind for spec in session.client.session.specs}.items()
+            assert kinds.items() <= {spec.name: spec.kind for spec in session.client.conversation.specs}.items()
 
     def test_a_file_that_does_not_cover_the_model_is_refused_on_both_sides(self, tmp_path):
         file = tmp_path / "plain.safetensors"

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias
 import click
 from click.core import ParameterSource
 
+from leeway import programs
 from leeway.protocol import documents, routes
 from leeway.worker.launch.children import STOP_SECONDS, Children, Program
 from leeway.worker.train import cli
@@ -39,9 +40,6 @@ _NEAR = 0.7
 
 # How long the server, a process of this machine, may take to say whether all have started.
 _ASK_SECONDS = 5.0
-
-# A mistake in the command line: all workers have the same one, so there is nothing to go on with.
-_BAD_USAGE = 2
 
 # Decided here, for each worker anew.
 _OWN = {"server", "rank", "metrics_port"}
@@ -196,7 +194,8 @@ def _follow(
         elif code and 0 < _workers_left(children) < together and not over and not _have_started(address):
             write("launch", f"{name} failed before {together} workers could start together: the rest is ended", True)
             over = True
-        over = over or name == SERVER or code == _BAD_USAGE or children.running == (SERVER,)
+        # A mistake in the command line: all workers have the same one, so there is nothing to go on with.
+        over = over or name == SERVER or code == programs.BAD_USAGE or children.running == (SERVER,)
         if over and children.all_told:
             return
 
@@ -262,7 +261,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run `ps-launch`."""
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
         signal.signal(signal.SIGHUP, signal.default_int_handler)
-    cli.execute(command, arguments)
+    programs.run(command, arguments, terminable=True)
 
 
 if __name__ == "__main__":

@@ -1,35 +1,40 @@
-"""A worker's life at a server, shared by its sessions, one for each group. Pure.
+"""A worker's life at a server, shared by its conversations, one for each group. Pure.
 
-The one rule: there is one life, and the newest counts. It is asked for by one join, whichever session carries it,
-and what ends or replaces it is told to every session at once.
+The one rule: there is one life, and the newest counts. It is asked for by one join, whichever conversation carries it,
+and what begins, ends or replaces it is told to every conversation at once.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from leeway.errors import WireError
 from leeway.protocol.capacity import DEFAULT_CAPACITY
+from leeway.protocol.codes import Code
 from leeway.protocol.lives import Life
 from leeway.protocol.membership import Join
+from leeway.protocol.pushes import last_pushes
+from leeway.worker.session.refusals import REACTIONS, Reaction
+from leeway.worker.session.states import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from leeway.protocol.membership import Joined
-    from leeway.worker.session.session import Session
+    from leeway.worker.session.conversation import Conversation
 
 
 class SharedLife:
     """`new_session` draws an id never drawn before: joining again with the same one is the same life."""
 
-    __slots__ = ("_join", "_new_session", "_session", "barriers", "lease_seconds", "life", "limits", "rank", "sessions",
-                 "until")  # fmt: skip
+    __slots__ = ("_join", "_new_session", "_session", "barriers", "conversations", "lease_seconds", "life", "limits",
+                 "rank", "until")  # fmt: skip
 
     def __init__(self, rank: str, new_session: Callable[[], str]) -> None:
         self.rank = rank
-        self.sessions: list[Session] = []
+        self.conversations: list[Conversation] = []
 
-        # As told by the last join.
+        # As told by the last join. `barriers`: how often each named one has been passed.
         self.life: Life | None = None
         self.lease_seconds = 0.0
         self.until: int | None = None
@@ -41,18 +46,20 @@ class SharedLife:
         self._join: Join | None = None
 
     @property
-    def going(self) -> tuple[Session, ...]:
+    def going(self) -> tuple[Conversation, ...]:
         """Those that have not ended. The others' groups are not joined again: nobody there should wait for us."""
-        return tuple(session for session in self.sessions if session.ending is None)
+        return tuple(conversation for conversation in self.conversations if conversation.ending is None)
 
     @property
     def ended(self) -> bool:
         return not self.going
 
+    # It is asked for.
+
     def ask(self) -> Join:
         """The join to send now, for all groups: the same object until it is answered or given up."""
         if self._join is None:
-            self._join = Join(self.rank, self._session, tuple(session.group for session in self.going))
+            self._join = Join(self.rank, self._session, tuple(conversation.group for conversation in self.going))
         return self._join
 
     def is_newest(self, join: object) -> bool:
@@ -62,18 +69,56 @@ class SharedLife:
         """The attempt is over, or no longer says what is wanted: its reply will not count."""
         self._join = None
 
-    def begin_anew(self) -> None:
-        """The life is over for good: the next join begins another one."""
-        self.life = None
-        self._session = self._new_session()
-        self._join = None
-
-    def joined(self, joined: Joined) -> bool:
-        """Take over what a join has said. Returns whether this is another life than the one before."""
-        life = Life(self.rank, joined.epoch, joined.incarnation)
-        # An equal life that is not taken up again is not ours: the server has forgotten the one before.
-        another = not joined.resumed or life != self.life
-        self.life = life
+    def joined(self, joined: Joined) -> None:
+        """Take over what a join has said. Raises `WireError` when it lacks a group."""
+        for conversation in self.going:
+            if conversation.group not in joined.groups:
+                missing = f"{self.rank} has joined, but not its group {conversation.group!r}"
+                raise WireError(Code.UNKNOWN_GROUP, missing)
+        before, self.life = self.life, Life(self.rank, joined.epoch, joined.incarnation)
         self.lease_seconds, self.until = joined.lease_seconds, joined.until
         self.barriers, self.limits = dict(joined.barriers), joined.limits
-        return another
+        # An equal life that is not taken up again is not ours: the server has forgotten the one before.
+        another = not joined.resumed or self.life != before
+        for conversation in self.going:
+            # Whoever asks under a life that goes on is answered under it.
+            if another or conversation.state is State.JOINING:
+                conversation.meet(joined, before)
+
+    # It ends.
+
+    def over(self, error: WireError) -> tuple[Conversation, ...]:
+        """The server has ended it, and says what became of every group's last push: another one begins, or none.
+
+        Returns those whose push is still being applied. Nothing has happened then: a life that has ended is told its
+        disposition all the same, so it is to be asked again.
+        """
+        last = last_pushes(error.facts.get("last") or {})
+        going = self.going
+        pending = tuple(each for each in going if each.update.is_pending(last.get(each.group)))
+        if pending:
+            return pending
+        self.life = None
+        for conversation in going:
+            conversation.update.recall(last.get(conversation.group))
+            conversation.update.drop(error.code)
+        if REACTIONS[error.code] is Reaction.NEW_LIFE:
+            self._session = self._new_session()
+            self._join = None
+            for conversation in going:
+                conversation.rejoin(error.code)
+        else:
+            for conversation in going:
+                conversation.stop(error)
+        return ()
+
+    def finish(self, code: Code) -> None:
+        """The run is complete, in every group."""
+        for conversation in self.going:
+            conversation.finish(code)
+
+    def leave(self, speaker: Conversation) -> None:
+        """End it in good order: `speaker` says the goodbye, unless it has ended before."""
+        # The last one says it.
+        for conversation in sorted(self.going, key=lambda conversation: conversation is speaker):
+            conversation.depart()

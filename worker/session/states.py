@@ -1,4 +1,6 @@
-"""Where a worker's session stands, why it ended, and what became of an update. Names and numbers only.
+"""Where a conversation stands, why it ended, and what became of an update. Names and numbers only.
+
+    JOINING -> OFFERING -> PULLING -> COMPUTING -> PUSHING -> PULLING -> ... -> LEAVING -> ENDED
 
 The one rule: an update ends in exactly one `Outcome`, so that counting outcomes counts updates.
 """
@@ -16,14 +18,22 @@ if TYPE_CHECKING:
 
 
 class State(StrEnum):
-    """What a session does next."""
+    """What a conversation does next."""
 
+    # A life is asked for; or asked back, after a refusal that says it is gone or out of step.
     JOINING = "joining"
+    # The tensors that are trained here: are they the server's; initial values that it lacks. Left out when it is known
+    # to have the same.
     OFFERING = "offering"
+    # The parameters of this iteration are asked for.
     PULLING = "pulling"
+    # They are granted: nothing is sent until `computed`, `skip` or `leave`.
     COMPUTING = "computing"
+    # The update in hand, under one name, until its end is known.
     PUSHING = "pushing"
+    # A goodbye, a few times at most: the lease does the rest.
     LEAVING = "leaving"
+    # For good; `ending` says why.
     ENDED = "ended"
 
 

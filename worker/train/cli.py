@@ -6,15 +6,14 @@ the user's own task keep their traceback.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
-from leeway import interrupts
-from leeway.errors import DataError, SettingError, TaskError
+from leeway import interrupts, programs
+from leeway.errors import SettingError
 from leeway.worker import environment
 from leeway.worker.train import config
 from leeway.worker.train.config import WorkerConfig
@@ -22,8 +21,6 @@ from leeway.worker.train.tasks.task import BUILT_IN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-_BAD_USAGE = 2
 
 CONTEXT_SETTINGS: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -202,23 +199,9 @@ def command(**settings: Any) -> int:
     return run(worker)
 
 
-def execute(program: click.Command, arguments: Sequence[str] | None) -> NoReturn:
-    """Run a command and end the process: 2 for a mistake that the user can mend, 130 for Ctrl-C and SIGTERM."""
-    try:
-        interrupts.raise_exceptions()
-        code = program.main(arguments, prog_name=program.name, standalone_mode=False)
-    except (click.Abort, KeyboardInterrupt):  # while the command line was read
-        code = interrupts.EXIT_CODE
-    except (click.ClickException, SettingError, TaskError, DataError) as error:
-        said = error.format_message() if isinstance(error, click.ClickException) else str(error)
-        print(f"{program.name}: {' '.join(said.split())}", file=sys.stderr)
-        code = _BAD_USAGE
-    sys.exit(code)
-
-
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run `ps-worker`."""
-    execute(command, arguments)
+    """Run `ps-worker` and end the process: 2 for a mistake that the user can mend, 130 for Ctrl-C and SIGTERM."""
+    programs.run(command, arguments, terminable=True)
 
 
 if __name__ == "__main__":

@@ -105,11 +105,11 @@ class _Trainer:
         self._model = task.model(config.seed).to(device)
         self._model.train()
         self._evaluation = Evaluation(task, self._model, device, config.evaluate_every)
-        self._lives = session.client.session.life
+        self._lives = session.client.conversation.life
 
     def train(self) -> None:
         session, config = self._session, self._config
-        if config.start_together > 1 and session.client.session.barriers.get(START_BARRIER, 0) == 0:
+        if config.start_together > 1 and session.client.conversation.shared.barriers.get(START_BARRIER, 0) == 0:
             # Before the first pull: whoever has pulled is in the open round, and the others would wait for it in the
             # next one while it waits for them here.
             session.barrier(START_BARRIER, config.start_together)
@@ -130,7 +130,7 @@ class _Trainer:
             self._evaluate_in_between()
         began, clock = time.perf_counter(), session.clock
         indices = self._indices(clock)
-        samples = sum(len(one) for one in indices)
+        samples = sum(len(batch) for batch in indices)
         nap = config.sleep_seconds(clock, session.index, session.count)
         if not samples:
             self._metrics.skipped(SkipCause.NO_DATA)
@@ -157,8 +157,9 @@ class _Trainer:
         """The batches of this iteration: one, or as many as are accumulated or stepped through locally."""
         config, session = self._config, self._session
         batches = config.local_steps * config.accumulate
-        each = (self._partition.batch(clock * batches + one, session.index, session.count) for one in range(batches))
-        return [one for one in each if len(one)]
+        numbers = range(clock * batches, (clock + 1) * batches)
+        each = (self._partition.batch(number, session.index, session.count) for number in numbers)
+        return [batch for batch in each if len(batch)]
 
     def _gradient(self, batches: list[NDArray[np.int64]], samples: int) -> float:
         """Accumulate the gradient of the mean loss over all samples. Returns that loss."""
@@ -202,7 +203,7 @@ class _Trainer:
         metrics.pulled(times.pull_seconds, session.clock, session.lag)
         metrics.exchanged(session.traffic.sent_bytes, session.traffic.received_bytes, session.client.client.sent_again)
         metrics.stepped(seconds)
-        life = session.client.session.life
+        life = session.client.conversation.life
         if life != self._lives and isinstance(outcome.reason, Code):
             metrics.rejoined(outcome.reason)
         self._lives = life

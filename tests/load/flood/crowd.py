@@ -29,7 +29,9 @@ from leeway.protocol.spans import Layout
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.transport.channel import Tensors
 from leeway.transport.memory.glibc import keep_freed_memory
-from leeway.worker.session.session import Session, State
+from leeway.worker.session.conversation import Conversation
+from leeway.worker.session.shared_life import SharedLife
+from leeway.worker.session.states import State
 from tests.load.flood import messages
 from tests.load.flood.connection import Connection
 
@@ -77,49 +79,49 @@ class Worker(Simulated):
 
     def __init__(self, rank: str, host: str, connection: Connection, tensors: Tensors) -> None:
         super().__init__(connection)
-        self.session = Session(
-            rank, new_session=lambda: uuid.uuid4().hex, random=random.Random(0), wait_seconds=WAIT_SECONDS
+        self.conversation = Conversation(
+            SharedLife(rank, lambda: uuid.uuid4().hex), random=random.Random(0), wait_seconds=WAIT_SECONDS
         )
         self._host = host
         self._tensors = tensors
 
     async def join(self) -> None:
         """Begin a life."""
-        while self.session.state is State.JOINING:
+        while self.conversation.state is State.JOINING:
             await self._ask()
 
     async def offer(self) -> None:
         """Offer the initial values."""
-        self.session.offer(specs(self._tensors.layout.nbytes))
-        while self.session.state is State.OFFERING:
+        self.conversation.offer(specs(self._tensors.layout.nbytes))
+        while self.conversation.state is State.OFFERING:
             await self._ask()
 
     async def pull(self) -> float:
         """See to it that the parameters of this iteration are granted. Returns the seconds of its requests."""
         seconds = 0.0
-        while self.session.state is not State.COMPUTING:
+        while self.conversation.state is not State.COMPUTING:
             seconds += await self._ask()
         return seconds
 
     async def push_pull(self) -> float:
-        self.session.computed(UpdateKind.GRADIENT, 1)
+        self.conversation.computed(UpdateKind.GRADIENT, 1)
         return await self.pull()
 
     async def leave(self) -> None:
-        self.session.leave()
-        while self.session.state is not State.ENDED:
+        self.conversation.leave()
+        while self.conversation.state is not State.ENDED:
             await self._ask()
 
     async def _ask(self) -> float:
-        ask = self.session.ask()
+        ask = self.conversation.ask()
         assert ask is not None
-        if self.session.delay_seconds:
-            await asyncio.sleep(self.session.delay_seconds)
+        if self.conversation.delay_seconds:
+            await asyncio.sleep(self.conversation.delay_seconds)
         head, body = messages.request(ask, self._tensors, self._host)
         began = time.perf_counter()
         response = await self.connection.exchange(head, body)
         seconds = time.perf_counter() - began
-        self.session.answered(ask, messages.reply(ask, response))
+        self.conversation.answered(ask, messages.reply(ask, response))
         return seconds
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from leeway.protocol.frames import Buffer
     from leeway.protocol.messages import Reply
     from leeway.transport.channel import Tensors
-    from leeway.worker.session.session import Ask
+    from leeway.worker.session.course import Ask
     from tests.load.flood.connection import Response
 
 

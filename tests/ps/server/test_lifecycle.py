@@ -180,6 +180,25 @@ class TestStop:
             assert code == 0, said
             assert "Traceback" not in said, said
 
+    async def test_the_end_of_the_run_is_that_of_the_groups_that_were_joined(self, run, tmp_path):
+        """Nobody ever joins `default` or `head`; the first to reach its end does not end the others."""
+        groups = "".join(f'[group.{name}]\nkeys = ["{name}.*"]\n' for name in ("embedding", "head", "tail"))
+        (tmp_path / "leeway.toml").write_text(groups)
+        server = await run("--mode", "async", "--until", "2", "--config", tmp_path / "leeway.toml")
+        weights = {f"{group}.weight": np.ones(3, np.float32) for group in ("embedding", "head", "tail")}
+        await server.offer(weights)
+        workers = [await rawclient.Worker(server, group).join(groups=[group]) for group in ("embedding", "tail")]
+        for worker in workers:
+            group = worker.rank
+            for _ in range(2):
+                assert not (await server.get("/v1/status")).json["finished"]
+                assert (await worker.pull(group=group)).status == 200
+                await worker.push({f"{group}.weight": np.ones(3, np.float32)}, group=group)
+            (await worker.pull(group=group)).refused(410, "finished")
+            await worker.leave()
+        code, said = await server.ended()
+        assert code == 0, said
+
     async def test_the_end_of_the_run_and_its_history(self, run, tmp_path):
         server = await run("--mode", "async", "--until", "1", "--history", tmp_path / "history.jsonl")
         await server.offer({"weight": np.ones(3, np.float32)})

@@ -48,7 +48,7 @@ async def test_a_round_closes_by_itself_after_its_grace_and_the_last_is_late(sta
 
         with capture_logs() as logs:
             outcome = await push(w2, 100.0)
-        assert (outcome.clock, outcome.disposition, w2.session.clock) == (0, Disposition.LATE, 2)
+        assert (outcome.clock, outcome.disposition, w2.conversation.clock) == (0, Disposition.LATE, 2)
         # Once the server, once the worker.
         assert [line["rank"] for line in logs if line["event"] == "late"] == ["w2", "w2"]
         assert server.metric("late_samples_total", group="default") == 1
@@ -74,5 +74,5 @@ async def test_whose_round_closes_before_it_pulls_goes_on_with_the_next(start):
         await server.until(lambda: server.runtime.machine.groups["default"].clock_of("w1") == 2)
         await push(w0, 1.0)
         pulled = await waiting
-        assert (w1.session.clock, pulled.grant.clock, pulled.grant.round) == (2, 2, 2)
+        assert (w1.conversation.clock, pulled.grant.clock, pulled.grant.round) == (2, 2, 2)
         assert (await push(w1, 1.0)).disposition is Disposition.HELD

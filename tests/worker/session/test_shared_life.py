@@ -14,7 +14,9 @@ from leeway.protocol.pushes import Disposition, LastPush, Push, Pushed, PushPull
 from leeway.protocol.reasons import Reason
 from leeway.protocol.refusals import refuse
 from leeway.protocol.versions import Version
-from leeway.worker.session.session import Ending, Outcome, Session, State
+from leeway.worker.session.conversation import Conversation
+from leeway.worker.session.shared_life import SharedLife
+from leeway.worker.session.states import Ending, Outcome, State
 
 BOTH = ("embedding", "head")
 APPLIED = LastPush(4, Disposition.APPLIED)
@@ -28,9 +30,8 @@ def joined(groups, *, epoch=7, incarnation=1, resumed=False, until=None):
 
 def pair():
     numbers = iter(range(1, 100))
-    options = {"new_session": lambda: f"s{next(numbers)}", "random": random.Random(1)}
-    embedding = Session("w0", group="embedding", **options)
-    return embedding, Session("w0", group="head", beside=embedding, **options)
+    shared, draw = SharedLife("w0", lambda: f"s{next(numbers)}"), random.Random(1)
+    return tuple(Conversation(shared, group=group, random=draw) for group in BOTH)
 
 
 def tell(session, reply):
@@ -94,9 +95,9 @@ def test_the_iterations_of_one_do_not_touch_the_other():
 
 def test_barriers_belong_to_the_life():
     embedding, head = live()
-    embedding.barriers["eval"] = 5
-    assert head.barriers == {"eval": 5}
-    assert (head.lease_seconds, head.limits) == (10.0, DEFAULT_CAPACITY)
+    embedding.shared.barriers["eval"] = 5
+    assert head.shared.barriers == {"eval": 5}
+    assert (head.shared.lease_seconds, head.shared.limits) == (10.0, DEFAULT_CAPACITY)
     head.arrive("eval")
     assert (head.ask().generation, isinstance(embedding.ask(), Pull)) == (5, True)
 

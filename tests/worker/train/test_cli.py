@@ -8,11 +8,9 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import click
 import pytest
 import structlog
 
-from leeway.errors import DataError, SettingError, TaskError
 from leeway.worker.train import cli
 from leeway.worker.train.config import WorkerConfig
 from leeway.worker.train.tasks.task import BUILT_IN
@@ -106,54 +104,6 @@ def test_a_launchers_contradiction_is_one_line(
     monkeypatch.setenv("WORLD_SIZE", "4")
     assert end("digits") == 2
     assert capsys.readouterr().err == "ps-worker: RANK is 4, it must be below WORLD_SIZE, which is 4; or give --rank\n"
-
-
-@pytest.mark.parametrize("kind", [SettingError, TaskError, DataError])
-def test_what_the_user_can_mend_is_one_line(capsys: pytest.CaptureFixture[str], kind: type[Exception]) -> None:
-    @click.command("ps-worker")
-    def program() -> None:
-        raise kind("there is no such file;\nget it")
-
-    with pytest.raises(SystemExit) as ended:
-        cli.execute(program, [])
-    assert ended.value.code == 2
-    assert capsys.readouterr().err == "ps-worker: there is no such file; get it\n"
-
-
-def test_an_error_of_the_users_own_task_keeps_its_traceback() -> None:
-    @click.command("ps-worker")
-    def program() -> None:
-        raise ValueError("shapes do not match")
-
-    with pytest.raises(ValueError, match="shapes do not match"):
-        cli.execute(program, [])
-
-
-def test_ctrl_c_is_130() -> None:
-    @click.command("ps-worker")
-    def program() -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(SystemExit) as ended:
-        cli.execute(program, [])
-    assert ended.value.code == 130
-
-
-def test_sigterm_lets_the_program_clean_up() -> None:
-    program = (
-        "import click, os, signal\n"
-        "from leeway.worker.train import cli\n"
-        "@click.command('ps-worker')\n"
-        "def program():\n"
-        "    try:\n"
-        "        os.kill(os.getpid(), signal.SIGTERM)\n"
-        "        signal.pause()\n"
-        "    finally:\n"
-        "        print('left')\n"
-        "cli.execute(program, [])\n"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr.strip()) == (130, "left\n", "")
 
 
 @pytest.mark.parametrize("module", ["leeway.worker.train.cli", "leeway.worker.launch.cli"])

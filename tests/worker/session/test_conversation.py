@@ -18,8 +18,10 @@ from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.protocol.times import StepTimes
 from leeway.protocol.versions import Version
 from leeway.worker.session import backoff
+from leeway.worker.session.conversation import LEAVE_ATTEMPTS, Conversation
 from leeway.worker.session.refusals import REACTIONS, Reaction
-from leeway.worker.session.session import LEAVE_ATTEMPTS, Ending, Outcome, Session, State
+from leeway.worker.session.shared_life import SharedLife
+from leeway.worker.session.states import Ending, Outcome, State
 
 WEIGHT = TensorSpec("weight", (2, 3), "float32", Kind.TRAINABLE)
 BIAS = TensorSpec("bias", (2,), "float32", Kind.TRAINABLE)
@@ -40,7 +42,8 @@ def pushed(clock=0, disposition=Disposition.APPLIED, reason=Reason.ON_ARRIVAL):
 
 def session(wait_seconds=20.0):
     numbers = iter(range(1, 100))
-    return Session("w0", new_session=lambda: f"s{next(numbers)}", random=random.Random(1), wait_seconds=wait_seconds)
+    shared = SharedLife("w0", lambda: f"s{next(numbers)}")
+    return Conversation(shared, random=random.Random(1), wait_seconds=wait_seconds)
 
 
 def tell(session, reply, **more):
@@ -71,8 +74,8 @@ def test_the_plain_way():
     it = session()
     assert it.ask() == Join("w0", "s1", ("default",))
     tell(it, joined(clock=4))
-    assert (it.life, it.clock, it.lease_seconds, it.index, it.count) == (Life("w0", 7, 1), 4, 10.0, 1, 4)
-    assert (it.policy, it.barriers, it.specs) == ("ssp(3)", {"eval": 2}, (WEIGHT,))
+    assert (it.life, it.clock, it.shared.lease_seconds, it.index, it.count) == (Life("w0", 7, 1), 4, 10.0, 1, 4)
+    assert (it.policy, it.shared.barriers, it.specs) == ("ssp(3)", {"eval": 2}, (WEIGHT,))
     assert it.ask() == Pull("default", Life("w0", 7, 1), 4, wait_seconds=20.0)
     tell(it, granted(4, 9, round=4))
     assert it.state is State.COMPUTING
@@ -299,7 +302,7 @@ def test_out_of_step_with_a_pull_takes_the_clock_of_a_join():
 
 def test_being_refused_in_a_circle_is_not_a_busy_loop():
     it = at(State.PULLING)
-    it._circle._random = random.Random(4)
+    it._pace._circle._random = random.Random(4)
     waits = []
     for _ in range(12):
         tell(it, refuse(Code.WRONG_CLOCK, "no"))
@@ -693,7 +696,7 @@ def test_a_barrier_is_asked_until_it_is_passed_and_leaves_the_grant(state):
     tell(it, refuse(Code.STOPPING, "later"), retry_after_seconds=2.0)
     assert it.delay_seconds >= 2.0
     tell(it, Passed("eval", 2))
-    assert (it.arriving, it.barriers["eval"], it.delay_seconds) == (False, 3, 0.0)
+    assert (it.arriving, it.shared.barriers["eval"], it.delay_seconds) == (False, 3, 0.0)
     assert (it.state, it.grant) == (state, grant)
     assert isinstance(it.ask(), Pull) is (state is State.PULLING)
 
@@ -716,7 +719,7 @@ def test_turning_back_from_a_barrier(state):
     it.turn_back()
     assert (it.arriving, it.ask()) == (False, before)
     it.answered(barrier, Passed("eval", 2))
-    assert it.barriers["eval"] == 2
+    assert it.shared.barriers["eval"] == 2
 
 
 def test_a_barrier_waits_for_what_comes_first():
@@ -788,7 +791,7 @@ def test_values_are_named_and_a_skip_has_none():
 
 @pytest.mark.parametrize(("told", "reason"), [("step_failed", Reason.STEP_FAILED), ("too_few", Reason.TOO_FEW_UPDATES)])
 def test_a_held_update_that_made_no_step_is_told_with_the_next_grant(told, reason):
-    session = Session("w0", new_session=lambda: "s", random=random.Random(1))
+    session = Conversation(SharedLife("w0", lambda: "s"), random=random.Random(1))
     life = {"epoch": 1, "incarnation": 1, "resumed": False, "lease_seconds": 9.0, "index": 0, "count": 1}
     session.answered(session.ask(), Joined(groups={"default": GroupState(0, "sync")}, **life))
     session.answered(session.ask(), Granted(Version(1, 1), Reason.GRANTED, clock=0, round=0))
@@ -800,7 +803,7 @@ def test_a_held_update_that_made_no_step_is_told_with_the_next_grant(told, reaso
 
 def test_parameters_that_nobody_has_are_offered_again():
     """Another worker was storing them when this one joined, and the server failed to."""
-    session = Session("w0", new_session=lambda: "s", random=random.Random(1))
+    session = Conversation(SharedLife("w0", lambda: "s"), random=random.Random(1))
     specs = (TensorSpec("w", (3,), "float32", Kind.TRAINABLE),)
     session.offer(specs)
     life = {"epoch": 1, "incarnation": 1, "resumed": False, "lease_seconds": 9.0, "index": 0, "count": 1}

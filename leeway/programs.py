@@ -1,0 +1,35 @@
+"""How the programs end: with which exit code, and what they say of a user's mistake."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Final, NoReturn
+
+import click
+
+from leeway import interrupts
+from leeway.errors import DataError, SettingError, TaskError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+BAD_USAGE: Final = 2
+"""Of a program that was started in a way that the user can mend."""
+
+
+def run(program: click.Command, arguments: Sequence[str] | None, *, terminable: bool = False) -> NoReturn:
+    """Run a command and end the process with the code that it returns, `BAD_USAGE` or `interrupts.EXIT_CODE`.
+
+    A mistake that the user can mend is one line on stderr. `terminable`: SIGTERM is as Ctrl-C from the start.
+    """
+    try:
+        if terminable:
+            interrupts.raise_exceptions()
+        code = program.main(arguments, prog_name=program.name, standalone_mode=False)
+    except (click.Abort, KeyboardInterrupt):
+        code = interrupts.EXIT_CODE
+    except (click.ClickException, SettingError, TaskError, DataError) as error:
+        message = error.format_message() if isinstance(error, click.ClickException) else str(error)
+        print(f"{program.name}: {' '.join(message.split())}", file=sys.stderr)
+        code = BAD_USAGE
+    sys.exit(code)
