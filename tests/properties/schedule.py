@@ -8,6 +8,7 @@ message that was ever sent can be sent again at any time: duplicates and reorder
 import json
 from dataclasses import dataclass
 
+from leeway.protocol.replies import PolicyState
 from leeway.protocol.requests import Barrier, Heartbeat, Join, Leave, Offer, Pull, Push, SetPolicy, UpdateKind
 from leeway.protocol.requests import Life as Named
 from leeway.protocol.tensors import Kind, TensorSpec
@@ -23,6 +24,10 @@ from tests.properties.oracle import Oracle
 # No sum of these steps meets a lease, a wait or the limit of an iteration exactly.
 WAITS_SECONDS = (0, 1, 2, 3, 5, 8, 12, 20)
 LEASE_SECONDS = 10.5
+QUORUMS = (
+    *(("sync", None, 1, 0.0), ("sync", None, 1, 2.5), ("sync", None, 2, 0.0), ("sync", None, 2, 2.5)),
+    *(("sync", None, 2, None), ("sync", None, 3, 1.0), ("sync", None, None, None), ("sync", None, 0, None)),
+)
 POLICIES = (("sync", None), ("async", None), ("ssp", 0), ("ssp", 1), ("ssp", 2), ("ssp", 5), ("ssp", -1), ("x", None))
 SPECS = tuple(TensorSpec(f"k{place}", (2,), "float32", Kind.TRAINABLE) for place in range(3))
 CONFLICT = TensorSpec("k0", (3,), "float32", Kind.TRAINABLE)
@@ -43,10 +48,13 @@ class Move:
 
 
 class Both:
-    def __init__(self, mode, bound=None, *, workers=2, until=None, longest=None, delayed=False, least=1) -> None:
+    """`policy`: mode, bound, quorum and grace."""
+
+    def __init__(self, policy, *, workers=2, until=None, longest=None, delayed=False, least=1) -> None:
+        mode, bound, quorum, grace = policy
         rule = {"least_updates": least, "needs_rounds": least > 1}
         self.settings = Settings(
-            (GroupSettings(mode, bound, **rule),),
+            (GroupSettings(mode, bound, quorum=quorum, grace_seconds=grace, **rule),),
             workers=workers,
             lease_seconds=LEASE_SECONDS,
             max_iteration_seconds=longest,
@@ -54,7 +62,7 @@ class Both:
         )
         self.machine = Machine(self.settings, epoch=1)
         limits = {"lease": LEASE_SECONDS, "until": until, "longest": longest}
-        self.oracle = Oracle(mode, bound, workers=workers, least=least, rounds_only=least > 1, **limits)
+        self.oracle = Oracle(policy, workers=workers, least=least, rounds_only=least > 1, **limits)
         self.delayed = delayed
         self.now = 0.0
         self.sessions: dict[str, list[str]] = {}
@@ -115,7 +123,8 @@ class Both:
         self._same("parked", {one.request for one in group.waiting}, {one.request for one in oracle.waiters})
         self._same("min clock", shown["min_clock"], oracle.min_clock())
         self._same("version", shown["version"], oracle.published)
-        self._same("policy", tuple(shown["policy"].values())[1:], oracle.policy()[1:])
+        self._same("policy", told.told(PolicyState.read(shown["policy"])), oracle.policy())
+        self._same("deadline", self.machine.next_deadline, oracle.deadline())
         parked = {one.life: one for one in oracle.waiters if one.life}
         for worker, life in zip(state["workers"], oracle.live(), strict=True):
             progress = worker["groups"]["default"]
@@ -126,7 +135,7 @@ class Both:
                 why = oracle.why_not(parked[life].pull, life)
                 assert why is not None
                 self._same("why", (progress["why"]["reason"], tuple(progress["why"]["waiting_for"])), why)
-        if shown["policy"]["mode"] == "sync" and oracle.switching_at is None:
+        if oracle.mode == "sync" and oracle.switching_at is None:
             opened = oracle.open_round
             waits_for = sorted(life.rank for life in oracle.missing(opened)) if opened else []
             self._same("round waits for", shown["round"]["waits_for"], waits_for)
@@ -178,6 +187,11 @@ class Both:
         since = Version(self.oracle.epoch, self.oracle.published) if n == 5 else None
         wait_seconds = PULL_WAITS_SECONDS[n % 4]
         self.ask(Pull("default", self._named(rank), self._clock(rank), least, since, wait_seconds))
+
+    def old_pull(self, rank, n) -> None:
+        """For an iteration before the clock, as by a worker that has not heard of having been moved on."""
+        clock = max(0, self._clock(rank) - 1 - n % 2)
+        self.ask(Pull("default", self._named(rank), clock, wait_seconds=PULL_WAITS_SECONDS[n // 2]))
 
     def push(self, rank, n) -> None:
         kind = {5: UpdateKind.MODEL, 6: UpdateKind.DELTA}.get(n, UpdateKind.GRADIENT)
@@ -270,6 +284,13 @@ class Both:
         self.now += WAITS_SECONDS[n]
         self._event(Tick(), lambda: self.oracle.tick(self.now))
 
+    def due(self, rank, n) -> None:
+        """The moment at which the open round closes of itself, or half a second before."""
+        deadline = self.oracle.deadline()
+        if deadline is not None:
+            self.now = max(self.now, deadline - 0.5 * (n % 4 == 3))
+            self._event(Tick(), lambda: self.oracle.tick(self.now))
+
     def pause(self, rank, n) -> None:
         """The server stands still; what came in during a part of it was taken before that was noticed."""
         seconds = 1 + WAITS_SECONDS[n]
@@ -299,6 +320,10 @@ class Both:
 
     def policy(self, rank, n) -> None:
         self.ask(SetPolicy(*POLICIES[n]))
+
+    def quorum(self, rank, n) -> None:
+        mode, bound, quorum, grace = QUORUMS[n]
+        self.ask(SetPolicy(mode, bound, quorum=quorum, grace_seconds=grace))
 
     def offer(self, rank, n) -> None:
         chosen = (SPECS, SPECS, SPECS[:1], SPECS[:2], SPECS[1:], (CONFLICT,), SPECS, SPECS[:2])[n]

@@ -15,6 +15,7 @@ from leeway.protocol.replies import (
     Staged,
 )
 from leeway.ps.core.effects import (
+    Accepted,
     Answered,
     Apply,
     Began,
@@ -46,7 +47,15 @@ def told(reply):
         case NotYet():
             return ("not-yet", reply.reason, reply.waiting_for)
         case Pushed():
-            return ("pushed", reply.clock, reply.disposition, reply.reason, reply.version, reply.staleness)
+            return (
+                "pushed",
+                reply.clock,
+                reply.disposition,
+                reply.reason,
+                reply.version,
+                reply.staleness,
+                reply.next_clock,
+            )
         case PushPulled(pushed, pulled):
             return ("push-pulled", told(pushed), told(pulled))
         case Staged(clock, missing):
@@ -71,7 +80,7 @@ def told(reply):
         case Renewed():
             return ("renewed", reply.lease_seconds)
         case PolicyState():
-            return ("policy", reply.mode, reply.staleness, reply.switching_at)
+            return ("policy", reply.mode, reply.staleness, reply.switching_at, reply.quorum, reply.grace_seconds)
 
 
 def replies(effects):
@@ -107,9 +116,14 @@ def happened(effects):
             case RoundOpened():
                 found.append(("round-opened", effect.number, effect.members))
             case RoundClosed():
-                found.append(("round-closed", effect.number, effect.contributors, effect.samples, effect.needed))
+                updates = (effect.contributors, effect.samples, effect.needed)
+                found.append(("round-closed", effect.number, *updates, effect.late))
             case Switched():
-                found.append(("switched", effect.mode, effect.staleness, effect.switch_point))
+                quorum = (effect.quorum, effect.grace_seconds)
+                found.append(("switched", effect.mode, effect.staleness, effect.switch_point, *quorum))
+            case Accepted():
+                end = (effect.disposition, effect.reason)
+                found.append(("accepted", effect.rank, effect.clock, *end, effect.samples))
             case Finished():
                 found.append(("finished",))
     return found
