@@ -187,8 +187,11 @@ class Checker:
         for rank, saved in state["ranks"].items():
             if saved["lives"] and saved["lives"][-1]["ended"] is None:
                 self.live[rank] = saved["lives"][-1]["number"]
+        # A server knows saved bodies under the first numbers.
+        numbers = row.get("bodies", range(1, 1 << 30))
         self.groups = {
-            settings["name"]: self._restored(row["settings"], settings, state) for settings in row["settings"]["groups"]
+            settings["name"]: self._restored(row["settings"], settings, state, numbers)
+            for settings in row["settings"]["groups"]
         }
         if goes_on:
             told = {name: self._state(group) for name, group in self.groups.items()}
@@ -203,7 +206,7 @@ class Checker:
                 if name[0] != epoch and kept and not safe:
                     self.facts.lost.add(name)
 
-    def _restored(self, settings, of_group, state):
+    def _restored(self, settings, of_group, state, numbers):
         group_name, ranks = of_group["name"], state["ranks"]
         saved = state["groups"][group_name]
         mode = "switching" if saved["switching_at"] is not None else saved["mode"]
@@ -217,32 +220,38 @@ class Checker:
         group.started, group.arrived, group.readable = saved["started"], set(saved["arrived"]), bool(saved["specs"])
         group.workers = 0 if saved["assembled"] else settings["workers"]
         group.least = of_group["least_updates"]
-        for rank, number in self.live.items():
-            life = next(life for life in ranks[rank]["lives"] if life["number"] == number)
-            if progress := life["groups"].get(group_name):
-                group.clocks[rank] = progress["clock"]
-                group.grants[rank] = {tuple(grant) for grant in progress["grants"]}
-                group.owed[rank] = progress["owed"]
-                if progress["passed"] is not None:
-                    group.passed[rank] = group.asked_from[rank] = progress["passed"]
-                if record := progress["record"]:
-                    name = group.last[rank] = (self.epoch, group_name, rank, number, record["clock"])
-                    self.disposed[name] = tuple(
-                        record[fact] for fact in ("disposition", "version", "staleness", "next_clock")
-                    )
-                    self.facts.saved.add(name)
-                    for why in ("step_failed", "too_few"):
-                        if record[why]:
-                            self.without_step[name] = why
-        for rank, one in saved["held"].items():
-            if one["samples"]:
-                numbers = [life["number"] for life in ranks[rank]["lives"] if _held(life, group_name, group.round)]
-                must(numbers, "what is held is the last push of a life", rank=rank, round=group.round)
-                name = group.held[rank] = (self.epoch, group_name, rank, numbers[-1], group.round)
-                for place in one["bodies"]:
-                    # Saved bodies are known under the first numbers.
-                    self.bodies[place + 1] = (name, one["samples"], None)
+        for rank, saved_rank in ranks.items():
+            for life in saved_rank["lives"]:
+                if progress := life["groups"].get(group_name):
+                    self._progress(group, (self.epoch, group_name, rank, life["number"]), progress)
+        for rank, contribution in saved["held"].items():
+            if contribution["samples"]:
+                lives = [life["number"] for life in ranks[rank]["lives"] if _held(life, group_name, group.round)]
+                must(lives, "what is held is the last push of a life", rank=rank, round=group.round)
+                name = group.held[rank] = (self.epoch, group_name, rank, lives[-1], group.round)
+                for place in contribution["bodies"]:
+                    self.bodies[numbers[place]] = (name, contribution["samples"], None)
         return group
+
+    def _progress(self, group, life, progress):
+        """How far a life was; of one that has ended only its last push is left."""
+        _, _, rank, number = life
+        live = self.live.get(rank) == number
+        if live:
+            group.clocks[rank] = progress["clock"]
+            group.grants[rank] = {tuple(grant) for grant in progress["grants"]}
+            group.owed[rank] = progress["owed"]
+            if progress["passed"] is not None:
+                group.passed[rank] = group.asked_from[rank] = progress["passed"]
+        if record := progress["record"]:
+            name = (*life, record["clock"])
+            self.disposed[name] = tuple(record[fact] for fact in ("disposition", "version", "staleness", "next_clock"))
+            self.facts.saved.add(name)
+            for why in ("step_failed", "too_few"):
+                if record[why]:
+                    self.without_step[name] = why
+            if live:
+                group.last[rank] = name
 
     @staticmethod
     def _state(group):
@@ -285,9 +294,6 @@ class Checker:
                     group.arrivals = [min(at + event["seconds"], t) for at in group.arrivals]
         for effect in effects:
             self._effect(effect)
-        for effect in effects:
-            if effect["is"] == "Answered":
-                self._answered(effect["request"], effect["reply"])
         for group in self.groups.values():
             over = group.deadline is not None and group.deadline + ROUNDING_SECONDS < t
             must(not over, "a round closes when its quorum is there and its grace over", round=group.round)
@@ -430,7 +436,7 @@ class Checker:
                 must(not left, "the end comes when all is applied", groups=left)
                 self.facts.finished = True
             case "Answered":
-                self._told(effect["request"], effect["reply"])
+                self._answered(effect["request"], effect["reply"])
 
     def _closed(self, group, effect):
         must(group.open and effect["number"] == group.round, "a round closes once", **effect)
@@ -488,10 +494,10 @@ class Checker:
 
     # Replies.
 
-    def _told(self, request, reply):
-        """The bookkeeping of a reply; whether a grant in it was right is judged when all of the event is known."""
+    def _answered(self, request, reply):
+        message = self.messages.pop(request, None)
+        must(message is not None, "a request is answered once, and only while it is there", request=request)
         pushed = reply["pushed"] if reply["is"] == "PushPulled" else reply
-        message = self.messages.get(request)
         match pushed["is"]:
             case "Pushed":
                 self._disposed(message, pushed)
@@ -509,6 +515,9 @@ class Checker:
                 group = self.groups[pushed["group"]]
                 group.mode, group.bound, group.switching_at = "switching", None, pushed["switching_at"]
                 group.next = group.switching_at
+        granted = reply["pulled"] if reply["is"] == "PushPulled" else reply
+        if granted["is"] == "Granted":
+            self._granted(message, granted, reply)
 
     def _disposed(self, push, pushed):
         # A server that goes on from a checkpoint has the push under its own epoch, whatever the repeat names.
@@ -519,12 +528,7 @@ class Checker:
         must(pushed["clock"] == push["clock"], "a reply is about its push", push=push, **pushed)
         self.facts.told[name] = pushed["disposition"]
 
-    def _answered(self, request, reply):
-        message = self.messages.pop(request, None)
-        must(message is not None, "a request is answered once, and only while it is there", request=request)
-        granted = reply["pulled"] if reply["is"] == "PushPulled" else reply
-        if granted["is"] != "Granted":
-            return
+    def _granted(self, message, granted, reply):
         group = self.groups[message["group"]]
         epoch, number = (int(part) for part in granted["version"].split("."))
         exchange = {"request": message, "granted": granted}

@@ -18,6 +18,8 @@ from leeway.ps.core.effects import Adopt, Answered, Apply, Initialize
 from leeway.ps.core.events import Asked, Failed, Gone, Paused, Published, Stop, Tick
 from leeway.ps.core.machine import GroupSettings, Machine, Settings
 from leeway.ps.core.saved import restore, save
+from leeway.ps.watching.history import plain
+from tests.guarantees import Checker, Violated
 from tests.properties import told
 from tests.properties.oracle import Oracle
 
@@ -72,6 +74,8 @@ class Both:
         self.making: list[int] = []
         self.failing = False
         self.trace: list[str] = []
+        self.checker = Checker()
+        self._record_start(*save(self.machine))
 
     def play(self, moves) -> None:
         for move in moves:
@@ -96,12 +100,25 @@ class Both:
         self.trace.extend(f"     {effect}" for effect in effects)
         tell_oracle()
         self._compare(effects)
+        self._judge({"t": self.now, "event": plain(event), "effects": [plain(effect) for effect in effects]})
         for effect in effects:
             if isinstance(effect, Answered):
                 del self.open[effect.request]
         self.making += [effect.number for effect in effects if isinstance(effect, (Adopt, Apply, Initialize))]
         while self.making and not self.delayed:
             self._publish_one()
+
+    def _judge(self, row) -> None:
+        try:
+            self.checker.take(row)
+        except Violated as error:
+            error.add_note("\n".join(self.trace))
+            raise
+
+    def _record_start(self, state, bodies) -> None:
+        settings, epoch = plain(self.settings), self.machine.epoch
+        row = {"is": "Started", "t": self.now, "epoch": epoch, "settings": settings, "state": state, "bodies": bodies}
+        self._judge(row)
 
     def _publish_one(self) -> None:
         failed, self.failing = self.failing, False
@@ -348,9 +365,12 @@ class Both:
         state, bodies = save(self.machine)
         epoch = self.machine.epoch + n % 2
         self.machine = restore(self.settings, json.loads(json.dumps(state)), bodies, epoch, self.now)
+        for number in self.making:
+            self._judge({"t": self.now, "event": plain(Published("default", number)), "effects": []})
         self.making.clear()
         self.open.clear()
         self.oracle.restart(self.now, epoch)
+        self._record_start(state, bodies)
         self._event(Tick(), lambda: self.oracle.tick(self.now))
 
     def stop(self, rank="", n=0) -> None:
@@ -360,3 +380,4 @@ class Both:
         while self.making:
             self._publish_one()
         assert not self.open, f"unanswered after the stop: {self.open}"
+        self.checker.end()
