@@ -73,38 +73,38 @@ def play(policy, run, moves, *, offered=True, joined=RANKS, whole=False):
     both.stop()
 
 
-@some(150)
+@some(100)
 @given(run=runs, moves=schedules(ALL))
 def test_sync(run, moves):
     play(SYNC, run, moves)
 
 
-@some(120)
+@some(90)
 @given(run=runs, least=st.sampled_from([2, 3]), moves=schedules(ALL | {"policy": 1}))
 def test_sync_with_a_rule_that_needs_so_many_updates(run, least, moves):
     play(SYNC, run | {"least": least}, moves)
 
 
-@some(300)
+@some(220)
 @given(policy=st.sampled_from(QUORUMS), run=runs, moves=schedules(ALL | IN_A_QUORUM))
 def test_quorum(policy, run, moves):
     play(policy, run, moves)
 
 
-@some(120)
+@some(90)
 @given(run=runs, moves=schedules(ALL))
 def test_async(run, moves):
     play(ASYNC, run, moves)
 
 
 @pytest.mark.parametrize("bound", range(6))
-@some(40)
+@some(30)
 @given(run=runs, moves=schedules(ALL))
 def test_ssp(bound, run, moves):
     play(ssp(bound), run, moves)
 
 
-@some(350)
+@some(260)
 @given(
     policy=st.sampled_from([SYNC, ASYNC, ssp(0), ssp(2), *QUORUMS]),
     run=runs,
@@ -115,7 +115,7 @@ def test_switching(policy, run, moves, offered):
     play(policy, run, moves, offered=offered)
 
 
-@some(200)
+@some(160)
 @given(
     policy=st.sampled_from([SYNC, ASYNC, ssp(0), ssp(2), *QUORUMS]),
     run=runs,
@@ -126,7 +126,7 @@ def test_beginning_together(policy, run, moves, joined):
     play(policy, run, moves, joined=joined)
 
 
-@some(120)
+@some(90)
 @given(
     run=runs,
     moves=schedules({"offer": 4, "declare": 6, "step": 2, "publish": 3, "restart": 1, "again": 2}),
@@ -137,7 +137,7 @@ def test_keys(run, moves, offered, whole):
     play(ASYNC, run, moves, offered=offered, whole=whole)
 
 
-@some(120)
+@some(90)
 @given(moves=schedules(COMING_AND_GOING | {"barrier": 10, "wait": 3, "pause": 1, "gone": 1, "again": 2, "restart": 1}))
 def test_barriers(moves):
     play(ASYNC, {}, moves)

@@ -12,7 +12,7 @@ from leeway.ps.core.effects import Answered, Ended, Parked, RoundClosed, RoundOp
 from leeway.worker.session.states import Ending
 from tests.simulation.simulation import QUORUMS, Simulation, Trouble
 
-BLOCK = 320
+BLOCK = 300
 
 
 def play(simulation: Simulation) -> Simulation:
