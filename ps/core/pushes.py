@@ -81,12 +81,14 @@ class Pushes:
         progress = member.groups[group.name]
         record = Record(push.clock, push.parts, Reason.SKIPPED)
         progress.record = record
+        next_clock = progress.clock if progress.has_passed(push.clock) else group.rounds.next_number
+        # Who pushes has heard where it was moved to; while this push is being applied an older one does not replace it.
+        progress.passed = None
         if reception is Reception.IN_ROUND:
             group.rounds.contribute(member.rank, Held(push.kind, push.samples, bodies), now)
         if reception is Reception.LATE:
             record.disposition, record.reason = Disposition.LATE, Reason.ROUND_CLOSED
-            record.next_clock = progress.clock if progress.has_passed(push.clock) else group.rounds.next_number
-            progress.passed = None
+            record.next_clock = next_clock
         elif not bodies:
             record.disposition = Disposition.SKIPPED
         elif reception is Reception.IN_ROUND:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 def plain(value: object) -> Any:
     """A message, event or effect as JSON-ready data; `is` names its type."""
+    if value is None or type(value) in (str, int, bool):
+        return value  # most are
     if isinstance(value, Version):
         return str(value)
     if isinstance(value, WireError):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.end_to_end.commands import NORMALIZED
-from tests.end_to_end.history import read
+from tests.guarantees import read
 
 pytestmark = pytest.mark.e2e
 

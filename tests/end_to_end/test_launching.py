@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.commands import ROOT, SMALL, Reader
-from tests.end_to_end.history import judge, read
+from tests.guarantees import judge, read
 
 pytestmark = pytest.mark.e2e
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 import leeway
 from leeway.errors import ServerLost
 from tests.end_to_end.commands import SMALL
-from tests.end_to_end.history import judge, read
+from tests.guarantees import judge, read
 
 pytestmark = pytest.mark.e2e
 

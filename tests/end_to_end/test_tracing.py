@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.end_to_end.commands import SMALL
-from tests.end_to_end.history import judge, read
+from tests.guarantees import judge, read
 from tests.ps.watching.trace_format import Trace
 
 pytestmark = pytest.mark.e2e

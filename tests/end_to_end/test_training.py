@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from leeway.worker.train.tasks.task import resolve
-from tests.end_to_end.history import judge, read
+from tests.guarantees import judge, read
 
 pytestmark = pytest.mark.e2e
 

@@ -9,7 +9,7 @@ import torch
 import leeway
 from leeway.worker.train.tasks.task import resolve
 from tests.end_to_end.commands import SMALL
-from tests.end_to_end.history import judge, read
+from tests.guarantees import judge, read
 
 pytestmark = pytest.mark.e2e
 

@@ -3,6 +3,7 @@
 The one rule: a condition looks and answers, it changes nothing.
 """
 
+from statistics import median
 from typing import Any
 
 from leeway.protocol.lives import Life as Named
@@ -10,7 +11,7 @@ from leeway.protocol.pulls import Pull
 from leeway.protocol.pushes import Push, UpdateKind
 from leeway.protocol.ranks import natural
 from leeway.protocol.reasons import Reason
-from tests.properties.facts import Life, Update
+from tests.properties.facts import Life, Round, Update
 from tests.properties.history import History
 
 ENDED = {
@@ -42,6 +43,8 @@ class Conditions(History):
     def disposition(self, update: Update) -> str | None:
         if not self.is_final(update):
             return None
+        if update.late_to is not None:
+            return "late"
         skipped = update.skip or (update.number is not None and self.has_failed(update))
         return "skipped" if skipped else "held" if update.round else "applied"
 
@@ -88,18 +91,47 @@ class Conditions(History):
         """Whether `workers` ranks have joined, be they live or not."""
         return len({life.rank for life in self.lives}) >= self.workers
 
-    def round_may_open(self) -> bool:
+    def members(self) -> tuple[Life, ...]:
+        """Who is in the round that may open now; nobody: none may."""
         number, live = self.next_round(), self.live()
         begun = bool(self.grants or self.rounds or self.old_rounds)
-        return (
-            (self.mode == "sync" or self.switching_at is not None)
-            and self.open_round is None
-            and not self.in_flight()
-            and len(live) >= (1 if begun else self.workers)
-            and len(live) > 0
-            and all(self.clock(life) == number for life in live)
-            and (self.until is None or number < self.until)
-        )
+        if self.mode != "sync" and self.switching_at is None:
+            return ()
+        if self.open_round or self.in_flight() or len(live) < (1 if begun else self.workers):
+            return ()
+        if self.until is not None and number >= self.until:
+            return ()
+        there = tuple(life for life in live if self.clock(life) == number)
+        waits_for_nobody = self.quorum is not None and self.switching_at is None
+        return there if waits_for_nobody or len(there) == len(live) else ()
+
+    def deadline(self) -> float | None:
+        """When the open round closes though some are missing: a grace after its quorum was there."""
+        if self.quorum is None or self.open_round is None:
+            return None
+        came = [update.at for update in self.contributions(self.open_round)]
+        enough = min(self.quorum, len(came) + len(self.missing(self.open_round)))
+        grace = self.pace() if self.grace is None else self.grace
+        return came[enough - 1] + grace if came[:enough] and len(came) >= enough and grace is not None else None
+
+    def pace(self) -> float | None:
+        """The grace that the gaps between the contributions advise; None: there were none."""
+        gaps = [update.gap for update in self.updates[self.paced_from :] if update.gap is not None][-64:]
+        return median(gaps) + 3 * median(abs(gap - median(gaps)) for gap in gaps) if gaps else None
+
+    def is_over(self, group_round: Round) -> bool:
+        deadline = self.deadline()
+        return not self.missing(group_round) or (deadline is not None and deadline <= self.now)
+
+    def is_behind(self, life: Life) -> bool:
+        """Whether the round that it would take part in has closed without it."""
+        clock = self.clock(life)
+        is_open = self.open_round is not None and self.open_round.number == clock
+        return self.mode == "sync" and clock < self.next_round() and not is_open
+
+    def is_late(self, push: Push, life: Life) -> bool:
+        in_time = self.open_round is not None and life in self.missing(self.open_round)
+        return self.has_passed(life, push.clock) or (self.mode == "sync" and not in_time)
 
     def is_done(self) -> bool:
         held = self.open_round and self.contributions(self.open_round)
@@ -107,11 +139,13 @@ class Conditions(History):
 
     def policy(self) -> Told:
         mode = "sync" if self.switching_at is not None else self.mode
-        return ("policy", mode, self.bound if mode == "ssp" else None, self.switching_at)
+        return ("policy", mode, self.bound if mode == "ssp" else None, self.switching_at, self.quorum, self.grace)
 
     def refusal(self, push: Push, life: Life) -> Told | None:
         """What a push is told that is not the life's last one again; None when it may be taken."""
         last, clock = self.last(life), self.clock(life)
+        if self.has_passed(life, push.clock) and not life.ended:
+            return None
         if push.clock < clock or (last and last.clock == push.clock):
             return ("refused", "superseded", {"clock": clock})
         if life.ended:
@@ -134,7 +168,7 @@ class Conditions(History):
             return ("refused", "inconsistent-parts", {})
         if push.kind is UpdateKind.MODEL and self.mode != "sync":
             return ("refused", "invalid-value", {})
-        if self.mode == "sync" and self.open_round:
+        if self.mode == "sync" and self.open_round and not self.is_late(push, life):
             kinds = {update.kind for update in self.contributions(self.open_round) if not update.skip}
             if kinds - {push.kind}:
                 return ("refused", "invalid-value", {})

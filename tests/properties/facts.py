@@ -42,8 +42,23 @@ class Grant:
 
 
 @dataclass(eq=False)
+class Moved:
+    """A pull took the worker on from a round that had closed without it; `last` is what it had pushed until then."""
+
+    life: Life
+    clock: int
+    to: int
+    last: "Update | None"
+
+
+@dataclass(eq=False)
 class Update:
-    """An accepted push. `round` None: on arrival, or a skip outside a round. `number`: the version it makes alone."""
+    """An accepted push. `round` None: on arrival, late, or a skip outside a round. `number`: the version that it makes
+    alone.
+
+    `late_to`: it was late, and its worker was told to go on from there. `gap`: the seconds since the contribution
+    before it to its round, as they were counted then.
+    """
 
     life: Life
     clock: int
@@ -54,11 +69,18 @@ class Update:
     round: Round | None
     number: int | None
     staleness: int | None
+    at: float
+    late_to: int | None = None
+    gap: float | None = None
     askers: list[tuple[int, Push]] = field(default_factory=list)
 
     @property
     def skip(self) -> bool:
         return self.kind is UpdateKind.SKIP
+
+    @property
+    def next_clock(self) -> int:
+        return self.clock + 1 if self.late_to is None else self.late_to
 
 
 @dataclass(eq=False)

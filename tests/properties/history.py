@@ -6,15 +6,15 @@ The one rule: nothing is kept that can be counted. It is slow, and there is noth
 from typing import Any
 
 from leeway.protocol.ranks import natural
-from tests.properties.facts import Decision, Grant, Life, Part, Round, Update, Waiter
+from tests.properties.facts import Decision, Grant, Life, Moved, Part, Round, Update, Waiter
 
 REMEMBERED = 16
 GRANTS = 16
 
 
 class History:
-    def __init__(self, mode, bound, *, workers, lease, until=None, longest=None, least=1, rounds_only=False) -> None:
-        self.mode, self.bound = mode, bound
+    def __init__(self, policy, *, workers, lease, until=None, longest=None, least=1, rounds_only=False) -> None:
+        self.mode, self.bound, self.quorum, self.grace = policy
         self.switching_at: int | None = None
         self.workers, self.lease, self.until, self.longest = workers, lease, until, longest
         # So many updates must be in a round; and whether the rule wants rounds.
@@ -23,6 +23,9 @@ class History:
         self.lives: list[Life] = []
         self.grants: list[Grant] = []
         self.updates: list[Update] = []
+        self.moves: list[Moved] = []
+        # The pace is that of the updates from this one on.
+        self.paced_from = 0
         self.parts: list[Part] = []
         self.decisions: list[Decision] = []
         self.published = 0
@@ -58,7 +61,14 @@ class History:
         return mine[-1] if mine else None
 
     def clock(self, life: Life) -> int:
-        return life.start + sum(update.life is life and self.is_final(update) for update in self.updates)
+        moved = [move.to for move in self.moves if move.life is life]
+        pushed = [update.next_clock for update in self.updates if update.life is life and self.is_final(update)]
+        return max([life.start, *moved, *pushed])
+
+    def has_passed(self, life: Life, clock: int) -> bool:
+        """Whether it was moved on from this iteration, and has not pushed since: it may not have heard of that."""
+        moves = [move for move in self.moves if move.life is life and move.last is self.last(life)]
+        return any(move.clock <= clock < self.clock(life) for move in moves)
 
     def min_clock(self) -> int:
         self.kept_minimum = max([self.kept_minimum, *([min(map(self.clock, self.live()))] if self.live() else [])])

@@ -4,6 +4,7 @@ The one rule: it shares no line with `ps.core`, only the messages. What happened
 counted from that, each time anew. Replies are told as plain tuples, see `told.py`.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from leeway.protocol.barriers import Barrier
@@ -16,15 +17,15 @@ from leeway.protocol.reasons import Reason
 from leeway.protocol.tuning import SetPolicy
 from tests.properties.conditions import Conditions, Told
 from tests.properties.dumb_barriers import DumbBarriers
-from tests.properties.facts import Decision, Grant, Life, Part, Round, Update, Waiter
+from tests.properties.facts import Decision, Grant, Life, Moved, Part, Round, Update, Waiter
 
 
 class Oracle(Conditions):
     """One group. `ask`, `hear`, `tick`, `gone`, `publish`, `restart` and `stop` leave in `replies`, `applies`, `drops`
     and `happened` what the event leads to."""
 
-    def __init__(self, mode, bound, **settings) -> None:
-        super().__init__(mode, bound, **settings)
+    def __init__(self, policy, **settings) -> None:
+        super().__init__(policy, **settings)
         self.barriers = DumbBarriers(self.live, self._say)
         self._forget()
 
@@ -86,6 +87,8 @@ class Oracle(Conditions):
             grant.at = moved(grant.at)
         for waiter in self.waiters:
             waiter.since = moved(waiter.since)
+        for update in self.updates:
+            update.at = moved(update.at)
         self.barriers.pause(moved)
         self._settle()
 
@@ -134,6 +137,8 @@ class Oracle(Conditions):
         self.waiters, self.barriers.attempts, self.parts, self.finished = [], {}, [], False
         for update in self.updates:
             update.askers = []
+            update.at = now
+        self.paced_from = len(self.updates)
         for life in self.live():
             life.heard = now
         for grant in self.grants:
@@ -200,8 +205,7 @@ class Oracle(Conditions):
         life.ended = reason
         self.min_clock()
         self.happened.append(("ended", life.rank, life.number, reason))
-        self.drops += [part.request for part in self.staged(life)]
-        self.parts = [part for part in self.parts if part.life is not life]
+        self._drop_staged(life)
         for waiter in [waiter for waiter in self.waiters if waiter.life is life]:
             self._answer(waiter, self.epitaph(life))
         self.barriers.depart(life, self.epitaph(life))
@@ -227,17 +231,22 @@ class Oracle(Conditions):
             case Barrier():
                 self.barriers.arrive(request, message, life, now=self.now)
 
+    def _drop_staged(self, life: Life) -> None:
+        self.drops += [part.request for part in self.staged(life)]
+        self.parts = [part for part in self.parts if part.life is not life]
+
     # Pulls.
 
     def _pull(self, request: int, pull: Pull, life: Life | None, pushed: Told | None) -> None:
         if life:
-            if pull.clock != self.clock(life):
+            if pull.clock != self.clock(life) and not self.has_passed(life, pull.clock):
                 self._bring(request, pushed, ("refused", "wrong-clock", {"clock": self.clock(life)}))
                 return
+            self._catch_up(life)
             for older in [waiter for waiter in self.waiters if waiter.life is life]:
                 self._answer(older, ("not-yet", Reason.REPLACED, ()))
-            if self.until is not None and pull.clock >= self.until:
-                self._bring(request, pushed, ("refused", "finished", {"clock": pull.clock}))
+            if self.until is not None and self.clock(life) >= self.until:
+                self._bring(request, pushed, ("refused", "finished", {"clock": self.clock(life)}))
                 return
         if self.why_not(pull, life) is None:
             self._bring(request, pushed, self._grant(pull, life))
@@ -245,6 +254,13 @@ class Oracle(Conditions):
             self._bring(request, pushed, self.not_yet(pull, life))
         else:
             self.waiters.append(Waiter(request, life, pull, self.now, pushed))
+
+    def _catch_up(self, life: Life) -> None:
+        """A round that has closed without it is over for this worker too: it goes on with the next to open."""
+        if self.is_behind(life):
+            self._drop_staged(life)
+            self.moves.append(Moved(life, self.clock(life), self.next_round(), self.last(life)))
+            self.min_clock()
 
     def _grant(self, pull: Pull, life: Life | None) -> Told:
         unchanged = pull.since is not None and (pull.since.epoch, pull.since.number) == (self.epoch, self.published)
@@ -287,8 +303,9 @@ class Oracle(Conditions):
                 self._say(request, verdict)
             return
         assert isinstance(life, Life)
-        if push.kind is UpdateKind.SKIP:
-            self.drops += [request, *(part.request for part in self.staged(life))]
+        if push.kind is UpdateKind.SKIP or self.is_late(push, life):
+            self.drops.append(request)
+            self._drop_staged(life)
             bodies: tuple[int, ...] = ()
         else:
             self.parts.append(Part(life, push.clock, request, push))
@@ -318,31 +335,46 @@ class Oracle(Conditions):
             number = len(self.decisions) + 1
             staleness = number - push.version - 1
         gathered = self.open_round if self.mode == "sync" else None
-        update = Update(life, push.clock, push.parts, push.kind, push.samples, bodies, gathered, number, staleness)
+        update = Update(
+            life, push.clock, push.parts, push.kind, push.samples, bodies, gathered, number, staleness, self.now
+        )
+        moved = self.has_passed(life, push.clock)
+        if self.is_late(push, life):
+            update.round = None
+            update.late_to = self.clock(life) if moved else self.next_round()
+        elif gathered and self.contributions(gathered):
+            update.gap = self.now - self.contributions(gathered)[-1].at
         self.updates.append(update)
+        end = (self.disposition(update), self._reason(update))
+        self.happened.append(("accepted", life.rank, push.clock, *end, push.samples))
         if number is not None:
             update.askers.append((request, push))
             self.decisions.append(Decision(number, updates=(update,)))
             self._apply(self.decisions[-1], False, staleness)
             return
-        self._advanced(life)
+        if not moved:
+            self._advanced(life)
         self._tell(request, push, update)
 
     def _tell(self, request: int, push: Push, update: Update, *, repeated: bool = False) -> None:
-        reason = Reason.SKIPPED if update.skip else Reason.IN_ROUND if update.round else Reason.ON_ARRIVAL
         made = (update.number, update.staleness)
-        shown = Reason.REPEATED if repeated else reason
+        shown = Reason.REPEATED if repeated else self._reason(update)
         if update.number is not None and self.has_failed(update):
             shown, made = Reason.STEP_FAILED, (None, None)
-        pushed = ("pushed", update.clock, self.disposition(update), shown, *made)
+        pushed = ("pushed", update.clock, self.disposition(update), shown, *made, update.late_to)
         if not push.pull:
             self._say(request, pushed)
         elif update.life.ended:
             self._say(request, ("push-pulled", pushed, self.epitaph(update.life)))
         else:
             self._settle()
-            pull = Pull("default", push.life, push.clock + 1, since=push.since, wait_seconds=push.wait_seconds)
+            pull = Pull("default", push.life, update.next_clock, since=push.since, wait_seconds=push.wait_seconds)
             self._pull(request, pull, update.life, pushed)
+
+    def _reason(self, update: Update) -> Reason:
+        if update.late_to is not None:
+            return Reason.ROUND_CLOSED
+        return Reason.SKIPPED if update.skip else Reason.IN_ROUND if update.round else Reason.ON_ARRIVAL
 
     def _apply(self, decision: Decision, aggregated: bool, staleness: int) -> None:
         who = tuple((update.life.rank, update.samples, update.bodies) for update in decision.updates)
@@ -352,15 +384,19 @@ class Oracle(Conditions):
     # Rounds, and whoever may go on.
 
     def _settle(self) -> None:
-        if self.open_round and not self.missing(self.open_round):
-            self._close(self.open_round)
-        if self.round_may_open():
+        if self.open_round and self.is_over(self.open_round):
+            late = self.missing(self.open_round)
+            self._close(self.open_round, late)
+            for life in late:
+                if any(waiter.life is life for waiter in self.waiters):
+                    self._catch_up(life)
+        if members := self.members():
             self.mode, self.bound, was_switching = "sync", None, self.switching_at is not None
             self.switching_at = None
             if was_switching:
-                self.happened.append(("switched", "sync", None, len(self.decisions)))
-            self.rounds.append(Round(self.next_round(), tuple(self.live())))
-            ranks = tuple(life.rank for life in self.live())
+                self._switched()
+            self.rounds.append(Round(self.next_round(), members))
+            ranks = tuple(life.rank for life in members)
             self.happened.append(("round-opened", self.rounds[-1].number, ranks))
         for waiter in list(self.waiters):
             if self.why_not(waiter.pull, waiter.life) is None:
@@ -374,7 +410,7 @@ class Oracle(Conditions):
             self.finished = True
             self.happened.append(("finished",))
 
-    def _close(self, group_round: Round) -> None:
+    def _close(self, group_round: Round, without: Sequence[Life] = ()) -> None:
         group_round.closed = True
         updates = [update for update in self.contributions(group_round) if not update.skip]
         updates.sort(key=lambda update: natural(update.life.rank))
@@ -382,7 +418,8 @@ class Oracle(Conditions):
         samples = sum(update.samples for update in updates)
         group_round.too_few = bool(updates) and len(updates) < self.least
         needed = self.least if group_round.too_few else None
-        self.happened.append(("round-closed", group_round.number, ranks, samples, needed))
+        late = tuple(life.rank for life in sorted(without, key=lambda life: natural(life.rank)))
+        self.happened.append(("round-closed", group_round.number, ranks, samples, needed, late))
         if group_round.too_few:
             self.drops += [body for update in updates for body in update.bodies]
         elif updates:
@@ -422,25 +459,39 @@ class Oracle(Conditions):
         self.decisions.append(Decision(len(self.decisions) + 1, request, tuple(new), tuple(kept)))
         self.applies.append(("initialize", self.decisions[-1].number, request, tuple(new)))
 
-    def _switch(self, request: int, asked: SetPolicy) -> None:
-        wanted = asked.terms
-        known = wanted.mode in ("sync", "async", "ssp")
-        wrong_bound = (wanted.mode == "ssp") != (wanted.staleness is not None) or (wanted.staleness or 0) < 0
-        if not known or wrong_bound or (self.rounds_only and wanted.mode != "sync"):
+    def _switch(self, request: int, message: SetPolicy) -> None:
+        asked = tuple(message.terms.to_fields().values())
+        if not self._is_policy(*asked) or (self.rounds_only and asked[0] != "sync"):
             self._say(request, ("refused", "invalid-value", {}))
             return
-        if (wanted.mode, wanted.staleness) != self.policy()[1:3]:
-            if wanted.mode == "sync":
+        _, mode, bound, _, *quorum = self.policy()
+        if asked != (mode, bound, *quorum):
+            rounds_go_on = (self.mode, asked[0]) == ("sync", "sync")
+            if self.open_round and not rounds_go_on:
+                self._close(self.open_round)
+            wanted, self.bound, self.quorum, self.grace = asked
+            if wanted != "sync" or rounds_go_on:
+                self.mode, self.switching_at = wanted, None
+                self._switched()
+            else:
                 reached = [self.clock(life) + bool(self.granted(life)) for life in self.live()]
                 self.switching_at = max(reached, default=self.min_clock())
                 self.first_round = self.switching_at
                 self.old_rounds += self.rounds
                 self.rounds = []
-                self.mode, self.bound = "async", None
-            else:
-                if self.open_round:
-                    self._close(self.open_round)
-                self.switching_at = None
-                self.mode, self.bound = wanted.mode, wanted.staleness
-                self.happened.append(("switched", wanted.mode, wanted.staleness, len(self.decisions)))
+                self.paced_from = len(self.updates)
+                self.mode = "async"
         self._say(request, self.policy())
+
+    def _switched(self) -> None:
+        _, mode, bound, _, *quorum = self.policy()
+        self.happened.append(("switched", mode, bound, len(self.decisions), *quorum))
+
+    def _is_policy(self, mode: str, bound: int | None, quorum: int | None, grace: float | None) -> bool:
+        if mode == "ssp":
+            return bound is not None and bound >= 0 and quorum is None and grace is None
+        if bound is not None or mode not in ("sync", "async"):
+            return False
+        if quorum is None or mode == "async":
+            return quorum is None and grace is None
+        return quorum >= 1 and (grace is None or grace >= 0)

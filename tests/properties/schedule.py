@@ -16,7 +16,7 @@ from leeway.protocol.policy_terms import PolicyTerms
 from leeway.protocol.pulls import Pull
 from leeway.protocol.pushes import Push, UpdateKind
 from leeway.protocol.tensors import Kind, TensorSpec
-from leeway.protocol.tuning import SetPolicy
+from leeway.protocol.tuning import PolicyState, SetPolicy
 from leeway.protocol.versions import Version
 from leeway.ps.core.describe import status
 from leeway.ps.core.effects import Adopt, Answered, Apply, Initialize
@@ -24,12 +24,18 @@ from leeway.ps.core.events import Asked, Failed, Gone, Paused, Published, Stop, 
 from leeway.ps.core.machine import Machine
 from leeway.ps.core.saved import restore, save
 from leeway.ps.core.settings import GroupSettings, Settings
+from leeway.ps.watching.history import plain
+from tests.guarantees import Checker, Violated
 from tests.properties import told
 from tests.properties.oracle import Oracle
 
 # No sum of these steps meets a lease, a wait or the limit of an iteration exactly.
 WAITS_SECONDS = (0, 1, 2, 3, 5, 8, 12, 20)
 LEASE_SECONDS = 10.5
+QUORUMS = (
+    *(("sync", None, 1, 0.0), ("sync", None, 1, 2.5), ("sync", None, 2, 0.0), ("sync", None, 2, 2.5)),
+    *(("sync", None, 2, None), ("sync", None, 3, 1.0), ("sync", None, None, None), ("sync", None, 0, None)),
+)
 POLICIES = (("sync", None), ("async", None), ("ssp", 0), ("ssp", 1), ("ssp", 2), ("ssp", 5), ("ssp", -1), ("x", None))
 SPECS = tuple(TensorSpec(f"k{place}", (2,), "float32", Kind.TRAINABLE) for place in range(3))
 CONFLICT = TensorSpec("k0", (3,), "float32", Kind.TRAINABLE)
@@ -50,10 +56,13 @@ class Move:
 
 
 class Both:
-    def __init__(self, mode, bound=None, *, workers=2, until=None, longest=None, delayed=False, least=1) -> None:
+    """`policy`: mode, bound, quorum and grace."""
+
+    def __init__(self, policy, *, workers=2, until=None, longest=None, delayed=False, least=1) -> None:
+        mode, bound, quorum, grace = policy
         rule = {"least_updates": least, "needs_rounds": least > 1}
         self.settings = Settings(
-            (GroupSettings(PolicyTerms(mode, bound), **rule),),
+            (GroupSettings(PolicyTerms(mode, bound, quorum, grace), **rule),),
             workers=workers,
             lease_seconds=LEASE_SECONDS,
             max_iteration_seconds=longest,
@@ -61,7 +70,7 @@ class Both:
         )
         self.machine = Machine(self.settings, epoch=1)
         limits = {"lease": LEASE_SECONDS, "until": until, "longest": longest}
-        self.oracle = Oracle(mode, bound, workers=workers, least=least, rounds_only=least > 1, **limits)
+        self.oracle = Oracle(policy, workers=workers, least=least, rounds_only=least > 1, **limits)
         self.delayed = delayed
         self.now = 0.0
         self.sessions: dict[str, list[str]] = {}
@@ -71,6 +80,8 @@ class Both:
         self.making: list[int] = []
         self.failing = False
         self.trace: list[str] = []
+        self.checker = Checker()
+        self._record_start(*save(self.machine))
 
     def play(self, moves) -> None:
         for move in moves:
@@ -95,12 +106,25 @@ class Both:
         self.trace.extend(f"     {effect}" for effect in effects)
         tell_oracle()
         self._compare(effects)
+        self._judge({"t": self.now, "event": plain(event), "effects": [plain(effect) for effect in effects]})
         for effect in effects:
             if isinstance(effect, Answered):
                 del self.open[effect.request]
         self.making += [effect.number for effect in effects if isinstance(effect, (Adopt, Apply, Initialize))]
         while self.making and not self.delayed:
             self._publish_one()
+
+    def _judge(self, row) -> None:
+        try:
+            self.checker.take(row)
+        except Violated as error:
+            error.add_note("\n".join(self.trace))
+            raise
+
+    def _record_start(self, state, bodies) -> None:
+        settings, epoch = plain(self.settings), self.machine.epoch
+        row = {"is": "Started", "t": self.now, "epoch": epoch, "settings": settings, "state": state, "bodies": bodies}
+        self._judge(row)
 
     def _publish_one(self) -> None:
         failed, self.failing = self.failing, False
@@ -122,7 +146,8 @@ class Both:
         self._same("parked", {one.request for one in group.waiting}, {one.request for one in oracle.waiters})
         self._same("min clock", shown["min_clock"], oracle.min_clock())
         self._same("version", shown["version"], oracle.published)
-        self._same("policy", tuple(shown["policy"].values())[1:], oracle.policy()[1:])
+        self._same("policy", told.told(PolicyState.read(shown["policy"])), oracle.policy())
+        self._same("deadline", self.machine.next_deadline, oracle.deadline())
         parked = {one.life: one for one in oracle.waiters if one.life}
         for worker, life in zip(state["workers"], oracle.live(), strict=True):
             progress = worker["groups"]["default"]
@@ -133,7 +158,7 @@ class Both:
                 why = oracle.why_not(parked[life].pull, life)
                 assert why is not None
                 self._same("why", (progress["why"]["reason"], tuple(progress["why"]["waiting_for"])), why)
-        if shown["policy"]["mode"] == "sync" and oracle.switching_at is None:
+        if oracle.mode == "sync" and oracle.switching_at is None:
             opened = oracle.open_round
             waits_for = sorted(life.rank for life in oracle.missing(opened)) if opened else []
             self._same("round waits for", shown["round"]["waits_for"], waits_for)
@@ -185,6 +210,11 @@ class Both:
         since = Version(self.oracle.epoch, self.oracle.published) if n == 5 else None
         wait_seconds = PULL_WAITS_SECONDS[n % 4]
         self.ask(Pull("default", self._named(rank), self._clock(rank), least, since, wait_seconds))
+
+    def old_pull(self, rank, n) -> None:
+        """For an iteration before the clock, as by a worker that has not heard of having been moved on."""
+        clock = max(0, self._clock(rank) - 1 - n % 2)
+        self.ask(Pull("default", self._named(rank), clock, wait_seconds=PULL_WAITS_SECONDS[n // 2]))
 
     def push(self, rank, n) -> None:
         kind = {5: UpdateKind.MODEL, 6: UpdateKind.DELTA}.get(n, UpdateKind.GRADIENT)
@@ -277,6 +307,13 @@ class Both:
         self.now += WAITS_SECONDS[n]
         self._event(Tick(), lambda: self.oracle.tick(self.now))
 
+    def due(self, rank, n) -> None:
+        """The moment at which the open round closes of itself, or half a second before."""
+        deadline = self.oracle.deadline()
+        if deadline is not None:
+            self.now = max(self.now, deadline - 0.5 * (n % 4 == 3))
+            self._event(Tick(), lambda: self.oracle.tick(self.now))
+
     def pause(self, rank, n) -> None:
         """The server stands still; what came in during a part of it was taken before that was noticed."""
         seconds = 1 + WAITS_SECONDS[n]
@@ -307,6 +344,10 @@ class Both:
     def policy(self, rank, n) -> None:
         self.ask(SetPolicy(PolicyTerms(*POLICIES[n])))
 
+    def quorum(self, rank, n) -> None:
+        mode, bound, quorum, grace = QUORUMS[n]
+        self.ask(SetPolicy(PolicyTerms(mode, bound, quorum, grace)))
+
     def offer(self, rank, n) -> None:
         chosen = (SPECS, SPECS, SPECS[:1], SPECS[:2], SPECS[1:], (CONFLICT,), SPECS, SPECS[:2])[n]
         self.ask(Offer(chosen, ask=n == 6))
@@ -330,9 +371,12 @@ class Both:
         state, bodies = save(self.machine)
         epoch = self.machine.epoch + n % 2
         self.machine = restore(self.settings, json.loads(json.dumps(state)), bodies, epoch, self.now)
+        for number in self.making:
+            self._judge({"t": self.now, "event": plain(Published("default", number)), "effects": []})
         self.making.clear()
         self.open.clear()
         self.oracle.restart(self.now, epoch)
+        self._record_start(state, bodies)
         self._event(Tick(), lambda: self.oracle.tick(self.now))
 
     def stop(self, rank="", n=0) -> None:
@@ -342,3 +386,4 @@ class Both:
         while self.making:
             self._publish_one()
         assert not self.open, f"unanswered after the stop: {self.open}"
+        self.checker.end()

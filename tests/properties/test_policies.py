@@ -7,6 +7,13 @@ from hypothesis import strategies as st
 from tests.properties.schedule import Both, Move
 
 RANKS = 3
+SYNC, ASYNC = ("sync", None, None, None), ("async", None, None, None)
+# Of three workers: none, one or two are waited out, for no time, for some, or as the pace advises.
+QUORUMS = [("sync", None, quorum, grace) for quorum in (1, 2) for grace in (0.0, 2.5, None)]
+
+
+def ssp(bound):
+    return ("ssp", bound, None, None)
 
 
 def some(count):
@@ -43,6 +50,8 @@ TRAINING = {
 }
 COMING_AND_GOING = {"join": 2, "rejoin": 2, "leave": 1, "heartbeat": 3}
 DISORDER = {"again": 4, "push_again": 3, "old_join": 1, "wrong": 2, "gone": 2, "restart": 1, "fail": 2}
+# Deadlines pass, workers are moved on and ask as before, and there is a quorum or none.
+IN_A_QUORUM = {"due": 4, "old_pull": 1, "quorum": 1, "step": 5, "pull": 3}
 ALL = TRAINING | COMING_AND_GOING | DISORDER
 
 runs = st.fixed_dictionaries(
@@ -55,8 +64,8 @@ runs = st.fixed_dictionaries(
 )
 
 
-def play(mode, bound, run, moves, *, offered=True, joined=RANKS, whole=False):
-    both = Both(mode, bound, **run)
+def play(policy, run, moves, *, offered=True, joined=RANKS, whole=False):
+    both = Both(policy, **run)
     both.play([Move("join", who) for who in range(joined)])
     if offered:
         both.play([Move("declare" if whole else "offer"), Move("publish")])
@@ -64,54 +73,60 @@ def play(mode, bound, run, moves, *, offered=True, joined=RANKS, whole=False):
     both.stop()
 
 
-@some(300)
+@some(100)
 @given(run=runs, moves=schedules(ALL))
 def test_sync(run, moves):
-    play("sync", None, run, moves)
+    play(SYNC, run, moves)
 
 
-@some(200)
+@some(90)
 @given(run=runs, least=st.sampled_from([2, 3]), moves=schedules(ALL | {"policy": 1}))
 def test_sync_with_a_rule_that_needs_so_many_updates(run, least, moves):
-    play("sync", None, run | {"least": least}, moves)
+    play(SYNC, run | {"least": least}, moves)
 
 
-@some(200)
+@some(220)
+@given(policy=st.sampled_from(QUORUMS), run=runs, moves=schedules(ALL | IN_A_QUORUM))
+def test_quorum(policy, run, moves):
+    play(policy, run, moves)
+
+
+@some(90)
 @given(run=runs, moves=schedules(ALL))
 def test_async(run, moves):
-    play("async", None, run, moves)
+    play(ASYNC, run, moves)
 
 
 @pytest.mark.parametrize("bound", range(6))
-@some(60)
+@some(30)
 @given(run=runs, moves=schedules(ALL))
 def test_ssp(bound, run, moves):
-    play("ssp", bound, run, moves)
+    play(ssp(bound), run, moves)
 
 
-@some(400)
+@some(260)
 @given(
-    policy=st.sampled_from([("sync", None), ("async", None), ("ssp", 0), ("ssp", 2)]),
+    policy=st.sampled_from([SYNC, ASYNC, ssp(0), ssp(2), *QUORUMS]),
     run=runs,
-    moves=schedules(ALL | {"policy": 6}, longest=90),
+    moves=schedules(ALL | IN_A_QUORUM | {"policy": 6, "quorum": 3}, longest=90),
     offered=st.booleans(),
 )
 def test_switching(policy, run, moves, offered):
-    play(*policy, run, moves, offered=offered)
+    play(policy, run, moves, offered=offered)
 
 
-@some(200)
+@some(160)
 @given(
-    policy=st.sampled_from([("sync", None), ("async", None), ("ssp", 0), ("ssp", 2)]),
+    policy=st.sampled_from([SYNC, ASYNC, ssp(0), ssp(2), *QUORUMS]),
     run=runs,
     moves=schedules(TRAINING | COMING_AND_GOING | {"policy": 1, "restart": 1, "join": 4}, longest=40),
     joined=st.integers(0, RANKS - 1),
 )
 def test_beginning_together(policy, run, moves, joined):
-    play(*policy, run, moves, joined=joined)
+    play(policy, run, moves, joined=joined)
 
 
-@some(150)
+@some(90)
 @given(
     run=runs,
     moves=schedules({"offer": 4, "declare": 6, "step": 2, "publish": 3, "restart": 1, "again": 2}),
@@ -119,10 +134,10 @@ def test_beginning_together(policy, run, moves, joined):
     whole=st.booleans(),
 )
 def test_keys(run, moves, offered, whole):
-    play("async", None, run, moves, offered=offered, whole=whole)
+    play(ASYNC, run, moves, offered=offered, whole=whole)
 
 
-@some(150)
+@some(90)
 @given(moves=schedules(COMING_AND_GOING | {"barrier": 10, "wait": 3, "pause": 1, "gone": 1, "again": 2, "restart": 1}))
 def test_barriers(moves):
-    play("async", None, {}, moves)
+    play(ASYNC, {}, moves)

@@ -8,6 +8,7 @@ from leeway.protocol.pushes import Pushed, PushPulled, Staged
 from leeway.protocol.refusals import Refused
 from leeway.protocol.tuning import PolicyState
 from leeway.ps.core.effects import (
+    Accepted,
     Answered,
     Apply,
     Began,
@@ -39,7 +40,15 @@ def told(reply):
         case NotYet():
             return ("not-yet", reply.reason, reply.waiting_for)
         case Pushed():
-            return ("pushed", reply.clock, reply.disposition, reply.reason, reply.version, reply.staleness)
+            return (
+                "pushed",
+                reply.clock,
+                reply.disposition,
+                reply.reason,
+                reply.version,
+                reply.staleness,
+                reply.next_clock,
+            )
         case PushPulled(pushed, pulled):
             return ("push-pulled", told(pushed), told(pulled))
         case Staged(clock, missing):
@@ -64,7 +73,8 @@ def told(reply):
         case Renewed():
             return ("renewed", reply.lease_seconds)
         case PolicyState():
-            return ("policy", reply.terms.mode, reply.terms.staleness, reply.switching_at)
+            mode, staleness, *quorum = reply.terms.to_fields().values()
+            return ("policy", mode, staleness, reply.switching_at, *quorum)
 
 
 def replies(effects):
@@ -100,9 +110,14 @@ def happened(effects):
             case RoundOpened():
                 found.append(("round-opened", effect.number, effect.members))
             case RoundClosed():
-                found.append(("round-closed", effect.number, effect.contributors, effect.samples, effect.needed))
+                updates = (effect.contributors, effect.samples, effect.needed)
+                found.append(("round-closed", effect.number, *updates, effect.late))
             case Switched():
-                found.append(("switched", effect.terms.mode, effect.terms.staleness, effect.switch_point))
+                mode, staleness, *quorum = effect.terms.to_fields().values()
+                found.append(("switched", mode, staleness, effect.switch_point, *quorum))
+            case Accepted():
+                end = (effect.disposition, effect.reason)
+                found.append(("accepted", effect.rank, effect.clock, *end, effect.samples))
             case Finished():
                 found.append(("finished",))
     return found

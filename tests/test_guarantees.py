@@ -17,7 +17,7 @@ from leeway.ps.core.events import Asked, Published, Stop
 from leeway.ps.core.machine import Machine
 from leeway.ps.core.settings import GroupSettings, Settings
 from leeway.ps.watching.history import plain
-from tests.end_to_end.history import Violated, check, read
+from tests.guarantees import Violated, check, read
 
 WEIGHT = TensorSpec("weight", (2, 3), "float32", Kind.TRAINABLE)
 
@@ -27,7 +27,14 @@ class Recording:
 
     def __init__(self, mode, bound=None):
         self.machine = Machine(Settings((GroupSettings(PolicyTerms(mode, bound)),), workers=2), epoch=1)
-        self.rows = [{"is": "Started", "epoch": 1, "state": saved.save(self.machine)[0]}]
+        self.rows = [
+            {
+                "is": "Started",
+                "epoch": 1,
+                "settings": plain(self.machine.settings),
+                "state": saved.save(self.machine)[0],
+            }
+        ]
         self.requests = 0
         self.lives = {}
         self.ask(Offer((WEIGHT,)))

@@ -1,0 +1,568 @@
+"""Judges a run by its history, the rows that `ps-serve --history` writes, and by nothing else: the runs of real
+servers, of the simulation and of the properties alike.
+
+The one rule: nothing is believed because the server says so. Clocks, lags, who is late, when a round may close, and
+which update is in which version are worked out here once more, from what came in and what was published.
+"""
+
+import json
+from collections import deque
+from dataclasses import dataclass, field
+from statistics import median
+
+from leeway.protocol.ranks import natural
+from tests.replay import replay
+
+# Of the times in a history the seventh decimal is not there.
+ROUNDING_SECONDS = 2e-6
+
+
+class Violated(AssertionError):
+    """A guarantee is broken; the text says which."""
+
+
+def must(condition, guarantee, **facts):
+    if not condition:
+        raise Violated(f"{guarantee}: {', '.join(f'{name}={value}' for name, value in facts.items())}")
+
+
+@dataclass
+class Facts:
+    """What happened. An update's name is (epoch, group, rank, incarnation, clock)."""
+
+    epochs: list = field(default_factory=list)
+    # By name: the version it went into, once that was published; and what its worker was told.
+    applied: dict = field(default_factory=dict)
+    told: dict = field(default_factory=dict)
+    # Updates that were accepted and whose step failed, or that were too few for their rule.
+    unmade: set = field(default_factory=set)
+    # Updates told `held` whose round had not been closed at the end of the record.
+    held: set = field(default_factory=set)
+    # The newest update of each worker in a state that a server went on from.
+    saved: set = field(default_factory=set)
+    # Updates that were acknowledged and not in the checkpoint that a killed server went on from.
+    lost: set = field(default_factory=set)
+    # (t, rank, incarnation, reason) of every life that ended, (t, rank, incarnation) of every one that began.
+    ended: list = field(default_factory=list)
+    began: list = field(default_factory=list)
+    # (t, rank, clock, lag, version) of every answered pull of a worker.
+    granted: list = field(default_factory=list)
+    staleness: list = field(default_factory=list)
+    modes: list = field(default_factory=list)
+    finished: bool = False
+
+    @property
+    def largest_lag(self):
+        return max(lag for _, _, _, lag, _ in self.granted)
+
+
+@dataclass
+class Group:
+    """Of a server process, what is known of one group. Clocks, grants and the like are by rank, of the live ones.
+
+    `next`: the round that opens next. `passed`: the clock from which a worker was moved on, until it pushes again;
+    `asked_from`: until its clock goes on by a push, for that is how long a pull of before may wait.
+    `last`: the newest accepted update. `arrivals`: when the contributions of the open round came.
+    """
+
+    mode: str
+    bound: int | None
+    published: int
+    min_clock: int
+    round: int
+    next: int
+    switching_at: int | None = None
+    quorum: int | None = None
+    grace: float | None = None
+    # Whether anybody was ever granted, or a round opened; who has joined, as long as that are fewer than `workers`.
+    started: bool = False
+    arrived: set = field(default_factory=set)
+    workers: int = 0
+    least: int = 1
+    # The versions that bring keys, and whether one of them is out.
+    offers: set = field(default_factory=set)
+    readable: bool = False
+    arrivals: list = field(default_factory=list)
+    gaps: deque = field(default_factory=lambda: deque(maxlen=64))
+    passed: dict = field(default_factory=dict)
+    asked_from: dict = field(default_factory=dict)
+    last: dict = field(default_factory=dict)
+    clocks: dict = field(default_factory=dict)
+    grants: dict = field(default_factory=dict)
+    owed: dict = field(default_factory=dict)
+    seen: dict = field(default_factory=dict)
+    missing: set = field(default_factory=set)
+    held: dict = field(default_factory=dict)
+    open: bool = False
+    # Decided and not published: by version, the updates in it.
+    in_flight: dict = field(default_factory=dict)
+
+    @property
+    def all_have_joined(self):
+        return len(self.arrived) >= self.workers
+
+    @property
+    def decided(self):
+        return max(self.in_flight, default=self.published)
+
+    @property
+    def deadline(self):
+        """When the open round closes though some are missing; None: not before they come."""
+        enough = min(self.quorum or 0, len(self.arrivals) + len(self.missing))
+        if not self.open or not enough or len(self.arrivals) < enough:
+            return None
+        grace = self.grace
+        if grace is None and self.gaps:
+            usual = median(self.gaps)
+            grace = usual + 3 * median(abs(gap - usual) for gap in self.gaps)
+        return None if grace is None else self.arrivals[enough - 1] + grace
+
+    def is_behind(self, rank):
+        """Whether the round that this worker would take part in has closed without it."""
+        clock = self.clocks[rank]
+        return self.mode == "sync" and clock < self.next and not (self.open and clock == self.round)
+
+    def has_passed(self, rank, clock):
+        return self.passed.get(rank, clock + 1) <= clock < self.clocks[rank]
+
+    def moved(self):
+        self.min_clock = max(self.min_clock, min(self.clocks.values(), default=self.min_clock))
+
+
+def read(path):
+    """The rows of a history; a last line that a killed server did not finish is left out."""
+    lines = path.read_text().splitlines()
+    rows = []
+    for line, following in zip(lines, [*lines[1:], None], strict=True):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            must(following is None or '"is":"Started"' in following, "only a killed server breaks off", line=line)
+    return rows
+
+
+def judge(rows):
+    """As `check`, of a whole record; and a machine that takes its events once more decides the same."""
+    replay(rows)
+    return check(rows)
+
+
+def check(rows):
+    """Check exactly once, the bound, versions, and read-my-writes. Returns `Facts`, raises `Violated`."""
+    checker = Checker()
+    for row in rows:
+        checker.take(row)
+    return checker.end()
+
+
+class Checker:
+    def __init__(self):
+        self.facts = Facts()
+        self.groups = {}
+        # By name: what became of an update, as it follows from the events: disposition, version, staleness, next clock.
+        self.disposed = {}
+        # By name: why an update that was held is in no version.
+        self.without_step = {}
+        self.t = 0.0
+
+    def take(self, row):
+        if row.get("is") == "Started":
+            self.start(row)
+        else:
+            self.event(row["t"], row["event"], row["effects"])
+
+    # Starts and ends of server processes.
+
+    def start(self, row):
+        epoch, state = row["epoch"], row["state"]
+        must(not self.facts.epochs or epoch >= self.facts.epochs[-1], "epochs never go back", epoch=epoch)
+        goes_on = epoch in self.facts.epochs
+        known = {name: self._state(group) for name, group in self.groups.items()}
+        if not goes_on:
+            self.facts.epochs.append(epoch)
+        self.epoch = epoch
+        self.t = row.get("t", 0.0)
+        self.messages, self.bodies = {}, {}
+        self.live = {}
+        for rank, saved in state["ranks"].items():
+            if saved["lives"] and saved["lives"][-1]["ended"] is None:
+                self.live[rank] = saved["lives"][-1]["number"]
+        # A server knows saved bodies under the first numbers.
+        numbers = row.get("bodies", range(1, 1 << 30))
+        self.groups = {
+            settings["name"]: self._restored(row["settings"], settings, state, numbers)
+            for settings in row["settings"]["groups"]
+        }
+        if goes_on:
+            told = {name: self._state(group) for name, group in self.groups.items()}
+            must(told == known, "a clean start goes on from the state of the stop", told=told, known=known)
+        elif known:
+            in_state = {name[2:]: name for group in self.groups.values() for name in group.held.values()}
+            versions = {name: group.published for name, group in self.groups.items()}
+            for name, disposition in self.facts.told.items():
+                applied = self.facts.applied.get(name)
+                safe = name[2:] in in_state if applied is None else applied <= versions[name[1]]
+                kept = disposition in ("applied", "held") and name not in self.facts.unmade
+                if name[0] != epoch and kept and not safe:
+                    self.facts.lost.add(name)
+
+    def _restored(self, settings, of_group, state, numbers):
+        group_name, ranks = of_group["name"], state["ranks"]
+        saved = state["groups"][group_name]
+        mode = "switching" if saved["switching_at"] is not None else saved["mode"]
+        number, is_open = saved["round"], saved["missing"] is not None
+        group = Group(mode, saved["staleness"], saved["version"], saved["min_clock"], number, number + is_open)
+        group.switching_at, group.quorum, group.grace = (
+            saved[name] for name in ("switching_at", "quorum", "grace_seconds")
+        )
+        group.missing, group.open = set(saved["missing"] or ()), is_open
+        group.arrivals = [self.t] * len(saved["held"])
+        group.started, group.arrived, group.readable = saved["started"], set(saved["arrived"]), bool(saved["specs"])
+        group.workers = 0 if saved["assembled"] else settings["workers"]
+        group.least = of_group["least_updates"]
+        for rank, saved_rank in ranks.items():
+            for life in saved_rank["lives"]:
+                if progress := life["groups"].get(group_name):
+                    self._progress(group, (self.epoch, group_name, rank, life["number"]), progress)
+        for rank, contribution in saved["held"].items():
+            if contribution["samples"]:
+                lives = [life["number"] for life in ranks[rank]["lives"] if _held(life, group_name, group.round)]
+                must(lives, "what is held is the last push of a life", rank=rank, round=group.round)
+                name = group.held[rank] = (self.epoch, group_name, rank, lives[-1], group.round)
+                for place in contribution["bodies"]:
+                    self.bodies[numbers[place]] = (name, contribution["samples"], None)
+        return group
+
+    def _progress(self, group, life, progress):
+        """How far a life was; of one that has ended only its last push is left."""
+        _, _, rank, number = life
+        live = self.live.get(rank) == number
+        if live:
+            group.clocks[rank] = progress["clock"]
+            group.grants[rank] = {tuple(grant) for grant in progress["grants"]}
+            group.owed[rank] = progress["owed"]
+            if progress["passed"] is not None:
+                group.passed[rank] = group.asked_from[rank] = progress["passed"]
+        if record := progress["record"]:
+            name = (*life, record["clock"])
+            self.disposed[name] = tuple(record[fact] for fact in ("disposition", "version", "staleness", "next_clock"))
+            self.facts.saved.add(name)
+            for why in ("step_failed", "too_few"):
+                if record[why]:
+                    self.without_step[name] = why
+            if live:
+                group.last[rank] = name
+
+    @staticmethod
+    def _state(group):
+        """What has to be the same behind a clean stop."""
+        held = {rank: name[3:] for rank, name in group.held.items()}
+        return group.published, group.min_clock, group.clocks, held
+
+    def end(self):
+        for group in self.groups.values():
+            must(group.open or not group.held, "a closed round leaves nothing behind", held=group.held)
+            self.facts.held |= set(group.held.values())
+        # Of what a killed server did not save, and the updates in hand anew, the last word is the last epoch's.
+        for name, disposition in self.facts.told.items():
+            if disposition in ("applied", "held") and name[0] == self.epoch:
+                facts = self.facts
+                known = any(
+                    name in names for names in (facts.applied, facts.held, facts.lost, facts.unmade, facts.saved)
+                )
+                must(known, "an acknowledged update is in a published version", name=name)
+        return self.facts
+
+    # Events.
+
+    def event(self, t, event, effects):
+        self.t = t
+        # A switch away from sync closes the open round with what there is.
+        asked = event["message"] if event["is"] == "Asked" else {"is": None}
+        self.switching = asked["is"] == "SetPolicy" and asked["mode"] != "sync"
+        match event["is"]:
+            case "Asked":
+                message = self.messages[event["request"]] = event["message"]
+                if message["is"] == "Push":
+                    self._pushed(event["request"], message, effects)
+            case "Published" | "Failed":
+                self._published(self.groups[event["group"]], event["number"], failed=event["is"] == "Failed")
+            case "Gone":
+                self.messages.pop(event["request"], None)
+            case "Paused":
+                for group in self.groups.values():
+                    group.arrivals = [min(at + event["seconds"], t) for at in group.arrivals]
+        for effect in effects:
+            self._effect(effect)
+        for group in self.groups.values():
+            over = group.deadline is not None and group.deadline + ROUNDING_SECONDS < t
+            must(not over, "a round closes when its quorum is there and its grace over", round=group.round)
+
+    def _name(self, push):
+        life = push["life"]
+        return (life["epoch"], push["group"], life["rank"], life["incarnation"], push["clock"])
+
+    def _pushed(self, request, push, effects):
+        """A push that is not effective on arrival is taken at once, though its worker may be told much later."""
+        name, group = self._name(push), self.groups[push["group"]]
+        self.bodies[request] = (name, push["samples"], push)
+        answers = {effect["request"]: effect["reply"] for effect in effects if effect["is"] == "Answered"}
+        refused = answers.get(request, {}).get("is") in ("Refused", "Staged")
+        dropped = any(request in effect["bodies"] for effect in effects if effect["is"] == "Drop")
+        applying = any(name == one for updates in group.in_flight.values() for one, _ in updates)
+        live = self.live.get(name[2]) == name[3] and name[2] in group.clocks
+        passed = live and group.has_passed(name[2], name[4])
+        fresh = live and (passed or group.clocks[name[2]] == name[4]) and not applying
+        if refused or not fresh:
+            return
+        if passed or (group.mode == "sync" and name[2] not in group.missing):
+            must(dropped, "a late update is dropped", name=name)
+            self._late(group, name, push, passed=passed)
+        elif push["kind"] == "skip":
+            self._taken(group, name, push, "skipped")
+        elif group.mode == "sync" and self._parts(name) == push["parts"]:
+            self._taken(group, name, push, "held")
+            group.held[name[2]] = name
+
+    def _late(self, group, name, push, *, passed):
+        """Its round has closed without it: its worker goes on with the next to open, or is there already."""
+        to = group.clocks[name[2]] if passed else group.next
+        if passed:
+            del group.passed[name[2]]
+            group.last[name[2]] = name
+        else:
+            self._accepted(group, push)
+            self._advance(group, name, to)
+        self.disposed[name] = ("late", None, None, to)
+
+    def _parts(self, name):
+        return sum(one[0] == name for one in self.bodies.values())
+
+    def _taken(self, group, name, push, disposition):
+        self._accepted(group, push)
+        if group.mode == "sync":
+            group.missing.remove(name[2])
+            if group.arrivals:
+                group.gaps.append(self.t - group.arrivals[-1])
+            group.arrivals.append(self.t)
+        self.disposed[name] = (disposition, None, None, None)
+        self._advance(group, name)
+
+    def _published(self, group, number, *, failed):
+        must(number == group.published + 1, "versions come out in their order", number=number, after=group.published)
+        group.published = number
+        group.readable = group.readable or (number in group.offers and not failed)
+        for name, staleness in group.in_flight.pop(number):
+            if failed:
+                self.facts.unmade.add(name)
+            else:
+                self.facts.applied[name] = number
+            if staleness is not None:
+                self.disposed[name] = ("skipped", None, None, None) if failed else ("applied", number, staleness, None)
+                self._advance(group, name)
+            elif failed:
+                self.without_step[name] = "step_failed"
+
+    def _advance(self, group, name, to=None):
+        _, _, rank, incarnation, clock = name
+        if self.live.get(rank) == incarnation:
+            must(group.clocks[rank] == clock, "the iteration pushed is that of the clock", name=name)
+            group.last[rank] = name
+            group.passed.pop(rank, None)
+            group.asked_from.pop(rank, None)
+            self._go_on(group, rank, clock + 1 if to is None else to)
+
+    @staticmethod
+    def _go_on(group, rank, clock):
+        group.clocks[rank] = clock
+        group.grants[rank] = set()
+        group.moved()
+
+    def _effect(self, effect):
+        match effect["is"]:
+            case "Began":
+                must(effect["rank"] not in self.live, "a rank has one life", rank=effect["rank"])
+                self.live[effect["rank"]] = effect["incarnation"]
+                self.facts.began.append((self.t, effect["rank"], effect["incarnation"]))
+            case "Ended":
+                rank = effect["rank"]
+                must(self.live.pop(rank, None) == effect["incarnation"], "only a live one ends", rank=rank)
+                self.facts.ended.append((self.t, rank, effect["incarnation"], effect["reason"]))
+                for group in self.groups.values():
+                    of_lives = (group.clocks, group.grants, group.owed, group.seen, group.last)
+                    for known in (*of_lives, group.passed, group.asked_from):
+                        known.pop(rank, None)
+                    group.missing.discard(rank)
+                    group.moved()
+            case "Advanced":
+                group, rank, clock = self.groups[effect["group"]], effect["rank"], effect["clock"]
+                if group.clocks[rank] != clock:
+                    on = group.is_behind(rank) and clock == group.next
+                    must(on, "a clock goes on by an own push, or when its round has closed", **effect)
+                    for known in (group.passed, group.asked_from):
+                        known.setdefault(rank, group.clocks[rank])
+                    self._go_on(group, rank, clock)
+            case "RoundOpened":
+                group = self.groups[effect["group"]]
+                must(effect["number"] == group.next, "rounds are counted", next=group.next, **effect)
+                group.round, group.missing = effect["number"], set(effect["members"])
+                group.open, group.next = True, group.round + 1
+                there = {rank for rank, clock in group.clocks.items() if clock == group.round}
+                members = there if group.quorum else set(group.clocks)
+                must(there == members == group.missing, "all that are live are in the round", there=there, **effect)
+                group.started = True
+                must(not group.held, "nothing is left of the round before", held=group.held)
+            case "RoundClosed":
+                self._closed(self.groups[effect["group"]], effect)
+            case "Initialize" | "Adopt":
+                group = self.groups[effect["group"]]
+                must(effect["number"] == group.decided + 1, "versions grow by one", number=effect["number"])
+                group.in_flight[effect["number"]] = []
+                group.offers.add(effect["number"])
+            case "Apply":
+                self._apply(self.groups[effect["group"]], effect)
+            case "Drop":
+                for body in effect["bodies"]:
+                    self.bodies.pop(body, None)
+            case "Switched":
+                group = self.groups[effect["group"]]
+                if effect["mode"] != "sync":
+                    group.gaps.clear()
+                group.mode, group.bound, group.switching_at = effect["mode"], effect["staleness"], None
+                group.quorum, group.grace = effect["quorum"], effect["grace_seconds"]
+                self.facts.modes.append(effect["mode"])
+            case "Finished":
+                left = [name for name, group in self.groups.items() if group.in_flight or group.held]
+                must(not left, "the end comes when all is applied", groups=left)
+                self.facts.finished = True
+            case "Answered":
+                self._answered(effect["request"], effect["reply"])
+
+    def _closed(self, group, effect):
+        must(group.open and effect["number"] == group.round, "a round closes once", **effect)
+        late = set() if self.switching else group.missing
+        if late:
+            due = group.deadline is not None and group.deadline <= self.t + ROUNDING_SECONDS
+            must(due, "a round closes when nobody is missing, or with its quorum after its grace", **effect)
+        must(set(effect["late"]) == late, "late are those who are missing", **effect)
+        group.missing, group.open, group.arrivals = set(), False, []
+        must(set(effect["contributors"]) == set(group.held), "all that is held is in the step", **effect)
+        too_few = 0 < len(group.held) < group.least
+        must(effect["needed"] == (group.least if too_few else None), "too few make no step", **effect)
+        if too_few:
+            self.without_step |= dict.fromkeys(group.held.values(), "too_few")
+            self.facts.unmade |= set(group.held.values())
+            group.held.clear()
+
+    def _apply(self, group, effect):
+        number = effect["number"]
+        must(number == group.decided + 1, "versions grow by one", number=number, after=group.decided)
+        group.in_flight[number] = []
+        enough = not effect["aggregated"] or len(effect["contributions"]) >= group.least
+        must(enough, "a step has the updates that its rule needs", **effect)
+        for contribution in effect["contributions"]:
+            found = [self.bodies.pop(body, None) for body in contribution["bodies"]]
+            must(None not in found, "what is applied was pushed, and once", version=number, **contribution)
+            (name,) = {one[0] for one in found}
+            must(name[2] == contribution["rank"], "an update is its own rank's", name=name)
+            must({one[1] for one in found} == {contribution["samples"]}, "the weight is what was pushed", name=name)
+            twice = name in self.facts.applied or any(
+                name == other for updates in group.in_flight.values() for other, _ in updates
+            )
+            must(not twice, "an update is applied once", name=name)
+            must(self.disposed.get(name, ("held",))[0] == "held", "what is dropped is in no step", name=name)
+            group.in_flight[number].append((name, None if effect["aggregated"] else effect["staleness"]))
+            if effect["aggregated"]:
+                must(group.held.pop(name[2], None) == name, "a step is made of what is held", name=name)
+                must(not group.open, "a step is made when its round is closed", name=name)
+            else:
+                push = found[0][2]
+                self._accepted(group, push)
+                staleness = number - push["version"] - 1
+                must(effect["staleness"] == staleness, "staleness is counted in versions", name=name)
+                self.facts.staleness.append(staleness)
+            if self.live.get(name[2]) == name[3]:
+                group.owed[name[2]] = number
+        order = [contribution["rank"] for contribution in effect["contributions"]]
+        must(order == sorted(order, key=natural), "a step adds up in the order of the ranks", order=order)
+
+    def _accepted(self, group, push):
+        rank = push["life"]["rank"]
+        must(self.live.get(rank) == push["life"]["incarnation"], "only a live one's push is taken", push=push)
+        granted = group.grants.get(rank, set())
+        must((push["version"], push["round"]) in granted, "a push follows its granted pull", push=push)
+
+    # Replies.
+
+    def _answered(self, request, reply):
+        message = self.messages.pop(request, None)
+        must(message is not None, "a request is answered once, and only while it is there", request=request)
+        pushed = reply["pushed"] if reply["is"] == "PushPulled" else reply
+        match pushed["is"]:
+            case "Pushed":
+                self._disposed(message, pushed)
+            case "Joined":
+                for name, state in pushed["groups"].items():
+                    group = self.groups[name]
+                    group.arrived.add(message["rank"])
+                    clock = group.clocks.setdefault(message["rank"], state["clock"])
+                    must(clock == state["clock"], "a life goes on at its clock", rank=message["rank"])
+                    start = {"sync": group.next, "switching": group.switching_at}.get(group.mode, group.min_clock)
+                    if not pushed["resumed"]:
+                        must(clock == start, "a joiner starts at the min clock, or with the next round", start=start)
+                    group.moved()
+            case "PolicyState" if message["is"] == "SetPolicy" and pushed["switching_at"] is not None:
+                group = self.groups[pushed["group"]]
+                group.mode, group.bound, group.switching_at = "switching", None, pushed["switching_at"]
+                group.next = group.switching_at
+        granted = reply["pulled"] if reply["is"] == "PushPulled" else reply
+        if granted["is"] == "Granted":
+            self._granted(message, granted, reply)
+
+    def _disposed(self, push, pushed):
+        # A server that goes on from a checkpoint has the push under its own epoch, whatever the repeat names.
+        name = (self.epoch, *self._name(push)[1:])
+        end = tuple(pushed[fact] for fact in ("disposition", "version", "staleness", "next_clock"))
+        known = self.disposed.get(name)
+        must(end == known, "what is told is what was done, whenever", name=name, told=end, done=known)
+        must(pushed["clock"] == push["clock"], "a reply is about its push", push=push, **pushed)
+        self.facts.told[name] = pushed["disposition"]
+
+    def _granted(self, message, granted, reply):
+        group = self.groups[message["group"]]
+        epoch, number = (int(part) for part in granted["version"].split("."))
+        exchange = {"request": message, "granted": granted}
+        must((epoch, number) == (self.epoch, group.published), "a pull gets the newest version", **exchange)
+        must(group.readable, "there is something to read", **exchange)
+        if message["life"] is None:
+            return
+        rank = message["life"]["rank"]
+        must(self.live.get(rank) == message["life"]["incarnation"], "only a live one is granted", **exchange)
+        clock, asked = group.clocks[rank], message["clock"]
+        if reply["is"] == "PushPulled":
+            asked = asked + 1 if reply["pushed"]["next_clock"] is None else reply["pushed"]["next_clock"]
+        in_turn = group.asked_from.get(rank, clock) <= asked <= clock
+        must(in_turn and granted["clock"] == clock, "a pull is of the clock's iteration", clock=clock, **exchange)
+        lag = clock - group.min_clock
+        must(granted["lag"] == lag, "the lag is clock minus min clock", lag=lag, **exchange)
+        if group.mode in ("async", "ssp"):
+            must(group.all_have_joined, "nobody begins before all have joined", **exchange)
+        if group.mode == "ssp":
+            must(lag <= group.bound, "no pull is answered beyond the bound", lag=lag, bound=group.bound, **exchange)
+        if group.mode == "sync":
+            must(granted["round"] == group.round and rank in group.missing, "a pull is a member's", **exchange)
+        if group.mode == "switching":
+            must(clock < group.switching_at, "nobody passes the clock of the switch", **exchange)
+        why = self.without_step.get(group.last.get(rank))
+        for reason in ("step_failed", "too_few"):
+            must(granted[reason] == (why == reason), f"a contributor is told of its {reason}", why=why, **exchange)
+        must(number >= group.owed.get(rank, 0), "a worker reads its own writes", owed=group.owed.get(rank), **exchange)
+        must(number >= group.seen.get(rank, 0), "versions never go back", seen=group.seen.get(rank), **exchange)
+        group.seen[rank], group.started = number, True
+        group.grants.setdefault(rank, set()).add((number, granted["round"]))
+        self.facts.granted.append((self.t, rank, clock, lag, number))
+
+
+def _held(life, group, round_number):
+    record = life["groups"].get(group, {}).get("record")
+    return record and record["clock"] == round_number and record["disposition"] == "held"
