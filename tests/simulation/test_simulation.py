@@ -13,7 +13,7 @@ from leeway.ps.core.effects import Answered, Ended, Parked, RoundClosed, RoundOp
 from leeway.worker.session.states import Ending
 from tests.simulation.simulation import QUORUMS, Simulation, Trouble
 
-BLOCK = 300
+BLOCK = 500
 
 
 def play(simulation: Simulation) -> Simulation:
@@ -90,7 +90,7 @@ def kinds(effect):
 @pytest.mark.parametrize("policy", [("sync",), ("async",), ("ssp", 0), ("ssp", 3), *QUORUMS])
 def test_a_dead_worker_holds_the_others_up_no_longer_than_its_lease(policy):
     """One of the workers dies early and for good; the others are through as soon as its lease is over."""
-    for seed in range(25):
+    for seed in range(40):
         troubles = [Trouble(2.0, "die", "w0")]
         simulation = Simulation(seed, policies=[policy], troubles=troubles, until=4)
         if len(simulation.ranks) > 1:
