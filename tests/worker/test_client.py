@@ -292,10 +292,16 @@ async def test_a_server_that_does_not_read_a_push_is_lost(server, client):
         request.transport.abort()
         return web.Response()
 
-    stall.unread = True
+    async def take(request):
+        # A busy machine is silent for longer than a test wants to wait.
+        client._link.connected()._silence_seconds = 60.0
+        await request.read()
+        return server.pushed(0)
+
+    stall.unread = take.unread = True
     released = asyncio.Event()
     client._link.connected()._silence_seconds = 0.2
-    server.then(server.granted(), stall, server.pushed(0))
+    server.then(server.granted(), stall, take)
     await client.pull()
     # More than the kernel's buffers between the two take.
     layout = Layout.of([TensorSpec("big", (2**26,), "uint8", Kind.INTEGER_BUFFER)])
