@@ -60,7 +60,7 @@ class OptimizerSettings:
     lr: float = 0.1
     momentum: float = 0.9
     betas: tuple[float, float] = (0.9, 0.999)
-    eps: float | None = 1e-8
+    eps: float | None = None
     weight_decay: float = 0.0
     decay_vectors: bool = False
     clip_norm: float | None = None

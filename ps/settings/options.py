@@ -163,7 +163,7 @@ SECTIONS: Final = {
         Setting("--momentum", float, "Of momentum and nesterov."),
         Setting("--beta1", float, "Of adam and adamw."),
         Setting("--beta2", float, "Of adam and adamw."),
-        Setting("--eps", float, "Of adam, adamw and adagrad."),
+        Setting("--eps", float, "Of adam, adamw and adagrad. Default: torch's, 1e-8 (adagrad: 1e-10)."),
         Setting("--lr-schedule", click.Choice(config.LR_SCHEDULES), "How the learning rate goes down."),
         Setting(
             "--schedule-steps",
