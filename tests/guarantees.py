@@ -94,6 +94,7 @@ class Group:
     missing: set = field(default_factory=set)
     held: dict = field(default_factory=dict)
     open: bool = False
+    stopped: bool = False
     # Decided and not published: by version, the updates in it.
     in_flight: dict = field(default_factory=dict)
 
@@ -109,7 +110,7 @@ class Group:
     def deadline(self):
         """When the open round closes though some are missing; None: not before they come."""
         enough = min(self.quorum or 0, len(self.arrivals) + len(self.missing))
-        if not self.open or not enough or len(self.arrivals) < enough:
+        if self.stopped or not self.open or not enough or len(self.arrivals) < enough:
             return None
         grace = self.grace
         if grace is None and self.gaps:
@@ -164,6 +165,10 @@ class Checker:
         # By name: why an update that was held is in no version.
         self.without_step = {}
         self.t = 0.0
+
+    @property
+    def stopped(self):
+        return any(group.stopped for group in self.groups.values())
 
     def take(self, row):
         if row.get("is") == "Started":
@@ -289,10 +294,15 @@ class Checker:
                 self._published(self.groups[event["group"]], event["number"], failed=event["is"] == "Failed")
             case "Gone":
                 self.messages.pop(event["request"], None)
+            case "Stop":
+                for group in self.groups.values():
+                    group.stopped = True
             case "Paused":
                 for group in self.groups.values():
                     group.arrivals = [min(at + event["seconds"], t) for at in group.arrivals]
         for effect in effects:
+            frozen = self.stopped and effect["is"] in ("RoundOpened", "RoundClosed", "Began", "Ended", "Switched")
+            must(not frozen, "behind the stop nothing is decided any more", **effect)
             self._effect(effect)
         for group in self.groups.values():
             over = group.deadline is not None and group.deadline + ROUNDING_SECONDS < t

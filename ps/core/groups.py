@@ -44,6 +44,7 @@ class Group(Situation):
         self.offerings = Offerings(self)
         self.keeper = RoundKeeper(self)
         self.switches = Switches(self, self.keeper)
+        self.stopped = False
 
     # Members come and go.
 
@@ -130,8 +131,15 @@ class Group(Situation):
 
     # Whatever can be answered is answered.
 
+    def stop(self, refusal: Refused) -> None:
+        """The state as it is now is what a next start goes on from: no round opens or closes any more, nobody waits."""
+        self.stopped = True
+        self.waiting.stop(refusal)
+
     def settle(self, now: float) -> None:
         """Close and open rounds, wake whoever can go on. Called after every event."""
+        if self.stopped:
+            return
         # Whose pull waits, for a version say, is moved on now: it need not ask again to take part once more.
         for rank in self.keeper.close_if_due(now):
             member = self.roster.of_rank(rank)

@@ -78,6 +78,8 @@ class Machine:
     @property
     def next_deadline(self) -> float | None:
         """When the machine wants its next `Tick` at the latest, because something is then due that is exact."""
+        if self.stopping:
+            return None
         return min((at for group in self.groups.values() if (at := group.keeper.deadline) is not None), default=None)
 
     def _take(self, event: Event, now: float) -> None:
@@ -105,7 +107,7 @@ class Machine:
                 refusal = self._stopping()
                 self.barriers.stop(refusal)
                 for group in self.groups.values():
-                    group.waiting.stop(refusal)
+                    group.stop(refusal)
             case _:
                 assert_never(event)
 
@@ -238,6 +240,8 @@ class Machine:
         self.barriers.depart(member, refusal)
 
     def _tick(self, now: float) -> None:
+        if self.stopping:
+            return  # time decides nothing behind the state that is saved
         for member in self.membership.expired(now):
             silent = f"{member} was silent for longer than its lease of {self.settings.lease_seconds:g} s"
             self._end(member, Reason.LEASE_EXPIRED, silent)

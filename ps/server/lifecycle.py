@@ -110,7 +110,7 @@ def build(
     }
     settings = machine_settings(config)
     saving = Saving(config)
-    machine, bodies = saving.begin(stack, settings, parameters, clock())
+    machine, bodies, started_at = saving.begin(stack, settings, parameters, clock)
     history = _history(config.history) if config.history else None
     runtime = Runtime(
         machine,
@@ -122,6 +122,7 @@ def build(
         listeners=saving.listeners(),
         bodies=bodies,
         clock=clock,
+        started_at=started_at,
     )
     if history:
         stack.callback(history.close)

@@ -62,7 +62,8 @@ if TYPE_CHECKING:
 
 class Runtime:
     """`parameters`: the arithmetic of each group. `listeners`: are told of each event, after the history and the
-    runtime's own. `bodies`: those of held contributions that were resumed from.
+    runtime's own. `bodies`: those of held contributions that were resumed from. `started_at`: the moment of
+    `clock` at which the history begins; now, unless the machine counts from an earlier one.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Runtime:
         listeners: Sequence[Named] = (),
         bodies: Mapping[int, Frame] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        started_at: float | None = None,
     ) -> None:
         self.machine = machine
         self.parameters = parameters
@@ -84,7 +86,7 @@ class Runtime:
         self.pool = pool
         self._history = history
         self._clock = clock
-        self._started_at = clock()
+        self._started_at = clock() if started_at is None else started_at
         self._log = structlog.get_logger("ps")
         loop = asyncio.get_running_loop()
 

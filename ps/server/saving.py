@@ -35,7 +35,7 @@ from leeway.ps.watching.decision_log import Kind
 from leeway.ps.watching.listeners import Named
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from leeway.protocol.frames import Frame
@@ -79,34 +79,36 @@ class Saving:
         stack: contextlib.AsyncExitStack,
         settings: Settings,
         parameters: Mapping[str, Parameters],
-        now: float,
-    ) -> tuple[Machine, dict[int, Frame]]:
-        """The machine of this life, with the bodies it holds; the parameters are restored with it.
+        clock: Callable[[], float],
+    ) -> tuple[Machine, dict[int, Frame], float]:
+        """The machine of this life, with the bodies it holds, and the moment from which its leases and graces count:
+        when everything has been read, which may take longer than they do. The parameters are restored with it.
 
         Raises `ValueError` for a state directory in use, an unreadable checkpoint, or one of another configuration.
         """
         now_ms = time.time_ns() // 1_000_000
         if self._config.state_dir is None:
-            return Machine(settings, now_ms), {}
+            return Machine(settings, now_ms), {}, clock()
         directory = StateDirectory(self._config.state_dir, self._config.checkpoint_keep)
         self._directory = stack.enter_context(directory)
         path = directory.checkpoints.latest() if self._config.resume else None
         if path is None:
             if self._config.resume:
                 self._log.warning("nothing to resume; this is a new run", state_dir=str(directory.path))
-            return Machine(settings, directory.begin(now_ms, None)), {}
+            return Machine(settings, directory.begin(now_ms, None)), {}, clock()
         checkpoint = _read(directory, path)
         bodies = dict(enumerate(checkpoint.held, start=1))
-        restore = partial(core.restore, settings, dict(checkpoint.core), list(bodies), now=now)
+        restore = partial(core.restore, settings, dict(checkpoint.core), list(bodies))
         # Tried before the epoch is begun: a start that fails for its configuration leaves the folder as it was.
-        restore(epoch=0)
+        restore(epoch=0, now=0.0)
         for name, group_parameters in parameters.items():
             if name in checkpoint.groups:
                 snapshot = group_parameters.restore(checkpoint.groups[name])
                 if snapshot.number:
                     group_parameters.versions.publish(snapshot)
         saved_epoch = checkpoint.core["epoch"]
-        machine = restore(epoch=directory.begin(now_ms, path, saved_epoch))
+        epoch, now = directory.begin(now_ms, path, saved_epoch), clock()
+        machine = restore(epoch=epoch, now=now)
         if not checkpoint.verified:
             detail = "it is of an older version and has no digest, so damage to its values would not be seen"
             self._log.warning("checkpoint not verified", checkpoint=path.name, detail=detail)
@@ -127,7 +129,7 @@ class Saving:
         self._log.info("resumed", checkpoint=path.name, epoch=machine.epoch)
         if machine.epoch == saved_epoch:
             self._newest = _identity(core.save(machine)[0], parameters), path
-        return machine, bodies
+        return machine, bodies, now
 
     def attach(self, runtime: Runtime) -> None:
         self._runtime = runtime

@@ -61,6 +61,8 @@ class Oracle(Conditions):
 
     def tick(self, now: float) -> None:
         self._begin(now)
+        if self.stopping:
+            return
         for life in [life for life in self.live() if life.heard + self.lease <= now]:
             self._end(life, Reason.LEASE_EXPIRED)
         if self.longest is not None:
@@ -384,6 +386,21 @@ class Oracle(Conditions):
     # Rounds, and whoever may go on.
 
     def _settle(self) -> None:
+        if not self.stopping:
+            self._settle_rounds()
+        for waiter in list(self.waiters):
+            if not self.stopping and self.why_not(waiter.pull, waiter.life) is None:
+                self._answer(waiter, self._grant(waiter.pull, waiter.life))
+        if self.stopping:
+            stopping = ("refused", "stopping", {})
+            self.barriers.send_away(stopping)
+            for waiter in list(self.waiters):
+                self._answer(waiter, stopping)
+        if not self.finished and self.is_done():
+            self.finished = True
+            self.happened.append(("finished",))
+
+    def _settle_rounds(self) -> None:
         if self.open_round and self.is_over(self.open_round):
             late = self.missing(self.open_round)
             self._close(self.open_round, late)
@@ -398,17 +415,6 @@ class Oracle(Conditions):
             self.rounds.append(Round(self.next_round(), members))
             ranks = tuple(life.rank for life in members)
             self.happened.append(("round-opened", self.rounds[-1].number, ranks))
-        for waiter in list(self.waiters):
-            if self.why_not(waiter.pull, waiter.life) is None:
-                self._answer(waiter, self._grant(waiter.pull, waiter.life))
-        if self.stopping:
-            stopping = ("refused", "stopping", {})
-            self.barriers.send_away(stopping)
-            for waiter in list(self.waiters):
-                self._answer(waiter, stopping)
-        if not self.finished and self.is_done():
-            self.finished = True
-            self.happened.append(("finished",))
 
     def _close(self, group_round: Round, without: Sequence[Life] = ()) -> None:
         group_round.closed = True

@@ -238,6 +238,8 @@ class Invariants:
     def _rounds(self) -> None:
         """A round closes when nobody is missing, and the next opens when nothing stands in its way."""
         known = self.known
+        if self.stopped:
+            return
         if known.open:
             must(known.mode == "sync", "away from sync no round is open")
             must(known.missing, "a round closes when nobody is missing", round=known.round)
