@@ -9,7 +9,7 @@ from leeway.protocol.pushes import Disposition, LastPush, UpdateKind
 from leeway.protocol.reasons import Reason
 from leeway.protocol.tuning import SetPolicy
 from leeway.ps.core.effects import Accepted, Drop, RoundClosed
-from leeway.ps.core.events import Paused
+from leeway.ps.core.events import Paused, Stop
 from leeway.ps.core.saved import restore, save
 from leeway.ps.core.settings import GroupSettings, Settings
 
@@ -54,6 +54,16 @@ def test_the_machine_says_when_it_wants_to_be_called(server, lives):
     assert (closed.contributors, closed.late) == (("w0", "w1"), ("w2",))
     assert str(closed) == "round 0 closes: w0,w1 (8 samples) without w2"
     assert server.machine.next_deadline is None
+
+
+def test_behind_a_stop_time_decides_nothing(server, lives):
+    for life in lives[:2]:
+        server.push(life)
+    server.step(Stop())
+    assert server.machine.next_deadline is None
+    state = save(server.machine)[0]
+    assert server.tick(1e7) == []
+    assert save(server.machine)[0] == state
 
 
 def test_a_late_push_is_dropped_and_told_where_to_go_on(server, lives):
