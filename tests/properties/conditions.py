@@ -96,8 +96,8 @@ class Conditions(History):
         """Though all that the next round waits for have come."""
         if not self.step_in_flight() and len(self.live()) < self.needed():
             return Reason.WAITING_FOR_WORKERS, ()
-        assert self.in_flight(), "a round could have opened"
-        return Reason.WAITING_FOR_STEP, ()
+        # With neither, this pull has just brought somebody there, and a round opens now.
+        return (Reason.WAITING_FOR_STEP if self.in_flight() else Reason.NEXT_ROUND), ()
 
     def needed(self) -> int:
         """How many have to be live for a round to open."""

@@ -30,7 +30,10 @@ def waits_for_nobody(view: View) -> Park:
             Reason.WAITING_FOR_WORKERS,
             f"round {number} opens with {view.workers_to_start} workers, {view.live_workers} live",
         )
-    return Park(Reason.WAITING_FOR_STEP, f"round {number} opens when the version that is being made is published")
+    if view.stepping:
+        return Park(Reason.WAITING_FOR_STEP, f"round {number} opens when the version that is being made is published")
+    # It was this pull that brought the last one there.
+    return Park(Reason.NEXT_ROUND, f"round {number} opens now")
 
 
 @dataclass(frozen=True, slots=True)

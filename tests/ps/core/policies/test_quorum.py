@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 
 from leeway.protocol.policy_terms import PolicyTerms
 from leeway.protocol.pushes import UpdateKind
+from leeway.protocol.reasons import Reason
 from leeway.ps.core import policies
+from leeway.ps.core.decisions import Park
 from leeway.ps.core.policies import Quorum
 from leeway.ps.core.policies.policy import Reception
 from leeway.ps.core.policies.quorum import advised

@@ -33,6 +33,8 @@ def test_no_round_opens_while_a_version_is_being_made(group_of):
     view.stepping = True
     words = "round 3 opens when the version that is being made is published"
     assert Sync().pull(view, "w0") == Park(Reason.WAITING_FOR_STEP, words)
+    view.stepping = False
+    assert Sync().pull(view, "w0") == Park(Reason.NEXT_ROUND, "round 3 opens now")
 
 
 def test_a_member_that_has_not_contributed_is_answered(group):
