@@ -18,7 +18,7 @@ from leeway.ps.core.machine import Machine
 from leeway.ps.core.settings import GroupSettings, Settings
 from leeway.ps.watching.waits import Waits
 from tests.properties.schedule import SPECS, Both, Move
-from tests.properties.test_policies import ALL, RANKS, runs, schedules, some
+from tests.properties.test_policies import ALL, ASYNC, QUORUMS, RANKS, SYNC, runs, schedules, some, ssp
 
 GROUP = "default"
 
@@ -228,8 +228,8 @@ def test_time_in_which_the_server_did_not_run_is_charged_to_nobody():
 class Dumb(Both):
     """Adds up the time between any two events for everybody who waits in it, or is waited for."""
 
-    def __init__(self, mode, bound=None, **run):
-        super().__init__(mode, bound, **run)
+    def __init__(self, policy, **run):
+        super().__init__(policy, **run)
         self.begin()
 
     def begin(self):
@@ -292,17 +292,17 @@ def check_nobody_waits(waits):
 @some(300)
 # The pull behind a push that is still being applied at the stop waits for nobody.
 @example(
-    policy=("sync", None),
+    policy=SYNC,
     run={"workers": 1, "until": None, "longest": None, "delayed": True},
     moves=[Move("step", 0, 0), Move("policy", 0, 2), Move("step", 1, 0)],
 )
 @given(
-    policy=st.sampled_from([("sync", None), ("async", None), ("ssp", 0), ("ssp", 2)]),
+    policy=st.sampled_from([SYNC, ASYNC, ssp(0), ssp(2), *QUORUMS]),
     run=runs,
-    moves=schedules(ALL | {"policy": 4, "wait": 9, "barrier": 2}, longest=80),
+    moves=schedules(ALL | {"policy": 4, "quorum": 2, "due": 2, "wait": 9, "barrier": 2}, longest=80),
 )
 def test_times_are_those_of_a_dumb_sum(policy, run, moves):
-    both = Dumb(*policy, **run)
+    both = Dumb(policy, **run)
     both.play([Move("join", who) for who in range(RANKS)])
     both.play([Move("offer"), Move("publish")])
     both.play(moves)
