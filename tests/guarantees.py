@@ -74,6 +74,8 @@ class Group:
     switching_at: int | None = None
     quorum: int | None = None
     grace: float | None = None
+    # Whether the next round is the first behind a switch.
+    first: bool = False
     # Whether anybody was ever granted, or a round opened; who has joined, as long as that are fewer than `workers`.
     started: bool = False
     arrived: set = field(default_factory=set)
@@ -284,7 +286,8 @@ class Checker:
         self.t = t
         # A switch away from sync closes the open round with what there is.
         asked = event["message"] if event["is"] == "Asked" else {"is": None}
-        self.switching = asked["is"] == "SetPolicy" and asked["mode"] != "sync"
+        taken = any(effect["is"] == "Answered" and effect["reply"]["is"] == "PolicyState" for effect in effects)
+        self.switching = taken and asked["is"] == "SetPolicy" and asked["mode"] != "sync"
         match event["is"]:
             case "Asked":
                 message = self.messages[event["request"]] = event["message"]
@@ -420,6 +423,9 @@ class Checker:
                 there = {rank for rank, clock in group.clocks.items() if clock == group.round}
                 members = there if group.quorum else set(group.clocks)
                 must(there == members == group.missing, "all that are live are in the round", there=there, **effect)
+                enough = min(group.quorum or 0, len(group.clocks)) if group.first else 0
+                must(len(there) >= enough, "the first round of a quorum has as many as it asks for", **effect)
+                group.first = False
                 group.started = True
                 must(not group.held, "nothing is left of the round before", held=group.held)
             case "RoundClosed":
@@ -434,10 +440,15 @@ class Checker:
             case "Drop":
                 for body in effect["bodies"]:
                     self.bodies.pop(body, None)
+            case "SwitchBegun":
+                group = self.groups[effect["group"]]
+                group.mode, group.bound, group.switching_at = "switching", None, effect["at"]
+                group.quorum, group.grace, group.next = effect["quorum"], effect["grace_seconds"], effect["at"]
             case "Switched":
                 group = self.groups[effect["group"]]
                 if effect["mode"] != "sync":
                     group.gaps.clear()
+                group.first = group.mode == "switching"
                 group.mode, group.bound, group.switching_at = effect["mode"], effect["staleness"], None
                 group.quorum, group.grace = effect["quorum"], effect["grace_seconds"]
                 self.facts.modes.append(effect["mode"])
@@ -521,10 +532,6 @@ class Checker:
                     if not pushed["resumed"]:
                         must(clock == start, "a joiner starts at the min clock, or with the next round", start=start)
                     group.moved()
-            case "PolicyState" if message["is"] == "SetPolicy" and pushed["switching_at"] is not None:
-                group = self.groups[pushed["group"]]
-                group.mode, group.bound, group.switching_at = "switching", None, pushed["switching_at"]
-                group.next = group.switching_at
         granted = reply["pulled"] if reply["is"] == "PushPulled" else reply
         if granted["is"] == "Granted":
             self._granted(message, granted, reply)

@@ -132,6 +132,8 @@ def _check_progress(who: str, progress: _Exact, group: _Exact) -> int:
         _must(grant[1] is None or (type(grant[1]) is int and grant[1] == clock), f"{who} was granted {grant!r}")
     passed = progress.integer("passed") if "passed" in progress else clock
     _must(passed <= clock, f"{who} was moved back")
+    if "kind" in progress:
+        progress.choice("kind", tuple(UpdateKind))
     if "record" in progress:
         record = _Exact(progress.mapping("record", 16), f"the last push of {who}")
         after = record.integer("next_clock") if "next_clock" in record else record.integer("clock") + 1

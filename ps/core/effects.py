@@ -235,6 +235,19 @@ class RoundClosed:
 
 
 @dataclass(frozen=True, slots=True)
+class SwitchBegun:
+    """The group is on the way to a policy with rounds, the first of which is numbered `at`; `waiting_for`: ranks."""
+
+    group: str
+    terms: PolicyTerms
+    at: int
+    waiting_for: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"switching {self.group} to {self.terms} from clock {self.at}"
+
+
+@dataclass(frozen=True, slots=True)
 class Switched:
     """The policy in force has changed; `switch_point` is the newest version decided under the old one."""
 
@@ -259,6 +272,6 @@ Deed = Apply | Initialize | Adopt | Configure | Drop | Finished
 # What somebody outside is told, or goes on to wait for.
 Word = Answered | Parked
 # What listeners are told; nothing is carried out.
-News = Accepted | Advanced | WaitingFor | Began | Ended | RoundOpened | RoundClosed | Switched
+News = Accepted | Advanced | WaitingFor | Began | Ended | RoundOpened | RoundClosed | SwitchBegun | Switched
 
 Effect = Deed | Word | News

@@ -22,7 +22,7 @@ from leeway.ps.core.situation import Situation
 from leeway.ps.core.switches import Switches
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from leeway.protocol.policy_terms import PolicyTerms
     from leeway.protocol.pushes import Push
@@ -140,13 +140,16 @@ class Group(Situation):
         """Close and open rounds, wake whoever can go on. Called after every event."""
         if self.stopped:
             return
-        # Whose pull waits, for a version say, is moved on now: it need not ask again to take part once more.
-        for rank in self.keeper.close_if_due(now):
+        self._move_on(self.keeper.close_if_due(now))
+        self._move_on(self.keeper.open_if_due())
+        self.pulls.look_again(now)
+
+    def _move_on(self, late: Iterable[str]) -> None:
+        """Of these, whose pull waits, for a version say, need not ask again to take part once more."""
+        for rank in late:
             member = self.roster.of_rank(rank)
             if member and self.waiting.of(member):
                 self.pulls.catch_up(member)
-        self.keeper.open_if_due()
-        self.pulls.look_again(now)
 
     def expire(self, now: float) -> None:
         """Tell those whose wait has run out, after those who can go on."""

@@ -13,7 +13,7 @@ from leeway.protocol.pushes import Disposition, Pushed
 from leeway.protocol.reasons import Reason
 
 if TYPE_CHECKING:
-    from leeway.protocol.pushes import Push
+    from leeway.protocol.pushes import Push, UpdateKind
 
 # How many different answers to the pull of one iteration may be on their way at once: a client asks again after a
 # lost reply, and each answer may hold another version. Older ones can no longer be pushed from.
@@ -62,8 +62,8 @@ class Progress:
     `clock`: the index of its next iteration. `passed`: it was moved there from this one, whose round had closed before
     it pulled; until it has pushed again it may not have heard of that. `grants`: the (version, round) pairs its pull of
     that iteration was answered with; empty = not granted. `owed`: the newest version that contains an effective push of
-    its own; no pull is answered with less (read my writes). `staged`: parts of the push under way, part -> (request,
-    push).
+    its own; no pull is answered with less (read my writes). `kind`: of its last update, skips aside. `staged`: parts of
+    the push under way, part -> (request, push).
     """
 
     clock: int
@@ -72,6 +72,7 @@ class Progress:
     granted_at: float = 0.0
     owed: int = 0
     record: Record | None = None
+    kind: UpdateKind | None = None
     staged: dict[int, tuple[int, Push]] = field(default_factory=dict)
 
     @property

@@ -81,6 +81,8 @@ class Pushes:
         progress = member.groups[group.name]
         record = Record(push.clock, push.parts, Reason.SKIPPED)
         progress.record = record
+        if push.kind is not UpdateKind.SKIP:
+            progress.kind = push.kind
         next_clock = progress.clock if progress.has_passed(push.clock) else group.rounds.next_number
         # Who pushes has heard where it was moved to; while this push is being applied an older one does not replace it.
         progress.passed = None

@@ -28,18 +28,20 @@ class RoundKeeper:
         group = self._group
         return group.policy.deadline(group) if group.rounds.state is RoundState.OPEN else None
 
-    def open_if_due(self) -> None:
-        """A round opens as soon as it may."""
+    def open_if_due(self) -> Sequence[str]:
+        """A round opens as soon as it may. Returns whom the first one of a quorum has left behind."""
         group = self._group
         members = self._members()
         if not members:
-            return
+            return ()
         policy = group.policy.opened()
-        if policy is not group.policy:
+        begins = policy is not group.policy
+        if begins:
             group.put_in_force(policy)
         group.started = True
         group.rounds.open(members)
         group.emit(RoundOpened(group.name, group.rounds.number, tuple(group.rounds.members)))
+        return group.behind(group.rounds.number) if begins else ()
 
     def _members(self) -> Sequence[str]:
         """Of a round that opens now; nobody: none does."""

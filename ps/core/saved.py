@@ -97,6 +97,7 @@ def _save_life(machine: Machine, life: Incarnation) -> dict[str, Any]:
             "passed": progress.passed if clock == progress.clock else None,
             "grants": [list(grant) for grant in progress.grants] if clock == progress.clock else [],
             "owed": progress.owed,
+            "kind": progress.kind and str(progress.kind),
             "record": record
             and {
                 "clock": record.clock,
@@ -170,7 +171,12 @@ def _restore_group(
     terms = PolicyTerms(saved["mode"], saved["staleness"], saved.get("quorum"), saved.get("grace_seconds"))
     policy = policies.make(terms)
     group.policy = policy if saved["switching_at"] is None else Switching(policy, saved["switching_at"])
-    group.switches.check_rule(policy)
+    if misfit := group.switches.misfit(policy):
+        raise ValueError(
+            f"the policy is that of the checkpoint, {terms}, whatever --mode and --quorum say, and {misfit}: resume"
+            " with --aggregation mean, change the policy with PUT /v1/policy, stop, and resume with this rule; or begin"
+            " a new run from the checkpoint's values, with --init in place of --resume"
+        )
     group.rounds = Rounds(saved["round"])
     if saved["missing"] is not None:
         held = {
@@ -191,6 +197,9 @@ def _restore_life(rank: str, saved: dict[str, Any], lease_until: float) -> Incar
     for name, saved_progress in saved["groups"].items():
         progress = Progress(saved_progress["clock"], saved_progress.get("passed"), owed=saved_progress["owed"])
         progress.grants.extend((version, number) for version, number in saved_progress["grants"])
+        # States of before this was known say nothing of it.
+        if saved_progress.get("kind"):
+            progress.kind = UpdateKind(saved_progress["kind"])
         if saved_progress["record"]:
             record = saved_progress["record"]
             progress.record = Record(

@@ -85,6 +85,10 @@ class Situation:
         return 1 if self.started else self.workers
 
     @property
+    def stepping(self) -> bool:
+        return bool(self.in_flight)
+
+    @property
     def furthest_granted(self) -> int:
         members = [member.groups[self.name] for member in self.roster]
         return max((progress.clock + bool(progress.grants) for progress in members), default=self.min_clock)

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from leeway.protocol.pushes import UpdateKind
 from leeway.ps.core import policies
+from leeway.ps.core.decisions import in_words
+from leeway.ps.core.effects import SwitchBegun
 from leeway.ps.core.rounds import Rounds, RoundState
 
 if TYPE_CHECKING:
@@ -24,12 +27,12 @@ class Switches:
         self._keeper = keeper
 
     def to(self, terms: PolicyTerms) -> None:
-        """Raises `ValueError` for terms that make no policy, and for a policy under which the group's aggregation
-        rule means nothing.
+        """Raises `ValueError` for terms that make no policy, and for a policy under which nothing would ever be
+        applied: the group's aggregation rule would make no step, or its workers push what can be no step.
         """
         group = self._group
         wanted = policies.make(terms)
-        self.check_rule(wanted)
+        self._check(wanted)
         if wanted == group.policy.opened():
             return
         if group.policy.has_rounds and wanted.has_rounds:
@@ -43,14 +46,39 @@ class Switches:
             group.rounds = Rounds(group.rounds.next_number)
         else:
             group.policy = way
-            assert group.switching_at is not None
-            group.rounds = Rounds(group.switching_at)
+            at = group.switching_at
+            assert at is not None
+            group.rounds = Rounds(at)
+            group.emit(SwitchBegun(group.name, wanted.terms, at, tuple(way.awaited(group))))
 
-    def check_rule(self, wanted: Policy) -> None:
-        """Raise `ValueError` when the group's aggregation rule means nothing under this policy."""
-        if self._group.needs_rounds and not wanted.has_rounds:
-            raise ValueError(
-                f"the aggregation rule of group {self._group.name} is for rounds; under {wanted.terms.mode} each update"
-                " is a step of its own, and nothing is aggregated: start the server with --aggregation mean or sum for"
-                " that"
+    def _check(self, wanted: Policy) -> None:
+        group = self._group
+        if misfit := self.misfit(wanted):
+            remedy = (
+                f"ask for a quorum of {group.least_updates} or more, or for none"
+                if wanted.has_rounds
+                else "start the server with --aggregation mean or sum for that"
             )
+            raise ValueError(f"{misfit}: {remedy}")
+        whole = [member.rank for member in group.roster if member.groups[group.name].kind is UpdateKind.MODEL]
+        if whole and not wanted.has_rounds:
+            raise ValueError(
+                f"in group {group.name} whole weights (kind model) are pushed, by {in_words(whole)}; they are for"
+                f" rounds, and under {wanted.terms.mode} each update is a step of its own: let these workers push"
+                " deltas or gradients first, or leave"
+            )
+
+    def misfit(self, wanted: Policy) -> str | None:
+        """Why the group's aggregation rule would never make a step under this policy; None: it would."""
+        group, quorum = self._group, wanted.terms.quorum
+        if group.needs_rounds and not wanted.has_rounds:
+            return (
+                f"the aggregation rule of group {group.name} is for rounds; under {wanted.terms.mode} each update"
+                " is a step of its own, and nothing is aggregated"
+            )
+        if quorum is not None and quorum < group.least_updates:
+            return (
+                f"the aggregation rule of group {group.name} needs {group.least_updates} updates in a round, and a"
+                f" quorum lets it close with {quorum}"
+            )
+        return None

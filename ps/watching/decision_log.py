@@ -26,6 +26,7 @@ class Kind(StrEnum):
     JOINED = "joined"
     ENDED = "ended"
     WAITS = "waits"
+    SWITCHING = "switching"
     SWITCHED = "switched"
     CHECKPOINT = "checkpoint"
     OPTIMIZER = "optimizer"
@@ -42,7 +43,7 @@ class Kind(StrEnum):
 class Decision:
     """`seconds` of uptime, `time` in seconds since 1970; `detail` is words for people, `reason` the stable one.
 
-    `mode`: of the policy that was switched to.
+    `mode`: of the policy that is switched to.
     """
 
     id: int

@@ -17,7 +17,19 @@ from leeway.protocol.pushes import Disposition, Push, PushPulled
 from leeway.protocol.reasons import Reason
 from leeway.protocol.refusals import Refused
 from leeway.ps.core import describe
-from leeway.ps.core.effects import Accepted, Apply, Began, Ended, Finished, Parked, RoundClosed, RoundOpened, Switched
+from leeway.ps.core.decisions import in_words
+from leeway.ps.core.effects import (
+    Accepted,
+    Apply,
+    Began,
+    Ended,
+    Finished,
+    Parked,
+    RoundClosed,
+    RoundOpened,
+    SwitchBegun,
+    Switched,
+)
 from leeway.ps.core.events import Asked, Paused
 from leeway.ps.core.rounds import RoundState
 from leeway.ps.watching.curve import Progress, mean_figures
@@ -33,6 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from leeway.protocol.messages import Reply, Request
+    from leeway.protocol.policy_terms import PolicyTerms
     from leeway.ps.arithmetic.parameters import Parameters, Step
     from leeway.ps.arithmetic.settings import OptimizerSettings
     from leeway.ps.arithmetic.versions import Snapshot
@@ -148,15 +161,15 @@ class Observer:
                 self._log.debug("round closes", group=group, round=number, **facts)
                 if needed is not None:
                     self._too_few(group, number, len(contributors), needed)
+            case SwitchBegun(group, terms, at, waiting_for):
+                self._log.info("switching", group=group, at=at, waiting_for=waiting_for, **_facts(terms))
+                whom = f"; it waits for {in_words(waiting_for)}" if waiting_for else ""
+                detail = f"to {_in_words(terms)}, from iteration {at} on{whom}"
+                self._decisions.add(Kind.SWITCHING, detail, group=group, mode=terms.mode)
             case Switched(group, terms, switch_point):
                 self._metrics.switched(group)
-                facts = terms.to_fields()
-                if terms.quorum is None:
-                    del facts["quorum"], facts["grace_seconds"]
-                self._log.info("switched", group=group, after=switch_point, **facts)
-                bound = "" if terms.staleness is None else f" with a bound of {terms.staleness}"
-                bound = bound if terms.quorum is None else f" with a quorum of {terms.quorum}"
-                detail = f"to {terms.mode}{bound}, after version {switch_point}"
+                self._log.info("switched", group=group, after=switch_point, **_facts(terms))
+                detail = f"to {_in_words(terms)}, after version {switch_point}"
                 self._decisions.add(Kind.SWITCHED, detail, group=group, mode=terms.mode)
             case Finished():
                 self._log.info("finished", until=self._machine.settings.until)
@@ -319,3 +332,16 @@ class Observer:
             staleness_bound=group.policy.terms.staleness,
             learning_rate=parameters.settings.learning_rate(parameters.steps),
         )
+
+
+def _facts(terms: PolicyTerms) -> dict[str, Any]:
+    """For a line of the log; without a quorum where there is none."""
+    facts = terms.to_fields()
+    if terms.quorum is None:
+        del facts["quorum"], facts["grace_seconds"]
+    return facts
+
+
+def _in_words(terms: PolicyTerms) -> str:
+    bound = "" if terms.staleness is None else f" with a bound of {terms.staleness}"
+    return terms.mode + (bound if terms.quorum is None else f" with a quorum of {terms.quorum}")

@@ -59,8 +59,11 @@ class Conditions(History):
         if self.owed(life) > self.published:
             return Reason.OWN_UPDATE, ()
         clock = self.clock(life)
+        if self.switching_at is not None and clock >= self.switching_at:
+            behind = self.awaited()
+            return (Reason.SWITCHING, behind) if behind else self.why_none_opens()
         if self.switching_at is not None:
-            return (Reason.SWITCHING, self.behind(self.switching_at)) if clock >= self.switching_at else None
+            return None
         if self.mode != "sync" and not self.all_have_joined():
             return Reason.WAITING_FOR_WORKERS, ()
         if self.mode == "async":
@@ -69,7 +72,8 @@ class Conditions(History):
             slowest = self.behind(self.min_clock() + 1)
             return (Reason.LAG, slowest) if clock - self.min_clock() > self.bound else None
         if self.open_round is None:
-            return (Reason.WAITING_FOR_STEP if self.step_in_flight() else Reason.WAITING_FOR_WORKERS), ()
+            behind = () if self.step_in_flight() else self.awaited()
+            return (Reason.NEXT_ROUND, behind) if behind else self.why_none_opens()
         missing = self.missing(self.open_round)
         if life in missing:
             return None
@@ -77,6 +81,27 @@ class Conditions(History):
         # A new life of a rank whose old one had contributed waits for the same thing.
         contributed = any(update.life.rank == life.rank for update in self.contributions(self.open_round))
         return (Reason.WAITING_FOR_ROUND if contributed else Reason.NEXT_ROUND), ranks
+
+    def awaited(self) -> tuple[str, ...]:
+        """Who has to come to the next round before it opens: all; for the first of a quorum so many are enough, and a
+        later one waits for nobody.
+        """
+        behind = self.behind(self.next_round())
+        if self.quorum is None:
+            return behind
+        there = len(self.live()) - len(behind)
+        return behind if self.switching_at is not None and there < self.quorum else ()
+
+    def why_none_opens(self) -> tuple[Reason, tuple[str, ...]]:
+        """Though all that the next round waits for have come."""
+        if not self.step_in_flight() and len(self.live()) < self.needed():
+            return Reason.WAITING_FOR_WORKERS, ()
+        # With neither, this pull has just brought somebody there, and a round opens now.
+        return (Reason.WAITING_FOR_STEP if self.in_flight() else Reason.NEXT_ROUND), ()
+
+    def needed(self) -> int:
+        """How many have to be live for a round to open."""
+        return 1 if self.grants or self.rounds or self.old_rounds else self.workers
 
     def not_yet(self, pull: Pull, life: Life | None) -> Told:
         why = self.why_not(pull, life)
@@ -94,16 +119,13 @@ class Conditions(History):
     def members(self) -> tuple[Life, ...]:
         """Who is in the round that may open now; nobody: none may."""
         number, live = self.next_round(), self.live()
-        begun = bool(self.grants or self.rounds or self.old_rounds)
         if self.mode != "sync" and self.switching_at is None:
             return ()
-        if self.open_round or self.in_flight() or len(live) < (1 if begun else self.workers):
+        if self.open_round or self.in_flight() or len(live) < self.needed():
             return ()
         if self.until is not None and number >= self.until:
             return ()
-        there = tuple(life for life in live if self.clock(life) == number)
-        waits_for_nobody = self.quorum is not None and self.switching_at is None
-        return there if waits_for_nobody or len(there) == len(live) else ()
+        return () if self.awaited() else tuple(life for life in live if self.clock(life) == number)
 
     def deadline(self) -> float | None:
         """When the open round closes though some are missing: a grace after its quorum was there."""

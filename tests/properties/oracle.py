@@ -415,6 +415,9 @@ class Oracle(Conditions):
             self.rounds.append(Round(self.next_round(), members))
             ranks = tuple(life.rank for life in members)
             self.happened.append(("round-opened", self.rounds[-1].number, ranks))
+            if was_switching:
+                for life in [waiter.life for waiter in self.waiters if waiter.life]:
+                    self._catch_up(life)
 
     def _close(self, group_round: Round, without: Sequence[Life] = ()) -> None:
         group_round.closed = True
@@ -467,7 +470,7 @@ class Oracle(Conditions):
 
     def _switch(self, request: int, message: SetPolicy) -> None:
         asked = tuple(message.terms.to_fields().values())
-        if not self._is_policy(*asked) or (self.rounds_only and asked[0] != "sync"):
+        if not self._is_policy(*asked) or self._is_useless(asked[0], asked[2]):
             self._say(request, ("refused", "invalid-value", {}))
             return
         _, mode, bound, _, *quorum = self.policy()
@@ -487,7 +490,17 @@ class Oracle(Conditions):
                 self.rounds = []
                 self.paced_from = len(self.updates)
                 self.mode = "async"
+                awaited = self.awaited()
+                self.happened.append(("switch-begun", wanted, self.switching_at, *asked[2:], awaited))
         self._say(request, self.policy())
+
+    def _is_useless(self, mode: str, quorum: int | None) -> bool:
+        """Whether nothing that is pushed would ever be in a step."""
+        if mode == "sync":
+            return quorum is not None and quorum < self.least
+        updates = [[one for one in self.updates if one.life is life and not one.skip] for life in self.live()]
+        whole = any(mine and mine[-1].kind is UpdateKind.MODEL for mine in updates)
+        return self.rounds_only or whole
 
     def _switched(self) -> None:
         _, mode, bound, _, *quorum = self.policy()

@@ -80,7 +80,7 @@ def test_sync(run, moves):
 
 
 @some(90)
-@given(run=runs, least=st.sampled_from([2, 3]), moves=schedules(ALL | {"policy": 1}))
+@given(run=runs, least=st.sampled_from([2, 3]), moves=schedules(ALL | {"policy": 1, "quorum": 1}))
 def test_sync_with_a_rule_that_needs_so_many_updates(run, least, moves):
     play(SYNC, run | {"least": least}, moves)
 
@@ -113,6 +113,16 @@ def test_ssp(bound, run, moves):
 )
 def test_switching(policy, run, moves, offered):
     play(policy, run, moves, offered=offered)
+
+
+@some(200)
+@given(
+    policy=st.sampled_from([ASYNC, ssp(2)]),
+    run=runs,
+    moves=schedules(ALL | IN_A_QUORUM | {"quorum": 5, "policy": 1}, longest=60),
+)
+def test_switching_to_a_quorum(policy, run, moves):
+    play(policy, run, moves)
 
 
 @some(160)

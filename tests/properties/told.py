@@ -18,6 +18,7 @@ from leeway.ps.core.effects import (
     Initialize,
     RoundClosed,
     RoundOpened,
+    SwitchBegun,
     Switched,
 )
 
@@ -112,6 +113,9 @@ def happened(effects):
             case RoundClosed():
                 updates = (effect.contributors, effect.samples, effect.needed)
                 found.append(("round-closed", effect.number, *updates, effect.late))
+            case SwitchBegun():
+                mode, _, *quorum = effect.terms.to_fields().values()
+                found.append(("switch-begun", mode, effect.at, *quorum, effect.waiting_for))
             case Switched():
                 mode, staleness, *quorum = effect.terms.to_fields().values()
                 found.append(("switched", mode, staleness, effect.switch_point, *quorum))

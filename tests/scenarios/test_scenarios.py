@@ -20,7 +20,7 @@ from leeway.protocol.pushes import Push, Pushed, PushPulled, UpdateKind
 from leeway.protocol.tuning import SetPolicy
 from leeway.protocol.versions import Version
 from leeway.ps.core import describe
-from leeway.ps.core.effects import Accepted, Adopt, Advanced, Answered, Apply, Drop, Initialize, WaitingFor
+from leeway.ps.core.effects import Accepted, Adopt, Advanced, Answered, Apply, Drop, Initialize, SwitchBegun, WaitingFor
 from leeway.ps.core.events import Asked, Failed, Gone, Paused, Published, Stop, Tick
 from leeway.ps.core.machine import Machine
 from leeway.ps.core.saved import restore, save
@@ -31,7 +31,7 @@ SCENARIOS = sorted(Path(__file__).parent.glob("*.txt"))
 
 
 # For those who count and measure; here the last line of a step says as much.
-BETWEEN_THE_LINES = (Accepted, Advanced, WaitingFor)
+BETWEEN_THE_LINES = (Accepted, Advanced, SwitchBegun, WaitingFor)
 
 
 @dataclass(eq=False)

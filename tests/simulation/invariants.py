@@ -249,7 +249,9 @@ class Invariants:
             return
         there = [rank for rank, clock in known.clocks.items() if clock == known.next]
         enough = len(known.clocks) >= (1 if known.started else self.settings.workers)
-        all_there = len(there) == len(known.clocks) or (known.mode == "sync" and known.quorum is not None)
+        # The first round of a quorum waits for so many; a later one for nobody.
+        quorum = len(known.clocks) if known.quorum is None else min(known.quorum, len(known.clocks))
+        all_there = len(there) >= quorum or (known.mode == "sync" and known.quorum is not None)
         must(not (there and enough and all_there), "a round opens when all are there", round=known.next, there=there)
 
     def _waiters(self, now: float, ticked: bool) -> None:

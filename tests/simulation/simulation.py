@@ -87,7 +87,9 @@ class Simulation:
         policy = wanted(*random.choice(self.policies))
         self.luck = Random(-seed)
         self.failing = self.luck.choice((0.0, 0.0, 0.1, 0.4)) if failing is None else failing
-        least = min(count, self.luck.choice((1, 1, 1, 2, 3))) if least is None else least
+        # A start refuses a quorum below what the rule needs.
+        most = min(count, policy.terms.quorum or count)
+        least = min(most, self.luck.choice((1, 1, 1, 2, 3))) if least is None else least
         self.settings = Settings(
             (GroupSettings(policy.terms, least_updates=least),),
             workers=max(1, count - len(gone_for_good)),

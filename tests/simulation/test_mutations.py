@@ -18,6 +18,7 @@ from leeway.ps.core.offerings import Offerings
 from leeway.ps.core.policies import Quorum, Ssp
 from leeway.ps.core.policies.gathering import Gathering
 from leeway.ps.core.policies.policy import Reception
+from leeway.ps.core.policies.switching import Switching
 from leeway.ps.core.progress import Record
 from leeway.ps.core.pulls import Pulls
 from leeway.ps.core.pushes import Pushes
@@ -323,6 +324,20 @@ def test_a_quorum_of_one_too_few(monkeypatch):
 
     monkeypatch.setattr(Quorum, "may_close", broken)
     found_out("with its quorum after its grace", policies=QUORUMS)
+
+
+def test_a_first_round_of_a_quorum_that_opens_with_too_few(monkeypatch):
+    def broken(self, view):
+        return () if self.to.terms.quorum else awaited(self, view)
+
+    awaited = Switching.awaited
+    monkeypatch.setattr(Switching, "awaited", broken)
+    found_out("the first round of a quorum has as many as it asks for", policies=[*EAGER, *QUORUMS])
+
+
+def test_a_first_round_of_a_quorum_that_waits_for_all(monkeypatch):
+    monkeypatch.setattr(Switching, "awaited", lambda self, view: view.behind(self.at))
+    found_out("a round opens when all are there", policies=[*EAGER, *QUORUMS])
 
 
 def test_no_grace(monkeypatch):

@@ -43,6 +43,9 @@ class Eager:
     def members(self, view: View) -> Sequence[str]:
         return ()
 
+    def awaited(self, view: View) -> Sequence[str]:
+        return ()
+
     def may_close(self, view: View, now: float) -> bool:
         return False
 

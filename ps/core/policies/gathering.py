@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 from leeway.protocol.reasons import Reason
 from leeway.ps.core.decisions import Answer, Park, in_words
 from leeway.ps.core.policies.policy import Reception
-from leeway.ps.core.policies.switching import Switching
+from leeway.ps.core.policies.switching import Switching, waits_for_nobody
 from leeway.ps.core.rounds import RoundState
 
 if TYPE_CHECKING:
@@ -32,13 +32,14 @@ class Gathering:
         gone_by = rounds.number if rounds.state is not RoundState.APPLYING else rounds.number + 1
         return rounds.next_number if view.clock_of(rank) < gone_by else view.clock_of(rank)
 
-    def pull(self, view: View, rank: str) -> Decision:
+    def pull(self: Policy, view: View, rank: str) -> Decision:
         rounds = view.rounds
         if rounds.state is RoundState.WAITING:
-            return Park(
-                Reason.WAITING_FOR_WORKERS,
-                f"round {rounds.number} opens with {view.workers_to_start} workers, {view.live_workers} live",
-            )
+            awaited = tuple(self.awaited(view))
+            if not awaited:
+                return waits_for_nobody(view)
+            detail = f"round {rounds.number} opens with all; it waits for {in_words(awaited)}"
+            return Park(Reason.NEXT_ROUND, detail, awaited, rounds.number)
         if rounds.state is RoundState.APPLYING:
             return Park(Reason.WAITING_FOR_STEP, f"the step of round {rounds.number} is being applied")
         if rank in rounds.missing:

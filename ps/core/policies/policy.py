@@ -57,6 +57,10 @@ class View(Protocol):
         """Whether `workers` ranks have ever joined."""
 
     @property
+    def stepping(self) -> bool:
+        """Whether a version is being made; until it is published no round opens."""
+
+    @property
     def furthest_granted(self) -> int:
         """The largest clock that a live worker has, or will have when it pushes what it computes."""
 
@@ -95,6 +99,9 @@ class Policy(Protocol):
 
     def members(self, view: View) -> Sequence[str]:
         """Who is in the round that opens now, nothing being applied; nobody: none opens."""
+
+    def awaited(self, view: View) -> Sequence[str]:
+        """Who still has to come to the number of the next round before it opens."""
 
     def may_close(self, view: View, now: float) -> bool:
         """May the open round close?"""

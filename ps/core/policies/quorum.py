@@ -43,6 +43,9 @@ class Quorum(Gathering):
         number = view.rounds.number
         return [rank for rank in view.ranks() if view.clock_of(rank) == number]
 
+    def awaited(self, view: View) -> Sequence[str]:
+        return ()
+
     def deadline(self, view: View) -> float | None:
         rounds = view.rounds
         needed = min(self.quorum, len(rounds.missing) + len(rounds.held))

@@ -23,5 +23,9 @@ class Sync(Gathering):
         all_there = view.min_clock == number == view.max_clock and view.live_workers >= view.workers_to_start
         return view.ranks() if all_there else ()
 
+    def awaited(self, view: View) -> Sequence[str]:
+        """Those whom a quorum that was asked for before this has left behind."""
+        return view.behind(view.rounds.number)
+
     def deadline(self, view: View) -> float | None:
         return None

@@ -22,6 +22,7 @@ from leeway.ps.core.effects import (
     Parked,
     RoundClosed,
     RoundOpened,
+    SwitchBegun,
     Switched,
     WaitingFor,
 )
@@ -53,6 +54,7 @@ SPECS = tuple(TensorSpec(name, (3,), "float32", Kind.TRAINABLE) for name in ("w"
         (RoundClosed("default", 4, ("w0", "w1"), 12), "round 4 closes: w0,w1 (12 samples)"),
         (RoundClosed("default", 4, (), 0), "round 4 closes: nobody (0 samples)"),
         (RoundClosed("default", 4, ("w0",), 8, 5), "round 4 closes: w0 (8 samples), too few: 5 updates are needed"),
+        (SwitchBegun("default", PolicyTerms("sync"), 9, ("w0",)), "switching default to sync from clock 9"),
         (Switched("default", PolicyTerms("ssp", 3), 9), "switched default to ssp(3) after v9"),
         (Switched("default", PolicyTerms("sync"), 9), "switched default to sync after v9"),
         (Finished(), "finished"),

@@ -391,6 +391,20 @@ def test_settings_that_make_no_policy(two):
     assert server.ask(SetPolicy(PolicyTerms("async"), "other")).error.code is Code.UNKNOWN_GROUP
 
 
+def test_whole_weights_are_in_the_way_of_a_policy_without_rounds_as_long_as_their_worker_lives(two):
+    server, w0, w1 = two("sync")
+    server.pull(w0)
+    server.pull(w1)
+    server.push(w0, kind=UpdateKind.MODEL)
+    server.push(w1, kind=UpdateKind.SKIP)
+    for terms in (PolicyTerms("async"), PolicyTerms("ssp", 1)):
+        error = server.ask(SetPolicy(terms)).error
+        assert (error.code, "pushed, by w0;" in error.detail) == (Code.INVALID_VALUE, True)
+    assert server.ask(SetPolicy(PolicyTerms("sync", quorum=1))).terms.quorum == 1
+    server.ask(Leave(w0))
+    assert server.ask(SetPolicy(PolicyTerms("async"))).terms.mode == "async"
+
+
 # Settling.
 
 

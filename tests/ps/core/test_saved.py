@@ -273,3 +273,45 @@ def test_a_saved_policy_under_which_the_rule_means_nothing_is_refused(serve):
     server.ask(SetPolicy(PolicyTerms("sync")))
     state, _ = save(server.machine)
     assert restore(ruled, state, [], 1, 0.0).groups["default"].policy_state().terms.mode == "sync"
+
+
+def test_a_saved_quorum_below_what_the_rule_needs_is_refused(serve):
+    ruled = Settings((GroupSettings(PolicyTerms("sync"), least_updates=3, needs_rounds=True),))
+    server = serve("sync")
+    server.ask(SetPolicy(PolicyTerms("sync", quorum=2, grace_seconds=1.0)))
+    state, _ = save(server.machine)
+    words = r"that of the checkpoint, sync\(quorum 2, grace 1 s\).* needs 3 updates .* close with 2: resume with"
+    with pytest.raises(ValueError, match=words):
+        restore(ruled, state, [], 1, 0.0)
+    # Also one on the way there.
+    server = serve("async")
+    server.ask(SetPolicy(PolicyTerms("sync", quorum=2)))
+    state, _ = save(server.machine)
+    with pytest.raises(ValueError, match=r"that of the checkpoint, sync\(quorum 2, grace auto\)"):
+        restore(ruled, state, [], 1, 0.0)
+    server.ask(SetPolicy(PolicyTerms("sync", quorum=3)))
+    state, _ = save(server.machine)
+    assert restore(ruled, state, [], 1, 0.0).groups["default"].policy_state().terms.quorum == 3
+
+
+def test_the_kind_of_the_last_update_is_saved(serve):
+    server = serve("sync", workers=1)
+    server.offer()
+    life = server.join("w0")
+    server.pull(life)
+    server.push(life, kind=UpdateKind.MODEL)
+    state, _ = save(server.machine)
+    progress = state["ranks"]["w0"]["lives"][0]["groups"]["default"]
+    assert progress["kind"] == "model"
+
+    def kind():
+        machine = restore(server.machine.settings, json.loads(json.dumps(state)), [], 1, 0.0)
+        return machine.membership.of_rank("w0").groups["default"].kind
+
+    assert kind() is UpdateKind.MODEL
+    progress["kind"] = "x"
+    with pytest.raises(ValueError, match="kind"):
+        kind()
+    # States of before this was known.
+    del progress["kind"]
+    assert kind() is None

@@ -245,7 +245,7 @@ def test_leads_and_switches_in_words(modules):
     one = worker("a", 4, "waiting", whom=["b", "c"])
     assert modules("words.js", f"m.doing({json.dumps(one)}, 3)") == "waits for b and c: 4 ahead, 3 allowed"
     one = worker("a", 4, "waiting", reason="switching", whom=["b"])
-    assert modules("words.js", f"m.doing({json.dumps(one)}, 3)") == "waits for b: sync begins when all are there"
+    assert modules("words.js", f"m.doing({json.dumps(one)}, 3)") == "waits for b, then sync begins"
     assert modules("words.js", "m.plain('a leads b and c by 4 > 3')") == "a is 4 ahead of b and c, 3 allowed"
 
 

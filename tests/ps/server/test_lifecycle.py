@@ -311,6 +311,29 @@ class TestRefusedStarts:
         line = await refused("--port", "0", "--mode", "async", "--state-dir", tmp_path / "copy", "--resume")
         assert name in line
 
+    @pytest.mark.parametrize(
+        ("policy", "saved"),
+        [
+            ({"mode": "async"}, "async"),
+            ({"mode": "ssp", "staleness": 1}, "ssp(1)"),
+            ({"mode": "sync", "quorum": 2, "grace_seconds": 0}, "sync(quorum 2, grace 0 s)"),
+        ],
+    )
+    async def test_a_saved_policy_that_the_rule_excludes(self, start, tmp_path, policy, saved):
+        """What was typed is `sync`: the line says that the policy is another, whose, and how to go on."""
+        server = await start(mode="sync", workers=3, state_dir=tmp_path / "state")
+        await server.offer()
+        assert (await server.put("/v1/policy", policy)).status == 200
+        name = (await server.post("/v1/checkpoints")).json["checkpoint"]
+        (file,) = (tmp_path / "state").rglob(name)
+        copy = tmp_path / "copy" / file.relative_to(tmp_path / "state")
+        copy.parent.mkdir(parents=True)
+        copy.write_bytes(file.read_bytes())
+        ruled = ("--mode", "sync", "--workers", "3", "--aggregation", "krum:0")
+        line = await refused("--port", "0", *ruled, "--state-dir", tmp_path / "copy", "--resume")
+        assert f"the policy is that of the checkpoint, {saved}, whatever --mode and --quorum say" in line
+        assert "resume with --aggregation mean, change the policy with PUT /v1/policy" in line
+
 
 class TestRefusedSettings:
     """What `serve` raises; `leeway.ps.cli` makes one line and exit code 2 of each (tests/ps/test_cli.py)."""

@@ -154,6 +154,14 @@ class TestAggregation:
             reply.refused(422, "invalid-value", "is for rounds", wanted["mode"])
         assert (await server.get("/v1/policy")).json["mode"] == "sync"
 
+    async def test_a_quorum_below_what_it_needs_is_refused(self, start):
+        server, _ = await self.begin(start, "trimmed-mean:1", 4)
+        for quorum in (1, 2):
+            reply = await server.put("/v1/policy", {"mode": "sync", "quorum": quorum})
+            reply.refused(422, "invalid-value", "needs 3 updates", f"close with {quorum}", "a quorum of 3 or more")
+        assert "quorum" not in (await server.get("/v1/policy")).json
+        assert (await server.put("/v1/policy", {"mode": "sync", "quorum": 3})).json["quorum"] == 3
+
 
 class TestParts:
     async def test_staged_until_the_last(self, server, worker):

@@ -18,6 +18,7 @@ class Group:
     arrived: frozenset[str] = frozenset({"w0"})
     assembled: bool = True
     furthest_granted: int = 0
+    stepping: bool = False
 
     @property
     def min_clock(self) -> int:

@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 
 from leeway.protocol.policy_terms import PolicyTerms
 from leeway.protocol.pushes import UpdateKind
+from leeway.protocol.reasons import Reason
 from leeway.ps.core import policies
+from leeway.ps.core.decisions import Park
 from leeway.ps.core.policies import Quorum
 from leeway.ps.core.policies.policy import Reception
 from leeway.ps.core.policies.quorum import advised
@@ -105,16 +107,36 @@ def test_auto_lies_between_the_median_and_four_times_the_largest_gap(gaps):
 
 
 def test_a_live_run_comes_to_it_by_the_way_to_rounds(group_of):
-    view = group_of(w0=5, w1=4)
+    view = group_of(w0=5, w1=4, w2=1)
     view.furthest_granted = 5
-    way = Quorum(1).adopted(view)
-    assert way == Switching(Quorum(1), 5)
+    way = Quorum(2).adopted(view)
+    assert way == Switching(Quorum(2), 5)
     view.rounds.number = 5
     assert way.members(view) == ()
+    words = "round 5, the first under sync, opens when 2 of 3 are there"
+    assert way.pull(view, "w0") == Park(Reason.SWITCHING, words, ("w1", "w2"), 5)
     view.clocks["w1"] = 5
     assert way.members(view) == ["w0", "w1"]
-    assert way.opened() == Quorum(1)
+    assert way.opened() == Quorum(2)
     assert Quorum(1).opened() == Quorum(1)
+
+
+def test_where_fewer_live_than_it_asks_for_the_way_to_it_waits_for_all(group_of):
+    view, way = group_of(w0=5, w1=4), Switching(Quorum(3), 5)
+    view.rounds.number = 5
+    assert way.members(view) == ()
+    words = "round 5, the first under sync, opens when all are there"
+    assert way.pull(view, "w0") == Park(Reason.SWITCHING, words, ("w1",), 5)
+    view.clocks["w1"] = 5
+    assert way.members(view) == ["w0", "w1"]
+
+
+def test_it_waits_for_nobody_before_a_round_opens(group_of):
+    view = group_of(w0=3, w1=1)
+    assert list(Quorum(1).awaited(view)) == []
+    view.stepping = True
+    words = "round 3 opens when the version that is being made is published"
+    assert Quorum(1).pull(view, "w0") == Park(Reason.WAITING_FOR_STEP, words)
 
 
 def test_what_makes_one():

@@ -17,6 +17,15 @@ def test_below_the_clock_of_the_switch_all_run_and_at_it_they_park(group_of):
     assert policy.enter_clock(view) == 5
 
 
+def test_at_the_clock_of_the_switch_it_says_what_is_waited_for_though_nobody_is_behind(group_of):
+    policy, view = Switching(Sync(), 3), group_of(w0=3)
+    words = "round 3 opens with 2 workers, 1 live"
+    assert policy.pull(view, "w0") == Park(Reason.WAITING_FOR_WORKERS, words)
+    view.clocks["w1"], view.stepping = 3, True
+    words = "round 3 opens when the version that is being made is published"
+    assert policy.pull(view, "w0") == Park(Reason.WAITING_FOR_STEP, words)
+
+
 def test_its_first_round_opens_with_all_who_are_there(group_of):
     policy = Sync().adopted(group_of(w0=2, w1=2))
     assert policy == Switching(Sync(), 0)

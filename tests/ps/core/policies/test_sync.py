@@ -22,6 +22,21 @@ def test_before_a_round_opens(group_of):
     assert Sync().pull(group_of(w0=3), "w0") == Park(Reason.WAITING_FOR_WORKERS, "round 3 opens with 2 workers, 1 live")
 
 
+def test_a_round_waits_for_those_whom_a_quorum_left_behind(group_of):
+    words = "round 3 opens with all; it waits for w1,w2"
+    why = Park(Reason.NEXT_ROUND, words, ("w1", "w2"), 3)
+    assert Sync().pull(group_of(w0=3, w1=1, w2=2), "w0") == why
+
+
+def test_no_round_opens_while_a_version_is_being_made(group_of):
+    view = group_of(w0=3, w1=3)
+    view.stepping = True
+    words = "round 3 opens when the version that is being made is published"
+    assert Sync().pull(view, "w0") == Park(Reason.WAITING_FOR_STEP, words)
+    view.stepping = False
+    assert Sync().pull(view, "w0") == Park(Reason.NEXT_ROUND, "round 3 opens now")
+
+
 def test_a_member_that_has_not_contributed_is_answered(group):
     assert Sync().pull(group, "w1") == Answer(Reason.GRANTED)
 

@@ -5,6 +5,7 @@ import contextlib
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from leeway.protocol import limits
 from leeway.ps.server.http import events
@@ -142,6 +143,20 @@ class TestDecisions:
         assert [one["mode"] for one in told] == [None, None, "ssp", None]
         assert "ssp with a bound of 3" in told[2]["detail"]
         assert "lr 0.5" in told[3]["detail"]
+
+    async def test_of_a_switch_that_takes_time(self, server):
+        async with watch(server) as stream:
+            await stream.greeting()
+            workers = [await server.join(rank) for rank in ("w0", "w1", "w2")]
+            assert (await server.get(workers[0].pull_target())).status == 200
+            with capture_logs() as lines:
+                await server.put("/v1/policy", {"mode": "sync", "quorum": 2})
+            server.advance(0.3)
+            *_, told = [await self.told(stream) for _ in range(4)]
+        assert (told["kind"], told["group"], told["mode"]) == ("switching", "default", "sync")
+        assert told["detail"] == "to sync with a quorum of 2, from iteration 1 on; it waits for w0,w1,w2"
+        (line,) = [line for line in lines if line["event"] == "switching"]
+        assert (line["at"], line["quorum"], line["waiting_for"]) == (1, 2, ("w0", "w1", "w2"))
 
     async def test_of_an_eviction(self, server, worker):
         async with watch(server) as stream:
