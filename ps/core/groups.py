@@ -138,10 +138,9 @@ class Group(Situation):
 
     def settle(self, now: float) -> None:
         """Close and open rounds, wake whoever can go on. Called after every event."""
-        if self.stopped:
-            return
-        self._move_on(self.keeper.close_if_due(now))
-        self._move_on(self.keeper.open_if_due())
+        if not self.stopped:
+            self._move_on(self.keeper.close_if_due(now))
+            self._move_on(self.keeper.open_if_due())
         self.pulls.look_again(now)
 
     def _move_on(self, late: Iterable[str]) -> None:

@@ -129,7 +129,7 @@ class Conditions(History):
 
     def deadline(self) -> float | None:
         """When the open round closes though some are missing: a grace after its quorum was there."""
-        if self.quorum is None or self.open_round is None:
+        if self.stopping or self.quorum is None or self.open_round is None:
             return None
         came = [update.at for update in self.contributions(self.open_round)]
         enough = min(self.quorum, len(came) + len(self.missing(self.open_round)))
