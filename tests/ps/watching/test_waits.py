@@ -229,7 +229,7 @@ class Dumb(Both):
     """Adds up the time between any two events for everybody who waits in it, or is waited for."""
 
     def __init__(self, mode, bound=None, **run):
-        super().__init__(mode, bound, **run)
+        super().__init__((mode, bound, None, None), **run)
         self.begin()
 
     def begin(self):
