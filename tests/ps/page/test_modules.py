@@ -208,8 +208,8 @@ def test_why_rounds_make_no_step(modules):
 )
 def test_the_group_of_one_who_has_not_chosen_is_the_first_with_workers(modules, groups, joined, first):
     status = {
-        "groups": dict.fromkeys(groups, {}),
-        "workers": [{"groups": dict.fromkeys(names, {})} for names in joined],
+        "groups": {name: {} for name in groups},
+        "workers": [{"groups": {name: {} for name in names}} for names in joined],
     }
     script = f"(() => {{ const run = new m.Run(); run.status = {json.dumps(status)}; return run.firstGroup; }})()"
     assert modules("run.js", script) == first
