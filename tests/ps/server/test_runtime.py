@@ -396,16 +396,17 @@ class TestTelling:
         assert runtime.parameters["default"].versions.current.number == 2
         assert not runtime.failed.done()
 
-    async def test_a_failure_is_said_once_and_counted_each_time(self, make):
+    async def test_a_failure_that_goes_on_is_said_now_and_then_and_counted_each_time(self, make):
         def raises(event, effects, now):
             raise KeyError("w0")
 
         runtime = make(listeners=[Named("test", raises)])
         with capture_logs() as lines:
-            for _ in range(3):
+            for _ in range(5):
                 runtime.tick()
-        assert [line["listener"] for line in lines if line["event"] == "telling failed"] == ["test"]
-        assert counted(runtime, "leeway_server_listener_failures_total", listener="test") == 3
+        told = [(line["listener"], line["times"]) for line in lines if line["event"] == "telling failed"]
+        assert told == [("test", 1), ("test", 2), ("test", 4)]
+        assert counted(runtime, "leeway_server_listener_failures_total", listener="test") == 5
 
     async def test_a_delicate_one_stays_off(self, make):
         seen = []
