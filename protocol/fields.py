@@ -43,6 +43,16 @@ class Fields:
     def __contains__(self, name: str) -> bool:
         return self._mapping.get(name) is not None
 
+    def says(self, name: str, word: str) -> bool:
+        """Whether the field is there and is this word."""
+        return bool(self._mapping.get(name) == word)
+
+    def only(self, *known: str) -> None:
+        """For what a person sets: a field of another name is a slip of the pen, and is not passed over."""
+        for name in self._mapping:
+            if name not in known:
+                raise MalformedRequest(f"{self._where}: {shown(name)} is not known; known are {', '.join(known)}")
+
     def _get(self, name: str) -> Any:
         value = self._mapping.get(name)
         if value is None:
@@ -59,7 +69,8 @@ class Fields:
             raise self._refuse(name, value, f"an integer from {minimum} to {maximum}")
         return value
 
-    def number(self, name: str, minimum: float = 0.0, maximum: float = math.inf) -> float:
+    def number(self, name: str, minimum: float = 0.0, maximum: float = math.inf, *, other: str = "") -> float:
+        """`other`: what else the field may be, in the words of its refusal."""
         value = self._get(name)
         number = math.nan
         if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -67,7 +78,7 @@ class Fields:
             with suppress(OverflowError):
                 number = float(value)
         if not minimum <= number <= maximum or math.isinf(number):
-            raise self._refuse(name, value, f"a number from {minimum} to {maximum}")
+            raise self._refuse(name, value, f"a number from {minimum} to {maximum}{other and f', or {other}'}")
         return number
 
     def flag(self, name: str) -> bool:

@@ -41,8 +41,14 @@ class PolicyTerms:
     def __str__(self) -> str:
         """As people write it: `ssp(3)`, `sync(quorum 3, grace 0.5 s)`."""
         if self.quorum is not None:
-            return f"{self.mode}(quorum {self.quorum}, grace {_in_words(self.grace_seconds)})"
+            return f"{self.mode}(quorum {self.quorum}, grace {self.grace_in_words})"
         return self.mode if self.staleness is None else f"{self.mode}({self.staleness})"
+
+    @property
+    def grace_in_words(self) -> str:
+        """`0.5 s` or `auto`."""
+        grace = self.grace_seconds
+        return f"{grace:g} s" if isinstance(grace, (int, float)) else str(grace)
 
     def check(self) -> None:
         """Raise `ValueError` for an unknown mode, a number that is out of range, or that the mode does not take."""
@@ -56,7 +62,7 @@ class PolicyTerms:
                 f"policy {mode} takes no quorum ({quorum} given); only sync does, the others have no rounds"
             )
         if quorum is None and grace_seconds is not None:
-            raise ValueError(f"a grace ({_in_words(grace_seconds)} given) is for a quorum; give a quorum too")
+            raise ValueError(f"a grace ({self.grace_in_words} given) is for a quorum; give a quorum too")
         if mode == "ssp" and staleness is None:
             raise ValueError("policy ssp needs a staleness bound: 0 or more clocks")
         if staleness is not None and not 0 <= staleness <= limits.MAX_STALENESS:
@@ -65,7 +71,7 @@ class PolicyTerms:
             raise ValueError(f"the quorum is {quorum}, it must be from 1 to {limits.MAX_RANKS}")
         if isinstance(grace_seconds, (int, float)) and not 0 <= grace_seconds <= limits.MAX_GRACE_SECONDS:
             raise ValueError(
-                f"the grace is {_in_words(grace_seconds)}, it must be from 0 to {limits.MAX_GRACE_SECONDS:g}, or auto"
+                f"the grace is {self.grace_in_words}, it must be from 0 to {limits.MAX_GRACE_SECONDS:g}, or auto"
             )
 
     @classmethod
@@ -76,7 +82,11 @@ class PolicyTerms:
             most = (limits.MAX_STALENESS, limits.MAX_RANKS, limits.MAX_GRACE_SECONDS)
         staleness = fields.integer("staleness", 0, most[0]) if "staleness" in fields else None
         quorum = fields.integer("quorum", 1, most[1]) if "quorum" in fields else None
-        grace_seconds = fields.number("grace_seconds", 0.0, most[2]) if "grace_seconds" in fields else None
+        grace_seconds: Grace | None = None
+        if fields.says("grace_seconds", "auto"):
+            grace_seconds = "auto"
+        elif "grace_seconds" in fields:
+            grace_seconds = fields.number("grace_seconds", 0.0, most[2], other='"auto"')
         return cls(fields.text("mode", 32), staleness, quorum, grace_seconds)
 
     def to_fields(self) -> dict[str, Any]:
@@ -87,7 +97,3 @@ class PolicyTerms:
             "quorum": self.quorum,
             "grace_seconds": None if self.grace_seconds == "auto" else self.grace_seconds,
         }
-
-
-def _in_words(grace_seconds: Grace | None) -> str:
-    return f"{grace_seconds:g} s" if isinstance(grace_seconds, (int, float)) else str(grace_seconds)

@@ -25,6 +25,7 @@ class SetPolicy:
 
     @classmethod
     def read(cls, fields: Fields, group: str) -> SetPolicy:
+        fields.only("mode", "staleness", "quorum", "grace_seconds")
         return cls(PolicyTerms.read(fields, wanted=True), group)
 
     def to_fields(self) -> dict[str, Any]:

@@ -96,7 +96,12 @@ class BlockingClient:
         return self.client.conversation
 
     def __enter__(self) -> BlockingClient:
-        self.join()
+        try:
+            self.join()
+        except BaseException:
+            # There will be no exit.
+            self.close()
+            raise
         return self
 
     def __exit__(

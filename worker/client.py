@@ -164,7 +164,12 @@ class Client:
     # Beginning and end, of all groups.
 
     async def __aenter__(self) -> Client:
-        await self.join()
+        try:
+            await self.join()
+        except BaseException:
+            # There will be no exit.
+            await self.close()
+            raise
         return self
 
     async def __aexit__(

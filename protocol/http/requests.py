@@ -207,15 +207,21 @@ def _push(head: HttpRequest) -> Awaited:
     return Awaited(Content.FRAME, read)
 
 
+def _tuned(head: HttpRequest) -> str:
+    """The group whose policy or optimizer is set."""
+    Query(head.query).only("group")
+    return head.query.get("group", DEFAULT_GROUP)
+
+
 def _policy(head: HttpRequest) -> Awaited:
-    group = head.query.get("group", DEFAULT_GROUP)
+    group = _tuned(head)
     return Awaited(
         Content.JSON, lambda fields, specs: SetPolicy.read(Fields(fields, "policy"), group), limits.MAX_JSON_BYTES
     )
 
 
 def _optimizer(head: HttpRequest) -> Awaited:
-    group = head.query.get("group", DEFAULT_GROUP)
+    group = _tuned(head)
     return Awaited(Content.JSON, lambda fields, specs: SetOptimizer(group, fields), limits.MAX_JSON_BYTES)
 
 

@@ -43,10 +43,17 @@ export function glance(view, ending) {
     return said("waiting", "Waiting for more workers", sentence(opening.why.detail), "waiting for workers");
   }
 
+  const wait = `${counted(waiting.length, "worker")} ${waiting.length === 1 ? "waits" : "wait"} now`;
+  const without = view.rounds_since_step ?? 0;
+  if (without) {
+    const which = without === 1 ? "The last round" : `The last ${whole(without)} rounds`;
+    const few = `There were fewer updates than ${view.aggregation} needs; nothing is published.`;
+    return said("stuck", `${which} made no step`, waiting.length ? `${few} ${wait}.` : few, "no step");
+  }
+
   const front = Math.max(...workers.map((worker) => worker.lag));
   const ahead = front > 0 ? `The fastest is ${whole(front)} ahead of the slowest.` : "All are at the same clock.";
   const blamed = holders(workers);
-  const wait = `${counted(waiting.length, "worker")} ${waiting.length === 1 ? "waits" : "wait"} now`;
   if (!blamed.length) {
     const brief = waiting.some((worker) => worker.why?.waiting_for?.length) ? ", not for long yet" : "";
     const now = waiting.length ? `${wait}${brief}.` : "Right now nobody waits.";

@@ -24,6 +24,8 @@ const run = new Run();
 const announcer = new Announcer();
 let connection = { name: "connecting" };
 let group = null;
+/** Whether it was chosen, or has had workers: then it stays. */
+let settled = false;
 let chosenFigure = null;
 let due = false;
 
@@ -72,7 +74,7 @@ function soon() {
 
 function draw() {
   due = false;
-  if (!run.groups.includes(group)) group = run.groups.includes("default") ? "default" : (run.groups[0] ?? null);
+  if (!settled || !run.groups.includes(group)) ({ name: group, found: settled } = run.firstGroup);
   const words = drawConnection(connection, run);
   drawToken();
   const view = run.view(group);
@@ -183,8 +185,7 @@ byId("theme").addEventListener("click", nextTheme);
 byId("retry").addEventListener("click", () => stream.now());
 byId("over").addEventListener("change", soon);
 byId("group").addEventListener("change", (event) => {
-  group = event.target.value;
-  soon();
+  choose(event.target.value);
 });
 byId("token-form").addEventListener("submit", (event) => {
   event.preventDefault();
@@ -219,9 +220,14 @@ listen([
   }],
 ]);
 
-function nextGroup() {
-  group = run.groups[(run.groups.indexOf(group) + 1) % run.groups.length] ?? null;
+function choose(name) {
+  group = name;
+  settled = true;
   soon();
+}
+
+function nextGroup() {
+  choose(run.groups[(run.groups.indexOf(group) + 1) % run.groups.length] ?? null);
 }
 
 // The countdown to the next attempt goes on when nothing else does.

@@ -7,7 +7,7 @@ import { el, keyed, setAttribute, setProperty, setText, show, span, symbol } fro
 import { drawField } from "./field.js";
 import { roundUp } from "./figures.js";
 import { notable, track, trouble, urgentFirst } from "./glance.js";
-import { count, doing, figure, percent, shortName, whole } from "./words.js";
+import { count, counted, doing, figure, percent, shortName, whole } from "./words.js";
 
 /** With more workers than this the field is shown first, and the lanes of a few. */
 const MANY = 60;
@@ -141,7 +141,8 @@ export class Race {
     }
     const said = doing(worker, view.policy.staleness);
     setText(words.doing, said);
-    setAttribute(words.doing, "title", worker.why?.detail ?? null);
+    const late = worker.lateUpdates ? `${counted(worker.lateUpdates, "update")} of it came late` : null;
+    setAttribute(words.doing, "title", [worker.why?.detail, late].filter(Boolean).join("; ") || null);
     show(words.awaited, worker.awaitedBy > 0);
     setText(words.awaitedText, `${whole(worker.awaitedBy)} ${worker.awaitedBy === 1 ? "waits" : "wait"} for it`);
     const silent = trouble(worker);

@@ -52,6 +52,14 @@ export class Run {
     return this.status?.stopping || this.#said("stopping") ? "stopping" : null;
   }
 
+  /** The group to show of one who has not chosen: `{name, found}`. Found is the first that has workers. */
+  get firstGroup() {
+    const joined = new Set((this.status?.workers ?? []).flatMap((worker) => Object.keys(worker.groups)));
+    const found = this.groups.find((name) => joined.has(name));
+    const other = this.groups.includes("default") ? "default" : (this.groups[0] ?? null);
+    return { name: found ?? other, found: found !== undefined };
+  }
+
   /** Null before the first status, or where there is no such group. */
   view(name) {
     const group = this.status?.groups[name];
@@ -144,6 +152,8 @@ export class Run {
       lag: progress.lag,
       state: progress.state,
       why: progress.why ?? null,
+      lateUpdates: progress.late_updates ?? 0,
+      newestLate: progress.newest_late ?? false,
       heldSeconds: progress.held_seconds ?? 0,
       waitingShare: this.#trail.share(life("waiting", name, worker)),
       heldShare: held(heldOver),

@@ -123,7 +123,7 @@ function quorumWords(quorum, grace) {
 const WHY = {
   lag: (whom, { lag }, bound) => `waits for ${whom}: ${whole(lag)} ahead, ${whole(bound)} allowed`,
   "waiting-for-round": (whom) => `waits for ${whom} to close the round`,
-  "next-round": (whom) => `waits for ${whom}, then joins the next round`,
+  "next-round": (whom) => `waits for ${whom}, then goes on with the next round`,
   switching: (whom) => `waits for ${whom}, then sync begins`,
   "own-update": () => "waits until its own update is in the model",
   "waiting-for-step": () => "waits while the round’s step is computed",
@@ -135,8 +135,12 @@ export function plain(detail) {
   return detail.replace(/^(\S+) leads (.+) by (\d+) > (\d+)$/, "$1 is $3 ahead of $2, $4 allowed");
 }
 
-/** What a worker does, and if it waits: for whom and why. */
+/** What a worker does, and if it waits: for whom and why; and whether its newest update was late. */
 export function doing(worker, bound) {
+  return `${stateWords(worker, bound)}${worker.newestLate ? "; its update was late" : ""}`;
+}
+
+function stateWords(worker, bound) {
   const { state, why } = worker;
   if (state !== "waiting") return state === "idle" ? "on its way" : state;
   if (!why) return "waits";

@@ -131,7 +131,8 @@ SECTIONS: Final = {
         Setting(
             "--grace",
             _Read("grace", _grace),
-            "Seconds that a round waits on after its quorum; auto: as the pace of the pushes advises.",
+            "Seconds that a round waits on after its quorum; auto: as the pace of the pushes advises. Default with a "
+            "quorum: auto.",
             field="grace_seconds",
             metavar="SECONDS|auto",
         ),

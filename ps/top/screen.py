@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 _LEAST_WIDTH = 40
 
 _BAR_CELLS = 12
+
+# Where nothing bounds the lag, a full bar is no less than this: one iteration ahead is nothing to see from afar.
+_LEAST_LAG = 4
 _RANK_CELLS = 14
 _DECISIONS = 6
 
@@ -110,12 +113,12 @@ def _head(watched: Watched, width: int, now: float, keys: bool) -> Iterator[Text
         width,
     )
     rates = watched.rates()
-    facts = [
-        _policy(group["policy"], group.get("aggregation", "mean")),
-        f"version {group['version']}",
-        f"epoch {status['epoch']}",
-        *((f"{rate(rates[0])} steps/s", f"{rate(rates[1])} updates/s") if rates else ()),
-    ]
+    policy = _policy(group["policy"], group.get("aggregation", "mean"))
+    speed = [f"{rate(rates[0])} steps/s", f"{rate(rates[1])} updates/s"] if rates else []
+    facts = [policy, f"version {group['version']}", epoch := f"epoch {status['epoch']}", *speed]
+    for least in (epoch, *reversed(speed)):
+        if cell_len("  ".join(facts)) > width:
+            facts.remove(least)
     yield Text("  ".join(facts))
     if watched.lost_since is not None:
         yield _lost(watched, now)
@@ -157,7 +160,11 @@ def _summary(watched: Watched) -> Text:
     # A state has room for many workers, not for all of a very large run.
     untold = status.get("live_workers", 0) - len(status["workers"])
     more = f" ({untold} more not shown)" if untold > 0 else ""
-    text = Text(f"{len(states)} worker{'' if len(states) == 1 else 's'}{more}, {waiting or 'none'} waiting")
+    text = Text()
+    if rounds := watched.group.get("rounds_since_step"):
+        which = "the last round" if rounds == 1 else f"the last {count(rounds, 6)} rounds"
+        text.append(f"{which} made no step: too few updates", style=_ALARM).append("; ")
+    text.append(f"{len(states)} worker{'' if len(states) == 1 else 's'}{more}, {waiting or 'none'} waiting")
     awaited = sorted(watched.awaited().items(), key=lambda waited: -waited[1])
     if awaited:
         text.append(" for ").append(", ".join(short_name(rank) for rank, _ in awaited), style=_AWAITED)
@@ -184,7 +191,8 @@ def _lanes(watched: Watched, width: int, fits: int | None) -> Iterator[Text]:
     form = _Form(min(max(longest, len("worker")), _RANK_CELLS), width)
     bound = watched.group["policy"].get("staleness")
     # One who waits under ssp is one beyond the bound.
-    scale = max([1, *(progress["lag"] for _, progress in workers), *(() if bound is None else (bound + 1,))])
+    least = _LEAST_LAG if bound is None else bound + 1
+    scale = max([least, *(progress["lag"] for _, progress in workers)])
     yield Text(form.line("worker", "clock", "lag", "", "waited", "loss", "what it does"), style=_FAINT)
     for worker, progress in shown:
         yield _lane(watched, worker, progress, form, scale, bound, awaited)
@@ -278,12 +286,15 @@ def _loss(watched: Watched, width: int) -> Iterator[Text]:
 
 
 def _decisions(watched: Watched) -> Iterator[Text]:
-    """The newest first."""
+    """The newest first. They are those of all groups: where there are several, each names its own."""
+    several = len((watched.status or {})["groups"]) > 1
     if watched.decisions:
         yield Text("decisions", style=_FAINT)
     for decision in list(watched.decisions)[: -_DECISIONS - 1 : -1]:
         at = time.strftime("%H:%M:%S", time.localtime(decision["time"]))
-        who = f"{short_name(decision['rank'])}: " if decision.get("rank") else ""
+        rank, group = decision.get("rank"), decision.get("group") if several else None
+        who = " in ".join(short_name(name) for name in (rank, group) if name)
+        who = who and f"{who}: "
         words = plain(" ".join(str(decision.get("detail") or decision.get("reason") or "").split()))
         yield Text.assemble((f"{at} ", _FAINT), f"{decision['kind']:<11} {who}{words}")
 

@@ -44,7 +44,7 @@ class _Sample:
 
 
 class Watched:
-    """One server, seen through one group: `group`, or `default`, or the first one it has.
+    """One server, seen through one group: `group`, or the first that has workers, or `default`, or the first there is.
 
     `lost_since`: when the server was heard last, in seconds since 1970, if it is not heard now; `lost_because` why.
     """
@@ -56,6 +56,8 @@ class Watched:
         self.lost_since: float | None = None
         self.lost_because = ""
         self._wanted = group
+        # Without a wish: where workers were first seen. It stays when they leave, for what is shown is theirs.
+        self._found: str | None = None
         self._points: deque[dict[str, Any]] = deque(maxlen=_POINTS)
         self._samples: deque[_Sample] = deque()
         self._newest: _Sample | None = None
@@ -90,7 +92,12 @@ class Watched:
             # The server was started anew.
             self._samples.clear()
             self._points.clear()
+            self._found = None
         self.status = status
+        if self._found not in status["groups"] and (found := self._first_with_workers()):
+            # What was measured is another group's.
+            self._samples.clear()
+            self._found = found
         group = self.group
         waited = {
             (worker["rank"], worker["incarnation"]): progress.get("waiting_seconds", 0.0)
@@ -103,13 +110,18 @@ class Watched:
             self._samples.popleft()
         self._newest = sample
 
+    def _first_with_workers(self) -> str | None:
+        assert self.status is not None
+        joined = {name for worker in self.status["workers"] for name in worker["groups"]}
+        return next((name for name in self.status["groups"] if name in joined), None)
+
     # What is shown.
 
     @property
     def group_name(self) -> str:
         assert self.status is not None
         groups = self.status["groups"]
-        return self._wanted or (DEFAULT_GROUP if DEFAULT_GROUP in groups else str(next(iter(groups))))
+        return self._wanted or self._found or (DEFAULT_GROUP if DEFAULT_GROUP in groups else str(next(iter(groups))))
 
     @property
     def group(self) -> dict[str, Any]:

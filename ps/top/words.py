@@ -76,7 +76,7 @@ def plain(detail: str) -> str:
 WHY: Final[Mapping[str, Callable[[str, int, int | None], str]]] = {
     Reason.LAG: lambda whom, lag, bound: f"waits for {whom}: {lag} ahead, max {bound}",
     Reason.WAITING_FOR_ROUND: lambda whom, lag, bound: f"waits for {whom} to end the round",
-    Reason.NEXT_ROUND: lambda whom, lag, bound: f"waits for {whom}, then joins",
+    Reason.NEXT_ROUND: lambda whom, lag, bound: f"waits for {whom}, then goes on",
     Reason.SWITCHING: lambda whom, lag, bound: f"waits for {whom}, then sync begins",
     Reason.OWN_UPDATE: lambda whom, lag, bound: "waits for its own update",
     Reason.WAITING_FOR_STEP: lambda whom, lag, bound: "waits for the round's step",
@@ -86,7 +86,12 @@ WHY: Final[Mapping[str, Callable[[str, int, int | None], str]]] = {
 
 
 def doing(progress: Mapping[str, Any], bound: int | None) -> str:
-    """What a worker does, and if it waits: for whom and why."""
+    """What a worker does, and if it waits: for whom and why; and whether its newest update was late."""
+    late = "; its update was late" if progress.get("newest_late") else ""
+    return f"{_state(progress, bound)}{late}"
+
+
+def _state(progress: Mapping[str, Any], bound: int | None) -> str:
     if progress["state"] != "waiting":
         return "computes" if progress["state"] == "computing" else "idle"
     why = progress["why"]

@@ -1,7 +1,7 @@
 """Those who are told what the machine has taken and decided: history, log, metrics, live page, periodic saving.
 
-The one rule: telling never touches what is done. What a listener raises is counted and said once, and ends here; the
-run goes on. One that must see every event to be of use (a history) stays off from then on.
+The one rule: telling never touches what is done. What a listener raises is counted, said now and then, and
+ends here; the run goes on. One that must see every event to be of use (a history) stays off from then on.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
+
+from leeway.ps.watching.logs import Doublings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,7 +44,7 @@ class Listeners:
         self._metrics = metrics
         self._listeners = {named.name: named.listener for named in listeners}
         self._delicate = {named.name for named in listeners if named.delicate}
-        self._failed: set[str] = set()
+        self._failures = Doublings()
         self._log = structlog.get_logger("ps")
 
     def __contains__(self, name: str) -> bool:
@@ -62,12 +64,13 @@ class Listeners:
         # The means by which this is told may be what is broken.
         with suppress(Exception):
             self._metrics.listener_failed(name)
-        if name not in self._failed:
-            self._failed.add(name)
-            what = "stays off until the next start" if off else "goes on; further failures are counted, not told"
+        if count := self._failures.count(name):
+            what = "stays off until the next start" if off else "goes on"
             detail = f"{type(error).__name__}: {error}; the run is not touched; {name} {what}"
             with suppress(Exception):
-                self._log.error("telling failed", listener=name, detail=detail, exc_info=_unexpected(error))
+                self._log.error(
+                    "telling failed", listener=name, times=count, detail=detail, exc_info=_unexpected(error)
+                )
 
 
 class Guard:

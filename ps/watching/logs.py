@@ -7,10 +7,9 @@ line it cannot read.
 from __future__ import annotations
 
 import logging
-import math
 import os
 import sys
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -90,22 +89,18 @@ class OnChange:
         return changed
 
 
-# Often enough to be seen in the newest lines, seldom enough not to fill a disk.
-_THROTTLE_SECONDS = 10.0
+class Doublings:
+    """What may go on for as long as the run is told the 1st, 2nd, 4th, 8th ... time, with its number."""
 
+    def __init__(self) -> None:
+        self._times: Counter[Hashable] = Counter()
 
-class Throttle:
-    """What may happen many times a second is told the first time, and then once in `seconds` with its number."""
+    def count(self, subject: Hashable) -> int:
+        """Once more. Returns how many times it has been so in a row; 0: not to be told now."""
+        self._times[subject] += 1
+        times = self._times[subject]
+        return times if times.bit_count() == 1 else 0
 
-    def __init__(self, seconds: float = _THROTTLE_SECONDS) -> None:
-        self._seconds = seconds
-        self._told: dict[str, tuple[float, int]] = {}
-
-    def count(self, subject: str, now: float) -> int:
-        """Once more. Returns how many times since it was last told, this one included; 0: not to be told now."""
-        told_at, untold = self._told.get(subject, (-math.inf, 0))
-        if now - told_at < self._seconds:
-            self._told[subject] = told_at, untold + 1
-            return 0
-        self._told[subject] = now, 0
-        return untold + 1
+    def over(self, subject: Hashable) -> None:
+        """It is so no longer: the next time is a first one."""
+        self._times.pop(subject, None)

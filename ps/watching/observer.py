@@ -6,6 +6,7 @@ The one rule: it only looks. Nothing here changes what is decided or when it is 
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -34,7 +35,8 @@ from leeway.ps.core.events import Asked, Paused
 from leeway.ps.core.rounds import RoundState
 from leeway.ps.watching.curve import Progress, mean_figures
 from leeway.ps.watching.decision_log import Kind
-from leeway.ps.watching.logs import OnChange, Throttle
+from leeway.ps.watching.lateness import Lateness
+from leeway.ps.watching.logs import Doublings, OnChange
 from leeway.ps.watching.metrics import GroupView, WorkerState, WorkerView
 from leeway.ps.watching.reported import Reported
 from leeway.ps.watching.tallies import Tally
@@ -89,8 +91,10 @@ class Observer:
         # Why a worker waits is told once per life and reason: under `sync` it changes twice in every round.
         self._new = OnChange()
         self._reported = Reported()
-        self._failures = Throttle()
-        self._small_rounds = Throttle()
+        self._lateness = Lateness()
+        # What goes on in a group, until it is over; and with a worker, for the rest of its life.
+        self._of_group = Doublings()
+        self._of_life: defaultdict[str, Doublings] = defaultdict(Doublings)
         self._tallies = {name: Tally() for name in machine.groups}
         # Since when each round is open; one that was saved open is so since the start.
         groups = machine.groups.items()
@@ -104,6 +108,7 @@ class Observer:
     def took(self, event: Event, effects: Sequence[Effect], now: float) -> None:
         """The machine has taken an event; its effects are about to be performed."""
         self._waits.see(event, effects, now)
+        self._lateness.see(effects)
         if isinstance(event, Paused):
             self._metrics.paused(event.seconds)
             if event.seconds >= TOLD_PAUSE_SECONDS:
@@ -124,24 +129,28 @@ class Observer:
 
     def _late(self, effect: Accepted) -> None:
         self._metrics.late(effect.group, effect.samples)
-        if self._new((effect.group, effect.rank, "late"), True):
-            detail = f"its update of iteration {effect.clock} is dropped, the round has closed without it; said once"
-            self._log.info("late", rank=effect.rank, group=effect.group, detail=detail)
-            self._decisions.add(Kind.LATE, detail, rank=effect.rank, group=effect.group)
+        if count := self._of_life[effect.rank].count((Kind.LATE, effect.group)):
+            more = f"; {count} of its updates were late" if count > 1 else ""
+            detail = f"its update of iteration {effect.clock} is dropped, the round has closed without it{more}"
+            self._log.info("late", rank=effect.rank, group=effect.group, late=count, detail=detail)
+            self._decisions.add(Kind.LATE, detail, rank=effect.rank, group=effect.group, reason=str(effect.reason))
 
     def _report(self, rank: str, figures: Mapping[str, float]) -> None:
         if left_out := self._reported.take(rank, figures):
             self._metrics.left_out(len(left_out))
-            if self._new("figures left out", True):
+            if count := self._of_life[rank].count("figures left out"):
                 most = f"at most {limits.MAX_METRIC_NAMES} names at once, of {limits.MAX_METRIC_NAME_BYTES} bytes each"
-                self._log.warning("figures left out", rank=rank, name=left_out[0][:80], detail=f"{most}; said once")
+                self._log.warning("figures left out", rank=rank, name=left_out[0][:80], pushes=count, detail=most)
 
     def _decided(self, effect: Effect, now: float) -> None:
         match effect:
-            case Parked(rank=rank, incarnation=incarnation, reason=reason, detail=detail):
-                if reason not in _ARITHMETIC and self._new((rank, incarnation, reason), True):
-                    self._log.info("waits", who=effect.who, reason=str(reason), detail=detail)
-                    self._decisions.add(Kind.WAITS, detail, rank=rank, reason=str(reason))
+            case Parked(group=group, rank=rank, incarnation=incarnation, reason=reason, detail=detail):
+                if reason not in _ARITHMETIC and self._new((group, rank, incarnation, reason), True):
+                    # A named barrier is of no group.
+                    where = group if len(self._machine.groups) > 1 else None
+                    named = {} if where is None else {"group": where}
+                    self._log.info("waits", who=effect.who, **named, reason=str(reason), detail=detail)
+                    self._decisions.add(Kind.WAITS, detail, group=where, rank=rank, reason=str(reason))
             case Began(rank, incarnation):
                 self._metrics.joined()
                 self._log.info("joined", rank=rank, incarnation=incarnation)
@@ -149,6 +158,7 @@ class Observer:
             case Ended(rank, incarnation, reason, detail):
                 self._metrics.departed(reason)
                 self._reported.forget(rank)
+                self._of_life.pop(rank, None)
                 log = self._log.info if reason is Reason.LEFT else self._log.warning
                 log("ended", rank=rank, incarnation=incarnation, reason=str(reason), detail=detail)
                 self._decisions.add(Kind.ENDED, detail, rank=rank, reason=str(reason))
@@ -178,19 +188,19 @@ class Observer:
                 pass
 
     def _too_few(self, group: str, number: int, updates: int, needed: int) -> None:
-        """A round makes no step. Where too few workers are left, none will: it is told as failing steps are."""
+        """A round makes no step. Where too few workers are left, none will."""
         self._metrics.round_without_step(group)
-        count = self._small_rounds.count(group, self._clock())
+        self._tallies[group].too_few()
+        count = self._of_group.count((Kind.TOO_FEW_UPDATES, group))
         if not count:
             return
         were = "was 1 update" if updates == 1 else f"were {updates} updates"
         detail = (
             f"there {were} in round {number}, and {self._parameters[group].rule} needs {needed}: nothing is published"
         )
-        more = f"; {count} rounds were so since this was last told" if count > 1 else ""
-        self._log.warning(
-            "too few updates", group=group, round=number, updates=updates, needed=needed, detail=detail + more
-        )
+        more = f"; so it was in {count} rounds in a row" if count > 1 else ""
+        facts = {"updates": updates, "needed": needed, "in_a_row": count}
+        self._log.warning("too few updates", group=group, round=number, **facts, detail=detail + more)
         self._decisions.add(Kind.TOO_FEW_UPDATES, detail + more, group=group, reason=str(Reason.TOO_FEW_UPDATES))
 
     def answered(self, request: Request, reply: Reply, waited_for: Reason, seconds: float) -> None:
@@ -216,21 +226,28 @@ class Observer:
         staleness = [apply.staleness] * len(apply.contributions)
         tally = self._tallies[apply.group]
         tally.stepped(staleness, step.gradient_norm)
+        self._of_group.over((Kind.TOO_FEW_UPDATES, apply.group))
+        self._of_group.over(_failing(apply.group, apply))
         if not apply.aggregated:
             self._metrics.pushed(apply.group, Disposition.APPLIED, Reason.ON_ARRIVAL)
             tally.updates += 1
         self._metrics.stepped(apply.group, seconds, staleness, update_bytes, step.gradient_norm)
 
     def published(self, group: str, snapshot: Snapshot) -> None:
-        """A version that is not finite is published as what it is, and told: each tensor of it once."""
+        """A version that is not finite is published as what it is, and told: each tensor of it at once, and again while
+        the versions after it are so too.
+        """
+        known = self._not_finite[group]
         if not snapshot.non_finite:
+            known.clear()
+            self._of_group.over((Kind.NON_FINITE, group))
             return
         self._metrics.non_finite_version(group)
-        known = self._not_finite[group]
         unheard = [name for name in snapshot.non_finite if name not in known]
         known.update(unheard)
-        if unheard:
-            first, *others = unheard
+        count = self._of_group.count((Kind.NON_FINITE, group))
+        if unheard or count:
+            first, *others = unheard or snapshot.non_finite
             self._log.error(
                 "a version is not finite",
                 group=group,
@@ -240,6 +257,7 @@ class Observer:
                 detail="it is published as it is; lower the learning rate, and go back to a checkpoint or other values",
             )
             more = f" and {len(others)} others" if others else ""
+            more += f"; so it was in {count} versions in a row" if count > 1 else ""
             detail = f"version {snapshot.number} has a NaN or an infinity in {first!r}{more}"
             self._decisions.add(Kind.NON_FINITE, detail, group=group)
 
@@ -248,21 +266,25 @@ class Observer:
         self._metrics.step_failed(group)
         if apply is not None and not apply.aggregated:
             self._metrics.pushed(group, Disposition.SKIPPED, Reason.STEP_FAILED)
-        count = self._failures.count(group, self._clock())
+        count = self._of_group.count(_failing(group, apply))
         if not count:
             return
         of = ", ".join(contribution.rank for contribution in apply.contributions) if apply else "an offer"
         detail = f"version {number} is the one before it again, without {of}: {type(error).__name__}: {error}"
-        more = f"; {count} steps failed since this was last told" if count > 1 else ""
+        more = f"; {count} steps in a row have failed" if count > 1 else ""
         self._log.error("step failed", group=group, version=number, detail=detail + more, exc_info=error)
         self._decisions.add(Kind.STEP_FAILED, detail[:_DETAIL_CHARACTERS] + more, group=group, reason="step-failed")
 
     def non_finite(self, push: Push, tensor: str, *, refused: bool) -> None:
         self._metrics.non_finite(push.group)
-        words = "non-finite update refused" if refused else "non-finite update let through"
-        self._log.warning(words, rank=push.life.rank, clock=push.clock, tensor=tensor)
-        detail = f"{words}: {tensor!r} of iteration {push.clock}"
-        self._decisions.add(Kind.NON_FINITE, detail, group=push.group, rank=push.life.rank)
+        rank, words = push.life.rank, f"non-finite update {'refused' if refused else 'let through'}"
+        count = self._of_life[rank].count((Kind.NON_FINITE, push.group))
+        if not count:
+            return
+        self._log.warning(words, group=push.group, rank=rank, clock=push.clock, tensor=tensor, updates=count)
+        more = f"; {count} of its updates were so" if count > 1 else ""
+        detail = f"{words}: {tensor!r} of iteration {push.clock}{more}"
+        self._decisions.add(Kind.NON_FINITE, detail, group=push.group, rank=rank)
 
     def configured(self, group: str, settings: OptimizerSettings, changes: Mapping[str, Any]) -> None:
         self._log.info("optimizer changed", group=group, **settings.to_fields())
@@ -283,6 +305,7 @@ class Observer:
             for name, progress in worker["groups"].items():
                 progress["waiting_seconds"] = round(self._waits.waiting_seconds(name, rank, now), 6)
                 progress["held_seconds"] = round(self._waits.held_seconds(name, rank, now), 6)
+                progress["late_updates"], progress["newest_late"] = self._lateness.of(name, rank)
         for name, group in status["groups"].items():
             parameters = self._parameters[name]
             group["aggregation"] = str(parameters.rule)
@@ -336,12 +359,18 @@ class Observer:
 
 def _facts(terms: PolicyTerms) -> dict[str, Any]:
     """For a line of the log; without a quorum where there is none."""
-    facts = terms.to_fields()
-    if terms.quorum is None:
-        del facts["quorum"], facts["grace_seconds"]
-    return facts
+    bound = {"mode": terms.mode, "staleness": terms.staleness}
+    return bound if terms.quorum is None else bound | {"quorum": terms.quorum, "grace_seconds": terms.grace_seconds}
 
 
 def _in_words(terms: PolicyTerms) -> str:
     bound = "" if terms.staleness is None else f" with a bound of {terms.staleness}"
-    return terms.mode + (bound if terms.quorum is None else f" with a quorum of {terms.quorum}")
+    return terms.mode + (
+        bound if terms.quorum is None else f" with a quorum of {terms.quorum} and a grace of {terms.grace_in_words}"
+    )
+
+
+def _failing(group: str, apply: Apply | None) -> tuple[str, ...]:
+    """Whose steps fail: those of rounds, or of offers, are the group's; on arrival each worker has its own."""
+    ranks = [each.rank for each in apply.contributions] if apply and not apply.aggregated else []
+    return (Kind.STEP_FAILED, group, *ranks)

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
 from leeway.errors import HistoryError
+from leeway.protocol.pushes import Disposition
 from leeway.protocol.ranks import DEFAULT_GROUP, natural
 from leeway.ps.watching.tracks import Steps, TraceEvent, Track, Wait, microseconds
 
@@ -202,6 +203,8 @@ class _Drawing:
         match effect["is"]:
             case "Parked":
                 self._parked(moment, effect)
+            case "Accepted" if effect["disposition"] == Disposition.LATE:
+                self._steps_of(effect["rank"], effect["group"]).late(moment, effect["clock"])
             case "Answered":
                 self._answered(moment, effect["request"], effect["reply"])
             case "Apply":

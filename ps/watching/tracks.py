@@ -138,6 +138,12 @@ class Steps:
         iteration.waits = [Wait(moment, Reason.OWN_UPDATE, "its update is being applied")]
         self._computing, self._pushed, self._newest = None, iteration, name
 
+    def late(self, moment: float, clock: int) -> None:
+        """The update of this iteration has come after its round had closed: it is in no version."""
+        if self._pushed and self._pushed.facts["clock"] == clock:
+            self._pushed.facts["late"] = True
+            self.track.instant("late", moment, {"clock": clock})
+
     def park(self, moment: float, request: int, reason: str, detail: str) -> None:
         wait = Wait(moment, reason, detail)
         if self._pushed and self._pushed.answered is None:
@@ -201,7 +207,8 @@ class Steps:
         compute_begins = max(granted, push_begins - parts["compute"]) if times else granted
         self.track.slice("compute", "compute", compute_begins, push_begins, iteration.facts | measured)
         if times:
-            self.track.slice("push", "push", push_begins, iteration.pushed, clock)
+            late = {"late": True} if "late" in iteration.facts else {}
+            self.track.slice("push", "push", push_begins, iteration.pushed, clock | late)
         answered = moment if iteration.answered is None else iteration.answered
         for wait, following in pairwise([*iteration.waits, Wait(answered, None)]):
             self._wait(wait, following.begin, clock)

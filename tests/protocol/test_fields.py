@@ -50,6 +50,23 @@ def test_a_long_value_is_shown_short():
     assert refusal("rank", "é" * 500).startswith("thing: 'x' is '" + "é" * 76 + "..., it must be 1 to 64")
 
 
+def test_what_a_person_sets_has_known_fields_only():
+    fields = Fields({"x": 1, "y": None}, "thing")
+    fields.only("x", "y", "z")
+    with pytest.raises(MalformedRequest) as caught:
+        fields.only("x", "z")
+    assert caught.value.detail == "thing: 'y' is not known; known are x, z"
+
+
+def test_a_word_in_place_of_a_number():
+    assert Fields({"x": "auto"}, "thing").says("x", "auto")
+    for value in (None, 1.0, "Auto", ["auto"]):
+        assert not Fields({"x": value}, "thing").says("x", "auto")
+    assert not Fields({}, "thing").says("x", "auto")
+    with pytest.raises(MalformedRequest, match=r'a number from 0\.0 to 2\.0, or "auto"$'):
+        Fields({"x": "much"}, "thing").number("x", 0.0, 2.0, other='"auto"')
+
+
 @pytest.mark.parametrize(("value", "number"), [(0, 0), (7, 7), (MAX_INTEGER, MAX_INTEGER)])
 def test_integers(value, number):
     assert take("integer", value) == number

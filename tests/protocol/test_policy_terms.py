@@ -29,6 +29,15 @@ def test_a_quorum_without_a_grace_has_the_grace_auto():
 
 
 @pytest.mark.parametrize(
+    ("fields", "grace"),
+    [({}, "auto"), ({"grace_seconds": None}, "auto"), ({"grace_seconds": "auto"}, "auto"), ({"grace_seconds": 0}, 0.0)],
+)
+def test_a_grace_may_be_written_auto(fields, grace):
+    wanted = {"mode": "sync", "quorum": 2} | fields
+    assert PolicyTerms.read(Fields(wanted, "policy"), wanted=True) == PolicyTerms("sync", None, 2, grace)
+
+
+@pytest.mark.parametrize(
     ("mode", "bound", "words"),
     [
         ("gossip", None, "unknown policy 'gossip': choose one of sync, async, ssp"),

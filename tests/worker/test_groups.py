@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 
+from leeway.errors import WireError
 from leeway.protocol.codes import Code
 from leeway.protocol.membership import Joined
 from leeway.protocol.pushes import Disposition, UpdateKind
@@ -16,6 +17,7 @@ from leeway.ps.settings.config import GroupConfig
 from leeway.transport.channel import Tensors
 from leeway.transport.failures import Lost
 from leeway.transport.http.exchange import Exchange
+from leeway.worker.blocking import BlockingClient
 from leeway.worker.client import Client
 from leeway.worker.session import backoff
 from leeway.worker.session.states import Ending
@@ -287,3 +289,42 @@ async def test_each_update_counts_once_in_its_group_through_losses_and_evictions
         assert any(dropped > 0 for _, dropped in results), "some evictions cost an update, and it is told"
         assert client.group("head").conversation.life.incarnation > 1
         await client.close()
+
+
+class TestBeginningFails:
+    """A `with` block that cannot begin has no end: what was opened for it is closed at once."""
+
+    async def test_of_the_async_client(self):
+        async with serve(named_groups=CONFIGURED) as server:
+            client = Client(server.url, "w0", groups=("head", "nope"))
+            with pytest.raises(WireError, match="there is no group 'nope'"):
+                await client.__aenter__()
+            assert client._link.channel is None
+            await server.until(lambda: not server.connections())
+            assert not server.runtime.machine.membership.live()
+
+    async def test_of_the_async_client_that_is_cancelled(self, monkeypatch):
+        async with serve(named_groups=CONFIGURED) as server:
+            client = Client(server.url, "w0", groups=BOTH)
+            asked = asyncio.Event()
+
+            async def hang(*_, **__):
+                asked.set()
+                await asyncio.Event().wait()
+
+            with monkeypatch.context() as patch:
+                patch.setattr(Exchange, "send", hang)
+                beginning = asyncio.create_task(client.__aenter__())
+                await asked.wait()
+            beginning.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await beginning
+            assert client._link.channel is None
+
+    def test_of_the_blocking_client(self):
+        with serving() as (_, url):
+            client = BlockingClient(url, "w0", groups=("default", "nope"))
+            with pytest.raises(WireError, match="there is no group 'nope'"), client:
+                pass
+            assert client.closed
+            assert not client._background.thread.is_alive()

@@ -38,20 +38,24 @@ class Crowd:
         self._silent: dict[Connection, None] = {}
         # Who was idle when last looked at, since when, the longest first. Who becomes idle later belongs behind them.
         self._idle: deque[tuple[float, Connection]] = deque()
-        self._said = False
+        # How often there was one too many.
+        self._times = 0
 
     def entered(self, connection: Connection) -> None:
         self._here.add(connection)
         self._silent[connection] = None
         if len(self._here) <= self._most:
             return
-        if not self._said:
-            self._said = True
+        self._times += 1
+        # Told the 1st, 2nd, 4th, 8th ... time: there may be thousands a second.
+        if self._times.bit_count() == 1:
             detail = (
                 "the longest idle ones are closed to let others in; see whose they are (ss -tn), and if all are wanted "
                 "let the process have more open files (ulimit -n, LimitNOFILE=)"
             )
-            _log.warning("as many connections as there can be", connections=self._most, detail=detail)
+            _log.warning(
+                "as many connections as there can be", connections=self._most, times=self._times, detail=detail
+            )
         victim = self._to_go(connection)
         if victim is None:
             self.close(connection, Closed.FULL)

@@ -50,7 +50,7 @@ class Gathering:
             return Park(Reason.WAITING_FOR_ROUND, detail, missing, rounds.number + 1)
         return Park(
             Reason.NEXT_ROUND,
-            f"{rank} joins at round {rounds.number + 1}; round {rounds.number} waits for {in_words(missing)}",
+            f"{rank} goes on with round {rounds.number + 1}; round {rounds.number} waits for {in_words(missing)}",
             missing,
             rounds.number + 1,
         )

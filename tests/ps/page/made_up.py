@@ -86,6 +86,8 @@ def _status(case, seconds, ago):
         "learning_rate": 0.05,
         "steps": steps,
         "updates": steps * (case.workers if mode == "sync" else 1),
+        "rounds_without_step": 0,
+        "rounds_since_step": 0,
         "staleness": {
             "bounds": BOUNDS,
             "counts": [count * case.scale if begun else 0 for count in counts] + [0] * (11 - len(counts)),
@@ -133,6 +135,7 @@ def _worker(case, number, seconds, mode):
         # After a switch it has just begun.
         held = max(0.0, seconds - case.seconds + 0.3) if case.phase == "switched" else seconds * 0.7 * case.scale
     progress = {"clock": base + lag, "lag": lag, "state": state, "waiting_seconds": waited, "held_seconds": held}
+    progress |= {"late_updates": 0, "newest_late": False}
     if why:
         progress["why"] = why
     last = case.losses[-1]

@@ -178,12 +178,41 @@ def view(mode, workers, staleness=None, switching_at=None, **more):
         (view("ssp", [worker("a", 0, awaited=1, held=None), waits("b", "a", held=0.0)]), "a holds the others up"),
         (view("ssp", [worker("a", 0, held=None, awaited=1), worker("b", 1, held=None)]), "a holds the others up"),
         (view("sync", [worker("a", 0, "waiting", reason="waiting-for-workers")]), "Waiting for more workers"),
+        (view("sync", [], rounds_since_step=3), "No worker is here"),
+        (view("sync", [worker("a", 0, held=0.9)], rounds_since_step=1), "The last round made no step"),
+        (view("sync", [waits("b", "a")], rounds_since_step=443), "The last 443 rounds made no step"),
+        (view("sync", [worker("a", 0)], rounds_since_step=0), "Nobody holds the others up"),
     ],
 )
 def test_the_verdict(modules, seen, headline):
     said = modules("glance.js", f"m.glance({json.dumps(seen)}, null)")
     assert said["headline"] == headline
     assert disagreements(said["headline"], said["detail"], said["short"]) == []
+
+
+def test_why_rounds_make_no_step(modules):
+    seen = view("sync", [worker("a", 0), waits("b", "a")], rounds_since_step=4, aggregation="krum:1")
+    said = modules("glance.js", f"m.glance({json.dumps(seen)}, null)")
+    assert said["detail"] == "There were fewer updates than krum:1 needs; nothing is published. 1 worker waits now."
+
+
+@pytest.mark.parametrize(
+    ("groups", "joined", "first"),
+    [
+        (["emb", "default", "head"], [], {"name": "default", "found": False}),
+        (["emb", "head"], [], {"name": "emb", "found": False}),
+        (["emb", "default", "head"], [["head"]], {"name": "head", "found": True}),
+        (["emb", "default", "head"], [["head"], ["default", "head"]], {"name": "default", "found": True}),
+        ([], [], {"name": None, "found": False}),
+    ],
+)
+def test_the_group_of_one_who_has_not_chosen_is_the_first_with_workers(modules, groups, joined, first):
+    status = {
+        "groups": {name: {} for name in groups},
+        "workers": [{"groups": {name: {} for name in names}} for names in joined],
+    }
+    script = f"(() => {{ const run = new m.Run(); run.status = {json.dumps(status)}; return run.firstGroup; }})()"
+    assert modules("run.js", script) == first
 
 
 SIZES = [0, *(10.0**power for power in range(-300, 301, 20)), 4e9, 999.95, 99_999.5, 1e5, 0.005]
@@ -244,6 +273,11 @@ def test_no_reason_is_told_by_the_servers_word_for_it(modules, reason):
 def test_leads_and_switches_in_words(modules):
     one = worker("a", 4, "waiting", whom=["b", "c"])
     assert modules("words.js", f"m.doing({json.dumps(one)}, 3)") == "waits for b and c: 4 ahead, 3 allowed"
+    late = worker("a", 4, "waiting", reason="next-round", whom=["b"]) | {"newestLate": True}
+    said = modules("words.js", f"m.doing({json.dumps(late)}, null)")
+    assert said == "waits for b, then goes on with the next round; its update was late"
+    late = worker("a", 4) | {"newestLate": True}
+    assert modules("words.js", f"m.doing({json.dumps(late)}, null)") == "computing; its update was late"
     one = worker("a", 4, "waiting", reason="switching", whom=["b"])
     assert modules("words.js", f"m.doing({json.dumps(one)}, 3)") == "waits for b, then sync begins"
     assert modules("words.js", "m.plain('a leads b and c by 4 > 3')") == "a is 4 ahead of b and c, 3 allowed"

@@ -189,7 +189,40 @@ class TestRounds:
         assert again.metric("round_seconds_sum") == pytest.approx(5.0, abs=0.1)
 
 
+class TestWaits:
+    GROUPS = (GroupConfig(name="second", keys=("w*",), mode="sync"),)
+
+    @pytest.mark.parametrize(("named", "groups"), [((), [None]), (GROUPS, ["default", "second"])])
+    async def test_name_the_group_where_there_are_several(self, start, named, groups):
+        server = await start(mode="sync", workers=2, named_groups=named)
+        await server.offer()
+        worker = await server.join("w0")
+        with capture_logs() as logs:
+            for group in groups:
+                pulling = asyncio.create_task(worker.pull(wait=100, **({"group": group} if group else {})))
+                waiting = server.runtime.machine.groups[group or "default"].waiting
+                await server.until(lambda room=waiting: len(room))
+                pulling.cancel()
+                await asyncio.wait([pulling])
+        assert [line.get("group") for line in logs if line["event"] == "waits"] == groups
+        decided = [line for line in server.runtime.decisions.after(None) if line.kind == "waits"]
+        assert [(line.rank, line.group) for line in decided] == [("w0", group) for group in groups]
+
+
 class TestPolicy:
+    @pytest.mark.parametrize(
+        ("grace", "logged", "words"), [(None, "auto", "auto"), ("auto", "auto", "auto"), (0.5, 0.5, "0.5 s")]
+    )
+    async def test_a_grace_is_told_as_people_write_it(self, start, grace, logged, words):
+        server = await start(mode="sync", workers=3)
+        with capture_logs() as logs:
+            reply = await server.put("/v1/policy", {"mode": "sync", "quorum": 2, "grace_seconds": grace})
+        assert (reply.json["quorum"], reply.json["grace_seconds"]) == (2, None if words == "auto" else grace)
+        (line,) = [line for line in logs if line["event"] == "switched"]
+        assert (line["quorum"], line["grace_seconds"]) == (2, logged)
+        decided = server.runtime.decisions.after(None)[-1]
+        assert decided.detail.startswith(f"to sync with a quorum of 2 and a grace of {words}, after version")
+
     async def test_is_the_one_in_force(self, start):
         server = await start(mode="ssp", staleness=3)
         assert server.metric("staleness_bound") == 3
@@ -230,24 +263,108 @@ class TestGradientNorm:
         assert (await server.get("/v1/status")).json["groups"]["default"]["gradient_norm"] is None
 
 
+class TestUpdatesThatAreNotFinite:
+    @pytest.mark.parametrize(("mode", "words"), [("refuse", "refused"), ("warn", "let through")])
+    async def test_are_told_seldom_of_each_worker(self, start, mode, words):
+        server = await start(mode="async", non_finite=mode)
+        await server.offer()
+        workers = [await server.join(rank) for rank in ("w0", "w1")]
+        with capture_logs() as logs:
+            for worker, times in zip(workers, (5, 1), strict=True):
+                for _ in range(times):
+                    await worker.pull()
+                    await worker.push({"bias": np.array([np.nan, 0, 0], np.float32)})
+                    if mode == "refuse":
+                        await worker.push({}, kind="skip", samples=0)
+        told = [line for line in logs if line["event"] == f"non-finite update {words}"]
+        assert [(line["rank"], line["clock"], line["updates"]) for line in told] == [
+            *(("w0", 0, 1), ("w0", 1, 2), ("w0", 3, 4), ("w1", 0, 1))
+        ]
+        decided = [line for line in server.runtime.decisions.after(None) if line.kind == "non-finite" and line.rank]
+        assert [line.detail for line in decided] == [
+            f"non-finite update {words}: 'bias' of iteration 0",
+            f"non-finite update {words}: 'bias' of iteration 1; 2 of its updates were so",
+            f"non-finite update {words}: 'bias' of iteration 3; 4 of its updates were so",
+            f"non-finite update {words}: 'bias' of iteration 0",
+        ]
+        assert server.metric("non_finite_total") == 6
+
+    async def test_a_new_life_is_told_at_once(self, start):
+        server = await start(mode="async")
+        await server.offer()
+        with capture_logs() as logs:
+            for session in ("first", "second"):
+                worker = await server.join("w0", session=session)
+                await worker.pull()
+                for _ in range(3):
+                    await worker.push({"bias": np.array([np.nan, 0, 0], np.float32)})
+        told = [line["updates"] for line in logs if line["event"] == "non-finite update refused"]
+        assert told == [1, 2, 1, 2]
+
+
+class TestLateUpdates:
+    async def test_are_counted_in_the_status_and_told_seldom(self, start, gradient):
+        server = await start(mode="sync", workers=2, quorum=1, grace_seconds=0.0)
+        await server.offer()
+        workers = [await server.join(rank) for rank in ("w0", "w1")]
+
+        async def late():
+            shown = (await server.get("/v1/status")).json["workers"]
+            progress = [worker["groups"]["default"] for worker in shown]
+            return [(row["late_updates"], row["newest_late"]) for row in progress]
+
+        async def granted():
+            """A late one takes part in the round after the next."""
+            while (await workers[1].pull()).status != 200:
+                await workers[0].step(gradient)
+
+        async def round_without_the_last():
+            await granted()
+            await workers[0].step(gradient)
+            reply = await workers[1].push(gradient)
+            assert reply.json["disposition"] == "late"
+            workers[1].clock = reply.json["next_clock"]
+
+        assert await late() == [(0, False), (0, False)]
+        with capture_logs() as logs:
+            for _ in range(4):
+                await round_without_the_last()
+        assert await late() == [(0, False), (4, True)]
+        told = [line for line in logs if line["event"] == "late"]
+        assert [(line["rank"], line["late"]) for line in told] == [("w1", 1), ("w1", 2), ("w1", 4)]
+        assert told[2]["detail"].endswith("the round has closed without it; 4 of its updates were late")
+        decided = [line for line in server.runtime.decisions.after(None) if line.kind == "late"]
+        assert [(line.rank, line.reason) for line in decided] == [("w1", "round-closed")] * 3
+        # In time once, then a new life.
+        await granted()
+        assert (await workers[1].push(gradient)).json["disposition"] == "held"
+        assert await late() == [(0, False), (4, False)]
+        await workers[1].join(session="another")
+        assert await late() == [(0, False), (0, False)]
+
+
 class TestVersionsThatAreNotFinite:
-    async def test_are_published_and_told_each_tensor_once(self, start):
+    async def test_are_published_and_told_each_tensor_at_once_and_again_as_they_go_on(self, start):
         server = await start(mode="async", non_finite="off", lr=1.0)
         await server.offer()
         worker = await server.join("w0")
         with capture_logs() as logs:
-            for tensors in ({"bias": [np.inf, 0, 0]}, {"bias": [1, np.nan, 0]}, {"weight": [[np.nan] * 3] * 4}):
+            for tensors in ({"bias": [np.inf, 0, 0]}, {"bias": [1, np.nan, 0]}, {"weight": [[np.nan] * 3] * 4}, {}, {}):
                 await worker.step({name: np.array(values, np.float32) for name, values in tensors.items()})
         told = [line for line in logs if line["event"] == "a version is not finite"]
         assert [(line["log_level"], line["version"], line["tensor"]) for line in told] == [
             ("error", 2, "bias"),
+            ("error", 3, "bias"),
             ("error", 4, "weight"),
+            ("error", 5, "weight"),
         ]
-        assert server.metric("non_finite_versions_total") == 3
+        assert server.metric("non_finite_versions_total") == 5
         decided = [line for line in server.runtime.decisions.after(None) if line.kind == "non-finite"]
         assert [line.detail for line in decided] == [
             "version 2 has a NaN or an infinity in 'bias'",
+            "version 3 has a NaN or an infinity in 'bias'; so it was in 2 versions in a row",
             "version 4 has a NaN or an infinity in 'weight'",
+            "version 5 has a NaN or an infinity in 'weight' and 1 others; so it was in 4 versions in a row",
         ]
 
     async def test_a_rate_that_overflows_is_told_too(self, start):

@@ -135,17 +135,42 @@ class TestAggregation:
             await worker.push({"weight": np.ones(2, np.float32)})
         assert np.array_equal((await server.values())["weight"], [-1, -1])
 
-    async def test_it_is_said_now_and_then(self, start):
+    async def test_rounds_that_go_on_without_a_step_are_told_again_with_their_number(self, start):
         server, workers = await self.begin(start, "krum:0", 3)
-        await workers[2].leave()
+
+        async def rounds_of_too_few(count):
+            for _ in range(count):
+                for worker in workers:
+                    await worker.pull()
+                for worker in workers[:2]:
+                    await worker.push({"weight": np.zeros(2, np.float32)})
+                await workers[2].push({}, kind="skip", samples=0)
+
+        async def counted():
+            group = (await server.get("/v1/status")).json["groups"]["default"]
+            return group["rounds_without_step"], group["rounds_since_step"]
+
+        assert await counted() == (0, 0)
         with capture_logs() as lines:
-            for clock in range(4):
-                if clock == 3:
-                    server.clock.now += 11
-                await self.round(workers[:2], [[0, 0]] * 2)
-        told = [line["detail"] for line in lines if line["event"] == "too few updates"]
-        assert len(told) == 2
-        assert told[1].endswith("; 3 rounds were so since this was last told")
+            await rounds_of_too_few(9)
+            assert await counted() == (9, 9)
+            await self.round(workers, [[0, 0]] * 3)
+            await server.until(lambda: server.metric("steps_total") == 1)
+            assert await counted() == (9, 0)
+            await rounds_of_too_few(3)
+            assert await counted() == (12, 3)
+        told = [line for line in lines if line["event"] == "too few updates"]
+        assert [(line["round"], line["in_a_row"]) for line in told] == [
+            (0, 1),
+            (1, 2),
+            (3, 4),
+            (7, 8),
+            (10, 1),
+            (11, 2),
+        ]
+        assert told[2]["detail"].endswith("nothing is published; so it was in 4 rounds in a row")
+        decided = [line.detail for line in server.runtime.decisions.after(None) if line.kind == "too-few-updates"]
+        assert decided == [line["detail"] for line in told]
 
     async def test_a_policy_without_rounds_is_refused(self, start):
         server, _ = await self.begin(start, "median", 2)

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from leeway.protocol import limits
 from leeway.protocol.barriers import Barrier
@@ -61,12 +62,15 @@ def test_names_that_change_all_the_time_take_no_room(reported):
 
 async def test_the_update_is_applied_and_what_is_left_out_is_counted(server, worker, gradient):
     figures = {"loss": 0.5, "x" * 10_000: 1.0, "y" * 10_000: 2.0}
-    for _ in range(2):
-        assert (await worker.push(gradient, metrics=figures)).json["disposition"] == "applied"
-        await worker.pull()
+    with capture_logs() as logs:
+        for _ in range(5):
+            assert (await worker.push(gradient, metrics=figures)).json["disposition"] == "applied"
+            await worker.pull()
+    told = [(line["rank"], line["pushes"]) for line in logs if line["event"] == "figures left out"]
+    assert told == [("w0", 1), ("w0", 2), ("w0", 4)]
     (shown,) = (await server.get("/v1/status")).json["workers"]
     assert shown["reported"] == {"loss": 0.5}
-    assert server.metric("figures_left_out_total") == 4
+    assert server.metric("figures_left_out_total") == 10
 
 
 async def test_the_status_is_bounded_with_everything_at_its_limits(start, monkeypatch):

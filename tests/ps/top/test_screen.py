@@ -154,6 +154,68 @@ def test_a_round_that_waits():
     assert shown(watched(worker("w0", 7, 1, "waiting", why=why)))[5].endswith("waits for its own update")
 
 
+def test_rounds_without_a_step():
+    one = watched(*WORKERS)
+    for rounds, words in ((0, ""), (1, "the last round made no step: too few updates; ")):
+        one.status["groups"]["default"]["rounds_since_step"] = rounds
+        assert shown(one)[2] == f"{words}4 workers, 1 waiting for w1"
+    one.status["groups"]["default"]["rounds_since_step"] = 443
+    assert shown(one)[2].startswith("the last 443 rounds made no step: too few updates; 4 workers")
+
+
+def test_a_worker_that_was_late():
+    why = {"reason": "next-round", "detail": "w1 goes on with round 8; round 7 waits for w0", "waiting_for": ["w0"]}
+    rows = [worker("w0", 7), worker("w1", 8, 1, "waiting", why=why), worker("w2", 7)]
+    for row, late in zip(rows, (True, True, False), strict=True):
+        row["groups"]["default"] |= {"late_updates": 4, "newest_late": late}
+    lines = shown(watched(*rows, mode="sync", bound=None), 100)
+    assert lines[5].endswith("WAITED FOR, computes; its update was late")
+    assert lines[6].endswith("waits for w0, then goes on; its update was late")
+    assert lines[7].endswith("  computes")
+
+
+@pytest.mark.parametrize(
+    ("policy", "aggregation", "line"),
+    [
+        ({"mode": "sync"}, "mean", "sync  version 241  epoch 1796032452838  12.0 steps/s  20.0 updates/s"),
+        (
+            *({"mode": "sync", "quorum": 12, "grace_seconds": None}, "mean"),
+            "sync (quorum 12, grace auto)  version 241  12.0 steps/s  20.0 updates/s",
+        ),
+        (
+            *({"mode": "sync", "quorum": 12, "grace_seconds": 0.25}, "geometric-median"),
+            "sync (quorum 12, grace 0.25 s)  geometric-median  version 241  12.0 steps/s",
+        ),
+    ],
+)
+def test_the_head_is_not_cut_in_80_columns(policy, aggregation, line):
+    one = watched(*WORKERS)
+    one.status["epoch"] = 1796032452838
+    one.status["groups"]["default"] |= {"policy": policy, "aggregation": aggregation}
+    assert shown(one)[1] == line
+
+
+@pytest.mark.parametrize(("lag", "drawn"), [(0, " " * 12), (1, "███" + " " * 9), (4, "█" * 12), (9, "█" * 12)])
+def test_the_bar_of_a_lag_without_a_bound(lag, drawn):
+    line = shown(watched(worker("w0", 7), worker("w1", 7 + lag, lag), mode="sync", bound=None))[6]
+    assert line == f"w1     {7 + lag:>7} {lag:>4} {drawn}     0%           computes"
+
+
+def test_decisions_name_the_group_where_there_are_several():
+    told = decision(1, "waits", "round 0 waits for w1", "w0") | {"group": "head"}
+    switched = decision(2, "switched", "to ssp") | {"group": "head"}
+    finished = decision(3, "finished", "the end")
+    for names, words in (
+        (("default",), ["w0: round 0 waits for w1", "to ssp", "the end"]),
+        (("default", "head"), ["w0 in head: round 0 waits for w1", "head: to ssp", "the end"]),
+    ):
+        one = Watched("http://test")
+        one.take(Message("status", status(groups={name: status()["groups"]["default"] for name in names})))
+        for row in (told, switched, finished):
+            one.take(Message("decision", row))
+        assert [line[21:] for line in shown(one)[-1:-4:-1]] == words
+
+
 def test_a_state_that_has_no_room_for_all():
     lines = shown(watched(*WORKERS, live_workers=12_004))
     assert lines[2] == "4 workers (12000 more not shown), 1 waiting for w1"

@@ -118,10 +118,49 @@ def test_the_group():
     one = worker("w0", 3)
     one["groups"] = {"b": one["groups"]["default"]}
     told = status(one, groups=groups)
-    assert watched(("status", told)).group_name == "a"
-    assert list(watched(("status", told)).workers()) == []
+    other = watched(("status", told), group="a")
+    assert other.group_name == "a"
+    assert list(other.workers()) == []
     chosen = watched(("status", told), group="b")
     assert chosen.group["version"] == 1
     assert [progress["clock"] for _, progress in chosen.workers()] == [3]
     with pytest.raises(LookupError, match="there is no group 'c'; this server has a, b"):
         watched(("status", told), group="c")
+
+
+def in_groups(*workers, groups=("emb", "default", "head"), **changes):
+    """A state with these groups, and workers as rank -> the groups that it has joined."""
+    rows = []
+    for rank, joined in workers:
+        row = worker(rank, 3)
+        row["groups"] = dict.fromkeys(joined, row["groups"]["default"])
+        rows.append(row)
+    return status(*rows, groups={name: status()["groups"]["default"] for name in groups}, **changes)
+
+
+def test_without_a_wish_it_is_the_first_group_that_has_workers():
+    assert watched(("status", in_groups())).group_name == "default"
+    assert watched(("status", in_groups(groups=("emb", "head")))).group_name == "emb"
+    assert watched(("status", in_groups(("w0", ["head"])))).group_name == "head"
+    assert watched(("status", in_groups(("w0", ["head"]), ("w1", ["default", "head"])))).group_name == "default"
+
+
+def test_the_group_that_was_found_stays():
+    one = watched(("status", in_groups(seconds=1.0, steps=1)))
+    found = [one.group_name]
+    for number, workers in enumerate(([("w0", ["head"])], [("w1", ["default"]), ("w0", ["head"])], [("w1", ["emb"])])):
+        one.take(Message("status", in_groups(*workers, seconds=2.0 + number)))
+        found.append(one.group_name)
+    one.take(Message("status", in_groups(("w1", ["emb"]), seconds=0.5)))
+    assert [*found, one.group_name] == ["default", "head", "head", "head", "emb"], "another start looks anew"
+
+
+def test_rates_are_those_of_the_group_that_was_found():
+    def told(seconds, *workers):
+        state = in_groups(*workers, seconds=seconds)
+        for name, group in state["groups"].items():
+            state["groups"][name] = group | {"steps": 1000 if name == "default" else int(seconds), "updates": 0}
+        return "status", state
+
+    head = ("w0", ["head"])
+    assert watched(told(0.0), told(1.0, head), told(3.0, head)).rates() == (1.0, 0.0)

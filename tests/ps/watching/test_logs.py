@@ -11,7 +11,7 @@ import pytest
 import structlog
 
 from leeway.ps.watching import logs
-from leeway.ps.watching.logs import OnChange
+from leeway.ps.watching.logs import Doublings, OnChange
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,6 +84,25 @@ def test_an_exception_stays_in_its_line(log) -> None:
         log().exception("failed")
     assert stream.getvalue().count("\n") == 1
     assert "RuntimeError: broken" in json.loads(stream.getvalue())["exception"]
+
+
+class TestDoublings:
+    def test_the_first_the_second_the_fourth_time_and_so_on(self) -> None:
+        doublings = Doublings()
+        counts = [doublings.count("w0") for _ in range(16)]
+        assert [count for count in counts if count] == [1, 2, 4, 8, 16]
+
+    def test_subjects_are_apart(self) -> None:
+        doublings = Doublings()
+        assert [doublings.count(subject) for subject in ("w0", "w0", "w0", "w1")] == [1, 2, 0, 1]
+
+    def test_what_was_over_is_told_at_once(self) -> None:
+        doublings = Doublings()
+        for _ in range(3):
+            doublings.count("w0")
+        doublings.over("w0")
+        doublings.over("w1")
+        assert [doublings.count("w0") for _ in range(3)] == [1, 2, 0]
 
 
 class TestOnChange:

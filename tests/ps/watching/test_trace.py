@@ -346,6 +346,29 @@ class TestStarts:
         assert run.slices("server", "apply") == []
         assert shown(run.slices("server", "rounds")) == [("round", 1.0, 3.0), ("round", 10.0, 11.0)]
 
+    def test_a_late_update_is_marked(self) -> None:
+        def taken(clock: int, disposition: str | None) -> dict[str, Any]:
+            return {"is": "Accepted", "group": "default", "rank": "w0", "clock": clock, "disposition": disposition}
+
+        run = traced(
+            started(),
+            asked(1.0, 1, pull("w0", 0), answered(1, granted(0))),
+            asked(3.0, 2, push("w0", 0), taken(0, "late"), answered(2, pushed(0))),
+            asked(4.0, 3, pull("w0", 5), answered(3, granted(5))),
+            asked(6.0, 4, push("w0", 5, times(0, 1.5, 0.25, 0.0, 0.0)), taken(5, "held"), answered(4, pushed(5))),
+            asked(7.0, 5, pull("w0", 6), answered(5, granted(6))),
+            asked(9.0, 6, push("w0", 6, times(5, 1.5, 0.25, 0.0, 0.0)), taken(6, None), answered(6, pushed(6))),
+        )
+        assert [mark for mark in run.marks() if mark[1] != "started"] == [(3_000_000, "late")]
+        found = [
+            (one["name"], one["args"]["clock"], one["args"].get("late"))
+            for one in run.slices("worker w0", ITERATIONS)
+            if one["name"] in ("compute", "push")
+        ]
+        assert found == [
+            *(("compute", 0, True), ("push", 0, True), ("compute", 5, None), ("push", 5, None), ("compute", 6, None))
+        ]
+
     def test_a_grant_outlasts_a_clean_stop(self) -> None:
         run = traced(
             started(100.0),

@@ -46,7 +46,9 @@ def test_a_member_that_has_contributed_waits_for_the_others(group):
 
 
 def test_a_joiner_waits_for_the_next_round(group):
-    assert Sync().pull(group, "w2") == Park(Reason.NEXT_ROUND, "w2 joins at round 4; round 3 waits for w1", ("w1",), 4)
+    assert Sync().pull(group, "w2") == Park(
+        Reason.NEXT_ROUND, "w2 goes on with round 4; round 3 waits for w1", ("w1",), 4
+    )
 
 
 def test_who_is_waited_for_stands_in_natural_order(group_of):

@@ -75,6 +75,13 @@ class TestJson:
             ("PUT /v1/policy", {"mode": ["ssp"]}, ["'mode' is ['ssp']"]),
             ("PUT /v1/policy", {"mode": "ssp", "staleness": "few"}, ["'staleness' is 'few'"]),
             ("PUT /v1/policy", {"mode": "ssp", "staleness": "3"}, ["'staleness' is '3'"]),
+            ("PUT /v1/policy", {"mode": "sync", "quorum": 1, "grace_seconds": "much"}, ["'much'", 'or "auto"']),
+            (
+                *("PUT /v1/policy", {"mode": "sync", "quorum": 1, "grace": 0.5}),
+                ["'grace' is not known; known are mode, staleness, quorum, grace_seconds"],
+            ),
+            ("PUT /v1/policy?grp=default", {"mode": "async"}, ["query: 'grp' is not known; known are group"]),
+            ("PUT /v1/optimizer?grp=default", {"lr": 0.5}, ["query: 'grp' is not known; known are group"]),
             (
                 "POST /v1/barriers/b",
                 {"rank": "w0", "epoch": 1, "incarnation": 1, "generation": "0"},

@@ -335,7 +335,7 @@ class TestStatusAndHealth:
         assert told["groups"]["default"]["live_versions"] == 1
         assert [one["rank"] for one in told["workers"]] == ["w0"]
         progress = {"clock": 0, "lag": 0, "state": "computing", "waiting_seconds": 0.0, "held_seconds": 0.0}
-        assert told["workers"][0]["groups"]["default"] == progress
+        assert told["workers"][0]["groups"]["default"] == progress | {"late_updates": 0, "newest_late": False}
 
     async def test_ready_when_there_is_something_to_pull(self, start):
         server = await start()
