@@ -52,10 +52,10 @@ export class Run {
     return this.status?.stopping || this.#said("stopping") ? "stopping" : null;
   }
 
-  /** The group to show of one who has not chosen: `{name, found}`. Found is the first that has workers. */
+  /** The group to show of one who has not chosen: `{name, found}`. Found is one that has workers. */
   get firstGroup() {
     const joined = new Set((this.status?.workers ?? []).flatMap((worker) => Object.keys(worker.groups)));
-    const found = this.groups.find((name) => joined.has(name));
+    const found = ["default", ...this.groups].find((name) => joined.has(name));
     const other = this.groups.includes("default") ? "default" : (this.groups[0] ?? null);
     return { name: found ?? other, found: found !== undefined };
   }

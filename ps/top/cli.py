@@ -44,7 +44,7 @@ CONTEXT_SETTINGS: Final = {"help_option_names": ["-h", "--help"], "max_content_w
     metavar="SECONDS",
     help="Draw anew at most this often.",
 )
-@click.option("--group", metavar="NAME", help="The group to show. Default: the first that has workers, else `default`.")
+@click.option("--group", metavar="NAME", help="The group to show. Default: `default`, or the first that has workers.")
 @click.version_option(package_name="leeway", prog_name="ps-top")
 def command(url: str, once: bool, refresh: float, group: str | None) -> int:
     from leeway.protocol.addresses import server_url

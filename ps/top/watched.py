@@ -44,7 +44,7 @@ class _Sample:
 
 
 class Watched:
-    """One server, seen through one group: `group`, or the first that has workers, or `default`, or the first there is.
+    """One server, seen through one group: `group`, or else one that has workers, `default` before others.
 
     `lost_since`: when the server was heard last, in seconds since 1970, if it is not heard now; `lost_because` why.
     """
@@ -94,7 +94,7 @@ class Watched:
             self._points.clear()
             self._found = None
         self.status = status
-        if self._found not in status["groups"] and (found := self._first_with_workers()):
+        if self._found not in status["groups"] and (found := self._one_with_workers()):
             # What was measured is another group's.
             self._samples.clear()
             self._found = found
@@ -110,10 +110,10 @@ class Watched:
             self._samples.popleft()
         self._newest = sample
 
-    def _first_with_workers(self) -> str | None:
+    def _one_with_workers(self) -> str | None:
         assert self.status is not None
         joined = {name for worker in self.status["workers"] for name in worker["groups"]}
-        return next((name for name in self.status["groups"] if name in joined), None)
+        return next((name for name in (DEFAULT_GROUP, *self.status["groups"]) if name in joined), None)
 
     # What is shown.
 

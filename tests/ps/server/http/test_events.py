@@ -154,7 +154,10 @@ class TestDecisions:
             server.advance(0.3)
             *_, told = [await self.told(stream) for _ in range(4)]
         assert (told["kind"], told["group"], told["mode"]) == ("switching", "default", "sync")
-        assert told["detail"] == "to sync with a quorum of 2, from iteration 1 on; it waits for w0,w1,w2"
+        assert (
+            told["detail"]
+            == "to sync with a quorum of 2 and a grace of auto, from iteration 1 on; it waits for w0,w1,w2"
+        )
         (line,) = [line for line in lines if line["event"] == "switching"]
         assert (line["at"], line["quorum"], line["waiting_for"]) == (1, 2, ("w0", "w1", "w2"))
 
