@@ -178,24 +178,34 @@ class Client:
             await group.join()
 
     async def leave(self) -> None:
-        """End the life in good order: at once, and for good."""
+        """End the life in good order: at once, and for good.
+
+        Calls that are under way raise `SessionClosed`, and their updates in hand are dropped, accepted or not.
+        """
+        self._link.calls.check()
+        await self._leave()
+
+    async def _leave(self) -> None:
+        self._link.calls.end("this client has left")
         async with self._every_turn():
             self._speaker.conversation.leave()
             for group in self._groups.values():
                 await group.drive(lambda: False)
 
     async def close(self) -> None:
-        """Leave, in `GOODBYE_SECONDS` at most, and close the connections. Can be called again.
+        """Leave, in `GOODBYE_SECONDS` at most, and close the connections, for good. Can be called again.
 
+        Calls that are under way raise `SessionClosed`, and so do all that are made later.
         In a forked child nothing happens: the life and the connections are its parent's.
         """
         if not self._link.home.here:
             return
+        self._link.calls.close("this client is closed")
         try:
             if self._link.channel is not None and self._unfinished:
                 with contextlib.suppress(TimeoutError, ServerLost, SettingError, WireError):
                     async with asyncio.timeout(GOODBYE_SECONDS):
-                        await self.leave()
+                        await self._leave()
         finally:
             await self._link.close()
 
@@ -232,7 +242,7 @@ class Client:
 
     async def status(self) -> dict[str, Any]:
         """The server's whole state: who waits, why, and for whom."""
-        async with asyncio.timeout(self._silence_seconds):
+        async with self._link.calls.under_way(), asyncio.timeout(self._silence_seconds):
             document: dict[str, Any] = await self._link.connected().read_json(routes.STATUS, {})
             return document
 

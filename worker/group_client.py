@@ -34,7 +34,7 @@ from leeway.worker.session.states import Ending, State
 from leeway.worker.skips import RefusedInARow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from leeway.protocol.decoder import Allocate
     from leeway.protocol.frames import Buffer
@@ -84,7 +84,7 @@ class GroupClient:
 
     async def join(self) -> None:
         """Begin a life, unless there is one, and see the offer to its end."""
-        async with self.turn:
+        async with self._call():
             await self.drive(self.has_joined)
 
     async def offer(
@@ -101,7 +101,7 @@ class GroupClient:
         `whole`: these are all keys of the group, and a server that has others refuses with `schema-conflict`.
         `aliases`: further names of tied tensors, under which a file of initial values may have them.
         """
-        async with self.turn:
+        async with self._call():
             await self._settle()
             self._values = values
             self.conversation.offer(specs, whole=whole, aliases=aliases)
@@ -109,13 +109,13 @@ class GroupClient:
 
     async def withdraw(self) -> None:
         """Offer nothing any more: what was offered is not to be trained after all."""
-        async with self.turn:
+        async with self._call():
             self.conversation.offer(())
             self._values = None
 
     async def pull(self) -> Pulled | None:
         """The parameters of this iteration, when the policy allows; None when the run is complete."""
-        async with self.turn:
+        async with self._call():
             await self._settle()
             self.conversation.pull()
             return await self._until_granted()
@@ -133,7 +133,7 @@ class GroupClient:
         `samples`: its weight. `times`: of the iteration before, for the server's history. The tensors' buffers must
         not change before this, or after a cancellation a later call, has returned.
         """
-        async with self.turn:
+        async with self._call():
             await self._take(kind, samples, tensors, metrics, times, pull=False)
             return await self._settled()
 
@@ -146,25 +146,25 @@ class GroupClient:
         times: StepTimes | None = None,
     ) -> tuple[Outcome, Pulled | None]:
         """`push` and `pull` in one request, where the policy answers in time, and in several where it does not."""
-        async with self.turn:
+        async with self._call():
             await self._take(kind, samples, tensors, metrics, times, pull=True)
             return await self._settled_and_granted()
 
     async def skip(self, times: StepTimes | None = None) -> tuple[Outcome, Pulled | None]:
         """The iteration has no update: on to the next."""
-        async with self.turn:
+        async with self._call():
             await self._take(UpdateKind.SKIP, 0, None, None, times, pull=True)
             return await self._settled_and_granted()
 
     async def settle(self) -> Outcome | None:
         """See the update in hand to its end, where a cancelled call has left one; the buffers are free then."""
-        async with self.turn:
+        async with self._call():
             await self._settle()
             return self.conversation.outcome
 
     async def barrier(self, name: str, parties: int) -> None:
         """Wait at a barrier, on behalf of the whole worker: see `Client.barrier`."""
-        async with self.turn:
+        async with self._call():
             await self._settle()
             self.conversation.arrive(name, parties)
             try:
@@ -173,6 +173,12 @@ class GroupClient:
                 self.conversation.turn_back()
 
     # How it is done.
+
+    @contextlib.asynccontextmanager
+    async def _call(self) -> AsyncIterator[None]:
+        """A call of this group, when it is its turn. Ends, also in the middle, when the client does."""
+        async with self._link.calls.under_way(), self.turn:
+            yield
 
     def has_joined(self) -> bool:
         return self.conversation.state not in (State.JOINING, State.OFFERING)
