@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from leeway.errors import ServerLost, SettingError, WireError
 from leeway.protocol import routes
 from leeway.protocol.addresses import server_url
+from leeway.protocol.fields import shown
 from leeway.protocol.limits import MAX_GROUPS, MAX_TENSOR_BYTES, MAX_WAIT_SECONDS
 from leeway.protocol.ranks import DEFAULT_GROUP
 from leeway.transport.http.exchange import SILENCE_SECONDS, Exchange
@@ -112,6 +113,8 @@ class Client:
         silence_seconds = arguments.seconds("silence_seconds", silence_seconds)
         if max_body_bytes is not None:
             max_body_bytes = arguments.integer("max_body_bytes", max_body_bytes, 1, MAX_TENSOR_BYTES)
+        if channel is not None:
+            arguments.function("channel", channel)
         self.url = server_url(url)
         keep_freed_memory()
         shared = SharedLife(rank, lambda: uuid.uuid4().hex)
@@ -266,7 +269,12 @@ def _names(group: str | None, groups: Sequence[str] | None) -> tuple[str, ...]:
         raise ValueError("give one of group= and groups=, not both")
     if isinstance(groups, str):
         raise ValueError(f"groups must be a list of names: groups=({groups!r},), or group={groups!r}")
-    names = tuple(arguments.name("group", name) for name in groups)
+    try:
+        names = tuple(groups)
+    except TypeError:
+        raise ValueError(f"groups is {shown(groups)}, it must be a list of names") from None
+    for name in names:
+        arguments.name("group", name)
     if not 1 <= len(names) <= MAX_GROUPS or len(set(names)) < len(names):
         raise ValueError(f"groups must be 1 to {MAX_GROUPS} different names, not {list(names)}")
     return names

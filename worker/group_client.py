@@ -80,6 +80,7 @@ class GroupClient:
 
     def receive_into(self, allocate: Allocate) -> None:
         """Let `allocate(nbytes)` make the (at most two) buffers for received bodies, from now on."""
+        arguments.function("allocate", allocate)
         self._receiving.new = allocate
 
     async def join(self) -> None:
@@ -101,6 +102,9 @@ class GroupClient:
         `whole`: these are all keys of the group, and a server that has others refuses with `schema-conflict`.
         `aliases`: further names of tied tensors, under which a file of initial values may have them.
         """
+        specs, aliases = arguments.specs(specs), arguments.aliases(aliases)
+        Layout.of(specs)
+        arguments.function("values", values)
         async with self._call():
             await self._settle()
             self._values = values
@@ -134,7 +138,7 @@ class GroupClient:
         not change before this, or after a cancellation a later call, has returned.
         """
         async with self._call():
-            await self._take(kind, samples, tensors, metrics, times, pull=False)
+            await self._take(arguments.update_kind(kind, "kind"), samples, tensors, metrics, times, pull=False)
             return await self._settled()
 
     async def pushpull(
@@ -147,7 +151,7 @@ class GroupClient:
     ) -> tuple[Outcome, Pulled | None]:
         """`push` and `pull` in one request, where the policy answers in time, and in several where it does not."""
         async with self._call():
-            await self._take(kind, samples, tensors, metrics, times, pull=True)
+            await self._take(arguments.update_kind(kind, "kind"), samples, tensors, metrics, times, pull=True)
             return await self._settled_and_granted()
 
     async def skip(self, times: StepTimes | None = None) -> tuple[Outcome, Pulled | None]:
@@ -193,11 +197,14 @@ class GroupClient:
         *,
         pull: bool,
     ) -> None:
-        """Take the update in hand: checked, with its body, and ready to be sent; or raise, and nothing has happened."""
+        """Take the update in hand: checked, with its body, and ready to be sent; or raise, and nothing has happened.
+
+        Without `tensors` it is a skip.
+        """
+        times = arguments.times(times)
         if kind is not UpdateKind.SKIP:
             samples, metrics = arguments.samples(samples), arguments.metrics(metrics)
-        if tensors is not None:
-            self._check(tensors)
+            self._check(tensors := arguments.tensors(tensors))
         await self._settle()
         keys, values = (tuple(tensors.layout.places), tensors.values) if tensors else ((), ())
         # The body comes first: whatever ends this in between, there is never an update in hand without it.

@@ -57,7 +57,7 @@ LATER = {
     "leave": lambda client: client.leave(),
     "settle": lambda client: client.settle(),
     "withdraw": lambda client: client.withdraw(),
-    "offer": lambda client: client.offer((), None),
+    "offer": lambda client: client.offer((), lambda layout: []),
 }
 
 
