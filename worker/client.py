@@ -42,9 +42,10 @@ from leeway.transport.memory.glibc import keep_freed_memory
 from leeway.worker import arguments
 from leeway.worker.group_client import GroupClient
 from leeway.worker.link import Link
+from leeway.worker.session.arrival import Arrival
 from leeway.worker.session.conversation import Conversation
 from leeway.worker.session.shared_life import SharedLife
-from leeway.worker.session.states import State
+from leeway.worker.session.states import Ending, State
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -117,7 +118,7 @@ class Client:
             arguments.function("channel", channel)
         self.url = server_url(url)
         keep_freed_memory()
-        shared = SharedLife(rank, lambda: uuid.uuid4().hex)
+        self._shared = shared = SharedLife(rank, lambda: uuid.uuid4().hex)
         self._link = Link(
             self.url,
             shared,
@@ -132,6 +133,9 @@ class Client:
             for name in names
         }
         self._silence_seconds = silence_seconds
+        self._wait_seconds = wait_seconds
+        # One barrier at a time: how often this worker has come to each is counted.
+        self._arriving = asyncio.Lock()
 
     def group(self, name: str | None = None) -> GroupClient:
         """The calls of one of this client's groups; None: of its only one. Raises `ValueError` when it is none."""
@@ -236,12 +240,36 @@ class Client:
     async def barrier(self, name: str, parties: int = 1) -> None:
         """Wait until all that are live have come to this barrier as often, and at least `parties` have.
 
-        A barrier is the worker's, not a group's: first every group's update in hand is seen to its end.
+        A barrier is the worker's, not a group's: first every group's update in hand is seen to its end, and then it
+        waits for no call of theirs. Raises `ValueError` when this worker has ended and can pass no barrier any more.
         """
         name, parties = arguments.name("barrier", name), arguments.parties(parties)
-        for group in self._groups.values():
-            await group.settle()
-        await self._speaker.barrier(name, parties)
+        async with self._link.calls.under_way(), self._arriving:
+            for group in self._groups.values():
+                await group.part()
+            arrival = Arrival(self._shared, name, parties, random=random.Random(), wait_seconds=self._wait_seconds)
+            while not arrival.passed:
+                await self._arrive(arrival)
+                if self._shared.ended and not arrival.passed:
+                    raise self._cannot_pass(name)
+
+    async def _arrive(self, arrival: Arrival) -> None:
+        """One step on the way."""
+        joining = [group for group in self._groups.values() if group.conversation.state is State.JOINING]
+        if joining:
+            await joining[0].begin_anew()
+        elif request := arrival.ask():
+            await self._link.sleep(arrival.delay_seconds)
+            answer = await self._link.attempt(request, lambda: arrival.lost(request))
+            if answer is not None and arrival.ask() is request:
+                self._first.keep(answer)
+                arrival.answered(request, answer.reply, answer.retry_after_seconds)
+
+    def _cannot_pass(self, name: str) -> Exception:
+        conversation = self._first.conversation
+        if conversation.error is not None and conversation.ending is Ending.FENCED:
+            return conversation.error
+        return ValueError(f"barrier {name!r} cannot be passed: this worker's run has ended ({conversation.ending})")
 
     async def status(self) -> dict[str, Any]:
         """The server's whole state: who waits, why, and for whom."""
