@@ -7,7 +7,7 @@
     │   └── BodyTooLarge                   a body over the limit
     ├── ServerLost (ConnectionError)       the server has been away for longer than the worker's patience
     └── for the user to mend, each of them a ValueError
-        ├── SessionClosed                  a call of a session that is closed, or was while the call waited
+        ├── SessionClosed                  a call of a session that is closed, or ended while it waited
         ├── SettingError                   a setting, or what it asks for, cannot be had
         ├── TaskError                      a task cannot be had as it was asked for
         ├── DataError                      a data file is missing, or not what its publisher describes
@@ -104,7 +104,7 @@ class ServerLost(LeewayError, ConnectionError):
 
 
 class SessionClosed(LeewayError, ValueError):
-    """The session is closed, or was closed by another thread or a signal handler while the call waited."""
+    """The session or client is closed, or was ended by another thread, task or signal handler while the call waited."""
 
 
 class SettingError(LeewayError, ValueError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -12,6 +13,9 @@ from leeway.errors import DataError, SettingError, TaskError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+# Words that are longer than any path one works with: a value of thousands of digits, which click names in full.
+_LONG: Final = re.compile(r"(\S{100})\S{300,}")
 
 BAD_USAGE: Final = 2
 """Of a program that was started in a way that the user can mend."""
@@ -30,6 +34,7 @@ def run(program: click.Command, arguments: Sequence[str] | None, *, terminable: 
         code = interrupts.EXIT_CODE
     except (click.ClickException, SettingError, TaskError, DataError) as error:
         message = error.format_message() if isinstance(error, click.ClickException) else str(error)
-        print(f"{program.name}: {' '.join(message.split())}", file=sys.stderr)
+        line = _LONG.sub(r"\1...", " ".join(message.split()))
+        print(f"{program.name}: {line}", file=sys.stderr)
         code = BAD_USAGE
     sys.exit(code)

@@ -31,6 +31,13 @@ def shown(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
+def bound(value: float, least: float, most: float) -> str:
+    """What a number that is not from `least` to `most` has to be, in words."""
+    if value > most:
+        return f"{'finite and ' if value == math.inf else ''}at most {most:.0f}"
+    return f"{least} or more"
+
+
 class Fields:
     """A mapping from a peer, read field by field. Every method raises `MalformedRequest`."""
 

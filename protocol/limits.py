@@ -116,6 +116,12 @@ MIN_LEASE_SECONDS = 0.3
 # The shortest limit for an iteration: it is looked at with every tick, and not more often.
 MIN_ITERATION_LIMIT_SECONDS = 0.1
 
+# The longest lease, a day: the kernel probes a silent connection three times in one, with pauses of 9 hours at most.
+MAX_LEASE_SECONDS = 86_400.0
+
+# The longest limit for an iteration: a year. Beyond it, ask for none.
+MAX_ITERATION_LIMIT_SECONDS = 31_536_000.0
+
 # The longest that a request may be parked. Longer waits are asked for again.
 MAX_WAIT_SECONDS = 300.0
 

@@ -22,6 +22,19 @@ def test_what_the_user_can_mend_is_one_line(capsys: pytest.CaptureFixture[str], 
     assert capsys.readouterr().err == "ps-worker: there is no such file; get it\n"
 
 
+def test_a_value_of_thousands_of_digits_is_not_said_in_full(capsys: pytest.CaptureFixture[str]) -> None:
+    @click.command("ps-worker")
+    @click.option("--steps", type=int)
+    def program(steps: int) -> None:
+        raise AssertionError(steps)
+
+    with pytest.raises(SystemExit):
+        programs.run(program, ["--steps", "9" * 5000])
+    assert capsys.readouterr().err == (
+        f"ps-worker: Invalid value for '--steps': '{'9' * 99}... is not a valid integer.\n"
+    )
+
+
 def test_an_error_of_the_users_own_task_keeps_its_traceback() -> None:
     @click.command("ps-worker")
     def program() -> None:

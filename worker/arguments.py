@@ -11,16 +11,23 @@ from __future__ import annotations
 
 import math
 import operator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from leeway.protocol import limits
 from leeway.protocol.fields import MAX_INTEGER, shown
+from leeway.protocol.frames import flat
 from leeway.protocol.limits import MAX_METRIC_NAME_BYTES
 from leeway.protocol.pushes import UpdateKind
 from leeway.protocol.ranks import is_rank
+from leeway.protocol.spans import Layout
+from leeway.protocol.tensors import TensorSpec
+from leeway.protocol.times import StepTimes
+from leeway.transport.channel import Tensors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+T = TypeVar("T")
 
 NAME = "1 to 64 of the characters A-Z a-z 0-9 . _ -"
 
@@ -44,7 +51,7 @@ def integer(name: str, value: Any, minimum: int, maximum: int, hint: str = "") -
         raise ValueError(f"{name} is {shown(value)}, it must be an integer from {minimum} to {maximum}{hint}")
     if not minimum <= number <= maximum:
         least = f"at least {minimum}" if number < minimum else f"at most {maximum}"
-        raise ValueError(f"{name} is {number}, it must be {least}{hint}")
+        raise ValueError(f"{name} is {shown(number)}, it must be {least}{hint}")
     return number
 
 
@@ -80,10 +87,62 @@ def metrics(value: Mapping[str, Any] | None) -> dict[str, float]:
     return numbers
 
 
-def update_kind(value: Any) -> UpdateKind:
-    """What `step` may push."""
-    if value not in ("gradient", "delta", "model"):
-        raise ValueError(f"update is {shown(value)}, it must be 'gradient', 'delta' or 'model'")
+def tensors(value: Any) -> Tensors:
+    """What an update is made of. Whether it can be encoded is for `encode` to say."""
+    if not isinstance(value, Tensors):
+        allowed = "leeway.Tensors(layout, buffers)"
+        raise ValueError(f"tensors is {shown(value)}, it must be {allowed}; an iteration without any is a skip()")
+    if not isinstance(value.layout, Layout):
+        raise ValueError(f"the layout of tensors is {shown(value.layout)}, it must be a leeway.Layout")
+    _each("the values of tensors", value.values, str, "names")
+    try:
+        for buffer in value.buffers:
+            flat(buffer)
+    except (TypeError, ValueError):
+        words = shown(value.buffers)
+        raise ValueError(f"the buffers of tensors are {words}, they must be contiguous bytes, one or several") from None
+    return value
+
+
+def times(value: Any) -> StepTimes | None:
+    if value is not None and not isinstance(value, StepTimes):
+        raise ValueError(f"times is {shown(value)}, it must be the times of a step, or None")
+    return value
+
+
+def specs(value: Any) -> tuple[TensorSpec, ...]:
+    return _each("specs", value, TensorSpec, "leeway.TensorSpec")
+
+
+def aliases(value: Any) -> dict[str, tuple[str, ...]]:
+    """Further names, by the name that a tensor has."""
+    try:
+        given = dict(value or {})
+    except (TypeError, ValueError):
+        raise ValueError(f"aliases is {shown(value)}, it must map names to further names") from None
+    return {name: _each(f"aliases[{shown(name)}]", names, str, "names") for name, names in given.items()}
+
+
+def function(name: str, value: Any) -> None:
+    if not callable(value):
+        raise ValueError(f"{name} is {shown(value)}, it must be a function")
+
+
+def _each(name: str, value: Any, kind: type[T], what: str) -> tuple[T, ...]:
+    """Those that a list or the like has. Text is no list of names."""
+    try:
+        given = () if isinstance(value, str) else tuple(value)
+    except TypeError:
+        given = (value,)
+    if isinstance(value, str) or not all(isinstance(each, kind) for each in given):
+        raise ValueError(f"{name} is {shown(value)}, it must be a list of {what}")
+    return given
+
+
+def update_kind(value: Any, name: str = "update") -> UpdateKind:
+    """What may be pushed with tensors."""
+    if not isinstance(value, str) or value not in ("gradient", "delta", "model"):
+        raise ValueError(f"{name} is {shown(value)}, it must be 'gradient', 'delta' or 'model'")
     return UpdateKind(value)
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from leeway.errors import SessionClosed
 from leeway.worker.background import Background
+from leeway.worker.calls import IN_DOUBT
 from leeway.worker.client import Client
 from leeway.worker.forks import Home
 from leeway.worker.group_client import GroupClient
@@ -32,9 +33,6 @@ T = TypeVar("T")
 
 # After Ctrl-C, what was being sent is given up; this is for its connection to be closed, no more.
 GIVE_UP_SECONDS = 5.0
-
-# For the call that was under way when its client was closed.
-IN_DOUBT = "an update that was being pushed may have been applied or not"
 
 
 class Waits(Protocol[A]):

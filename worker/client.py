@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from leeway.errors import ServerLost, SettingError, WireError
 from leeway.protocol import routes
 from leeway.protocol.addresses import server_url
+from leeway.protocol.fields import shown
 from leeway.protocol.limits import MAX_GROUPS, MAX_TENSOR_BYTES, MAX_WAIT_SECONDS
 from leeway.protocol.ranks import DEFAULT_GROUP
 from leeway.transport.http.exchange import SILENCE_SECONDS, Exchange
@@ -41,9 +42,10 @@ from leeway.transport.memory.glibc import keep_freed_memory
 from leeway.worker import arguments
 from leeway.worker.group_client import GroupClient
 from leeway.worker.link import Link
+from leeway.worker.session.arrival import Arrival
 from leeway.worker.session.conversation import Conversation
 from leeway.worker.session.shared_life import SharedLife
-from leeway.worker.session.states import State
+from leeway.worker.session.states import Ending, State
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -112,9 +114,11 @@ class Client:
         silence_seconds = arguments.seconds("silence_seconds", silence_seconds)
         if max_body_bytes is not None:
             max_body_bytes = arguments.integer("max_body_bytes", max_body_bytes, 1, MAX_TENSOR_BYTES)
+        if channel is not None:
+            arguments.function("channel", channel)
         self.url = server_url(url)
         keep_freed_memory()
-        shared = SharedLife(rank, lambda: uuid.uuid4().hex)
+        self._shared = shared = SharedLife(rank, lambda: uuid.uuid4().hex)
         self._link = Link(
             self.url,
             shared,
@@ -129,6 +133,9 @@ class Client:
             for name in names
         }
         self._silence_seconds = silence_seconds
+        self._wait_seconds = wait_seconds
+        # One barrier at a time: how often this worker has come to each is counted.
+        self._arriving = asyncio.Lock()
 
     def group(self, name: str | None = None) -> GroupClient:
         """The calls of one of this client's groups; None: of its only one. Raises `ValueError` when it is none."""
@@ -183,24 +190,34 @@ class Client:
             await group.join()
 
     async def leave(self) -> None:
-        """End the life in good order: at once, and for good."""
+        """End the life in good order: at once, and for good.
+
+        Calls that are under way raise `SessionClosed`, and their updates in hand are dropped, accepted or not.
+        """
+        self._link.calls.check()
+        await self._leave()
+
+    async def _leave(self) -> None:
+        self._link.calls.end("this client has left")
         async with self._every_turn():
             self._speaker.conversation.leave()
             for group in self._groups.values():
                 await group.drive(lambda: False)
 
     async def close(self) -> None:
-        """Leave, in `GOODBYE_SECONDS` at most, and close the connections. Can be called again.
+        """Leave, in `GOODBYE_SECONDS` at most, and close the connections, for good. Can be called again.
 
+        Calls that are under way raise `SessionClosed`, and so do all that are made later.
         In a forked child nothing happens: the life and the connections are its parent's.
         """
         if not self._link.home.here:
             return
+        self._link.calls.close("this client is closed")
         try:
             if self._link.channel is not None and self._unfinished:
                 with contextlib.suppress(TimeoutError, ServerLost, SettingError, WireError):
                     async with asyncio.timeout(GOODBYE_SECONDS):
-                        await self.leave()
+                        await self._leave()
         finally:
             await self._link.close()
 
@@ -228,16 +245,40 @@ class Client:
     async def barrier(self, name: str, parties: int = 1) -> None:
         """Wait until all that are live have come to this barrier as often, and at least `parties` have.
 
-        A barrier is the worker's, not a group's: first every group's update in hand is seen to its end.
+        A barrier is the worker's, not a group's: first every group's update in hand is seen to its end, and then it
+        waits for no call of theirs. Raises `ValueError` when this worker has ended and can pass no barrier any more.
         """
         name, parties = arguments.name("barrier", name), arguments.parties(parties)
-        for group in self._groups.values():
-            await group.settle()
-        await self._speaker.barrier(name, parties)
+        async with self._link.calls.under_way(), self._arriving:
+            for group in self._groups.values():
+                await group.part()
+            arrival = Arrival(self._shared, name, parties, random=random.Random(), wait_seconds=self._wait_seconds)
+            while not arrival.passed:
+                await self._arrive(arrival)
+                if self._shared.ended and not arrival.passed:
+                    raise self._cannot_pass(name)
+
+    async def _arrive(self, arrival: Arrival) -> None:
+        """One step on the way."""
+        joining = [group for group in self._groups.values() if group.conversation.state is State.JOINING]
+        if joining:
+            await joining[0].begin_anew()
+        elif request := arrival.ask():
+            await self._link.sleep(arrival.delay_seconds)
+            answer = await self._link.attempt(request, lambda: arrival.lost(request))
+            if answer is not None and arrival.ask() is request:
+                self._first.keep(answer)
+                arrival.answered(request, answer.reply, answer.retry_after_seconds)
+
+    def _cannot_pass(self, name: str) -> Exception:
+        conversation = self._first.conversation
+        if conversation.error is not None and conversation.ending is Ending.FENCED:
+            return conversation.error
+        return ValueError(f"barrier {name!r} cannot be passed: this worker's run has ended ({conversation.ending})")
 
     async def status(self) -> dict[str, Any]:
         """The server's whole state: who waits, why, and for whom."""
-        async with asyncio.timeout(self._silence_seconds):
+        async with self._link.calls.under_way(), asyncio.timeout(self._silence_seconds):
             document: dict[str, Any] = await self._link.connected().read_json(routes.STATUS, {})
             return document
 
@@ -261,7 +302,12 @@ def _names(group: str | None, groups: Sequence[str] | None) -> tuple[str, ...]:
         raise ValueError("give one of group= and groups=, not both")
     if isinstance(groups, str):
         raise ValueError(f"groups must be a list of names: groups=({groups!r},), or group={groups!r}")
-    names = tuple(arguments.name("group", name) for name in groups)
+    try:
+        names = tuple(groups)
+    except TypeError:
+        raise ValueError(f"groups is {shown(groups)}, it must be a list of names") from None
+    for name in names:
+        arguments.name("group", name)
     if not 1 <= len(names) <= MAX_GROUPS or len(set(names)) < len(names):
         raise ValueError(f"groups must be 1 to {MAX_GROUPS} different names, not {list(names)}")
     return names

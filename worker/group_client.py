@@ -34,7 +34,7 @@ from leeway.worker.session.states import Ending, State
 from leeway.worker.skips import RefusedInARow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from leeway.protocol.decoder import Allocate
     from leeway.protocol.frames import Buffer
@@ -68,6 +68,10 @@ class GroupClient:
         """Why the last parked request was sent away; None when the last one was answered."""
         self.turn = asyncio.Lock()
 
+        # Held by whoever sees an update to its end.
+        self._hand = asyncio.Lock()
+        # The push under way that asks for a pull too: its end is when it is given up.
+        self._attempt: asyncio.Timeout | None = None
         self._link = link
         self._receiving = Receiving(allocate_aligned)
         self._values: Values | None = None
@@ -80,11 +84,12 @@ class GroupClient:
 
     def receive_into(self, allocate: Allocate) -> None:
         """Let `allocate(nbytes)` make the (at most two) buffers for received bodies, from now on."""
+        arguments.function("allocate", allocate)
         self._receiving.new = allocate
 
     async def join(self) -> None:
         """Begin a life, unless there is one, and see the offer to its end."""
-        async with self.turn:
+        async with self._call():
             await self.drive(self.has_joined)
 
     async def offer(
@@ -101,7 +106,10 @@ class GroupClient:
         `whole`: these are all keys of the group, and a server that has others refuses with `schema-conflict`.
         `aliases`: further names of tied tensors, under which a file of initial values may have them.
         """
-        async with self.turn:
+        specs, aliases = arguments.specs(specs), arguments.aliases(aliases)
+        Layout.of(specs)
+        arguments.function("values", values)
+        async with self._call():
             await self._settle()
             self._values = values
             self.conversation.offer(specs, whole=whole, aliases=aliases)
@@ -109,13 +117,13 @@ class GroupClient:
 
     async def withdraw(self) -> None:
         """Offer nothing any more: what was offered is not to be trained after all."""
-        async with self.turn:
+        async with self._call():
             self.conversation.offer(())
             self._values = None
 
     async def pull(self) -> Pulled | None:
         """The parameters of this iteration, when the policy allows; None when the run is complete."""
-        async with self.turn:
+        async with self._call():
             await self._settle()
             self.conversation.pull()
             return await self._until_granted()
@@ -133,9 +141,8 @@ class GroupClient:
         `samples`: its weight. `times`: of the iteration before, for the server's history. The tensors' buffers must
         not change before this, or after a cancellation a later call, has returned.
         """
-        async with self.turn:
-            await self._take(kind, samples, tensors, metrics, times, pull=False)
-            return await self._settled()
+        async with self._call():
+            return await self._push(arguments.update_kind(kind, "kind"), samples, tensors, metrics, times, pull=False)
 
     async def pushpull(
         self,
@@ -146,38 +153,44 @@ class GroupClient:
         times: StepTimes | None = None,
     ) -> tuple[Outcome, Pulled | None]:
         """`push` and `pull` in one request, where the policy answers in time, and in several where it does not."""
-        async with self.turn:
-            await self._take(kind, samples, tensors, metrics, times, pull=True)
-            return await self._settled_and_granted()
+        async with self._call():
+            await self._push(arguments.update_kind(kind, "kind"), samples, tensors, metrics, times, pull=True)
+            return await self._granted_after()
 
     async def skip(self, times: StepTimes | None = None) -> tuple[Outcome, Pulled | None]:
         """The iteration has no update: on to the next."""
-        async with self.turn:
-            await self._take(UpdateKind.SKIP, 0, None, None, times, pull=True)
-            return await self._settled_and_granted()
+        async with self._call():
+            await self._push(UpdateKind.SKIP, 0, None, None, times, pull=True)
+            return await self._granted_after()
 
     async def settle(self) -> Outcome | None:
         """See the update in hand to its end, where a cancelled call has left one; the buffers are free then."""
-        async with self.turn:
+        async with self._call():
             await self._settle()
             return self.conversation.outcome
 
-    async def barrier(self, name: str, parties: int) -> None:
-        """Wait at a barrier, on behalf of the whole worker: see `Client.barrier`."""
-        async with self.turn:
-            await self._settle()
-            self.conversation.arrive(name, parties)
-            try:
-                await self.drive(lambda: not self.conversation.arriving)
-            finally:
-                self.conversation.turn_back()
+    async def part(self) -> None:
+        """See the update in hand to its end, in no turn, for a barrier: a pull behind it is not waited for."""
+        if self.conversation.part() and self._attempt is not None:
+            self._attempt.reschedule(asyncio.get_running_loop().time())
+        await self._settle()
+
+    async def begin_anew(self) -> None:
+        """Ask for a life where that is wanted, in no turn: whoever has it asks with the same join."""
+        await self.drive(lambda: self.conversation.state is not State.JOINING)
 
     # How it is done.
+
+    @contextlib.asynccontextmanager
+    async def _call(self) -> AsyncIterator[None]:
+        """A call of this group, when it is its turn. Ends, also in the middle, when the client does."""
+        async with self._link.calls.under_way(), self.turn:
+            yield
 
     def has_joined(self) -> bool:
         return self.conversation.state not in (State.JOINING, State.OFFERING)
 
-    async def _take(
+    async def _push(
         self,
         kind: UpdateKind,
         samples: int,
@@ -186,17 +199,25 @@ class GroupClient:
         times: StepTimes | None,
         *,
         pull: bool,
-    ) -> None:
-        """Take the update in hand: checked, with its body, and ready to be sent; or raise, and nothing has happened."""
+    ) -> Outcome:
+        """Check the update, take it in hand with its body, and see it to its end.
+
+        What is wrong with it is raised before anything has happened.
+        """
+        times = arguments.times(times)
         if kind is not UpdateKind.SKIP:
             samples, metrics = arguments.samples(samples), arguments.metrics(metrics)
-        if tensors is not None:
-            self._check(tensors)
-        await self._settle()
+            self._check(tensors := arguments.tensors(tensors))
         keys, values = (tuple(tensors.layout.places), tensors.values) if tensors else ((), ())
-        # The body comes first: whatever ends this in between, there is never an update in hand without it.
-        self._tensors = tensors
-        self.conversation.computed(kind, samples, keys, metrics, values=values, pull=pull, times=times)
+        async with self._hand:
+            await self._see_through()
+            # The body comes first: whatever ends this in between, there is never an update in hand without it.
+            self._tensors = tensors
+            self.conversation.computed(kind, samples, keys, metrics, values=values, pull=pull, times=times)
+            await self._see_through()
+        outcome = self.conversation.outcome
+        assert outcome is not None
+        return outcome
 
     def _check(self, tensors: Tensors) -> None:
         """Whether this can be encoded; the table of a layout is looked at once. Raises `ValueError`."""
@@ -218,6 +239,10 @@ class GroupClient:
         )
 
     async def _settle(self) -> None:
+        async with self._hand:
+            await self._see_through()
+
+    async def _see_through(self) -> None:
         in_hand = self.conversation.in_hand
         await self.drive(lambda: not self.conversation.in_hand)
         self._tensors = None
@@ -235,14 +260,8 @@ class GroupClient:
                 detail="they became skips, and the model stays as it is; look at the loss, or lower the learning rate",
             )
 
-    async def _settled(self) -> Outcome:
-        await self._settle()
-        outcome = self.conversation.outcome
-        assert outcome is not None
-        return outcome
-
-    async def _settled_and_granted(self) -> tuple[Outcome, Pulled | None]:
-        await self._settled()
+    async def _granted_after(self) -> tuple[Outcome, Pulled | None]:
+        """What became of the push before, and the next parameters."""
         pulled = await self._until_granted()
         # The next grant may say more of an update that was held: that its step failed, or its round made none.
         outcome = self.conversation.outcome
@@ -297,16 +316,35 @@ class GroupClient:
         if refusal is not None:
             conversation.answered(request, Refused(refusal))
             return
-        answer = await self._link.attempt(
-            request, lambda: conversation.lost(request), tensors, allocate=self._receiving.allocate
-        )
+        answer = None
+        async with self._until_parted(request):
+            answer = await self._link.attempt(
+                request, lambda: conversation.lost(request), tensors, allocate=self._receiving.allocate
+            )
         # A body of a life that is over is not the one that the worker takes itself to hold.
         if answer is not None and conversation.ask() is request:
-            self._keep(answer)
+            self.keep(answer)
             conversation.answered(request, answer.reply, answer.retry_after_seconds)
             self._link.keep_alive()
 
-    def _keep(self, answer: Answer) -> None:
+    @contextlib.asynccontextmanager
+    async def _until_parted(self, request: Ask) -> AsyncIterator[None]:
+        """A push that asks for a pull too is given up when its end is wanted before that: see `part`."""
+        if not isinstance(request, Push) or not request.pull:
+            yield
+            return
+        self._attempt = attempt = asyncio.timeout(None)
+        try:
+            async with attempt:
+                yield
+        except TimeoutError:
+            if not attempt.expired():
+                raise
+        finally:
+            self._attempt = None
+
+    def keep(self, answer: Answer) -> None:
+        """What an answer brings beside what the conversation is told: a body, a reason to wait."""
         reply = answer.reply
         pulled: Reply = reply.pulled if isinstance(reply, PushPulled) else reply
         if isinstance(reply, Joined):

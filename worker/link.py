@@ -1,4 +1,5 @@
-"""What all groups of a worker share on the way to its server: the channel, the patience, the heartbeat, the counts."""
+"""What all groups of a worker share on the way to its server: the channel, the calls that are under way, the patience,
+the heartbeat, the counts."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ import structlog
 from leeway.protocol.refusals import Refused
 from leeway.transport.channel import Traffic
 from leeway.transport.failures import Lost
+from leeway.worker.calls import Calls
 from leeway.worker.forks import Home
 from leeway.worker.heartbeat import beat
 from leeway.worker.patience import Patience
@@ -28,7 +30,7 @@ log = structlog.get_logger("worker.client")
 
 
 class Link:
-    """To the server at `url`. `open_channel` is called when the first request is sent, in the loop that sends it.
+    """To the server at `url`. `open_channel` is called once, when the first request is sent, in the loop that sends it.
 
     `max_body_bytes`: the largest body that is received, by default the server's own limit.
     """
@@ -45,6 +47,7 @@ class Link:
         self.url = url
         self.home = Home(f"the worker {shared.rank}")
         self.patience = Patience(url, shared.rank, patience_seconds)
+        self.calls = Calls()
         self.traffic = Traffic()
         self.sent_again = 0
         self.channel: Channel | None = None
@@ -55,8 +58,10 @@ class Link:
         self._heartbeat: asyncio.Task[None] | None = None
 
     def connected(self) -> Channel:
+        """The channel. Raises `SessionClosed` once it has been closed: another is never opened."""
         self.home.check()
         if self.channel is None:
+            self.calls.check()
             self.channel = self._open()
         return self.channel
 
@@ -124,7 +129,7 @@ class Link:
                 )
 
     async def close(self) -> None:
-        """End the heartbeats and close the connections. Can be called again."""
+        """End the heartbeats and close the connections, of calls that are closed. Can be called again."""
         heartbeat, self._heartbeat = self._heartbeat, None
         if heartbeat is not None:
             heartbeat.cancel()

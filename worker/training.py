@@ -282,7 +282,10 @@ class TrainingSession:
 
     @for_one_thread
     def barrier(self, name: str, parties: int = 1) -> None:
-        """Wait until all live workers have come to this barrier as often, and at least `parties` of them."""
+        """Wait until all live workers have come to this barrier as often, and at least `parties` of them.
+
+        Raises `ValueError` when the run has ended for this worker.
+        """
         self.client.barrier(name, parties)
 
     def close(self) -> None:

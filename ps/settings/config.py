@@ -12,6 +12,8 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from leeway.protocol import limits
+from leeway.protocol.addresses import is_host
+from leeway.protocol.fields import MAX_INTEGER, bound, shown
 from leeway.protocol.policy_terms import MODES, PolicyTerms
 from leeway.protocol.ranks import DEFAULT_GROUP, is_rank
 from leeway.ps.arithmetic.aggregation.registry import rule
@@ -171,15 +173,17 @@ class ServerConfig(GroupSettings):
         GroupSettings.__post_init__(self)
         if not self.host:
             raise ValueError("--host is empty; give an address, such as 127.0.0.1, or 0.0.0.0 for all")
+        _require("--host", self.host, is_host(self.host), "a host's name or address, such as 127.0.0.1")
         _within("--port", self.port, 0, 65535)
-        _at_least("--max-body", self.max_body_bytes, 1024)
+        _number("--max-body", self.max_body_bytes, 1024)
         _within("--workers", self.workers, 1, limits.MAX_RANKS)
-        _at_least("--until", self.until, 1)
-        _at_least("--lease", self.lease_seconds, limits.MIN_LEASE_SECONDS)
-        _at_least("--max-iteration-seconds", self.max_iteration_seconds, limits.MIN_ITERATION_LIMIT_SECONDS)
+        _number("--until", self.until, 1)
+        _number("--lease", self.lease_seconds, limits.MIN_LEASE_SECONDS, limits.MAX_LEASE_SECONDS)
+        least, most = limits.MIN_ITERATION_LIMIT_SECONDS, limits.MAX_ITERATION_LIMIT_SECONDS
+        _number("--max-iteration-seconds", self.max_iteration_seconds, least, most)
         _one_of("--non-finite", self.non_finite, NON_FINITE)
-        _at_least("--checkpoint-every", self.checkpoint_every, 1)
-        _at_least("--checkpoint-keep", self.checkpoint_keep, 1)
+        _number("--checkpoint-every", self.checkpoint_every, 1)
+        _number("--checkpoint-keep", self.checkpoint_keep, 1)
         _one_of("--log-level", self.log_level, LOG_LEVELS)
         _one_of("--log-format", self.log_format, LOG_FORMATS)
         if self.state_dir is None and self.checkpoint_every is not None:
@@ -281,7 +285,7 @@ _BYTES = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i)?)?b?", re.ASCII | re.IGNO
 def parse_bytes(text: str) -> int:
     """Read a number of bytes: `1048576`, `512MiB`, `1.5 GB`. i for powers of 1024, else of 1000.
 
-    Raises `ValueError` when it is not of that form.
+    Raises `ValueError` when it is not of that form, or more than a message can say.
     """
     match = _BYTES.fullmatch(text.strip())
     if match is None:
@@ -289,7 +293,10 @@ def parse_bytes(text: str) -> int:
     number, unit, binary = match.groups()
     power = "kmgt".index(unit.lower()) + 1 if unit else 0
     factor: int = (1024 if binary else 1000) ** power
-    return math.floor(float(number) * factor)
+    size = float(number) * factor
+    if size > MAX_INTEGER:
+        raise ValueError(f"{text[:40]!r} is more than {MAX_INTEGER} bytes")
+    return math.floor(size)
 
 
 def _flag(field: str) -> str:
@@ -306,16 +313,17 @@ def _flag(field: str) -> str:
 
 def _require(flag: str, value: object, met: bool, must_be: str) -> None:
     if not met:
-        raise ValueError(f"{flag} is {value}; it must be {must_be}")
+        raise ValueError(f"{flag} is {shown(value)}; it must be {must_be}")
 
 
 def _one_of(flag: str, value: str, known: Sequence[str]) -> None:
-    _require(flag, repr(value), value in known, f"one of {', '.join(known)}")
-
-
-def _at_least(flag: str, value: float | None, least: float) -> None:
-    _require(flag, value, value is None or least <= value < math.inf, f"{least} or more")
+    _require(flag, value, value in known, f"one of {', '.join(known)}")
 
 
 def _within(flag: str, value: int, least: int, most: int) -> None:
     _require(flag, value, least <= value <= most, f"{least} to {most}")
+
+
+def _number(flag: str, value: float | None, least: float, most: float = MAX_INTEGER) -> None:
+    if value is not None:
+        _require(flag, value, least <= value <= most, bound(value, least, most))

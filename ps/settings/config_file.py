@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from leeway import regular
 from leeway.errors import SettingError
+from leeway.protocol.fields import shown
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -79,8 +80,12 @@ def _texts(
         if key not in known:
             near = difflib.get_close_matches(key, [*known, also], n=1)
             advice = f"the nearest is {near[0]!r}" if near else "ps-serve config show lists them"
-            raise SettingError(f"{where}: there is no setting {key!r}; {advice}")
+            raise SettingError(f"{where}: there is no setting {shown(key)}; {advice}")
         if not isinstance(value, (str, int, float)):
             raise SettingError(f"{where}: {key} must be a single text, number, true or false")
-        texts[key] = str(value)
+        try:
+            texts[key] = str(value)
+        except ValueError:
+            # Hexadecimal: Python reads it, and prints no integer of more than 4,300 digits.
+            raise SettingError(f"{where}: {key} is {shown(value)}") from None
     return texts

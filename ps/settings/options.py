@@ -95,6 +95,8 @@ class _GivenPath(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value == "":
             self.fail("the path is empty; is the variable set that it comes from?", param, ctx)
+        if "\0" in str(value):
+            self.fail("the path has a NUL in it, which no path can have", param, ctx)
         return super().convert(value, param, ctx)
 
 

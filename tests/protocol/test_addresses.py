@@ -19,6 +19,14 @@ def test_addresses(text):
         ("http://x:y", "is no URL"),
         ("http://u:p@x", "must be scheme, host"),
         ("http://x?a=1", "must be scheme, host"),
+        ("http://a b", "has a space"),
+        ("http://a\tb", "has a space or a character that is not seen"),
+        ("http://a\x00b", "has a space or a character that is not seen"),
+        ("http://a..b", "has the host 'a..b', which no host can have as its name"),
+        (f"http://{'a' * 64}", "which no host can have"),
+        (f"http://{'a.' * 200}b", "which no host can have"),
+        (None, "the server's address is None; it must be text"),
+        (80, "the server's address is 80; it must be text"),
     ],
 )
 def test_addresses_that_are_none(text, words):

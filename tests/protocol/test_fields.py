@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from leeway.errors import MalformedRequest
 from leeway.protocol.codes import Code
-from leeway.protocol.fields import MAX_INTEGER, MAX_TEXT, Fields, Query
+from leeway.protocol.fields import MAX_INTEGER, MAX_TEXT, Fields, Query, bound
 
 # Python refuses to print it.
 HUGE = pytest.param(10**5000, id="huge")
@@ -217,3 +217,17 @@ def test_a_field_is_taken_or_refused_never_anything_else(value, method):
         return
     assert "'x' " in said
     assert len(said) < 300
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (0, "1 or more"),
+        (11, "at most 10"),
+        (math.inf, "finite and at most 10"),
+        (-math.inf, "1 or more"),
+        (math.nan, "1 or more"),
+    ],
+)
+def test_what_a_number_out_of_bounds_has_to_be(value: float, words: str) -> None:
+    assert bound(value, 1, 10) == words

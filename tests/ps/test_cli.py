@@ -211,6 +211,35 @@ class TestMistakes:
     def test_one_line(self, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str) -> None:
         assert refused(capsys, *arguments) == said
 
+    @pytest.mark.parametrize("flag", [setting.opts[0] for setting in SETTINGS if not setting.is_flag])
+    @pytest.mark.parametrize("value", ["9" * 5000, "9" * 4000, "x" * 5000])
+    def test_a_value_of_thousands_of_characters_is_not_said_in_full(
+        self, capsys: pytest.CaptureFixture[str], flag: str, value: str
+    ) -> None:
+        with pytest.raises(SystemExit) as ended:
+            main(["config", "show", flag, value])
+        said = capsys.readouterr().err
+        assert len(said) < 600
+        # Paths may be anything, as far as this can tell.
+        assert ended.value.code == 2 or (flag in ("--state-dir", "--history") and not said)
+
+    @pytest.mark.parametrize("key", ["state_dir", "init", "history", "host"])
+    def test_a_nul_in_the_file_is_a_mistake(self, tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str) -> None:
+        said = refused(capsys, "--config", write(tmp_path, f'{key} = "a\\u0000b"\n'))
+        assert "--" + key.replace("_", "-") in said
+
+    @pytest.mark.parametrize("flag", ["--state-dir", "--init", "--history", "--config"])
+    def test_a_nul_behind_a_flag_is_a_mistake(self, capsys: pytest.CaptureFixture[str], flag: str) -> None:
+        assert refused(capsys, flag, "a\0b").endswith("the path has a NUL in it, which no path can have")
+
+    def test_numbers_of_thousands_of_digits_in_the_file(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        file = write(tmp_path, f"port = 0x{'f' * 5000}\n")
+        assert refused(capsys, "--config", file) == f"{file}: port is an integer of thousands of digits"
+        file = write(tmp_path, f'[group.a]\nkeys = ["a"]\nstaleness = "{"9" * 5000}"\n')
+        assert len(refused(capsys, "--config", file)) < 600
+
     def test_a_variable_is_named(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PS_PORT", "tcp://10.0.0.1:80")
         said = refused(capsys)

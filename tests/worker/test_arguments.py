@@ -6,11 +6,17 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from aiohttp import web
 
 from leeway.protocol import limits
 from leeway.protocol.fields import MAX_INTEGER
 from leeway.protocol.pushes import UpdateKind
+from leeway.protocol.spans import Layout
+from leeway.protocol.tensors import Kind, TensorSpec
+from leeway.protocol.times import StepTimes
+from leeway.transport.channel import Tensors
 from leeway.worker import arguments
+from leeway.worker.client import Client
 
 
 class Index:
@@ -132,3 +138,124 @@ def test_what_is_no_name(value):
 def test_a_long_value_is_shortened():
     with pytest.raises(ValueError, match=r"samples is 'x{70,80}\.\.\., it"):
         arguments.samples("x" * 1000)
+
+
+WEIGHT = TensorSpec("weight", (2,), "float32", Kind.TRAINABLE)
+LAYOUT = Layout.of([WEIGHT])
+BODY = bytes(LAYOUT.nbytes)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (None, r"^tensors is None, it must be leeway.Tensors\(layout, buffers\); an iteration without any is a skip"),
+        ([BODY], "^tensors is .*, it must be leeway.Tensors"),
+        (BODY, "^tensors is .*, it must be leeway.Tensors"),
+        (Tensors(None, [BODY]), "^the layout of tensors is None, it must be a leeway.Layout"),
+        (Tensors([WEIGHT], [BODY]), "^the layout of tensors is "),
+        (Tensors(LAYOUT, None), "^the buffers of tensors are None, they must be contiguous bytes"),
+        (Tensors(LAYOUT, [1.0]), "^the buffers of tensors are "),
+        (Tensors(LAYOUT, [np.zeros((4, 4), np.float32)[:, ::2]]), "^the buffers of tensors are "),
+        (Tensors(LAYOUT, [BODY], "weight"), "^the values of tensors is 'weight', it must be a list of names"),
+        (Tensors(LAYOUT, [BODY], (1,)), "^the values of tensors is "),
+    ],
+)
+def test_tensors_that_are_none(value, words):
+    with pytest.raises(ValueError, match=words):
+        arguments.tensors(value)
+
+
+@pytest.mark.parametrize("buffers", [[BODY], [BODY[:8], BODY[8:]], [memoryview(bytearray(BODY))]])
+def test_tensors(buffers):
+    tensors = Tensors(LAYOUT, buffers, ("weight",))
+    assert arguments.tensors(tensors) is tensors
+
+
+@pytest.mark.parametrize("value", [1.0, (0, 1.0), {"compute": 1.0}])
+def test_times_that_are_none(value):
+    with pytest.raises(ValueError, match=r"^times is .*, it must be the times of a step, or None"):
+        arguments.times(value)
+    assert arguments.times(None) is None
+    assert arguments.times(StepTimes(3)) == StepTimes(3)
+
+
+@pytest.mark.parametrize("value", [None, 5, "weight", ["weight"], [None]])
+def test_specs_that_are_none(value):
+    with pytest.raises(ValueError, match=r"^specs is .*, it must be a list of leeway.TensorSpec"):
+        arguments.specs(value)
+    assert arguments.specs(iter([WEIGHT])) == (WEIGHT,)
+
+
+@pytest.mark.parametrize("value", [5, "weight", {"weight": "w"}, {"weight": 5}, {"weight": (5,)}, ["weight"]])
+def test_aliases_that_are_none(value):
+    with pytest.raises(ValueError, match=r"^aliases"):
+        arguments.aliases(value)
+    assert arguments.aliases(None) == {}
+    assert arguments.aliases({"weight": ["w"]}) == {"weight": ("w",)}
+
+
+# What they are told at the calls themselves: nothing is begun with it.
+
+
+@pytest.mark.parametrize("call", ["push", "pushpull"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        (UpdateKind.GRADIENT, 1, None),
+        (UpdateKind.GRADIENT, 1, [BODY]),
+        (UpdateKind.SKIP, 0, None),
+        (None, 1, Tensors(LAYOUT, [BODY])),
+        ([], 1, Tensors(LAYOUT, [BODY])),
+        (UpdateKind.GRADIENT, 1, Tensors(LAYOUT, [BODY[:1]])),
+        (UpdateKind.GRADIENT, 1, Tensors(LAYOUT, [BODY]), None, 1.0),
+        (UpdateKind.GRADIENT, 1, Tensors(LAYOUT, [BODY], (1,))),
+    ],
+    ids=lambda wrong: repr(wrong)[:40],
+)
+async def test_an_update_that_is_none_leaves_the_client_as_it_was(server, call, wrong):
+    server.then(server.joined(), server.granted(), server.pushpulled(), web.json_response({"rank": "w0"}))
+    async with Client(server.url, "w0") as client:
+        await client.pull()
+        for _ in range(2):
+            with pytest.raises(ValueError, match=r"tensors|kind|times|buffers"):
+                await getattr(client, call)(*wrong)
+        assert not client.conversation.in_hand
+        assert (await client.pushpull("gradient", 1, server.tensors()))[0].clock == 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ((None, None), "^specs is None"),
+        (([WEIGHT, WEIGHT], lambda layout: [BODY]), "'weight' is there twice"),
+        (([WEIGHT], None), "^values is None, it must be a function"),
+        (([WEIGHT], [BODY]), "^values is .*, it must be a function"),
+    ],
+)
+async def test_an_offer_that_is_none(server, wrong, words):
+    server.then(server.joined(), web.json_response({"rank": "w0"}))
+    async with Client(server.url, "w0") as client:
+        with pytest.raises(ValueError, match=words):
+            await client.offer(*wrong)
+        with pytest.raises(ValueError, match=r"^allocate is 5, it must be a function"):
+            client.receive_into(5)
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "words"),
+    [
+        ((None, "w0"), {}, "^the server's address is None; it must be text"),
+        ((b"http://a", "w0"), {}, "^the server's address is b'http://a'; it must be text"),
+        (("http://a", None), {}, "^rank None must be"),
+        (("http://a", "w0"), {"groups": 5}, "^groups is 5, it must be a list of names"),
+        (("http://a", "w0"), {"groups": ("a", 1)}, "^group 1 must be"),
+        (("http://a", "w0"), {"groups": [["a"]]}, "^group .* must be"),
+        (("http://a", "w0"), {"group": 5}, "^group 5 must be"),
+        (("http://a", "w0"), {"channel": 5}, "^channel is 5, it must be a function"),
+        (("http://a", "w0"), {"wait_seconds": None}, "^wait_seconds is None"),
+        (("http://a", "w0"), {"max_body_bytes": "1MB"}, "^max_body_bytes is '1MB'"),
+    ],
+)
+def test_a_client_that_cannot_be(given, options, words):
+    with pytest.raises(ValueError, match=words):
+        Client(*given, **options)

@@ -181,11 +181,47 @@ async def test_barrier(server, client):
     assert server.seen[1].json["parties"] == 2
 
 
-async def test_a_barrier_of_a_run_that_is_complete_is_none(server, client):
+async def test_a_barrier_of_a_run_that_is_complete_cannot_be_passed(server, client):
     server.then(server.refused("finished"), web.json_response({"rank": "w0"}))
     assert await client.pull() is None
-    await client.barrier("eval")
+    with pytest.raises(
+        ValueError, match=r"^barrier 'eval' cannot be passed: this worker's run has ended \(finished\)$"
+    ):
+        await client.barrier("eval")
     assert len(server.seen) == 3
+
+
+async def test_a_barrier_of_a_worker_that_ends_meanwhile_is_not_passed(server, client):
+    server.then(server.refused("left", last={}))
+    with pytest.raises(ValueError, match=r"cannot be passed: this worker's run has ended \(left\)$"):
+        await client.barrier("eval")
+
+
+async def test_a_barrier_of_a_worker_that_is_fenced_says_so(server, client):
+    server.then(server.refused("fenced", "another process has the rank", last={}))
+    for _ in range(2):
+        with pytest.raises(WireError, match="fenced: another process has the rank"):
+            await client.barrier("eval")
+
+
+async def test_a_barrier_begins_a_life(server):
+    server.then(
+        server.joined(), web.json_response({"name": "eval", "generation": 0}), web.json_response({"rank": "w0"})
+    )
+    client = Client(server.url, "w0")
+    await client.barrier("eval")
+    await client.close()
+
+
+async def test_why_a_worker_waits_at_a_barrier_can_be_seen(server, client):
+    async def look(request):
+        looked.append(client.waiting)
+        return web.json_response({"name": "eval", "generation": 0})
+
+    looked = []
+    server.then(server.not_yet(Reason.BARRIER), look)
+    await client.barrier("eval")
+    assert (looked[0].reason, client.waiting) == (Reason.BARRIER, None)
 
 
 async def test_a_barrier_after_eviction_is_one_of_the_new_life(server, client):

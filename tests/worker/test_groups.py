@@ -9,7 +9,7 @@ import pytest
 
 from leeway.errors import WireError
 from leeway.protocol.codes import Code
-from leeway.protocol.membership import Joined
+from leeway.protocol.membership import Joined, Leave
 from leeway.protocol.pushes import Disposition, UpdateKind
 from leeway.protocol.spans import Layout
 from leeway.protocol.tensors import Kind, TensorSpec
@@ -143,6 +143,67 @@ async def test_pushes_of_both_groups_in_many_iterations():
         versions = {name: group["version"] for name, group in (await client.status())["groups"].items()}
         assert (versions["embedding"], versions["head"]) == (31, 21)
         await client.barrier("end")
+
+
+@pytest.mark.parametrize("groups", [BOTH, ("head",)])
+async def test_a_barrier_waits_for_no_pull(groups):
+    """The pull of the next iteration waits for the other worker, which comes to the barrier first."""
+    async with (
+        serve(workers=2, named_groups=CONFIGURED) as server,
+        Client(server.url, "w0", groups=groups) as first,
+        Client(server.url, "w1", groups=groups) as second,
+    ):
+        for client in (first, second):
+            await client.group("head").offer([SPECS["head"]], lambda layout: tensors("head", 0.0).buffers)
+        ours, theirs = (client.group("head") for client in (first, second))
+        await asyncio.gather(ours.pull(), theirs.pull())
+        round_of_head = asyncio.create_task(ours.pushpull(GRADIENT, 1, tensors("head", 2.0)))
+        await parked(second, "w0", "head")
+        async with asyncio.timeout(10.0):
+            await asyncio.gather(first.barrier("x", 2), second.barrier("x", 2))
+        assert not round_of_head.done()
+        assert not ours.conversation.in_hand, "the update was seen to its end before"
+        await asyncio.gather(first.barrier("x", 2), second.barrier("x", 2))
+        await theirs.push(GRADIENT, 1, tensors("head", 4.0))
+        outcome, weights = await round_of_head
+        assert (outcome.disposition, value_of(weights, "head")) == (Disposition.HELD, -3.0)
+
+
+async def test_a_barrier_sees_an_update_to_its_end_that_a_cancelled_call_has_left():
+    async with (
+        serve(workers=2, named_groups=CONFIGURED) as server,
+        Client(server.url, "w0", group="head") as first,
+        Client(server.url, "w1", group="head") as second,
+    ):
+        for client in (first, second):
+            await client.offer([SPECS["head"]], lambda layout: tensors("head", 0.0).buffers)
+        await asyncio.gather(first.pull(), second.pull())
+        task = asyncio.create_task(first.pushpull(GRADIENT, 1, tensors("head", 2.0)))
+        await parked(second, "w0", "head")
+        task.cancel()
+        async with asyncio.timeout(10.0):
+            await asyncio.gather(first.barrier("x", 2), second.barrier("x", 2))
+        assert first.conversation.outcome.disposition is Disposition.HELD
+
+
+async def test_a_life_that_somebody_has_ended_is_told_at_a_barrier_and_in_a_pull():
+    async with serve(workers=2, named_groups=CONFIGURED) as server:
+        client = Client(server.url, "w0", group="head")
+        await client.join()
+        await client.offer([SPECS["head"]], lambda layout: tensors("head", 0.0).buffers)
+        pull = asyncio.create_task(client.pull())
+        await parked(client, "w0", "head")
+        barrier = asyncio.create_task(client.barrier("x", 2))
+        while "x" not in (await client.status())["barriers"]:  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(0.005)
+        life = client.conversation.life
+        await client._link.connected().send(Leave(life))
+        await asyncio.wait([pull, barrier])
+        assert client.conversation.ending is Ending.LEFT
+        with pytest.raises(ValueError, match="cannot be passed"):
+            await barrier
+        assert await pull is None
+        await client.close()
 
 
 @pytest.mark.e2e

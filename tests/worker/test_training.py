@@ -283,7 +283,7 @@ def test_a_wrong_argument_is_named_and_the_same_step_can_be_called_again(far_ser
     [
         "leeway.worker.torch_bridge.ModelBridge.gradients",
         "leeway.worker.blocking.BlockingClient.pushpull",
-        "leeway.worker.group_client.GroupClient._take",
+        "leeway.worker.group_client.GroupClient._push",
         "leeway.worker.session.course.Course.computed",
         "leeway.worker.session.course.Push",
         "leeway.worker.group_client.encode",

@@ -19,7 +19,9 @@ import click
 from click.core import ParameterSource
 
 from leeway import programs
+from leeway.errors import SettingError
 from leeway.protocol import documents, routes
+from leeway.protocol.fields import shown
 from leeway.worker.launch.children import STOP_SECONDS, Children, Program
 from leeway.worker.train import cli
 from leeway.worker.train.config import START_BARRIER, WorkerConfig
@@ -37,6 +39,9 @@ _UNKNOWN_OPTION = re.compile(r"No such option:? '?(--[\w-]+)")
 
 # How much alike two options are, of 1, where one may be a slip of the other.
 _NEAR = 0.7
+
+# In the place of the server's, to judge options before there is one.
+_NO_ADDRESS = "http://127.0.0.1"
 
 # How long the server, a process of this machine, may take to say whether all have started.
 _ASK_SECONDS = 5.0
@@ -119,7 +124,8 @@ def command(
         if rank not in ranks:
             raise click.UsageError(f"--for {rank}: there is no such worker; they are {', '.join(ranks)}")
     # What is wrong for every worker is said once, before anything is started.
-    WorkerConfig(task=task, server="http://127.0.0.1", rank=ranks[0], **settings)
+    WorkerConfig(task=task, server=_NO_ADDRESS, rank=ranks[0], **settings)
+    own_options = {rank: list(_own_options(rank, further)) for rank in ranks}
 
     given = list(_given(ctx))
     common = {str(option.envvar): str(settings[name]) for name, option in given if name in _COMMON}
@@ -136,13 +142,18 @@ def command(
         shared += ["--start-together", str(together)]
     threads = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(max(1, _cores() // workers))}
 
+    def arguments(index: int, address: str) -> list[str]:
+        own = ["--server", address, "--rank", ranks[index]]
+        if (port := settings["metrics_port"]) is not None:
+            own += ["--metrics-port", str(port and port + index)]
+        return [task, *shared, *own, *own_options[ranks[index]]]
+
     def programs(address: str) -> Iterator[Program]:
         for index, rank in enumerate(ranks):
-            own = ["--server", address, "--rank", rank]
-            if (port := settings["metrics_port"]) is not None:
-                own += ["--metrics-port", str(port and port + index)]
-            own += [text for whose, texts in further if whose == rank for text in shlex.split(texts)]
-            yield Program(rank, [*_python("leeway.worker.train.cli"), task, *shared, *own], common | threads)
+            yield Program(rank, [*_python("leeway.worker.train.cli"), *arguments(index, address)], common | threads)
+
+    for index, rank in enumerate(ranks):
+        _judge(rank, arguments(index, _NO_ADDRESS))
 
     serve = [*_python("leeway.ps.cli"), "--port", "0", "--workers", str(workers), *server_options]
     return run(Program(SERVER, serve, common), programs, _advising(_printer(ranks)), together)
@@ -213,6 +224,27 @@ def _have_started(address: str) -> bool:
             return bool(documents.parse(reply.read())["barriers"].get(START_BARRIER, 0))
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return True
+
+
+def _own_options(rank: str, further: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """What `--for` says of one worker, taken apart as a shell does."""
+    for whose, texts in further:
+        if whose == rank:
+            try:
+                yield from shlex.split(texts)
+            except ValueError as error:
+                raise click.UsageError(f"--for {rank} {shown(texts)}: {error}") from None
+
+
+def _judge(rank: str, arguments: list[str]) -> None:
+    """Say what the worker would say of its options, before there is one."""
+    try:
+        with cli.command.make_context(rank, arguments) as ctx:
+            WorkerConfig(**ctx.params)
+    except click.UsageError as error:
+        raise click.UsageError(f"{rank}: {error.format_message()}") from None
+    except SettingError as error:
+        raise SettingError(f"{rank}: {error}") from None
 
 
 def _given(ctx: click.Context) -> Iterator[tuple[str, click.Option]]:

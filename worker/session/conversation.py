@@ -2,9 +2,7 @@
 
 The one rule: I/O sends what `ask` gives and tells `answered` or `lost`; all that is decided is decided here.
 
-The states, and how they follow one another, are in `course`. A named barrier is a wish beside them: while it is wanted,
-it is asked in the place of a pull and while computing, and a life that is lost meanwhile is asked for first. It leaves
-the grant as it is.
+The states, and how they follow one another, are in `course`. Named barriers stand beside them: see `arrival`.
 
 A conversation is about one group, with a clock of its own. Lives are per server and a rank has one: the conversations
 of a worker's groups share it (`SharedLife`), and it joins those groups alone, so that it holds up nobody in another.
@@ -21,7 +19,6 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from leeway.errors import WireError
-from leeway.protocol.barriers import Barrier, Passed
 from leeway.protocol.codes import Code
 from leeway.protocol.membership import Departed, Joined, Leave
 from leeway.protocol.offers import Offered
@@ -56,7 +53,6 @@ class Conversation(Course):
         self, shared: SharedLife, *, random: Random, group: str = DEFAULT_GROUP, wait_seconds: float | None = 20.0
     ) -> None:
         super().__init__(shared, group, random, wait_seconds)
-        self._barrier: tuple[str, int] | None = None  # the name and the parties of the one that is wanted
         shared.conversations.append(self)
 
     @property
@@ -64,13 +60,8 @@ class Conversation(Course):
         """How long to wait before sending what `ask` gives."""
         return self._pace.delay_seconds
 
-    @property
-    def arriving(self) -> bool:
-        """Whether a barrier is wanted that has not been passed."""
-        return self._barrier is not None
-
     def ask(self) -> Ask | None:
-        """The request to send now; None when there is none, in ENDED, and in COMPUTING when no barrier is wanted.
+        """The request to send now; None when there is none, in COMPUTING and ENDED.
 
         The same object until it is answered or lost.
         """
@@ -84,10 +75,6 @@ class Conversation(Course):
                 return self.shared.ask()
             case State.OFFERING:
                 return self._offering.ask()
-            case State.PULLING | State.COMPUTING if self._barrier is not None:
-                assert self.life is not None
-                name, parties = self._barrier
-                return Barrier(self.life, name, self.shared.barriers.get(name, 0), parties, self.wait_seconds)
             case State.PULLING:
                 return Pull(self.group, self.life, self.clock, since=self._held, wait_seconds=self.wait_seconds)
             case State.PUSHING:
@@ -101,22 +88,16 @@ class Conversation(Course):
 
     # What the worker wants.
 
-    def arrive(self, name: str, parties: int = 1) -> None:
-        """Come to the next generation of a named barrier, and wait for `parties` there at least: see `arriving`.
+    def part(self) -> bool:
+        """Ask for the end of the update in hand alone, and for the next parameters later: they may be long in coming.
 
-        Of the conversations of several groups one does so for the worker.
+        Returns whether a request that asks for both is to be sent again.
         """
-        self._want((name, parties))
-
-    def turn_back(self) -> None:
-        """Want no barrier any more; the server may have counted this worker."""
-        if self._barrier is not None:
-            self._want(None)
-
-    def _want(self, barrier: tuple[str, int] | None) -> None:
-        self._barrier = barrier
-        if self.state in (State.PULLING, State.COMPUTING):
+        if not self.update.part():
+            return False
+        if self.state is State.PUSHING:
             self._asked = None
+        return True
 
     def leave(self) -> None:
         """End the life in good order, for all groups. Updates in hand are dropped, accepted or not."""
@@ -141,11 +122,6 @@ class Conversation(Course):
                 self._refused(error, retry_after_seconds)
             case State.JOINING, Joined():
                 self.shared.joined(reply)
-            case _, Passed() if isinstance(request, Barrier):
-                self.shared.barriers[request.name] = request.generation + 1
-                self._barrier = None
-            case _, NotYet() if isinstance(request, Barrier):
-                self._not_yet(retry_after_seconds)
             case State.OFFERING, Offered():
                 if self._offering.answered(reply.wanted):
                     self._to_pulling()

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from leeway.protocol.barriers import Barrier
 from leeway.protocol.codes import Code
 from leeway.protocol.membership import Join, Leave
 from leeway.protocol.offers import Offer
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
     from leeway.protocol.versions import Version
     from leeway.worker.session.shared_life import SharedLife
 
-Ask = Join | Offer | Pull | Push | Barrier | Leave
+Ask = Join | Offer | Pull | Push | Leave
 
 
 class Course:

@@ -54,6 +54,11 @@ class SharedLife:
     def ended(self) -> bool:
         return not self.going
 
+    @property
+    def joining(self) -> bool:
+        """Whether a life is to be asked for, or asked back, before anything else."""
+        return any(conversation.state is State.JOINING for conversation in self.going)
+
     # It is asked for.
 
     def ask(self) -> Join:

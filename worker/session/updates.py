@@ -53,6 +53,13 @@ class UpdateInHand:
         self.push = dataclasses.replace(self.push, kind=UpdateKind.SKIP, samples=0, keys=(), values=(), metrics={})
         self._refused_as, self._refused_tensor = code, tensor
 
+    def part(self) -> bool:
+        """Want no parameters in the reply to it any more. Returns whether they were."""
+        if self.push is None or not self.push.pull:
+            return False
+        self.push = dataclasses.replace(self.push, pull=False, since=None, wait_seconds=None)
+        return True
+
     def move(self, life: Life) -> None:
         """The same life goes on in a new epoch: the name stays, and the request must say the epoch."""
         assert self.push is not None

@@ -11,10 +11,11 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from leeway.errors import SettingError
 from leeway.protocol import limits
+from leeway.protocol.addresses import is_host, server_url
+from leeway.protocol.fields import MAX_INTEGER, bound, shown
 from leeway.protocol.ranks import is_rank
 
 PARTITIONS = ("shuffle", "random")
@@ -69,42 +70,47 @@ class WorkerConfig:
 
     def __post_init__(self) -> None:
         ports = self.metrics_port is None or 0 <= self.metrics_port <= 65535
-        address = urlsplit(self.server)
+        host = "a host's name or address, such as 127.0.0.1"
         for flag, value, met, must_be in (
             ("TASK", self.task, bool(self.task), "the name of a task"),
-            (
-                "--server",
-                self.server,
-                address.scheme in {"http", "https"} and bool(address.netloc),
-                "a URL such as http://127.0.0.1:8080",
-            ),
+            ("--server", self.server, _is_address(self.server), "a URL such as http://127.0.0.1:8080"),
             ("--rank", self.rank, is_rank(self.rank), "1 to 64 of the characters A-Z a-z 0-9 . _ -"),
-            ("--steps", self.steps, self.steps is None or self.steps >= 1, "1 or more"),
-            ("--batch-size", self.batch_size, self.batch_size >= 1, "1 or more"),
-            ("--seed", self.seed, self.seed >= 0, "0 or more"),
             ("--device", self.device, bool(_DEVICE.fullmatch(self.device)), "auto, cpu, cuda or cuda:N"),
             ("--partition", self.partition, self.partition in PARTITIONS, f"one of {', '.join(PARTITIONS)}"),
-            ("--weight", self.weight, 0 < self.weight < math.inf, "above 0"),
-            ("--accumulate", self.accumulate, self.accumulate >= 1, "1 or more"),
-            ("--local-steps", self.local_steps, self.local_steps >= 1, "1 or more"),
-            ("--local-lr", self.local_lr, 0 < self.local_lr < math.inf, "above 0"),
             (
                 "--start-together",
                 self.start_together,
                 1 <= self.start_together <= limits.MAX_RANKS,
                 f"1 to {limits.MAX_RANKS}",
             ),
-            ("--evaluate-every", self.evaluate_every, self.evaluate_every >= 0, "0 or more"),
-            ("--pace", self.pace_seconds, 0 <= self.pace_seconds < math.inf, "0 or more"),
-            ("--slow", self.slow_seconds, 0 <= self.slow_seconds < math.inf, "0 or more"),
-            ("--slow-turns", self.slow_turns, self.slow_turns is None or self.slow_turns >= 1, "1 or more"),
-            ("--slow-tail", self.slow_tail, self.slow_tail is None or 0 < self.slow_tail < math.inf, "above 0"),
+            ("--metrics-host", self.metrics_host, is_host(self.metrics_host), host),
             ("--metrics-port", self.metrics_port, ports, "0 to 65535"),
             ("--log-level", self.log_level, self.log_level in LOG_LEVELS, f"one of {', '.join(LOG_LEVELS)}"),
             ("--log-format", self.log_format, self.log_format in LOG_FORMATS, f"one of {', '.join(LOG_FORMATS)}"),
         ):
             if not met:
-                raise SettingError(f"{flag} is {value!r}; it must be {must_be}")
+                raise SettingError(f"{flag} is {shown(value)}; it must be {must_be}")
+        for flag, number, least, most in (
+            ("--steps", self.steps, 1, MAX_INTEGER),
+            ("--batch-size", self.batch_size, 1, MAX_INTEGER),
+            ("--seed", self.seed, 0, MAX_INTEGER),
+            ("--accumulate", self.accumulate, 1, MAX_INTEGER),
+            ("--local-steps", self.local_steps, 1, MAX_INTEGER),
+            ("--evaluate-every", self.evaluate_every, 0, MAX_INTEGER),
+            ("--pace", self.pace_seconds, 0, limits.MAX_STEP_SECONDS),
+            ("--slow", self.slow_seconds, 0, limits.MAX_STEP_SECONDS),
+            ("--slow-turns", self.slow_turns, 1, MAX_INTEGER),
+        ):
+            if number is not None and not least <= number <= most:
+                raise SettingError(f"{flag} is {shown(number)}; it must be {bound(number, least, most)}")
+        for flag, factor in (
+            ("--weight", self.weight),
+            ("--local-lr", self.local_lr),
+            ("--slow-tail", self.slow_tail),
+        ):
+            if factor is not None and not 0 < factor < math.inf:
+                must_be = "finite" if factor == math.inf else "above 0"
+                raise SettingError(f"{flag} is {factor}; it must be {must_be}")
         if self.weight != 1 and self.partition != "random":
             raise SettingError("--weight sizes the data of --partition random; --partition shuffle deals evenly")
         if self.accumulate > 1 and self.local_steps > 1:
@@ -131,3 +137,11 @@ class WorkerConfig:
         uniform = (int.from_bytes(digest[:8], "big") + 1) / 2**64  # in (0, 1]
         # In logarithms: the power itself overflows for small shapes.
         return math.exp(min(math.log(LONGEST_TAIL), -math.log(uniform) / self.slow_tail))
+
+
+def _is_address(text: str) -> bool:
+    try:
+        server_url(text)
+    except ValueError:
+        return False
+    return True

@@ -109,7 +109,8 @@ class _Trainer:
 
     def train(self) -> None:
         session, config = self._session, self._config
-        if config.start_together > 1 and session.client.conversation.shared.barriers.get(START_BARRIER, 0) == 0:
+        waits = config.start_together > 1 and not session.finished
+        if waits and session.client.conversation.shared.barriers.get(START_BARRIER, 0) == 0:
             # Before the first pull: whoever has pulled is in the open round, and the others would wait for it in the
             # next one while it waits for them here.
             session.barrier(START_BARRIER, config.start_together)

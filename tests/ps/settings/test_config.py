@@ -101,7 +101,21 @@ def test_a_group_has_a_rule_of_its_own() -> None:
         ({"lease_seconds": 0.0}, "--lease is 0.0; it must be 0.3 or more"),
         ({"lease_seconds": 1e-9}, "--lease is 1e-09; it must be 0.3 or more"),
         ({"lease_seconds": float("nan")}, "--lease is nan; it must be 0.3 or more"),
-        ({"lease_seconds": float("inf")}, "--lease is inf; it must be 0.3 or more"),
+        ({"lease_seconds": float("inf")}, "--lease is inf; it must be finite and at most 86400"),
+        ({"lease_seconds": 1e308}, "--lease is 1e+308; it must be at most 86400"),
+        (
+            {"max_iteration_seconds": float("inf")},
+            "--max-iteration-seconds is inf; it must be finite and at most 31536000",
+        ),
+        ({"until": 2**53}, "--until is 9007199254740992; it must be at most 9007199254740991"),
+        (
+            {"state_dir": STATE, "checkpoint_every": 2**53},
+            "--checkpoint-every is 9007199254740992; it must be at most 9007199254740991",
+        ),
+        ({"max_body_bytes": 2**53}, "--max-body is 9007199254740992; it must be at most 9007199254740991"),
+        ({"host": "a..b"}, "--host is 'a..b'; it must be a host's name or address, such as 127.0.0.1"),
+        ({"host": "a\0b"}, "--host is 'a\\x00b'; it must be a host's name or address, such as 127.0.0.1"),
+        ({"host": "a" * 5000}, f"--host is '{'a' * 76}...; it must be a host's name or address, such as 127.0.0.1"),
         ({"max_iteration_seconds": 0.01}, "--max-iteration-seconds is 0.01; it must be 0.1 or more"),
         ({"max_iteration_seconds": 0.0}, "--max-iteration-seconds is 0.0; it must be 0.1 or more"),
         ({"non_finite": "ignore"}, "--non-finite is 'ignore'; it must be one of refuse, warn, off"),
@@ -205,6 +219,12 @@ def test_bytes_with_a_unit(text: str, size: int) -> None:
 @pytest.mark.parametrize("text", ["", "MiB", "-1", "1e3", "5 apples", "1..5", "5iB", "٣"])
 def test_what_is_no_number_of_bytes(text: str) -> None:
     with pytest.raises(ValueError, match="is not a number of bytes, such as 1048576, 512MiB or 4GB"):
+        parse_bytes(text)
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, f"{'9' * 5000}MiB", "8192TiB"])
+def test_more_bytes_than_can_be_said(text: str) -> None:
+    with pytest.raises(ValueError, match=r"is more than 9007199254740991 bytes$"):
         parse_bytes(text)
 
 

@@ -233,6 +233,16 @@ class TestCommandLines:
             (["--mode", "ssp", "digits"], "TASK comes first: ps-launch TASK --mode ..."),
             (["digits", "--for", "w9", "--slow 1"], "--for w9: there is no such worker; they are w0, w1"),
             (["digits", "--batch-size", "0"], "--batch-size is 0; it must be 1 or more"),
+            (
+                ["digits", "--for", "w1", "--slow 'x"],
+                """--for w1 "--slow 'x": No closing quotation""",
+            ),
+            (["digits", "--for", "w1", "--slow 1\\"], "--for w1 '--slow 1\\\\': No escaped character"),
+            (["digits", "--for", "w1", "--slow x"], "w1: Invalid value for '--slow': 'x' is not a valid float."),
+            (["digits", "--for", "w1", "--pace inf"], "w1: --pace is inf; it must be finite and at most 31536000"),
+            (["digits", "--for", "w0", "--slwo 1"], "w0: No such option '--slwo'. Did you mean '--slow'?"),
+            (["digits", "--for", "w0", "more"], "w0: Got unexpected extra argument (more)"),
+            (["digits", "--metrics-port", "65535"], "w1: --metrics-port is 65536; it must be 0 to 65535"),
             (["digits", "--workers", "0"], "Invalid value for '--workers': 0 is not in the range x>=1."),
         ],
     )

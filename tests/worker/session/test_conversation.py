@@ -1,11 +1,11 @@
 """The session by tables: in this state, on this input, that is sent next and that is told."""
 
+import dataclasses
 import random
 
 import pytest
 
 from leeway.errors import WireError
-from leeway.protocol.barriers import Barrier, Passed
 from leeway.protocol.codes import Code
 from leeway.protocol.lives import Life
 from leeway.protocol.membership import Departed, GroupState, Join, Joined, Leave
@@ -682,102 +682,32 @@ def test_another_model_is_for_the_user_and_can_be_exchanged():
 # Barriers.
 
 
-@pytest.mark.parametrize("state", [State.PULLING, State.COMPUTING])
-def test_a_barrier_is_asked_until_it_is_passed_and_leaves_the_grant(state):
-    it = at(state)
-    grant = it.grant
-    it.arrive("eval", 3)
-    barrier = it.ask()
-    assert barrier == Barrier(Life("w0", 7, 1), "eval", 2, 3, 20.0)
-    tell(it, NotYet(Reason.BARRIER, "2 of 3", ("w1",)))
-    assert (it.arriving, it.ask(), it.delay_seconds) == (True, barrier, 0.0)
-    it.lost()
-    assert it.delay_seconds > 0
-    tell(it, refuse(Code.STOPPING, "later"), retry_after_seconds=2.0)
-    assert it.delay_seconds >= 2.0
-    tell(it, Passed("eval", 2))
-    assert (it.arriving, it.shared.barriers["eval"], it.delay_seconds) == (False, 3, 0.0)
-    assert (it.state, it.grant) == (state, grant)
-    assert isinstance(it.ask(), Pull) is (state is State.PULLING)
-
-
-def test_a_barrier_that_does_not_park_is_no_busy_loop():
-    it = at(State.COMPUTING, wait_seconds=None)
-    it.arrive("first")
-    assert (it.ask().generation, it.ask().wait_seconds) == (0, None)
-    tell(it, NotYet(Reason.BARRIER, "1 of 2"))
-    assert it.delay_seconds == backoff.BASE_SECONDS
-
-
-@pytest.mark.parametrize("state", [State.PULLING, State.COMPUTING])
-def test_turning_back_from_a_barrier(state):
-    it = at(state)
-    it.turn_back()
-    before = it.ask()
-    it.arrive("eval")
-    barrier = it.ask()
-    it.turn_back()
-    assert (it.arriving, it.ask()) == (False, before)
-    it.answered(barrier, Passed("eval", 2))
-    assert it.shared.barriers["eval"] == 2
-
-
-def test_a_barrier_waits_for_what_comes_first():
-    it = session()
-    it.arrive("eval")
-    assert isinstance(it.ask(), Join)
-    tell(it, joined())
-    assert it.ask().generation == 2
+def test_an_update_in_hand_is_parted_from_the_pull_behind_it():
     it = at(State.PUSHING)
-    it.arrive("eval")
+    before = it.ask()
+    assert it.part()
+    alone = it.ask()
+    assert alone == dataclasses.replace(before, pull=False, since=None, wait_seconds=None)
+    assert not it.part(), "it is asked for alone already"
+    assert it.ask() is alone
+    it.answered(before, PushPulled(pushed(0), granted(1)))
+    assert it.in_hand, "the reply to what was given up does not count"
     tell(it, pushed(0))
-    assert isinstance(it.ask(), Barrier)
+    assert (it.in_hand, it.ask()) == (
+        False,
+        Pull("default", Life("w0", 7, 1), 1, since=Version(7, 5), wait_seconds=20.0),
+    )
+    assert not it.part(), "nothing is in hand"
 
 
-def test_a_reply_of_another_kind_to_a_barrier_is_an_error():
-    it = at(State.PULLING)
-    it.arrive("eval")
-    with pytest.raises(WireError, match="the server answered barrier eval/2 w0#1 with"):
-        tell(it, Departed("w0"))
-    assert it.arriving
-
-
-def test_a_barrier_that_finds_the_life_gone_drops_what_is_being_computed():
-    it = at(State.COMPUTING)
-    it.arrive("eval")
-    tell(it, refuse(Code.EVICTED, "silent"))
-    assert it.ask() == Join("w0", "s2", ("default",))
-    it.computed(UpdateKind.GRADIENT, 1, ("weight",))
-    assert it.outcome == Outcome(0, None, Code.EVICTED)
-    assert not it.in_hand
-    tell(it, joined(incarnation=2, clock=3))
-    assert it.ask().life.incarnation == 2
-    tell(it, Passed("eval", 2))
-    tell(it, granted(3))
-    it.computed(UpdateKind.GRADIENT, 1, ("weight",))
-    assert it.in_hand
-
-
-def test_a_grant_that_lapsed_unnoticed_does_not_drop_the_next_update():
-    it = at(State.COMPUTING)
-    it.arrive("eval")
+def test_an_update_is_parted_also_while_its_life_is_asked_for():
+    it = at(State.PUSHING)
     tell(it, refuse(Code.OLD_EPOCH, "over"))
-    tell(it, joined(epoch=8))
-    it.turn_back()
-    tell(it, granted(0, epoch=8))
-    it.computed(UpdateKind.GRADIENT, 1, ("weight",))
-    assert it.in_hand
-
-
-def test_a_refusal_of_a_barrier_that_is_over_is_ignored():
-    it = at(State.COMPUTING)
-    it.arrive("eval")
-    barrier = it.ask()
-    it.lost()
-    it.answered(barrier, refuse(Code.EVICTED, "silent"))
-    it.turn_back()
-    it.answered(barrier, refuse(Code.EVICTED, "silent"))
-    assert it.state is State.COMPUTING
+    join = it.ask()
+    assert it.part()
+    assert it.ask() is join
+    tell(it, joined(resumed=True))
+    assert (it.ask().clock, it.ask().pull) == (0, False)
 
 
 def test_values_are_named_and_a_skip_has_none():

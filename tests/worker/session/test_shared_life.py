@@ -14,6 +14,7 @@ from leeway.protocol.pushes import Disposition, LastPush, Push, Pushed, PushPull
 from leeway.protocol.reasons import Reason
 from leeway.protocol.refusals import refuse
 from leeway.protocol.versions import Version
+from leeway.worker.session.arrival import Arrival
 from leeway.worker.session.conversation import Conversation
 from leeway.worker.session.shared_life import SharedLife
 from leeway.worker.session.states import Ending, Outcome, State
@@ -98,8 +99,12 @@ def test_barriers_belong_to_the_life():
     embedding.shared.barriers["eval"] = 5
     assert head.shared.barriers == {"eval": 5}
     assert (head.shared.lease_seconds, head.shared.limits) == (10.0, DEFAULT_CAPACITY)
-    head.arrive("eval")
-    assert (head.ask().generation, isinstance(embedding.ask(), Pull)) == (5, True)
+    arrival = Arrival(head.shared, "eval", 1, random=random.Random(1))
+    assert (arrival.ask().generation, isinstance(embedding.ask(), Pull), isinstance(head.ask(), Pull)) == (
+        5,
+        True,
+        True,
+    )
 
 
 def test_a_join_that_lacks_one_of_the_groups_changes_nothing():

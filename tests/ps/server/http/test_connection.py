@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import uvloop
 
+from leeway.protocol.limits import MAX_LEASE_SECONDS
 from leeway.transport.http.connection import options
 from tests import linux
 from tests.end_to_end.commands import Commands
@@ -163,7 +164,7 @@ async def test_resets_and_nonsense_leave_no_line_in_the_log(run):
 
 
 @pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-@pytest.mark.parametrize("lease_seconds", [0.5, 10.0, 120.0])
+@pytest.mark.parametrize("lease_seconds", [0.5, 10.0, 120.0, MAX_LEASE_SECONDS])
 def test_accepted_sockets_are_probed_and_lost_after_one_lease(loop_factory, lease_seconds):
     async def read():
         async with serve(mode="async", lease_seconds=lease_seconds) as server, server.connect() as connection:
