@@ -146,7 +146,7 @@ class TestMistakes:
             (["nonsense"], "no task 'nonsense'; the built-in ones are linreg, digits"),
             (
                 ["digits", "--server", "nowhere"],
-                "--server is 'nowhere'; it must be a URL such as http://127.0.0.1:8080",
+                "--server: the server's address 'nowhere' has no scheme; write http://nowhere",
             ),
             (["digits", "--rank", "a b"], "--rank is 'a b'; it must be 1 to 64 of the characters"),
             (["mnist", "--data-dir", "empty"], "empty"),

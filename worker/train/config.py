@@ -73,7 +73,6 @@ class WorkerConfig:
         host = "a host's name or address, such as 127.0.0.1"
         for flag, value, met, must_be in (
             ("TASK", self.task, bool(self.task), "the name of a task"),
-            ("--server", self.server, _is_address(self.server), "a URL such as http://127.0.0.1:8080"),
             ("--rank", self.rank, is_rank(self.rank), "1 to 64 of the characters A-Z a-z 0-9 . _ -"),
             ("--device", self.device, bool(_DEVICE.fullmatch(self.device)), "auto, cpu, cuda or cuda:N"),
             ("--partition", self.partition, self.partition in PARTITIONS, f"one of {', '.join(PARTITIONS)}"),
@@ -111,6 +110,10 @@ class WorkerConfig:
             if factor is not None and not 0 < factor < math.inf:
                 must_be = "finite" if factor == math.inf else "above 0"
                 raise SettingError(f"{flag} is {factor}; it must be {must_be}")
+        try:
+            server_url(self.server)
+        except ValueError as error:
+            raise SettingError(f"--server: {error}") from None
         if self.weight != 1 and self.partition != "random":
             raise SettingError("--weight sizes the data of --partition random; --partition shuffle deals evenly")
         if self.accumulate > 1 and self.local_steps > 1:
@@ -137,11 +140,3 @@ class WorkerConfig:
         uniform = (int.from_bytes(digest[:8], "big") + 1) / 2**64  # in (0, 1]
         # In logarithms: the power itself overflows for small shapes.
         return math.exp(min(math.log(LONGEST_TAIL), -math.log(uniform) / self.slow_tail))
-
-
-def _is_address(text: str) -> bool:
-    try:
-        server_url(text)
-    except ValueError:
-        return False
-    return True

@@ -27,8 +27,15 @@ def test_devices(device: str) -> None:
     ("settings", "sentence"),
     [
         ({"task": ""}, "TASK is ''; it must be the name of a task"),
-        ({"server": "localhost:80"}, "--server is 'localhost:80'; it must be a URL such as http://127.0.0.1:8080"),
-        ({"server": "http://"}, "--server is 'http://'; it must be a URL such as http://127.0.0.1:8080"),
+        (
+            {"server": "localhost:80"},
+            "--server: the server's address 'localhost:80' has no scheme; write http://localhost:80",
+        ),
+        (
+            {"server": "http://"},
+            "--server: the server's address 'http://' has no host; it must be scheme, host, port and path, for example"
+            " http://localhost:8080",
+        ),
         ({"rank": "a b"}, "--rank is 'a b'; it must be 1 to 64 of the characters A-Z a-z 0-9 . _ -"),
         ({"steps": 0}, "--steps is 0; it must be 1 or more"),
         ({"batch_size": 0}, "--batch-size is 0; it must be 1 or more"),
@@ -53,7 +60,10 @@ def test_devices(device: str) -> None:
         ({"slow_tail": float("inf"), "slow_seconds": 1.0}, "--slow-tail is inf; it must be finite"),
         ({"steps": 2**53}, "--steps is 9007199254740992; it must be at most 9007199254740991"),
         ({"seed": 2**53}, "--seed is 9007199254740992; it must be at most 9007199254740991"),
-        ({"server": "http://a b"}, "--server is 'http://a b'; it must be a URL such as http://127.0.0.1:8080"),
+        (
+            {"server": "http://a b"},
+            "--server: the server's address 'http://a b' has a space or a character that is not seen in it",
+        ),
         ({"metrics_host": "a..b"}, "--metrics-host is 'a..b'; it must be a host's name or address, such as 127.0.0.1"),
         ({"metrics_port": 65536}, "--metrics-port is 65536; it must be 0 to 65535"),
         ({"log_level": "loud"}, "--log-level is 'loud'; it must be one of debug, info, warning, error"),
