@@ -34,7 +34,7 @@ async def push(client, value):
 
 
 async def test_a_round_closes_by_itself_after_its_grace_and_the_last_is_late(start):
-    server = await start(mode="sync", workers=3, quorum=2, grace_seconds=0.01, lr=1.0, lease_seconds=1e6)
+    server = await start(mode="sync", workers=3, quorum=2, grace_seconds=0.01, lr=1.0, lease_seconds=86_400.0)
     async with contextlib.AsyncExitStack() as stack:
         w0, w1, w2 = await join(server, stack, "w0", "w1", "w2")
         await asyncio.gather(w0.pull(), w1.pull(), w2.pull())
@@ -64,7 +64,7 @@ async def test_a_round_closes_by_itself_after_its_grace_and_the_last_is_late(sta
 
 
 async def test_whose_round_closes_before_it_pulls_goes_on_with_the_next(start):
-    server = await start(mode="sync", workers=2, quorum=1, grace_seconds=0.0, lease_seconds=1e6)
+    server = await start(mode="sync", workers=2, quorum=1, grace_seconds=0.0, lease_seconds=86_400.0)
     async with contextlib.AsyncExitStack() as stack:
         w0, w1 = await join(server, stack, "w0", "w1")
         await w0.pull()
