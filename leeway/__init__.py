@@ -37,10 +37,12 @@ if TYPE_CHECKING:
     from leeway.release import __version__
     from leeway.transport.channel import Tensors
     from leeway.worker.client import Client
+    from leeway.worker.connecting import connect, wrap
+    from leeway.worker.sampler import Sampler
     from leeway.worker.session.states import Outcome
     from leeway.worker.train.data.partition import RandomSampling, ShuffleAndSplit
     from leeway.worker.train.tasks.task import task
-    from leeway.worker.training import TrainingSession, connect
+    from leeway.worker.training import TrainingSession
 
 __all__ = [
     "CheckpointError",
@@ -54,6 +56,7 @@ __all__ = [
     "Outcome",
     "RandomSampling",
     "Reason",
+    "Sampler",
     "ServerLost",
     "SessionClosed",
     "SettingError",
@@ -67,6 +70,7 @@ __all__ = [
     "__version__",
     "connect",
     "task",
+    "wrap",
 ]
 
 # Looked up at the first use (PEP 562): every import of anything below comes through this file.
@@ -78,14 +82,16 @@ _HOMES = {
     "Outcome": "leeway.worker.session.states",
     "RandomSampling": "leeway.worker.train.data.partition",
     "Reason": "leeway.protocol.reasons",
+    "Sampler": "leeway.worker.sampler",
     "ShuffleAndSplit": "leeway.worker.train.data.partition",
     "TensorSpec": "leeway.protocol.tensors",
     "Tensors": "leeway.transport.channel",
     "TrainingSession": "leeway.worker.training",
     "UpdateKind": "leeway.protocol.pushes",
     "__version__": "leeway.release",
-    "connect": "leeway.worker.training",
+    "connect": "leeway.worker.connecting",
     "task": "leeway.worker.train.tasks.task",
+    "wrap": "leeway.worker.connecting",
 }
 
 

@@ -155,7 +155,13 @@ def test_the_arguments_of_a_call_of_a_group_are_those_it_has(method: str) -> Non
     assert [word.partition("=")[0] for word in shown.split(", ") if word] == list(signature.parameters)[1:]
 
 
-@pytest.mark.parametrize("method", ["attach", "step", "skip", "pull", "barrier", "close"])
+@pytest.mark.parametrize("argument", inspect.signature(leeway.wrap).parameters)
+def test_an_argument_of_wrap_is_documented(argument: str) -> None:
+    call = section("wrap").partition("```python")[2].partition("```")[0]
+    assert re.search(rf"\b{argument}\b", call)
+
+
+@pytest.mark.parametrize("method", ["attach", "step", "wrap", "epochs", "report", "skip", "pull", "barrier", "close"])
 def test_the_arguments_of_a_method_are_those_it_has(method: str) -> None:
     parameters = list(inspect.signature(getattr(leeway.TrainingSession, method)).parameters.values())[1:]
     plain = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in parameters]

@@ -13,6 +13,7 @@ from leeway.protocol.membership import Heartbeat, Join, Leave
 from leeway.protocol.offers import Offer
 from leeway.protocol.pulls import Pull
 from leeway.protocol.pushes import Push
+from leeway.protocol.tuning import SetOptimizer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from leeway.protocol.messages import Reply
     from leeway.protocol.spans import Layout
 
-Sent = Join | Leave | Heartbeat | Offer | Pull | Push | Barrier
+Sent = Join | Leave | Heartbeat | Offer | Pull | Push | Barrier | SetOptimizer
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# Local steps between two pushes: beyond this nobody would see the others' work.
+MAX_EVERY = 1_000_000
+
 NAME = "1 to 64 of the characters A-Z a-z 0-9 . _ -"
 
 

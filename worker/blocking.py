@@ -144,6 +144,8 @@ class BlockingClient:
     pushpull = waiting(Client.pushpull)
     skip = waiting(Client.skip)
     settle = waiting(Client.settle)
+    optimizer = waiting(Client.optimizer)
+    set_optimizer = waiting(Client.set_optimizer)
 
     def withdraw(self) -> None:
         """Nothing happens when no call can be made any more."""
@@ -190,6 +192,8 @@ class BlockingGroup:
     pushpull = waiting(GroupClient.pushpull)
     skip = waiting(GroupClient.skip)
     settle = waiting(GroupClient.settle)
+    optimizer = waiting(GroupClient.optimizer)
+    set_optimizer = waiting(GroupClient.set_optimizer)
 
 
 _OPEN: weakref.WeakSet[BlockingClient] = weakref.WeakSet()

@@ -292,6 +292,8 @@ class Client:
     skip = of_only_group(GroupClient.skip)
     settle = of_only_group(GroupClient.settle)
     receive_into = of_only_group(GroupClient.receive_into)
+    optimizer = of_only_group(GroupClient.optimizer)
+    set_optimizer = of_only_group(GroupClient.set_optimizer)
 
 
 def _names(group: str | None, groups: Sequence[str] | None) -> tuple[str, ...]:

@@ -12,11 +12,12 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from leeway.errors import BodyTooLarge
+from leeway.protocol import routes
 from leeway.protocol.barriers import Passed
 from leeway.protocol.frames import encode, frame_length
 from leeway.protocol.membership import Join, Joined
@@ -26,10 +27,12 @@ from leeway.protocol.pushes import Disposition, Push, PushPulled, UpdateKind
 from leeway.protocol.reasons import Reason
 from leeway.protocol.refusals import Refused
 from leeway.protocol.spans import Layout
+from leeway.protocol.tuning import SetOptimizer
 from leeway.transport.channel import Tensors
 from leeway.transport.memory.aligned import allocate_aligned
 from leeway.worker import arguments
 from leeway.worker.receiving import Pulled, Receiving
+from leeway.worker.session.refusals import REACTIONS, Reaction
 from leeway.worker.session.states import Ending, State
 from leeway.worker.skips import RefusedInARow
 
@@ -53,6 +56,9 @@ log = structlog.get_logger("worker.client")
 
 # How often it is said that a wait goes on.
 TELL_AGAIN_SECONDS = 60.0
+
+# Between two attempts to set the optimizer, which no conversation waits for.
+AGAIN_SECONDS = 1.0
 
 
 class GroupClient:
@@ -178,6 +184,25 @@ class GroupClient:
     async def begin_anew(self) -> None:
         """Ask for a life where that is wanted, in no turn: whoever has it asks with the same join."""
         await self.drive(lambda: self.conversation.state is not State.JOINING)
+
+    async def optimizer(self) -> dict[str, Any]:
+        """The settings of the group's optimizer, the steps it has made and the rate of the next one."""
+        channel = self._link.connected()
+        document: dict[str, Any] = await channel.read_json(routes.OPTIMIZER, {"group": self.conversation.group})
+        return document
+
+    async def set_optimizer(self, changes: Mapping[str, Any]) -> None:
+        """Have the group's optimizer go by other settings. Raises `WireError` for those that cannot be."""
+        request = SetOptimizer(self.conversation.group, changes)
+        while True:
+            answer = await self._link.attempt(request, lambda: None)
+            match answer.reply if answer else None:
+                case Refused(error) if REACTIONS[error.code] is not Reaction.AGAIN:
+                    raise error
+                case None | Refused():
+                    await self._link.sleep(AGAIN_SECONDS)
+                case _:
+                    return
 
     # How it is done.
 

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from leeway.protocol.pushes import UpdateKind
 from leeway.protocol.spans import Layout
 from leeway.protocol.tensors import Kind
 from leeway.worker.modules.bodies import MAX_LAYOUTS, Body, new_block, undisturbed, views_of, write
 from leeway.worker.modules.movement import Movement, Schedule, changed, same_bytes
+from leeway.worker.modules.rounding import Rounding
 from leeway.worker.modules.view import View
 from leeway.worker.warn import warn
 
@@ -63,6 +65,7 @@ class ModelBridge:
         self._layouts: dict[tuple[str, ...], Layout] = {}
         # What was pulled last, to subtract from and to offer again; views of the received body.
         self._pulled: dict[str, torch.Tensor] = {}
+        self._rounding = Rounding()
 
     @property
     def frozen(self) -> tuple[str, ...]:
@@ -76,6 +79,16 @@ class ModelBridge:
     def check(self) -> None:
         """Raise `ValueError` when the module is no longer the one that was attached."""
         self._view.look()
+
+    def check_owned(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        """Raise `ValueError` where an optimizer has parameters that are not of this module."""
+        ours = {id(tensor) for key in self._parameters for tensor in self._view.look().of(key)}
+        strange = sum(id(parameter) not in ours for parameter in parameters)
+        if strange:
+            raise ValueError(
+                f"{strange} of the optimizer's parameters are not of the model that is attached: a model and its"
+                " optimizer go together, and each further model is a session of its own"
+            )
 
     def allocate(self, nbytes: int) -> memoryview:
         """Memory for a received body: pinned when the model is on a GPU, so that it is copied there at once."""
@@ -108,9 +121,17 @@ class ModelBridge:
         self._pulled = views_of(frame)
         for key in self._spec_by_name if first else (*self.trained, *self.buffers):
             write(held.by_key[key], self._pulled[key], non_blocking=self.on_gpu)
+            self._rounding.keep(key, held.by_key[key])
+        self._rounding.forget()
         if first:
             self._synchronize()
             self._movement.begin({key: held.by_key[key] for key in self.frozen})
+
+    def update(self, kind: UpdateKind, *, first: bool, alone: bool) -> Tensors:
+        """What a push of this kind carries."""
+        if kind is UpdateKind.GRADIENT:
+            return self.gradients(first=first)
+        return self.deltas(first=first, alone=alone) if kind is UpdateKind.DELTA else self.weights(first=first)
 
     def forget_gradients(self) -> None:
         """Set every gradient to None: the next `backward` begins anew."""
@@ -145,21 +166,22 @@ class ModelBridge:
         return self._complete(held, targets, values)
 
     @undisturbed
-    def deltas(self, *, first: bool = True) -> Tensors:
+    def deltas(self, *, first: bool = True, alone: bool = False) -> Tensors:
         """Pulled minus local of the parameters that are trained, and the buffers' values. `first`: as in `gradients`.
+        `alone`: there is no other worker, and what rounding loses of the step is kept here (`modules.rounding`).
 
         One that does not require a gradient now is sent if it has changed nevertheless.
         The memory is that of the last update: it must have had its end.
         Raises `ValueError` when there is no such parameter.
         """
-        return self._local(first=first, pulled=self._pulled)
+        return self._local(first=first, pulled=self._pulled, alone=alone)
 
     @undisturbed
     def weights(self, *, first: bool = True) -> Tensors:
         """The local values of what `deltas` is about."""
         return self._local(first=first, pulled=None)
 
-    def _local(self, *, first: bool, pulled: dict[str, torch.Tensor] | None) -> Tensors:
+    def _local(self, *, first: bool, pulled: dict[str, torch.Tensor] | None, alone: bool = False) -> Tensors:
         held = self._looked()
         still = [key for key in self.trained if not _requires_grad(held, key)]
         unchanged = set(still) - set(changed(held.by_key, self._pulled, still))
@@ -174,6 +196,8 @@ class ModelBridge:
             self._synchronize()
             for key in trained:
                 torch.sub(pulled[key], targets[key], out=targets[key])
+                if alone:
+                    self._rounding.look(key, pulled[key], held.by_key[key].to(pulled[key].device), targets[key])
         return self._complete(held, targets, values)
 
     def _looked(self) -> Held:

@@ -16,39 +16,32 @@ skipped; what is not finite all the same is refused by the server and becomes a 
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-from dataclasses import dataclass, field, replace
-from enum import Enum, auto
-from functools import partial, wraps
-from typing import TYPE_CHECKING, Concatenate, Literal, NoReturn, ParamSpec, TypeVar
+from dataclasses import replace
+from functools import wraps
+from itertools import count
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, NoReturn, ParamSpec, TypeVar
 
-from leeway.protocol.addresses import server_url
-from leeway.protocol.pushes import UpdateKind
-from leeway.protocol.ranks import DEFAULT_GROUP
+from leeway.protocol.fields import MAX_INTEGER
 from leeway.protocol.times import StepTimes
 from leeway.worker import arguments
-from leeway.worker.blocking import BlockingClient
-from leeway.worker.client import PATIENCE_SECONDS, WAIT_SECONDS
-from leeway.worker.environment import default_rank
-from leeway.worker.holders import hold
+from leeway.worker.samples import Samples
+from leeway.worker.standing import Begun, Standing
 from leeway.worker.torch_bridge import ModelBridge
-from leeway.worker.watching.logs import of_own_script
+from leeway.worker.wrapping import Wrapping
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import TracebackType
 
     import torch
 
-    from leeway.protocol.pulls import Granted
     from leeway.transport.channel import Traffic
+    from leeway.worker.blocking import BlockingClient
     from leeway.worker.receiving import Pulled
     from leeway.worker.session.states import Ending, Outcome
-
-SERVER_VARIABLE = "PS_SERVER"
-RANK_VARIABLE = "PS_RANK"
+    from leeway.worker.wrapping import Optimizer
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -73,30 +66,6 @@ def for_one_thread(
     return call
 
 
-class Begun(Enum):
-    """A call that has begun and was not seen to its end. The module may hold parts of two versions then."""
-
-    STEP = auto()
-    PULL = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """Where a session stands between two calls. In one piece: an interrupt comes between any two assignments, and a
-    step counts here altogether or not at all.
-
-    `grant`: what the module holds, unless `begun`. `traffic`: when it was loaded, at `loaded_at`.
-    """
-
-    traffic: Traffic
-    loaded_at: float
-    grant: Granted | None = None
-    version: int = 0
-    outcome: Outcome | None = None
-    times: StepTimes = field(default_factory=StepTimes)
-    begun: Begun | None = None
-
-
 class TrainingSession:
     """One worker and its module. For one thread. Made by `leeway.connect`; ends with its `with` block, `close`, or
     the interpreter's exit.
@@ -111,6 +80,9 @@ class TrainingSession:
         self._bridge: ModelBridge | None = None
         self._caller: int | None = None  # the thread whose call is under way
         self._standing = Standing(self.traffic.copy(), time.perf_counter())
+        self.samples = Samples()
+        """What was read since the last push, as `epochs` and `Sampler` count it."""
+        self._figures: dict[str, float] = {}
 
     # What there is to know.
 
@@ -231,14 +203,18 @@ class TrainingSession:
     @for_one_thread
     def step(
         self,
-        samples: int,
+        samples: int | None = None,
         metrics: Mapping[str, float] | None = None,
         update: Literal["gradient", "delta", "model"] = "gradient",
+        *,
+        keep_gradients: bool = False,
     ) -> Outcome:
-        """Push this iteration's update, wait as the policy says, pull; then every gradient is None.
+        """Push this iteration's update, wait as the policy says, pull; then every gradient is None, unless
+        `keep_gradients` leaves them to the loop.
 
-        `samples`: how many were in it, the update's weight under `sync`. `metrics`: numbers for the server's
-        status and dashboards (at most 32), for example the loss. Both may be numpy's or tensors of one element.
+        `samples`: how many were in it, the update's weight under `sync`; None: those that `epochs` or a `Sampler` has
+        counted. `metrics`: numbers for the server's status and dashboards (at most 32), for example the loss, beside
+        those of `report`. Both may be numpy's or tensors of one element.
         `update`: "gradient" takes each parameter's `grad`; "delta" is pulled minus local, for a loop that steps
         locally; "model" is the local values themselves, of which the server makes that difference, under `sync` only.
         Returns what became of the update; it is in `outcome` too. A step that was interrupted (Ctrl-C) can be called
@@ -252,20 +228,21 @@ class TrainingSession:
         has changed between pull and a push of gradients.
         """
         bridge = self._attached()
-        samples, numbers, kind = arguments.samples(samples), arguments.metrics(metrics), arguments.update_kind(update)
+        if samples is None and not self.samples.count:
+            raise ValueError("how many samples are in this update? Give samples=, or read them through session.epochs")
+        weight = self.samples.count if samples is None else arguments.samples(samples)
+        numbers = arguments.metrics(self._figures | arguments.metrics(metrics))
+        kind = arguments.update_kind(update)
         began = time.perf_counter()
         if completed := self._ready(bridge, began):
             return completed
-        collect = {
-            UpdateKind.GRADIENT: bridge.gradients,
-            UpdateKind.DELTA: bridge.deltas,
-            UpdateKind.MODEL: bridge.weights,
-        }[kind]
-        tensors = collect(first=self.index == 0)
+        tensors = bridge.update(kind, first=self.index == 0, alone=self.count == 1)
         collected = time.perf_counter()
         self._begin(Begun.STEP)
-        outcome, pulled = self.client.pushpull(kind, samples, tensors, numbers, self._times_to_tell())
-        return self._stepped(began, collected, outcome, pulled)
+        outcome, pulled = self.client.pushpull(kind, weight, tensors, numbers, self._times_to_tell())
+        self.samples.taken()
+        self._figures = {}
+        return self._stepped(began, collected, outcome, pulled, keep_gradients=keep_gradients)
 
     @for_one_thread
     def skip(self) -> Outcome:
@@ -279,6 +256,72 @@ class TrainingSession:
         self._begin(Begun.STEP)
         outcome, pulled = self.client.skip(self._times_to_tell())
         return self._stepped(began, began, outcome, pulled)
+
+    def report(self, **figures: float) -> None:
+        """Numbers for the server's status and dashboards, for example the loss: they go with the next push."""
+        self._figures |= arguments.metrics(figures)
+
+    def wrap(
+        self,
+        optimizer: Optimizer,
+        model: torch.nn.Module | None = None,
+        *,
+        every: int = 1,
+        samples: int | None = None,
+        server_optimizer: bool = False,
+        lr: Literal["script"] | None = None,
+    ) -> Optimizer:
+        """Have each step of a script's own optimizer be an iteration; return it, with this session as its `session`.
+
+        What the step did is pushed as a `delta`; `every` H: what H steps did. `samples`: the weight of each push;
+        None: what `epochs` or a `Sampler` has counted since the last one, and without either one for each step.
+        `model`: is attached, unless one is. `server_optimizer`: gradients are pushed instead, the server's optimizer
+        makes the steps, and the script's moves nothing; with `lr="script"` the server goes by the script's rate.
+        When the run is finished its steps are pushed no more.
+
+        Raises `ValueError` for an optimizer that is wrapped already, or of another model's parameters.
+        """
+        if model is not None and self._bridge is None:
+            self.attach(model)
+        wrapping = Wrapping(self, optimizer, every=every, samples=samples, server_optimizer=server_optimizer, lr=lr)
+        self._attached().check_owned(wrapping.parameters)
+        wrapping.begin()
+        optimizer.session = self  # type: ignore[attr-defined]
+        return optimizer
+
+    def epochs(self, loader: Iterable[T], limit: int | None = None) -> Iterator[T]:
+        """The batches of `loader`, epoch after epoch (at most `limit`), until the run is finished. Their samples are
+        counted for the next push. A sampler with `set_epoch` is told of each.
+
+        Raises `ValueError` when the loader gives nothing.
+        """
+        if limit is not None:
+            limit = arguments.integer("limit", limit, 1, MAX_INTEGER)
+        for epoch in count() if limit is None else range(limit):
+            set_epoch = getattr(getattr(loader, "sampler", None), "set_epoch", None)
+            if callable(set_epoch):
+                set_epoch(epoch)
+            empty = True
+            for batch in loader:
+                if self.finished:
+                    return
+                empty = False
+                self.samples.read(batch)
+                yield batch
+            if empty:
+                raise ValueError(
+                    "the loader gave no batch: is the data set empty, or the loader an iterator that is used up?"
+                )
+            if self.finished:
+                return
+
+    def server_optimizer(self) -> dict[str, Any]:
+        """The settings that the group's optimizer goes by, and how far it is."""
+        return self.client.optimizer()
+
+    def set_learning_rate(self, rate: float) -> None:
+        """Have the server's optimizer go by this rate, from the next step on."""
+        self.client.set_optimizer({"lr": rate})
 
     @for_one_thread
     def barrier(self, name: str, parties: int = 1) -> None:
@@ -351,7 +394,15 @@ class TrainingSession:
             return None
         return self._stepped(began, time.perf_counter(), outcome, self.client.pull())
 
-    def _stepped(self, began: float, collected: float, outcome: Outcome, pulled: Pulled | None) -> Outcome:
+    def _stepped(
+        self,
+        began: float,
+        collected: float,
+        outcome: Outcome,
+        pulled: Pulled | None,
+        *,
+        keep_gradients: bool = False,
+    ) -> Outcome:
         before, after = self._standing, self.traffic
         received = time.perf_counter()
         sending = after.send_seconds - before.traffic.send_seconds
@@ -364,7 +415,7 @@ class TrainingSession:
             pull_seconds=receiving,
         )
         assert self._bridge is not None
-        self._loaded(self._bridge, pulled, outcome, times)
+        self._loaded(self._bridge, pulled, outcome, times, keep_gradients=keep_gradients)
         return outcome
 
     def _loaded(
@@ -373,12 +424,14 @@ class TrainingSession:
         pulled: Pulled | None,
         outcome: Outcome | None = None,
         times: StepTimes | None = None,
+        *,
+        keep_gradients: bool = False,
     ) -> None:
         """Have the module hold what was pulled. `outcome`: of the step that this is the end of."""
         began = time.perf_counter()
         if pulled is not None:
             bridge.load(pulled.frame)
-        if outcome is not None:
+        if outcome is not None and not keep_gradients:
             # Before the step counts: whoever is interrupted in here does all of it again.
             bridge.forget_gradients()
         before, now = self._standing, time.perf_counter()
@@ -390,44 +443,3 @@ class TrainingSession:
             outcome or before.outcome,
             replace(times, pull_seconds=times.pull_seconds + now - began) if times else before.times,
         )
-
-
-def connect(
-    url: str | None = None,
-    rank: str | None = None,
-    *,
-    group: str = DEFAULT_GROUP,
-    wait_seconds: float = WAIT_SECONDS,
-    patience_seconds: float = PATIENCE_SECONDS,
-) -> TrainingSession:
-    """Join the server at `url`, waiting for it if it is not there yet.
-
-    `url`: default the environment variable `PS_SERVER`. `rank`: this worker's stable name; by default `PS_RANK`, else
-    what torchrun, Slurm or Kubernetes says (`w0`, `w1`, ...), else host and process id. `group`: the keys it trains.
-    `wait_seconds`: how long the server may park one request; `patience_seconds`: how long it may be away.
-    A process that trains several models gives each session a rank; at a prompt and in a notebook the same rank once
-    more closes the session before it.
-
-    Raises `ValueError` for a wrong address, rank or environment and for a rank that a session of this process holds,
-    `SettingError` (one too) for a server that can never be spoken with, `ServerLost` when the server has not been
-    reached, `WireError` when it refuses.
-    """
-    address = url or os.environ.get(SERVER_VARIABLE)
-    if address and not isinstance(address, str):
-        raise ValueError(f"url is {str(address)[:80]!r}, it must be text such as http://127.0.0.1:8080")
-    if not address:
-        raise ValueError(f"no server: give its address, or set {SERVER_VARIABLE}=http://HOST:PORT")
-    name = arguments.name("rank", rank or os.environ.get(RANK_VARIABLE) or default_rank())
-    make = partial(
-        BlockingClient, address, name, group=group, wait_seconds=wait_seconds, patience_seconds=patience_seconds
-    )
-    of_own_script()
-    client = None
-    try:
-        client = hold(server_url(address), name, make)
-        client.join()
-        return TrainingSession(client)
-    except BaseException:
-        if client is not None:
-            client.close()
-        raise

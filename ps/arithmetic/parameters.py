@@ -20,6 +20,7 @@ from leeway.ps.arithmetic.bodies import Body
 from leeway.ps.arithmetic.guards import non_finite
 from leeway.ps.arithmetic.optimizers import Optimizer, StateLost
 from leeway.ps.arithmetic.runs import Chart, Run, split
+from leeway.ps.arithmetic.settings import OptimizerSettings
 from leeway.ps.arithmetic.stages import run
 from leeway.ps.arithmetic.transforms import Clip, Measure, Scale
 from leeway.ps.arithmetic.trial import try_settings
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from leeway.protocol.frames import Frame
     from leeway.protocol.tensors import TensorSpec
     from leeway.ps.arithmetic.aggregation.rule import Rule
-    from leeway.ps.arithmetic.settings import OptimizerSettings
     from leeway.ps.arithmetic.stages import Stage, States
     from leeway.ps.arithmetic.updates import Scratch
     from leeway.transport.memory.pool import Pool
@@ -98,7 +98,8 @@ class Saved:
 class Parameters:
     """One group's values. `workers` is the configured number, for the scale of deltas that come one by one.
 
-    `rule`: what makes one gradient of a round's updates. `on_released` is the version store's. Raises `ValueError` for
+    `rule`: what makes one gradient of a round's updates. `chosen`: somebody has chosen the settings; else
+    those that are restored go on. `on_released` is the version store's. Raises `ValueError` for
     settings with which no step can be made.
     """
 
@@ -109,12 +110,14 @@ class Parameters:
         *,
         workers: int = 1,
         rule: Rule = DEFAULT_RULE,
+        chosen: bool = True,
         on_released: Callable[[], None] | None = None,
     ) -> None:
         self.versions = VersionStore(pool, on_released)
         self._pool = pool
         self._workers = workers
         self.rule = rule
+        self.chosen = chosen
         # Replaced as a whole by a step that is made, and never written to.
         self._states: States = {}
         try_settings(settings)
@@ -272,6 +275,8 @@ class Parameters:
         snapshot = _snapshot(saved.number, saved.layout, memory, new)
         self._optimizer.extend(saved.layout, new)
         self._optimizer.load(saved.optimizer_tensors, saved.optimizer)
+        if not self.chosen:
+            self._optimizer.configure(OptimizerSettings.read(saved.optimizer["settings"]))
         # What another rule has saved is of no use to this one.
         used = (self.rule.name, Scale.name, Clip.name)
         self._states = {name: state for name, state in saved.states.items() if name in used}

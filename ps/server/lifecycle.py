@@ -105,7 +105,13 @@ def build(
 
     metrics = ServerMetrics(views)
     parameters = {
-        group.name: Parameters(group.optimizer_settings(), pool, workers=config.workers, rule=rule(group.aggregation))
+        group.name: Parameters(
+            group.optimizer_settings(),
+            pool,
+            workers=config.workers,
+            rule=rule(group.aggregation),
+            chosen=group.optimizer_chosen,
+        )
         for group in config.groups
     }
     settings = machine_settings(config)

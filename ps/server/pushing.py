@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from leeway.ps.server.asking import Outcome
     from leeway.ps.server.bodies import Bodies
     from leeway.ps.server.publishing import Publishing
+    from leeway.ps.server.tuning import Tuning
     from leeway.ps.watching.listeners import Listeners
     from leeway.ps.watching.observer import Observer
 
@@ -60,6 +61,7 @@ class Pushing:
         listeners: Listeners,
         *,
         guard_mode: GuardMode,
+        tuning: Tuning,
         loop: asyncio.AbstractEventLoop,
         clock: Callable[[], float],
         ask: Callable[[Push, Frame], Awaitable[Outcome]],
@@ -71,6 +73,7 @@ class Pushing:
         self._observer = observer
         self._listeners = listeners
         self._guard_mode = guard_mode
+        self._tuning = tuning
         self._loop = loop
         self._clock = clock
         self._ask = ask
@@ -80,6 +83,7 @@ class Pushing:
         """Raises `WireError` for tensors that are refused."""
         if isinstance(self._machine.judge(push), Fresh) and push.kind is not UpdateKind.SKIP:
             await self._inspect(push, frame)
+            await self._tuning.first_update(push.group, push.kind)
         return await self._ask(push, frame)
 
     async def _inspect(self, push: Push, frame: Frame) -> None:

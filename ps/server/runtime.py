@@ -126,18 +126,6 @@ class Runtime:
             lose=self._fail_soundly,
         )
         self.offering = Offering(machine, parameters, self.bodies, self.publishing)
-        self.pushing = Pushing(
-            machine,
-            parameters,
-            self.bodies,
-            self.publishing,
-            self.observer,
-            self.listeners,
-            guard_mode=guard_mode,
-            loop=loop,
-            clock=clock,
-            ask=self.ask,
-        )
         self.tuning = Tuning(
             machine,
             parameters,
@@ -146,6 +134,19 @@ class Runtime:
             self.listeners,
             ask=self.ask,
             fail=self.fail,
+        )
+        self.pushing = Pushing(
+            machine,
+            parameters,
+            self.bodies,
+            self.publishing,
+            self.observer,
+            self.listeners,
+            guard_mode=guard_mode,
+            tuning=self.tuning,
+            loop=loop,
+            clock=clock,
+            ask=self.ask,
         )
 
     # Events in.

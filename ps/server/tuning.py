@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from leeway.errors import WireError
 from leeway.protocol.codes import Code
+from leeway.protocol.pushes import UpdateKind
 from leeway.protocol.refusals import Refused
 from leeway.protocol.tuning import OptimizerState, SetOptimizer
 from leeway.ps.arithmetic.settings import OptimizerSettings
@@ -48,6 +49,8 @@ class Tuning:
         self._listeners = listeners
         self._ask = ask
         self._fail = fail
+        # Whose optimizer nobody has chosen, until the first update says what is wanted.
+        self._open = {name for name, group in parameters.items() if not group.chosen and not group.steps}
         # Those of the next step decided; the arithmetic may have some to make before.
         self._settings = {name: group.settings for name, group in parameters.items()}
 
@@ -64,6 +67,7 @@ class Tuning:
     async def set_optimizer(self, group: str, changes: Mapping[str, Any]) -> OptimizerState:
         """Other settings, from the next step decided after this on. Raises `WireError`."""
         self._known(group)
+        self._open.discard(group)
         try:
             wanted = self._settings[group].reconfigured(changes)
             try_settings(wanted)
@@ -75,6 +79,15 @@ class Tuning:
         with self._listeners.guard("observer"):
             self._observer.configured(group, wanted, changes)
         return self.optimizer(group)
+
+    async def first_update(self, group: str, kind: UpdateKind) -> None:
+        """An update of this kind comes. Steps that workers have made are taken as they are, unless somebody has chosen
+        an optimizer, or gradients have been stepped with before.
+        """
+        if group in self._open:
+            self._open.discard(group)
+            if kind is not UpdateKind.GRADIENT:
+                await self.set_optimizer(group, {"lr": 1.0})
 
     def configure(self, group: str, fields: Mapping[str, Any]) -> None:
         """The machine has taken the change."""

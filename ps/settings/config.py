@@ -34,6 +34,12 @@ LOG_FORMATS = ("auto", "json", "console")
 
 _DEFAULTS = OptimizerSettings()
 
+# Whoever gives one of these has chosen an optimizer.
+OF_OPTIMIZERS = (
+    *("optimizer", "lr", "momentum", "beta1", "beta2", "eps", "lr_schedule", "schedule_steps", "warmup_steps"),
+    *("clip_norm", "weight_decay", "decay_vectors"),
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupSettings:
@@ -45,6 +51,7 @@ class GroupSettings:
     `warmup_steps` and `schedule_steps` count versions.
     `delta_scale` None: 1 / workers where updates take effect on arrival, 1 where they are aggregated.
     `decay_vectors`: weight decay for biases and norms (tensors of at most one dimension) too.
+    `optimizer_chosen`: somebody has; else the first update says whether it is to step, or what steps have been made.
     """
 
     mode: str = "sync"
@@ -65,6 +72,7 @@ class GroupSettings:
     weight_decay: float = _DEFAULTS.weight_decay
     decay_vectors: bool = _DEFAULTS.decay_vectors
     delta_scale: float | None = _DEFAULTS.delta_scale
+    optimizer_chosen: bool = True
 
     def __post_init__(self) -> None:
         _one_of("--mode", self.mode, MODES)
@@ -238,6 +246,8 @@ class ServerConfig(GroupSettings):
         for name, table in tables.items():
             own = dict(table)
             keys = tuple(own.pop("keys", ()))
+            if not own.keys().isdisjoint(OF_OPTIMIZERS):
+                own["optimizer_chosen"] = True
             groups.append(GroupConfig(name=name, keys=keys, **(shared | own)))
         return replace(self, named_groups=tuple(groups))
 

@@ -18,7 +18,7 @@ from leeway.protocol.policy_terms import MODES
 from leeway.protocol.ranks import DEFAULT_GROUP
 from leeway.ps.arithmetic.aggregation.registry import RULES, form
 from leeway.ps.settings import config
-from leeway.ps.settings.config import ServerConfig, parse_bytes
+from leeway.ps.settings.config import OF_OPTIMIZERS, ServerConfig, parse_bytes
 from leeway.ps.settings.config_file import ConfigFile
 from leeway.ps.settings.no_effect import without_effect
 
@@ -262,7 +262,9 @@ def _without_effect(ctx: click.Context, config: ServerConfig) -> Iterator[tuple[
 
 
 def _server_config(ctx: click.Context) -> ServerConfig:
-    base = ServerConfig(**{setting.name: ctx.params[setting.name] for setting in SETTINGS if setting.name})
+    chosen = any(setting.name in OF_OPTIMIZERS and setting.origin(ctx) != "default" for setting in SETTINGS)
+    given = {setting.name: ctx.params[setting.name] for setting in SETTINGS if setting.name}
+    base = ServerConfig(**given, optimizer_chosen=chosen)
     file: ConfigFile | None = ctx.meta.get(CONFIG_FILE)
     if file is None:
         return base

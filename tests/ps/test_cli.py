@@ -98,7 +98,7 @@ class TestPrecedence:
         assert setting.default == getattr(ServerConfig(), setting.name)
 
     def test_every_field_has_its_setting(self) -> None:
-        fields = set(ServerConfig.__dataclass_fields__) - {"named_groups", "without_effect"}
+        fields = set(ServerConfig.__dataclass_fields__) - {"named_groups", "without_effect", "optimizer_chosen"}
         assert {setting.name for setting in SETTINGS} == fields
 
 
@@ -302,6 +302,34 @@ class TestServing:
 
         assert self.run(monkeypatch, serve, "--port", "0", "--lease", "2.5", "--warmup", "4") == 3
         assert seen == [ServerConfig(port=0, lease_seconds=2.5, warmup_steps=4)]
+
+    @pytest.mark.parametrize(
+        ("arguments", "variables", "text", "chosen"),
+        [
+            ((), {}, "", [False, False]),
+            (("--mode", "async", "--delta-scale", "0.5"), {}, "", [False, False]),
+            (("--lr", "0.1"), {}, "", [True, True]),
+            ((), {"PS_OPTIMIZER": "adam"}, "", [True, True]),
+            ((), {}, "weight_decay = 0.1", [True, True]),
+            ((), {}, '[group.a]\nkeys = ["a.*"]\nlr = 0.5', [True, False]),
+            ((), {}, '[group.a]\nkeys = ["a.*"]\nmode = "async"', [False, False]),
+        ],
+    )
+    def test_whether_somebody_has_chosen_an_optimizer(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments, variables, text, chosen
+    ) -> None:
+        """Of the first group and of the default one."""
+        seen: list[ServerConfig] = []
+
+        def serve(config: ServerConfig) -> int:
+            seen.append(config)
+            return 0
+
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        self.run(monkeypatch, serve, "--config", str(write(tmp_path, text)), *arguments)
+        (config,) = seen
+        assert [config.groups[place].optimizer_chosen for place in (0, -1)] == chosen
 
     def test_our_own_bug_keeps_its_traceback(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def serve(config: ServerConfig) -> int:

@@ -233,9 +233,9 @@ class Worker:
             self.clock += 1
         return reply
 
-    async def step(self, tensors):
+    async def step(self, tensors, **fields):
         """A granted pull and its push."""
         assert (await self.pull()).status in (200, 304)
-        reply = await self.push(tensors)
+        reply = await self.push(tensors, **fields)
         assert reply.status in (200, 202), reply
         return reply
