@@ -52,11 +52,11 @@ async def test_what_somebody_has_chosen_stays(start, how):
 
 
 async def test_a_restart_goes_on_with_it(start, tmp_path):
-    server = await start(optimizer_chosen=False, state_dir=tmp_path)
+    server = await start(optimizer_chosen=False, state_dir=tmp_path / "state")
     await server.offer()
     await (await server.join("w0")).step({"bias": ONES}, kind="delta")
     await server.post("/v1/checkpoints")
-    folder = shutil.copytree(tmp_path, tmp_path.with_name("copy"))
+    folder = shutil.copytree(tmp_path / "state", tmp_path / "copy")
     again = await start(optimizer_chosen=False, state_dir=folder, resume=True)
     assert await rate(again) == 1.0
-    assert await rate(await start(state_dir=shutil.copytree(folder, folder.with_name("more")), resume=True)) == 0.1
+    assert await rate(await start(state_dir=shutil.copytree(folder, tmp_path / "more"), resume=True)) == 0.1

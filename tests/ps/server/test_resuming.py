@@ -8,7 +8,9 @@ from tests.ps.server.serving import Clock
 
 async def test_leases_and_graces_begin_when_all_has_been_read(start, gradient, tmp_path, monkeypatch):
     """A large checkpoint takes longer to read than a lease lasts."""
-    server = await start(mode="sync", workers=3, quorum=2, grace_seconds=5.0, lease_seconds=9.0, state_dir=tmp_path)
+    server = await start(
+        mode="sync", workers=3, quorum=2, grace_seconds=5.0, lease_seconds=9.0, state_dir=tmp_path / "state"
+    )
     await server.offer()
     workers = [await server.join(rank) for rank in ("w0", "w1", "w2")]
     for worker in workers:
@@ -16,7 +18,7 @@ async def test_leases_and_graces_begin_when_all_has_been_read(start, gradient, t
     for worker in workers[:2]:
         await worker.push(gradient)
     await server.post("/v1/checkpoints")
-    folder = shutil.copytree(tmp_path, tmp_path.with_name("copy"))
+    folder = shutil.copytree(tmp_path / "state", tmp_path / "copy")
 
     read, late = saving._read, [0.0]
 
