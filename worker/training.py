@@ -286,7 +286,7 @@ class TrainingSession:
         wrapping = Wrapping(self, optimizer, every=every, samples=samples, server_optimizer=server_optimizer, lr=lr)
         self._attached().check_owned(wrapping.parameters)
         wrapping.begin()
-        optimizer.session = self  # type: ignore[attr-defined]
+        optimizer.session = self  # type: ignore[attr-defined]  # torch names no such attribute
         return optimizer
 
     def epochs(self, loader: Iterable[T], limit: int | None = None) -> Iterator[T]:

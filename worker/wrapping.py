@@ -89,8 +89,9 @@ class Wrapping:
     def _before(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if len(args) > 1 or kwargs.get("closure"):  # the first is the optimizer
             raise ValueError("a step with a closure computes gradients within: server_optimizer=True cannot take it")
-        if self._is_over() or not _unscale(optimizer):
+        if self._is_over() or _found_inf(optimizer):
             return
+        self._unscale()
         if self._drives_rate:
             self._tell_rate(optimizer)
         self._session.step(self._weight(1))
@@ -105,6 +106,14 @@ class Wrapping:
             if not self._warned:
                 self._warned = True
                 warn_of_server(self._session.server_optimizer())
+
+    def _unscale(self) -> None:
+        """Divide gradients by the scale that a fused optimizer would divide by within its step."""
+        scale = getattr(self._optimizer, "grad_scale", None)
+        if scale is not None:
+            for parameter in self.parameters:
+                if parameter.grad is not None:
+                    parameter.grad.div_(scale)
 
     def _is_over(self) -> bool:
         if self._session.finished and not self._over:
@@ -161,16 +170,3 @@ def _found_inf(optimizer: torch.optim.Optimizer) -> bool:
     """A fused optimizer is called by the `GradScaler` also where it is not to step, and told so."""
     found = getattr(optimizer, "found_inf", None)
     return found is not None and bool(found.item())
-
-
-def _unscale(optimizer: torch.optim.Optimizer) -> bool:
-    """Divide gradients by the scale that a fused optimizer would divide by. False: there is no step."""
-    scale = getattr(optimizer, "grad_scale", None)
-    if _found_inf(optimizer):
-        return False
-    if scale is not None:
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    parameter.grad.div_(scale)
-    return True

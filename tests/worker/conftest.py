@@ -8,6 +8,7 @@ import threading
 
 import numpy as np
 import pytest
+import torch
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
@@ -210,3 +211,11 @@ def far_server():
     thread.join(10)
     loop.close()
     assert scripted.script == [], "the worker has not asked for all that was written down"
+
+
+@pytest.fixture
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -21,7 +21,7 @@ from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.worker.client import Client
 from leeway.worker.torch_bridge import ModelBridge
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("one_thread")]
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,14 +44,6 @@ def serving(*flags, port=0, log=None):
 
 def environment():
     return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def model():

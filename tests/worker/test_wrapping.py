@@ -15,18 +15,10 @@ from torch.utils.data import DataLoader, TensorDataset
 import leeway
 from tests.worker.test_against_server import serving
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("one_thread")]
 
 STEPS = 30
 DATA = TensorDataset(torch.randn(320, 8, generator=torch.Generator().manual_seed(3)), torch.arange(320) % 4)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def model():
