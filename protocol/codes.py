@@ -26,6 +26,7 @@ class Code(StrEnum):
     SCHEMA_CLOSED = "schema-closed"
     SCHEMA_TOO_LARGE = "schema-too-large"
     NO_STATE_DIR = "no-state-dir"
+    DEADLOCK = "deadlock"
     EVICTED = "evicted"
     LEFT = "left"
     FINISHED = "finished"
@@ -59,6 +60,7 @@ STATUS: dict[Code, int] = {
     Code.SCHEMA_CONFLICT: 409,
     Code.SCHEMA_CLOSED: 409,
     Code.NO_STATE_DIR: 409,
+    Code.DEADLOCK: 409,
     Code.EVICTED: 410,
     Code.LEFT: 410,
     Code.FINISHED: 410,

@@ -11,6 +11,7 @@ from leeway.protocol.capacity import DEFAULT_CAPACITY, Capacity
 from leeway.protocol.fields import Fields
 from leeway.protocol.lives import Life
 from leeway.protocol.pushes import LastPush
+from leeway.protocol.ranks import is_rank
 from leeway.protocol.tensors import TensorSpec
 
 if TYPE_CHECKING:
@@ -19,14 +20,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """Begin a life, or take up again the one of this session. `groups` None means all."""
+    """Begin a life, or take up again the one of this session. `groups` None means all that the server was started with.
+
+    `create`: those of the groups that are made where they are not there yet, each for the keys `NAME/*`, with the
+    default group's settings. `one_after_another`: this life never asks for one thing while it waits for another, so
+    that a circle of such lives, each waiting in one group and missed in the next, is one that nothing would end.
+    """
 
     rank: str
     session: str
     groups: tuple[str, ...] | None = None
+    create: tuple[str, ...] = ()
+    one_after_another: bool = False
 
     def __str__(self) -> str:
-        return f"join {self.rank} session={self.session}"
+        create = f" create={','.join(self.create)}" if self.create else ""
+        return f"join {self.rank} session={self.session}{create}"
 
     @classmethod
     def read(cls, fields: Fields) -> Join:
@@ -35,12 +44,27 @@ class Join:
             groups = tuple(fields.listing("groups", limits.MAX_GROUPS))
             if not groups or not all(isinstance(group, str) for group in groups):
                 raise MalformedRequest("join: 'groups' must be a list of one or more names, or absent for all")
-        return cls(fields.rank("rank"), fields.text("session", limits.MAX_SESSION_LENGTH), groups)
+        create = tuple(fields.listing("create", limits.MAX_GROUPS)) if "create" in fields else ()
+        if not all(isinstance(name, str) and is_rank(name) and name in (groups or ()) for name in create):
+            raise MalformedRequest(
+                "join: 'create' must be a list of names of 'groups', each 1 to 64 of the characters A-Z a-z 0-9 . _ -"
+            )
+        return cls(
+            fields.rank("rank"),
+            fields.text("session", limits.MAX_SESSION_LENGTH),
+            groups,
+            create,
+            fields.flag("one_after_another"),
+        )
 
     def to_fields(self) -> dict[str, Any]:
         fields: dict[str, Any] = {"rank": self.rank, "session": self.session}
         if self.groups is not None:
             fields["groups"] = list(self.groups)
+        if self.create:
+            fields["create"] = list(self.create)
+        if self.one_after_another:
+            fields["one_after_another"] = True
         return fields
 
 
@@ -48,7 +72,8 @@ class Join:
 class GroupState:
     """What a joiner must know of one group: its clock there, the policy and the schema.
 
-    `whole`: these are all the keys there will be, for a worker has declared so.
+    `whole`: these are all the keys there will be, for a worker has declared so. `until`: the clock at which it is
+    complete, None for the run's, 0 for none: it goes on as long as others do.
     """
 
     clock: int
@@ -56,6 +81,7 @@ class GroupState:
     last: LastPush | None = None
     specs: tuple[TensorSpec, ...] = ()
     whole: bool = False
+    until: int | None = None
 
     @classmethod
     def read(cls, value: object) -> GroupState:
@@ -66,6 +92,7 @@ class GroupState:
             last=LastPush.read(fields.mapping("last", 8)) if "last" in fields else None,
             specs=tuple(TensorSpec.read(item) for item in fields.listing("specs", limits.MAX_TENSORS)),
             whole=fields.flag("whole"),
+            until=fields.integer("until") if "until" in fields else None,
         )
 
     def to_fields(self) -> dict[str, Any]:
@@ -75,6 +102,7 @@ class GroupState:
             "last": self.last and self.last.to_fields(),
             "specs": [spec.to_row() for spec in self.specs],
             "whole": self.whole,
+            "until": self.until,
         }
 
 

@@ -58,6 +58,8 @@ def _check(fields: _Exact) -> list[int]:
     groups = {
         name: _Exact(group, f"group {name!r}") for name, group in fields.mapping("groups", limits.MAX_GROUPS).items()
     }
+    for name in fields.listing("parts", limits.MAX_GROUPS) if "parts" in fields else ():
+        _must(name in groups, f"there is no group {name!r}, which a worker has made")
     lives: dict[str, dict[str, int]] = {name: {} for name in groups}
     for rank, saved in fields.mapping("ranks", limits.MAX_RANKS).items():
         _check_rank(rank, _Exact(saved, f"rank {rank!r}"), groups, lives)
@@ -111,6 +113,7 @@ def _check_rank(rank: str, saved: _Exact, groups: Mapping[str, _Exact], live: di
     sessions = [life.text("session") for life in lives]
     _must(len(set(sessions)) == len(sessions), f"two lives of {rank!r} have one session")
     for place, life in enumerate(lives):
+        life.flag("one_after_another") if "one_after_another" in life else None
         if "ended" in life:
             life.choice("ended", _ENDINGS)
         else:

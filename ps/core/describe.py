@@ -39,6 +39,7 @@ def status(machine: Machine, now: float) -> dict[str, Any]:
 def _group(group: Group) -> dict[str, Any]:
     return {
         "policy": group.policy_state().to_fields(),
+        "until": group.until,
         "version": group.published,
         "min_clock": group.min_clock,
         "tensors": len(group.specs),

@@ -159,6 +159,16 @@ class Adopt:
 
 
 @dataclass(frozen=True, slots=True)
+class Create:
+    """Begin a group of this name, with the default group's settings and nothing in it."""
+
+    group: str
+
+    def __str__(self) -> str:
+        return f"create {self.group}"
+
+
+@dataclass(frozen=True, slots=True)
 class Configure:
     """The group's optimizer goes by these settings, from the next version decided on."""
 
@@ -261,14 +271,14 @@ class Switched:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """Every group that was ever joined has reached the clock `--until` and all is applied: save and stop."""
+    """Every group that workers are in has come to its end and all is applied: save and stop."""
 
     def __str__(self) -> str:
         return "finished"
 
 
 # What is done here, before anybody is told of it.
-Deed = Apply | Initialize | Adopt | Configure | Drop | Finished
+Deed = Create | Apply | Initialize | Adopt | Configure | Drop | Finished
 # What somebody outside is told, or goes on to wait for.
 Word = Answered | Parked
 # What listeners are told; nothing is carried out.

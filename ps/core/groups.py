@@ -64,6 +64,16 @@ class Group(Situation):
         self.drop_staged(member.groups[self.name])
         self.pulls.exited(member, refusal)
 
+    def is_unused_by(self, member: Incarnation) -> bool:
+        """Whether it has neither pulled nor pushed here."""
+        progress = member.groups[self.name]
+        return not (progress.grants or progress.record or progress.staged or self.waiting.of(member))
+
+    def end(self, why: str) -> None:
+        """Whoever computes is waited for and its update taken; nobody goes on."""
+        self.over = why
+        self.pulls.end(why)
+
     def state_for(self, member: Incarnation) -> GroupState:
         """What a joiner is told."""
         progress = member.groups[self.name]
@@ -74,6 +84,7 @@ class Group(Situation):
             last=LastPush(record.clock, record.disposition) if record else None,
             specs=tuple(self.specs.values()),
             whole=self.whole,
+            until=self.own_until,
         )
 
     # A push, and the pull that comes with it.

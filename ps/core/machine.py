@@ -14,6 +14,7 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, assert_never
 
+from leeway.protocol import limits, parts
 from leeway.protocol.barriers import Barrier
 from leeway.protocol.codes import Code
 from leeway.protocol.membership import Departed, Heartbeat, Join, Joined, Leave, Renewed
@@ -23,9 +24,21 @@ from leeway.protocol.pushes import Push, Staged
 from leeway.protocol.reasons import Reason
 from leeway.protocol.refusals import Refused, refuse
 from leeway.protocol.tuning import OptimizerState, SetOptimizer, SetPolicy
+from leeway.ps.core import circles
 from leeway.ps.core.barriers import Barriers
 from leeway.ps.core.deduplication import Fresh, StagedAgain, judge, not_joined
-from leeway.ps.core.effects import Answered, Began, Configure, Drop, Ended, Finished
+from leeway.ps.core.effects import (
+    Answered,
+    Began,
+    Configure,
+    Create,
+    Drop,
+    Ended,
+    Finished,
+    Parked,
+    SwitchBegun,
+    Switched,
+)
 from leeway.ps.core.events import Asked, Failed, Gone, Paused, Published, Stop, Tick
 from leeway.ps.core.groups import Group
 from leeway.ps.core.in_flight import Offering
@@ -39,7 +52,7 @@ if TYPE_CHECKING:
     from leeway.ps.core.effects import Effect
     from leeway.ps.core.events import Event
     from leeway.ps.core.offers import Plan
-    from leeway.ps.core.settings import Settings
+    from leeway.ps.core.settings import GroupSettings, Settings
 
 
 class Machine:
@@ -50,17 +63,33 @@ class Machine:
         self._effects: list[Effect] = []
         self._now = 0.0
         self.barriers = Barriers(self._emit)
-        self.groups = {
-            group.name: Group(group, epoch=epoch, workers=settings.workers, until=settings.until, emit=self._emit)
-            for group in settings.groups
-        }
+        self.groups = {group.name: self._group(group) for group in settings.groups}
+        # The groups that workers have made, in the order in which they did.
+        self.parts: list[str] = []
         self.stopping = False
         self.finished = False
+        # Whether something has happened that may have closed a circle of waiters, and the pull that did.
+        self._may_circle = False
+        self._parked: Parked | None = None
+
+    def _group(self, settings: GroupSettings) -> Group:
+        workers, until = self.settings.workers, self.settings.until
+        return Group(settings, epoch=self.epoch, workers=workers, until=until, emit=self._emit)
+
+    def create(self, name: str) -> None:
+        """Begin a part: a group that no setting names."""
+        self.groups[name] = self._group(self.settings.part(name))
+        self.parts.append(name)
 
     def _emit(self, effect: Effect) -> None:
         self._effects.append(effect)
-        if isinstance(effect, Answered):
-            self.membership.answered(effect.request, self._now)
+        match effect:
+            case Answered():
+                self.membership.answered(effect.request, self._now)
+            case Parked(group=str(), rank=str()):
+                self._may_circle, self._parked = True, effect
+            case Switched() | SwitchBegun() | Ended():
+                self._may_circle = True
 
     def step(self, event: Event, now: float) -> list[Effect]:
         """Take one event, return what is to be done about it, in order."""
@@ -68,12 +97,38 @@ class Machine:
         self._take(event, now)
         for group in self.groups.values():
             group.settle(now)
-        # A group that nobody has ever joined would never come to its end.
-        joined = [group for group in self.groups.values() if group.arrived]
-        if not self.finished and joined and all(group.done for group in joined):
+        self._break_circles(now)
+        if not self.finished:
+            self._end_if_due(now)
+        return self._effects
+
+    def _break_circles(self, now: float) -> None:
+        """Of each circle of waiters refuse the pull that closed it; where none has, that of the last rank."""
+        while self._may_circle:
+            parked, self._may_circle, self._parked = self._parked, False, None
+            circle = circles.find(self.groups.values()) if len(self.groups) > 1 else []
+            if circle:
+                closing = [wait for wait in circle if parked and wait.waiting.request == parked.request]
+                chosen = closing[0] if closing else circles.last(circle)
+                chosen.group.waiting.answer(chosen.waiting, circles.refusal(circle))
+                chosen.group.settle(now)
+                self._may_circle = True
+
+    def _end_if_due(self, now: float) -> None:
+        """The run is over when every group with an end that workers are in has come to it. The others end with it.
+
+        A group that nobody is in keeps nobody from the end: one that nobody has ever joined would never come to it.
+        """
+        ending = [group for group in self.groups.values() if group.ends and group.arrived]
+        if not any(group.done for group in ending) or not all(group.done or not group.live_workers for group in ending):
+            return
+        for group in self.groups.values():
+            if not group.ends:
+                group.end("the other parts of the run are complete")
+                group.settle(now)
+        if all(group.done or not group.live_workers for group in self.groups.values()):
             self.finished = True
             self._emit(Finished())
-        return self._effects
 
     @property
     def next_deadline(self) -> float | None:
@@ -194,10 +249,9 @@ class Machine:
                 assert_never(message)
 
     def _join(self, request: int, join: Join, now: float) -> None:
-        for name in join.groups or ():
-            if name not in self.groups:
-                self._emit(Answered(request, self._unknown_group(name)))
-                return
+        if refused := self._judge_groups(join):
+            self._emit(Answered(request, refused))
+            return
         member = self.membership.of_session(join.rank, join.session)
         if member and member.ended:
             self._emit(Answered(request, member.refusal()))
@@ -211,10 +265,9 @@ class Machine:
             if not member:
                 self._emit(Answered(request, refuse(Code.BUSY, "too many ranks have joined this server")))
                 return
-            for name, group in self.groups.items():
-                if join.groups is None or name in join.groups:
-                    group.enter(member)
             self._emit(Began(member.rank, member.number))
+        member.one_after_another = join.one_after_another
+        self._enter(member, join)
         self.membership.renew(member, now)
         live = self.membership.live()
         reply = Joined(
@@ -231,6 +284,42 @@ class Machine:
         )
         self._emit(Answered(request, reply))
 
+    def _judge_groups(self, join: Join) -> Refused | None:
+        """Why the groups that it names cannot be joined."""
+        for name in join.groups or ():
+            if name not in self.groups and name not in join.create:
+                return self._unknown_group(name)
+        new = [name for name in join.create if name not in self.groups]
+        if len(self.groups) + len(new) > limits.MAX_GROUPS:
+            most = f"a server has {limits.MAX_GROUPS} groups at most, and this one has {len(self.groups)}"
+            return refuse(Code.INVALID_VALUE, f"{most}; {', '.join(new)} cannot be made")
+        for name in new:
+            for other in self.groups.values():
+                if key := next((key for key in other.specs if key.startswith(parts.prefix(name))), None):
+                    its = f"its key {key!r} is in group {other.name}"
+                    return refuse(Code.SCHEMA_CONFLICT, f"group {name!r} cannot be made, {its}; choose another name")
+        return None
+
+    def _enter(self, member: Incarnation, join: Join) -> None:
+        """Have the life be in the groups that the join names. Asked again, it may name others: those are entered, and
+        of the rest those are left in which it has done nothing.
+        """
+        if join.groups is None:
+            wanted = () if member.groups else tuple(group.name for group in self.settings.groups)
+        else:
+            wanted = join.groups
+            for name in [name for name in member.groups if name not in wanted]:
+                group = self.groups[name]
+                if group.is_unused_by(member):
+                    group.exit(member, not_joined(member, name))
+                    del member.groups[name]
+        for name in wanted:
+            if name not in self.groups:
+                self.create(name)
+                self._emit(Create(name))
+            if name not in member.groups:
+                self.groups[name].enter(member)
+
     def _end(self, member: Incarnation, reason: Reason, detail: str) -> None:
         self.membership.end(member, reason, detail)
         self._emit(Ended(member.rank, member.number, reason, detail))
@@ -242,6 +331,8 @@ class Machine:
     def _tick(self, now: float) -> None:
         if self.stopping:
             return  # time decides nothing behind the state that is saved
+        for member in self.membership.live():
+            self.membership.is_missed(member, now, missed=self._is_missed(member))
         for member in self.membership.expired(now):
             silent = f"{member} was silent for longer than its lease of {self.settings.lease_seconds:g} s"
             self._end(member, Reason.LEASE_EXPIRED, silent)
@@ -256,6 +347,13 @@ class Machine:
         self.barriers.expire(now)
         for group in self.groups.values():
             group.expire(now)
+
+    def _is_missed(self, member: Incarnation) -> bool:
+        """Whether all that it asks is parked, and others wait for it in a group where it asks nothing."""
+        waits = [name for name in member.groups if self.groups[name].waiting.of(member)]
+        if not waits or member.unanswered > len(waits):
+            return False
+        return any(member.rank in self.groups[name].pulls.awaited() for name in member.groups if name not in waits)
 
     # Pushes.
 
@@ -290,8 +388,11 @@ class Machine:
     # Keys.
 
     def group_of(self, key: str) -> str | None:
-        """The group that holds this key, known or not yet: the one that names it in full, else the first with a pattern
-        that it matches."""
+        """The group that holds this key, known or not yet: the part whose it is, the group that names it in full, the
+        first with a pattern that it matches."""
+        for name in self.parts:
+            if key.startswith(parts.prefix(name)):
+                return name
         for group in self.settings.groups:
             if key in group.keys:
                 return group.name

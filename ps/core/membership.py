@@ -1,7 +1,8 @@
 """Who is live: ranks, their lives (incarnations), sessions and leases.
 
 A life with a request that is not answered yet is not silent: its lease does not run. It runs anew from the answer, or
-from the moment at which the asker is gone.
+from the moment at which the asker is gone; and from the moment at which others wait for it elsewhere than it waits, for
+then heartbeats alone say that it lives.
 
 Invariants: at most one incarnation of a rank is live; the incarnation number only grows; an ended session is never
 taken for a new one while it is remembered (the last `REMEMBERED_LIVES` of a rank). Memory is bounded by
@@ -43,7 +44,8 @@ _ENDED_CODE = {
 class Incarnation:
     """One life of a rank. `groups`: its progress in each group it joined; kept after the end, for late repeats.
 
-    `unanswered`: how many of its requests wait for their answers.
+    `one_after_another`: it never asks for one thing while it waits for another. `unanswered`: how many of its requests
+    wait for their answers. `missed`: it waits in some groups, and others wait for it in another.
     """
 
     rank: str
@@ -53,7 +55,9 @@ class Incarnation:
     groups: dict[str, Progress] = field(default_factory=dict)
     ended: Reason | None = None
     ended_detail: str = ""
+    one_after_another: bool = False
     unanswered: int = 0
+    missed: bool = False
 
     def __str__(self) -> str:
         return f"{self.rank}#{self.number}"
@@ -156,7 +160,14 @@ class Membership:
 
     def lease_left(self, incarnation: Incarnation, now: float) -> float:
         """Seconds until this life is over, if nothing more is heard of it."""
-        return self.lease_seconds if incarnation.unanswered else incarnation.lease_until - now
+        waits = incarnation.unanswered and not incarnation.missed
+        return self.lease_seconds if waits else incarnation.lease_until - now
+
+    def is_missed(self, incarnation: Incarnation, now: float, *, missed: bool) -> None:
+        """Whether others wait for it, from now on, in a group in which it does not wait."""
+        if missed and not incarnation.missed:
+            self.renew(incarnation, now)
+        incarnation.missed = missed
 
     def paused(self, seconds: float, now: float) -> None:
         """The last `seconds` count against nobody. Whoever was heard of within them has a whole lease, not more."""

@@ -52,9 +52,9 @@ class Pulls:
             self.catch_up(member)
             newer = NotYet(Reason.REPLACED, f"a newer pull of {member} was asked in place of this one")
             group.waiting.release(member, newer)
-            if group.until is not None and progress.clock >= group.until:
-                finished = refuse(Code.FINISHED, f"the run ends at clock {group.until}", clock=progress.clock)
-                group.waiting.say(request, pushed, finished)
+            if why := group.is_over_at(progress.clock):
+                self._release_from_round(member)
+                group.waiting.say(request, pushed, refuse(Code.FINISHED, why, clock=progress.clock))
                 return
         decision = self.judge(pull, member)
         if isinstance(decision, Answer):
@@ -67,6 +67,13 @@ class Pulls:
             # At the stop nobody is parked.
             if member and not self._waited_for and group.waiting.of(member):
                 self._wait_for(decision)
+
+    def _release_from_round(self, member: Incarnation) -> None:
+        """It is told that the end has come, so it will push no more."""
+        group = self._group
+        member.groups[group.name].grants.clear()
+        if group.rounds.state is RoundState.OPEN:
+            group.rounds.remove(member.rank)
 
     def catch_up(self, member: Incarnation) -> None:
         """Move a worker whose round has gone by without it to the next round to open; the reply to its pull says so."""
@@ -141,7 +148,31 @@ class Pulls:
         """Iteration `over` had its end: a pull of it that still waits came too late, and is not the pull of `clock`."""
         self._group.waiting.release(member, _wrong_clock(member, over, clock))
 
+    def end(self, why: str) -> None:
+        """Nobody goes on: workers that wait are told so, and those that have not begun are waited for no more."""
+        group = self._group
+        for waiting in list(group.waiting.members):
+            assert waiting.member is not None, "readers wait among others"
+            clock = waiting.member.groups[group.name].clock
+            group.waiting.answer(waiting, refuse(Code.FINISHED, why, clock=clock))
+        for member in group.roster:
+            if not member.groups[group.name].computing:
+                self._release_from_round(member)
+
     # All that wait.
+
+    def awaited(self) -> tuple[str, ...]:
+        """The ranks that those who wait for others wait for, as things stand now."""
+        if not self._waited_for:
+            return ()
+        reasons = (self.why(waiting).waiting_for for waiting in self._group.waiting.members)
+        return next((ranks for ranks in reasons if ranks), ())
+
+    def stands_still(self, rank: str) -> Waiting | None:
+        """Where this rank waits here for others, and asks for nothing else meanwhile: its pull."""
+        member = self._group.roster.of_rank(rank)
+        waiting = self._group.waiting.of(member) if member and member.one_after_another else None
+        return waiting if waiting and self.why(waiting).waiting_for else None
 
     def look_again(self, now: float) -> None:
         """Answer whoever can go on.

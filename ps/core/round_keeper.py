@@ -48,7 +48,7 @@ class RoundKeeper:
         group = self._group
         if group.rounds.state is not RoundState.WAITING or group.in_flight or not group.live_workers:
             return ()
-        if group.until is not None and group.rounds.number >= group.until:
+        if group.is_over_at(group.rounds.number):
             return ()
         return group.policy.members(group)
 

@@ -41,6 +41,7 @@ def save(machine: Machine) -> tuple[dict[str, Any], list[int]]:
         "epoch": machine.epoch,
         "finished": machine.finished,
         "barriers": machine.barriers.generations(),
+        "parts": list(machine.parts),
         "groups": {name: _save_group(group, bodies) for name, group in machine.groups.items()},
         "ranks": {
             rank: {"incarnations": count, "lives": [_save_life(machine, life) for life in lives]}
@@ -116,6 +117,7 @@ def _save_life(machine: Machine, life: Incarnation) -> dict[str, Any]:
         "session": life.session,
         "ended": life.ended and str(life.ended),
         "ended_detail": life.ended_detail,
+        "one_after_another": life.one_after_another,
         "groups": groups,
     }
 
@@ -130,10 +132,14 @@ def restore(settings: Settings, state: dict[str, Any], bodies: Sequence[int], ep
     if state.get("format") != FORMAT:
         raise ValueError(f"saved state has format {state.get('format')!r}, this version reads {FORMAT}")
     check(state, len(bodies))
-    if set(state["groups"]) != {group.name for group in settings.groups}:
+    machine = Machine(settings, epoch)
+    # A part that workers have made may have settings of its own by now. States of before there were parts have none.
+    for name in state.get("parts", ()):
+        if name not in machine.groups:
+            machine.create(name)
+    if set(state["groups"]) != set(machine.groups):
         saved, given = ", ".join(state["groups"]), ", ".join(group.name for group in settings.groups)
         raise ValueError(f"the saved groups are {saved}, the configured ones {given}; start with the same groups")
-    machine = Machine(settings, epoch)
     machine.barriers.restore(state["barriers"])
     for name, saved_group in state["groups"].items():
         _restore_group(machine.groups[name], saved_group, bodies, state["ranks"], now)
@@ -194,6 +200,8 @@ def _restore_life(rank: str, saved: dict[str, Any], lease_until: float) -> Incar
     life = Incarnation(rank, saved["number"], saved["session"], lease_until)
     life.ended = Reason(saved["ended"]) if saved["ended"] else None
     life.ended_detail = saved["ended_detail"]
+    # Lives of before there were parts have one group each, or say nothing of how they ask.
+    life.one_after_another = saved.get("one_after_another", False)
     for name, saved_progress in saved["groups"].items():
         progress = Progress(saved_progress["clock"], saved_progress.get("passed"), owed=saved_progress["owed"])
         progress.grants.extend((version, number) for version, number in saved_progress["grants"])

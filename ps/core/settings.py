@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from leeway.protocol import parts
 from leeway.protocol.capacity import DEFAULT_CAPACITY, Capacity
 from leeway.protocol.policy_terms import PolicyTerms
 from leeway.protocol.ranks import DEFAULT_GROUP
@@ -14,7 +15,8 @@ class GroupSettings:
     """`keys`: shell patterns of the keys that this group holds; the first group that matches has the key.
 
     `least_updates`: a round with fewer makes no step, its aggregation rule could not. `needs_rounds`: that rule means
-    nothing where each update is a step of its own, so no such policy can be switched to.
+    nothing where each update is a step of its own, so no such policy can be switched to. `until`: the clock at which it
+    is complete, None for the run's; 0: it has none, and goes on as long as others do.
     """
 
     terms: PolicyTerms = field(default=PolicyTerms("sync"))
@@ -22,11 +24,13 @@ class GroupSettings:
     keys: tuple[str, ...] = ("*",)
     least_updates: int = 1
     needs_rounds: bool = False
+    until: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`workers`: how many ranks must have joined before anybody computes. `until`: the clock at which the run ends.
+    """`workers`: how many ranks must have joined before anybody computes. `until`: the clock at which the run ends, in
+    every group that does not say otherwise.
 
     `capacity`: what a group must not exceed; told to those who join.
     """
@@ -37,3 +41,8 @@ class Settings:
     max_iteration_seconds: float | None = None
     until: int | None = None
     capacity: Capacity = DEFAULT_CAPACITY
+
+    def part(self, name: str) -> GroupSettings:
+        """Of a group that a worker makes: the default group's, and the keys `NAME/*`."""
+        default = next((group for group in self.groups if group.name == DEFAULT_GROUP), self.groups[-1])
+        return replace(default, name=name, keys=(parts.pattern(name),), until=None)

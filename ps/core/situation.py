@@ -41,7 +41,11 @@ class Situation:
         self.policy = policies.make(settings.terms)
         self.epoch = epoch
         self.workers = workers
-        self.until = until
+        self.until = until if settings.until is None else settings.until or None
+        # What a joiner is told of it (membership.GroupState).
+        self.own_until = settings.until
+        # Why nobody goes on here, whatever the clocks say; None: they do.
+        self.over: str | None = None
         self.emit = emit
         self.rounds = Rounds()
         # Invariant: `sizes` is what `specs` take.
@@ -117,9 +121,24 @@ class Situation:
         return PolicyState(self.name, self.policy.opened().terms, self.switching_at)
 
     @property
+    def ends(self) -> bool:
+        """Whether it has an end of its own to come to."""
+        return self.until is not None or self.over is not None
+
+    @property
     def done(self) -> bool:
-        """Everybody has reached the end of the run, and all of it is applied."""
-        return self.until is not None and self.min_clock >= self.until and not self.in_flight and not self.rounds.held
+        """Everybody has reached the end, and all of it is applied."""
+        if self.in_flight or self.rounds.held:
+            return False
+        if self.over is not None:
+            return not any(member.groups[self.name].computing for member in self.roster)
+        return self.until is not None and self.min_clock >= self.until
+
+    def is_over_at(self, clock: int) -> str | None:
+        """Why nobody computes the iteration of this clock any more; None: it is to be computed."""
+        if self.over is None and self.until is not None and clock >= self.until:
+            return f"the run ends at clock {self.until}"
+        return self.over
 
     # What is decided in more than one place is carried out here.
 

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import structlog
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    from leeway.ps.settings.config import ServerConfig
+    from leeway.ps.settings.config import GroupConfig, ServerConfig
     from leeway.ps.watching.metrics import GroupView
     from leeway.transport.http.listener import Listener
 
@@ -82,6 +83,7 @@ def machine_settings(config: ServerConfig) -> Settings:
                 group.keys,
                 least_updates=rule(group.aggregation).least,
                 needs_rounds=rule(group.aggregation).needs_rounds,
+                until=None if group.until == config.until else group.until,
             )
             for group in config.groups
         ),
@@ -104,23 +106,16 @@ def build(
         return runtime.observer.views() if runtime else ()
 
     metrics = ServerMetrics(views)
-    parameters = {
-        group.name: Parameters(
-            group.optimizer_settings(),
-            pool,
-            workers=config.workers,
-            rule=rule(group.aggregation),
-            chosen=group.optimizer_chosen,
-        )
-        for group in config.groups
-    }
+    parameters = {group.name: _parameters(config, group, pool) for group in config.groups}
+    make_part = partial(_parameters, config, config.groups[-1], pool)
     settings = machine_settings(config)
     saving = Saving(config)
-    machine, bodies, started_at = saving.begin(stack, settings, parameters, clock)
+    machine, bodies, started_at = saving.begin(stack, settings, parameters, make_part, clock)
     history = _history(config.history) if config.history else None
     runtime = Runtime(
         machine,
         parameters,
+        make_part=make_part,
         pool=pool,
         guard_mode=GuardMode(config.non_finite),
         metrics=metrics,
@@ -136,10 +131,20 @@ def build(
         state, _ = core.save(machine)
         facts = {"epoch": machine.epoch, "time": time.time(), "settings": plain(settings), "state": state}
         runtime.begin_history(facts)
-    for applier in runtime.publishing.appliers.values():
-        stack.callback(applier.close)
+    stack.callback(runtime.publishing.close)
     saving.attach(runtime)
     return runtime, saving
+
+
+def _parameters(config: ServerConfig, group: GroupConfig, pool: Pool) -> Parameters:
+    """The arithmetic of a group with these settings."""
+    return Parameters(
+        group.optimizer_settings(),
+        pool,
+        workers=config.workers,
+        rule=rule(group.aggregation),
+        chosen=group.optimizer_chosen,
+    )
 
 
 class _Server:

@@ -47,6 +47,7 @@ class Publishing:
         # How many versions have been published without the step that was to make them.
         self.failed_steps = 0
         self._parameters = parameters
+        self._fail = fail
         self._readers = readers
         self._observer = observer
         self._listeners = listeners
@@ -55,18 +56,25 @@ class Publishing:
         self._happen = happen
         self._lose = lose
         self._unpublished: dict[tuple[str, int], Snapshot] = {}
-        self.appliers = {
-            name: Applier(
-                name,
-                loop,
-                has_room=partial(self._has_room, name),
-                on_stall=partial(self._stalled, name),
-                on_failure=partial(fail, "taking the result of a step"),
-            )
-            for name in parameters
-        }
-        for name, group in parameters.items():
-            group.versions.on_released = partial(self._memory_freed, name)
+        self.appliers: dict[str, Applier] = {}
+        for name in parameters:
+            self.begin(name)
+
+    def begin(self, group: str) -> None:
+        """From here on steps of this group can be made."""
+        self.appliers[group] = Applier(
+            group,
+            self._loop,
+            has_room=partial(self._has_room, group),
+            on_stall=partial(self._stalled, group),
+            on_failure=partial(self._fail, "taking the result of a step"),
+        )
+        self._parameters[group].versions.on_released = partial(self._memory_freed, group)
+
+    def close(self) -> None:
+        """No step is made any more."""
+        for applier in self.appliers.values():
+            applier.close()
 
     def make(
         self,

@@ -23,6 +23,7 @@ from leeway.ps.core.effects import (
     Answered,
     Apply,
     Configure,
+    Create,
     Drop,
     Finished,
     Initialize,
@@ -61,16 +62,18 @@ if TYPE_CHECKING:
 
 
 class Runtime:
-    """`parameters`: the arithmetic of each group. `listeners`: are told of each event, after the history and the
-    runtime's own. `bodies`: those of held contributions that were resumed from. `started_at`: the moment of
-    `clock` at which the history begins; now, unless the machine counts from an earlier one.
+    """`parameters`: the arithmetic of each group, and `make_part` that of one that a worker makes. `listeners`: are
+    told of each event, after the history and the runtime's own. `bodies`: those of held contributions that were
+    resumed from. `started_at`: the moment of `clock` at which the history begins; now, unless the machine counts from
+    an earlier one.
     """
 
     def __init__(
         self,
         machine: Machine,
-        parameters: Mapping[str, Parameters],
+        parameters: dict[str, Parameters],
         *,
+        make_part: Callable[[], Parameters],
         pool: Pool,
         guard_mode: GuardMode,
         metrics: ServerMetrics,
@@ -82,6 +85,7 @@ class Runtime:
     ) -> None:
         self.machine = machine
         self.parameters = parameters
+        self._make_part = make_part
         self.metrics = metrics
         self.pool = pool
         self._history = history
@@ -203,6 +207,10 @@ class Runtime:
             self.readers.paused(event.seconds, now)
             self.askers.paused(event.seconds, now)
         effects = self.machine.step(event, now)
+        for effect in effects:
+            # Before it is told: whoever hears of a group may ask for its values.
+            if isinstance(effect, Create):
+                self._create(effect.group)
         self.listeners.tell(event, effects, now)
         for effect in effects:
             self._do(effect)
@@ -212,6 +220,11 @@ class Runtime:
         self._deadline.set(self.machine.next_deadline)
 
     # Effects out.
+
+    def _create(self, group: str) -> None:
+        self.parameters[group] = self._make_part()
+        self.publishing.begin(group)
+        self.tuning.begin(group)
 
     def _do(self, effect: Effect) -> None:
         match effect:
@@ -305,7 +318,9 @@ class Runtime:
         """None: the server takes requests and there is something to pull."""
         if self.machine.stopping or self.broken.done():
             return "the server is stopping"
-        empty = [name for name, group in self.machine.groups.items() if not group.readable]
+        # Where workers make parts, the groups that they leave empty are none that anybody waits for.
+        needed = [group for group in self.machine.groups.values() if group.live_workers or not self.machine.parts]
+        empty = [group.name for group in needed if not group.readable]
         return f"no parameters yet in {', '.join(empty)}" if empty else None
 
     def _slow_reader_closed(self) -> None:

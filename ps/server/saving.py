@@ -78,11 +78,13 @@ class Saving:
         self,
         stack: contextlib.AsyncExitStack,
         settings: Settings,
-        parameters: Mapping[str, Parameters],
+        parameters: dict[str, Parameters],
+        make_part: Callable[[], Parameters],
         clock: Callable[[], float],
     ) -> tuple[Machine, dict[int, Frame], float]:
         """The machine of this life, with the bodies it holds, and the moment from which its leases and graces count:
-        when everything has been read, which may take longer than they do. The parameters are restored with it.
+        when everything has been read, which may take longer than they do. The parameters are restored with it; those of
+        parts that workers had made are made anew.
 
         Raises `ValueError` for a state directory in use, an unreadable checkpoint, or one of another configuration.
         """
@@ -100,7 +102,8 @@ class Saving:
         bodies = dict(enumerate(checkpoint.held, start=1))
         restore = partial(core.restore, settings, dict(checkpoint.core), list(bodies))
         # Tried before the epoch is begun: a start that fails for its configuration leaves the folder as it was.
-        restore(epoch=0, now=0.0)
+        for name in restore(epoch=0, now=0.0).parts:
+            parameters[name] = make_part()
         for name, group_parameters in parameters.items():
             if name in checkpoint.groups:
                 snapshot = group_parameters.restore(checkpoint.groups[name])

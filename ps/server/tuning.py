@@ -50,9 +50,18 @@ class Tuning:
         self._ask = ask
         self._fail = fail
         # Whose optimizer nobody has chosen, until the first update says what is wanted.
-        self._open = {name for name, group in parameters.items() if not group.chosen and not group.steps}
+        self._open: set[str] = set()
         # Those of the next step decided; the arithmetic may have some to make before.
-        self._settings = {name: group.settings for name, group in parameters.items()}
+        self._settings: dict[str, OptimizerSettings] = {}
+        for name in parameters:
+            self.begin(name)
+
+    def begin(self, name: str) -> None:
+        """From here on the group can be asked about, and changed."""
+        group = self._parameters[name]
+        if not group.chosen and not group.steps:
+            self._open.add(name)
+        self._settings[name] = group.settings
 
     def policy(self, group: str) -> PolicyState:
         self._known(group)

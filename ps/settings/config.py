@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from leeway.protocol import limits
+from leeway.protocol import limits, parts
 from leeway.protocol.addresses import is_host
 from leeway.protocol.fields import MAX_INTEGER, bound, shown
 from leeway.protocol.policy_terms import MODES, PolicyTerms
@@ -50,6 +50,7 @@ class GroupSettings:
     None for all; `grace_seconds` after the last of them, None for what the pace of the pushes advises.
     `warmup_steps` and `schedule_steps` count versions.
     `delta_scale` None: 1 / workers where updates take effect on arrival, 1 where they are aggregated.
+    `until` counts iterations; in a table it is that group's, and 0 there: it has none, and goes on while others do.
     `decay_vectors`: weight decay for biases and norms (tensors of at most one dimension) too.
     `optimizer_chosen`: somebody has; else the first update says whether it is to step, or what steps have been made.
     """
@@ -57,6 +58,7 @@ class GroupSettings:
     mode: str = "sync"
     staleness: int = 3
     quorum: int | None = None
+    until: int | None = None
     grace_seconds: float | None = None
     aggregation: str = "mean"
     optimizer: str = str(_DEFAULTS.kind)
@@ -79,6 +81,7 @@ class GroupSettings:
         _within("--staleness", self.staleness, 0, limits.MAX_STALENESS)
         if self.quorum is not None:
             _within("--quorum", self.quorum, 1, limits.MAX_RANKS)
+        _number("--until", self.until, 0)
         if self.grace_seconds is not None:
             within = 0 <= self.grace_seconds <= limits.MAX_GRACE_SECONDS
             _require("--grace", self.grace_seconds, within, f"0 to {limits.MAX_GRACE_SECONDS:g} seconds, or auto")
@@ -162,7 +165,6 @@ class ServerConfig(GroupSettings):
     port: int = 8080
     max_body_bytes: int = limits.DEFAULT_MAX_BODY_BYTES
     workers: int = 1
-    until: int | None = None
     lease_seconds: float = 10.0
     max_iteration_seconds: float | None = None
     init: Path | None = None
@@ -239,22 +241,23 @@ class ServerConfig(GroupSettings):
     def with_groups(self, tables: Mapping[str, Mapping[str, Any]]) -> ServerConfig:
         """These settings, and named groups that differ from the default one as each table says.
 
-        A table has `keys`, a list of patterns, and any of the settings of `GroupSettings`.
+        A table has any of the settings of `GroupSettings`, and `keys`, a list of patterns; without it they are those of
+        the part of that name, `NAME/*`.
         """
         shared = {field.name: getattr(self, field.name) for field in fields(GroupSettings)}
         groups = []
         for name, table in tables.items():
             own = dict(table)
-            keys = tuple(own.pop("keys", ()))
+            keys = tuple(own.pop("keys", (parts.pattern(name),)))
             if not own.keys().isdisjoint(OF_OPTIMIZERS):
                 own["optimizer_chosen"] = True
             groups.append(GroupConfig(name=name, keys=keys, **(shared | own)))
         return replace(self, named_groups=tuple(groups))
 
     def _with_schedule(self, group: GroupConfig) -> GroupConfig:
-        if group.lr_schedule != "cosine" or group.schedule_steps is not None or self.until is None:
+        if group.lr_schedule != "cosine" or group.schedule_steps is not None or not group.until:
             return group
-        versions = self.until if group.mode == "sync" else self.until * self.workers
+        versions = group.until if group.mode == "sync" else group.until * self.workers
         return replace(group, schedule_steps=versions)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from leeway import regular
 from leeway.errors import SettingError
+from leeway.protocol import parts
 from leeway.protocol.fields import shown
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class ConfigFile:
                 name: _texts(f"{path}, [group.{name}]", _without_keys(table), known_in_groups, "keys", server_wide)
                 for name, table in tables.items()
             },
-            {name: _patterns(f"{path}, [group.{name}]", table) for name, table in tables.items()},
+            {name: _patterns(f"{path}, [group.{name}]", name, table) for name, table in tables.items()},
         )
 
 
@@ -62,8 +63,8 @@ def _without_keys(table: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in table.items() if key != "keys"}
 
 
-def _patterns(where: str, table: Mapping[str, Any]) -> tuple[str, ...]:
-    patterns = table.get("keys")
+def _patterns(where: str, name: str, table: Mapping[str, Any]) -> tuple[str, ...]:
+    patterns = table.get("keys", [parts.pattern(name)])
     if not (isinstance(patterns, list) and patterns and all(isinstance(pattern, str) for pattern in patterns)):
         raise SettingError(f"{where}: keys must be a list of patterns, such as ['embedding.*']")
     return tuple(patterns)

@@ -23,6 +23,7 @@ from leeway.ps.core.effects import (
     Accepted,
     Apply,
     Began,
+    Create,
     Ended,
     Finished,
     Parked,
@@ -95,15 +96,19 @@ class Observer:
         # What goes on in a group, until it is over; and with a worker, for the rest of its life.
         self._of_group = Doublings()
         self._of_life: defaultdict[str, Doublings] = defaultdict(Doublings)
-        self._tallies = {name: Tally() for name in machine.groups}
+        self._tallies: dict[str, Tally] = {}
         # Since when each round is open; one that was saved open is so since the start.
         groups = machine.groups.items()
         self._opened_at = {name: clock() for name, group in groups if group.rounds.state is RoundState.OPEN}
-        self._not_finite: dict[str, set[str]] = {name: set() for name in machine.groups}
+        self._not_finite: dict[str, set[str]] = {}
         for name in machine.groups:
-            metrics.begin_group(name)
+            self._begin(name)
             # One that was resumed from.
             self.published(name, parameters[name].versions.current)
+
+    def _begin(self, group: str) -> None:
+        self._tallies[group], self._not_finite[group] = Tally(), set()
+        self._metrics.begin_group(group)
 
     def took(self, event: Event, effects: Sequence[Effect], now: float) -> None:
         """The machine has taken an event; its effects are about to be performed."""
@@ -151,6 +156,9 @@ class Observer:
                     named = {} if where is None else {"group": where}
                     self._log.info("waits", who=effect.who, **named, reason=str(reason), detail=detail)
                     self._decisions.add(Kind.WAITS, detail, group=where, rank=rank, reason=str(reason))
+            case Create(group):
+                self._begin(group)
+                self._log.info("a part begins", group=group, detail="a worker has named it")
             case Began(rank, incarnation):
                 self._metrics.joined()
                 self._log.info("joined", rank=rank, incarnation=incarnation)
@@ -183,7 +191,7 @@ class Observer:
                 self._decisions.add(Kind.SWITCHED, detail, group=group, mode=terms.mode)
             case Finished():
                 self._log.info("finished", until=self._machine.settings.until)
-                self._decisions.add(Kind.FINISHED, f"every group has reached iteration {self._machine.settings.until}")
+                self._decisions.add(Kind.FINISHED, "every group has come to its end")
             case _:
                 pass
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from leeway.ps.core.effects import Advanced, Answered, Ended, Parked, WaitingFor
+from leeway.ps.core.effects import Advanced, Answered, Create, Ended, Parked, WaitingFor
 from leeway.ps.core.events import Gone, Paused
 
 if TYPE_CHECKING:
@@ -30,11 +30,16 @@ class Waits:
     """
 
     def __init__(self, groups: Iterable[str]) -> None:
-        self._waiting = {name: _Stopwatches() for name in groups}
-        self._held = {name: _Stopwatches() for name in self._waiting}
+        self._waiting: dict[str, _Stopwatches] = {}
+        self._held: dict[str, _Stopwatches] = {}
         # The clock to which those who are waited for have to come.
-        self._until = dict.fromkeys(self._waiting, 0)
+        self._until: dict[str, int] = {}
         self._parked: dict[int, tuple[str, str]] = {}
+        for name in groups:
+            self._begin(name)
+
+    def _begin(self, group: str) -> None:
+        self._waiting[group], self._held[group], self._until[group] = _Stopwatches(), _Stopwatches(), 0
 
     def waiting_seconds(self, group: str, rank: str, now: float) -> float:
         """How long this worker's pulls have waited, the present wait included."""
@@ -54,6 +59,8 @@ class Waits:
                 self._end_wait(request, now)
         for effect in effects:
             match effect:
+                case Create(group):
+                    self._begin(group)
                 case Parked(request, str(group), str(rank)):
                     self._parked[request] = group, rank
                     self._waiting[group].start(rank, now)

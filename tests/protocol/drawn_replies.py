@@ -26,7 +26,7 @@ GRANTED = Granted(Version(1, 4), Reason.GRANTED, clock=3, round=3, lag=1, index=
 NOT_YET = NotYet(Reason.LAG, "w0 leads w1 by 2 > 1", ("w1",))
 PUSHED = Pushed(3, Disposition.APPLIED, Reason.ON_ARRIVAL, 5, 0)
 LAST = LastPush(3, Disposition.HELD)
-GROUP = GroupState(4, "ssp", LAST, (W,), whole=True)
+GROUP = GroupState(4, "ssp", LAST, (W,), whole=True, until=0)
 JOINED = Joined(1, 2, False, 10.0, 0, 2, {"default": GROUP}, {"b": 1}, until=9)
 
 counts = st.integers(0, MAX_INTEGER)
@@ -36,7 +36,12 @@ reasons = st.sampled_from(Reason)
 dispositions = st.sampled_from(Disposition)
 last = st.builds(LastPush, counts, st.none() | dispositions)
 groups = st.builds(
-    GroupState, counts, st.text(min_size=1, max_size=64), st.none() | last, st.lists(st.just(W), max_size=2).map(tuple)
+    GroupState,
+    counts,
+    st.text(min_size=1, max_size=64),
+    st.none() | last,
+    st.lists(st.just(W), max_size=2).map(tuple),
+    until=maybe_counts,
 )
 names = st.lists(st.text(), max_size=3).map(tuple)
 

@@ -162,6 +162,18 @@ def test_the_groups_of_a_join(groups):
         Join.read(Fields({"rank": "w0", "session": "s", "groups": groups}, "join"))
 
 
+@pytest.mark.parametrize("create", ["g", [1], ["g", None], ["h"], [".."], ["a b"], ["g"] * (limits.MAX_GROUPS + 1)])
+def test_the_groups_that_a_join_makes_are_groups_that_it_names(create):
+    fields = {"rank": "w0", "session": "s", "groups": ["g", "..", "a b"], "create": create}
+    with pytest.raises(MalformedRequest, match="'create'"):
+        Join.read(Fields(fields, "join"))
+
+
+@pytest.mark.parametrize("join", [Join("w0", "s"), Join("w0", "s", ("g", "h"), ("h",), one_after_another=True)])
+def test_a_join_is_read_as_it_was_sent(join):
+    assert Join.read(Fields(json.loads(json.dumps(join.to_fields())), "join")) == join
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [("rank", "a b"), ("epoch", -1), ("incarnation", 0), ("clock", "x"), ("kind", "weights"), ("parts", 1025)],
@@ -178,7 +190,7 @@ anything = st.recursive(
 )
 readers = {
     "life": (LIFE, Life.read),
-    "join": (Join("w0", "s", ("g",)), Join.read),
+    "join": (Join("w0", "s", ("g",), ("g",), one_after_another=True), Join.read),
     "leave": (Leave(LIFE), Leave.read),
     "heartbeat": (Heartbeat(LIFE), Heartbeat.read),
     "pull": (Pull(life=LIFE, min_version=2, since=Version(1, 2)), lambda fields: Pull.read(fields, None)),
@@ -242,6 +254,7 @@ def test_what_an_offer_cannot_say(fields, words):
     [
         (LIFE, "w0#2"),
         (Join("w0", "s"), "join w0 session=s"),
+        (Join("w0", "s", ("G", "D"), ("G", "D")), "join w0 session=s create=G,D"),
         (Leave(LIFE), "leave w0#2"),
         (Heartbeat(LIFE), "heartbeat w0#2"),
         (Offer((W,)), "offer w"),

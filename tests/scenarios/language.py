@@ -4,10 +4,12 @@ A file is a comment that names the rule it shows, and blocks: commands, `----`, 
 one line (`*` = the pull is answered). `pytest tests/scenarios --rewrite` writes the results anew. Commands:
 
     start [policy=ssp(1)] [workers=2] [until=3] [lease=10] [max-iteration=30] [groups=a:conv*,b:*] [least=5]
+          [until-of=a:2,b:0]
     offer w b[5] n:integer-buffer     ask w                      initial values; the question before
           [whole] [group=a] [aliases=w:v,b:c]                    all keys of the group; further names of tied tensors
     init w b                          the values of a file
-    join w0 w1 [groups=a,b] [x18]     rejoin w0#1                new processes; the process of that life once more
+    join w0 w1 [groups=a,b] [create=b] [one-after-another] [x18] new processes
+    rejoin w0#1 [groups=a,b] [create=b] [one-after-another]      the process of that life once more
     pull w0 [@3] [no-wait | wait=5] [min-version=2] [since=1.4] [group=a]        pull reader
     push w0 [@3] [delta | model | skip] [samples=4] [part=1/2] [keys=a,b] [version=2] [round=1] [no-wait]   pushpull ...
     skip w0                           a push without an update
@@ -52,7 +54,7 @@ class Words:
         return tuple(self.options[key].split(",")) if key in self.options else ()
 
 
-FLAGS = {"no-wait", "delta", "model", "skip", "whole"}
+FLAGS = {"no-wait", "delta", "model", "skip", "whole", "one-after-another"}
 
 
 def parse(line: str) -> tuple[str, Words]:
@@ -83,7 +85,7 @@ def policy(text: str) -> PolicyTerms:
 
 
 def tensor(text: str) -> TensorSpec:
-    match = re.fullmatch(r"([\w.]+)(?:\[(\d+)\])?(?::([a-z-]+))?", text)
+    match = re.fullmatch(r"([\w./]+)(?:\[(\d+)\])?(?::([a-z-]+))?", text)
     assert match, f"{text} is no tensor"
     kind = Kind(match[3] or "trainable")
     return TensorSpec(match[1], (int(match[2] or 3),), "int64" if kind is Kind.INTEGER_BUFFER else "float32", kind)

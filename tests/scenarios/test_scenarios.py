@@ -147,8 +147,9 @@ class Scenario:
         limit = words.number("max-iteration")
         least = words.number("least", 1)
         rule = {"least_updates": least, "needs_rounds": least > 1}
+        until = {name: int(clock) for name, clock in (text.split(":") for text in words.listed("until-of"))}
         self.settings = Settings(
-            groups=tuple(GroupSettings(terms, name, (keys,), **rule) for name, keys in groups),
+            groups=tuple(GroupSettings(terms, name, (keys,), **rule, until=until.get(name)) for name, keys in groups),
             workers=words.number("workers", 1),
             lease_seconds=float(words.options.get("lease", 10)),
             max_iteration_seconds=None if limit is None else float(limit),
@@ -171,12 +172,17 @@ class Scenario:
         for rank in words.names * words.times:
             older = [name for name in self.clients if name.startswith(f"{rank}#")]
             self.clients[rank] = Client(rank, f"session-{len(older) + 1}")
-            self.ask(rank, Join(rank, self.clients[rank].session, words.listed("groups") or None))
+            self.ask(rank, self.joining(self.clients[rank], words))
 
     def do_rejoin(self, words: Words) -> None:
         for name in words.names:
             client = self.clients[name]
-            self.ask(name, Join(client.rank, client.session))
+            self.ask(name, self.joining(client, words))
+
+    @staticmethod
+    def joining(client: Client, words: Words) -> Join:
+        groups, create = words.listed("groups") or None, words.listed("create")
+        return Join(client.rank, client.session, groups, create, "one-after-another" in words.options)
 
     def do_pull(self, words: Words, plainly: bool = False) -> int:
         (name,) = words.names

@@ -46,6 +46,9 @@ class Eager:
     def awaited(self, view: View) -> Sequence[str]:
         return ()
 
+    def needed(self, view: View, awaited: int) -> int:
+        return awaited
+
     def may_close(self, view: View, now: float) -> bool:
         return False
 

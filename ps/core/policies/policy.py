@@ -103,6 +103,9 @@ class Policy(Protocol):
     def awaited(self, view: View) -> Sequence[str]:
         """Who still has to come to the number of the next round before it opens."""
 
+    def needed(self, view: View, awaited: int) -> int:
+        """How many of those that are waited for must come before who waits goes on; 0: time alone will do."""
+
     def may_close(self, view: View, now: float) -> bool:
         """May the open round close?"""
 

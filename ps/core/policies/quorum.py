@@ -46,6 +46,13 @@ class Quorum(Gathering):
     def awaited(self, view: View) -> Sequence[str]:
         return ()
 
+    def needed(self, view: View, awaited: int) -> int:
+        rounds = view.rounds
+        lacking = min(self.quorum, awaited + len(rounds.held)) - len(rounds.held)
+        if lacking > 0:
+            return lacking
+        return awaited if self.deadline(view) is None else 0
+
     def deadline(self, view: View) -> float | None:
         rounds = view.rounds
         needed = min(self.quorum, len(rounds.missing) + len(rounds.held))

@@ -62,6 +62,10 @@ class Switching(Eager):
         quorum = self.to.terms.quorum
         return () if quorum is not None and view.live_workers - len(behind) >= quorum else behind
 
+    def needed(self, view: View, awaited: int) -> int:
+        quorum = self.to.terms.quorum
+        return awaited if quorum is None else min(awaited, quorum - (view.live_workers - awaited))
+
     def members(self, view: View) -> Sequence[str]:
         return () if self.awaited(view) else self.to.members(view)
 

@@ -27,5 +27,8 @@ class Sync(Gathering):
         """Those whom a quorum that was asked for before this has left behind."""
         return view.behind(view.rounds.number)
 
+    def needed(self, view: View, awaited: int) -> int:
+        return awaited
+
     def deadline(self, view: View) -> float | None:
         return None

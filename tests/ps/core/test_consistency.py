@@ -57,6 +57,7 @@ WRONG = [
     ("barriers", {"start": -1}),
     ("groups", []),
     ("ranks", None),
+    (W0 + "one_after_another", "no"),
     (GROUP + "version", 0),
     (GROUP + "version", 1),
     (GROUP + "min_clock", 0),

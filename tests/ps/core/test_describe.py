@@ -30,6 +30,7 @@ def test_status_answers_why_am_i_waiting_and_for_whom(serve):
     assert status["barriers"] == {}
     assert status["groups"]["default"] == {
         "policy": {"group": "default", "mode": "ssp", "staleness": 0, "switching_at": None},
+        "until": 7,
         "version": 2,
         "min_clock": 0,
         "tensors": 1,

@@ -76,6 +76,7 @@ def _status(case, seconds, ago):
     counts = [700, 250, 49, 12, 9, 6, 4, 3, 2, 1, 1] if case.workers > 2 else [70, 20]
     group = {
         "policy": {"group": "default", "mode": mode, "staleness": bound, "switching_at": None},
+        "until": None,
         "version": steps,
         "min_clock": 640 * case.scale if begun else 0,
         "tensors": 4,

@@ -168,7 +168,7 @@ class TestNamedGroups:
         ("tables", "sentence"),
         [
             ({"a b": {"keys": ["*"]}}, "group name 'a b' must be 1 to 64 of the characters A-Z a-z 0-9 . _ -"),
-            ({"a": {}}, r"[group.a] needs keys, a list of patterns such as ['embedding.*']"),
+            ({"a": {"keys": []}}, r"[group.a] needs keys, a list of patterns such as ['embedding.*']"),
             (
                 {"a": {"keys": ["*"], "lr": -1.0}},
                 "[group.a]: --lr is -1.0; it must be a number at least 0 and at most 1e+06",

@@ -47,7 +47,6 @@ def test_groups_have_patterns_and_settings(tmp_path: Path) -> None:
         ("[lr]\nx = 1", ": lr must be a single text, number, true or false"),
         ("group = 1", ": group must be tables, each headed [group.NAME]"),
         ("[group]\na = 1", ": group must be tables, each headed [group.NAME]"),
-        ("[group.a]\nlr = 1", ", [group.a]: keys must be a list of patterns, such as ['embedding.*']"),
         ('[group.a]\nkeys = "a.*"', ", [group.a]: keys must be a list of patterns, such as ['embedding.*']"),
         ("[group.a]\nkeys = []", ", [group.a]: keys must be a list of patterns, such as ['embedding.*']"),
         ("[group.a]\nkeys = [1]", ", [group.a]: keys must be a list of patterns, such as ['embedding.*']"),

@@ -45,6 +45,18 @@ def test_the_grace_begins_with_the_last_of_the_quorum(view):
     assert policy.may_close(view, 12.1)
 
 
+def test_how_many_must_come_before_who_waits_goes_on(view):
+    policy = Quorum(2, 0.5)
+    assert policy.needed(view, 3) == 2
+    view.rounds.contribute("w1", SKIP, 10.0)
+    assert [policy.needed(view, 2), Quorum(3, "auto").needed(view, 2), Quorum(9).needed(view, 2)] == [1, 2, 2]
+    view.rounds.contribute("w0", SKIP, 12.0)
+    # Time alone will close it; unless nothing is known yet of how long.
+    assert policy.needed(view, 1) == 0
+    view.rounds.gaps.clear()
+    assert Quorum(2, "auto").needed(view, 1) == 1
+
+
 def test_the_quorum_is_of_those_who_are_left(view):
     policy = Quorum(3, 1.0)
     view.rounds.contribute("w1", SKIP, 10.0)
@@ -142,3 +154,10 @@ def test_it_waits_for_nobody_before_a_round_opens(group_of):
 def test_what_makes_one():
     assert policies.make(PolicyTerms("sync", None, 2, 0.5)) == Quorum(2, 0.5)
     assert policies.make(PolicyTerms("sync", None, 2)) == Quorum(2, "auto")
+
+
+def test_how_many_must_come_on_the_way_to_a_quorum(group_of):
+    view = group_of(w0=3, w1=3, w2=1, w3=1)
+    assert Switching(Quorum(3), 3).needed(view, 2) == 1
+    assert Switching(Quorum(9), 3).needed(view, 2) == 2
+    assert Switching(policies.Sync(), 3).needed(view, 2) == 2
