@@ -32,7 +32,6 @@ from leeway.transport.channel import Tensors
 from leeway.transport.memory.aligned import allocate_aligned
 from leeway.worker import arguments
 from leeway.worker.receiving import Pulled, Receiving
-from leeway.worker.session.refusals import REACTIONS, Reaction
 from leeway.worker.session.states import Ending, State
 from leeway.worker.skips import RefusedInARow
 
@@ -44,7 +43,7 @@ if TYPE_CHECKING:
     from leeway.protocol.messages import Reply
     from leeway.protocol.tensors import TensorSpec
     from leeway.protocol.times import StepTimes
-    from leeway.transport.channel import Answer
+    from leeway.transport.channel import Answer, Channel
     from leeway.worker.link import Link
     from leeway.worker.session.conversation import Conversation
     from leeway.worker.session.course import Ask
@@ -56,9 +55,6 @@ log = structlog.get_logger("worker.client")
 
 # How often it is said that a wait goes on.
 TELL_AGAIN_SECONDS = 60.0
-
-# Between two attempts to set the optimizer, which no conversation waits for.
-AGAIN_SECONDS = 1.0
 
 
 class GroupClient:
@@ -187,22 +183,26 @@ class GroupClient:
 
     async def optimizer(self) -> dict[str, Any]:
         """The settings of the group's optimizer, the steps it has made and the rate of the next one."""
-        channel = self._link.connected()
-        document: dict[str, Any] = await channel.read_json(routes.OPTIMIZER, {"group": self.conversation.group})
-        return document
+
+        async def ask(channel: Channel) -> dict[str, Any]:
+            document: dict[str, Any] = await channel.read_json(routes.OPTIMIZER, {"group": self.conversation.group})
+            return document
+
+        async with self._link.calls.under_way():
+            return await self._link.wait_out(ask)
 
     async def set_optimizer(self, changes: Mapping[str, Any]) -> None:
         """Have the group's optimizer go by other settings. Raises `WireError` for those that cannot be."""
         request = SetOptimizer(self.conversation.group, changes)
-        while True:
-            answer = await self._link.attempt(request, lambda: None)
-            match answer.reply if answer else None:
-                case Refused(error) if REACTIONS[error.code] is not Reaction.AGAIN:
-                    raise error
-                case None | Refused():
-                    await self._link.sleep(AGAIN_SECONDS)
-                case _:
-                    return
+
+        async def ask(channel: Channel) -> None:
+            answer = await channel.send(request)
+            self._link.traffic.add(answer.traffic)
+            if isinstance(answer.reply, Refused):
+                raise answer.reply.error
+
+        async with self._link.calls.under_way():
+            await self._link.wait_out(ask)
 
     # How it is done.
 

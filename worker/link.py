@@ -4,11 +4,13 @@ the heartbeat, the counts."""
 from __future__ import annotations
 
 import asyncio
+import random
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
+from leeway.errors import WireError
 from leeway.protocol.refusals import Refused
 from leeway.transport.channel import Traffic
 from leeway.transport.failures import Lost
@@ -16,10 +18,11 @@ from leeway.worker.calls import Calls
 from leeway.worker.forks import Home
 from leeway.worker.heartbeat import beat
 from leeway.worker.patience import Patience
+from leeway.worker.session.backoff import Backoff
 from leeway.worker.session.refusals import REACTIONS, Reaction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from leeway.protocol.decoder import Allocate
     from leeway.protocol.membership import Joined
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
     from leeway.worker.session.shared_life import SharedLife
 
 log = structlog.get_logger("worker.client")
+
+T = TypeVar("T")
 
 
 class Link:
@@ -94,6 +99,27 @@ class Link:
             case _:
                 self.patience.answered()
         return answer
+
+    async def wait_out(self, ask: Callable[[Channel], Awaitable[T]]) -> T:
+        """What `ask` gets of the server, as often as that takes: for what no conversation asks, and may be asked twice.
+
+        Raises `ServerLost` when the server is away for too long, and the `WireError` of a refusal that will not pass.
+        """
+        backoff = Backoff(random.Random())
+        while True:
+            try:
+                found = await ask(self.connected())
+            except (Lost, WireError) as error:
+                if isinstance(error, WireError) and REACTIONS[error.code] is not Reaction.AGAIN:
+                    self.patience.answered()
+                    raise
+                self.sent_again += 1
+                self.patience.failed(error)
+                backoff.failed()
+                await self.sleep(backoff.delay_seconds)
+            else:
+                self.patience.answered()
+                return found
 
     async def sleep(self, seconds: float) -> None:
         if seconds:

@@ -90,6 +90,13 @@ class ModelBridge:
                 " optimizer go together, and each further model is a session of its own"
             )
 
+    def others(self, parameters: Iterable[torch.nn.Parameter]) -> list[torch.nn.Parameter]:
+        """The parameters of this module that are not among these."""
+        owned = {id(parameter) for parameter in parameters}
+        held = self._view.look()
+        all_ours = (tensor for key in self._parameters for tensor in held.of(key))
+        return [tensor for tensor in all_ours if isinstance(tensor, torch.nn.Parameter) and id(tensor) not in owned]
+
     def allocate(self, nbytes: int) -> memoryview:
         """Memory for a received body: pinned when the model is on a GPU, so that it is copied there at once."""
         return new_block(nbytes, pinned=self.on_gpu).numpy().data
@@ -108,6 +115,8 @@ class ModelBridge:
         """Copy pulled values into the model: all at first, then those of trained parameters and buffers. Tensors that
         the model does not have are left alone.
 
+        So are those that have these bytes already. autograd counts writes, and goes back through no graph of what was
+        written to since; but a script with two optimizers may step the one before it goes back from the other's loss.
         Raises `ValueError` when one of the model's is missing, or is another there.
         """
         there = {place.spec.name: place for place in frame.places}
@@ -120,7 +129,10 @@ class ModelBridge:
         first = not self._pulled
         self._pulled = views_of(frame)
         for key in self._spec_by_name if first else (*self.trained, *self.buffers):
-            write(held.by_key[key], self._pulled[key], non_blocking=self.on_gpu)
+            target = held.by_key[key]
+            values = self._pulled[key].to(target.device, non_blocking=self.on_gpu)
+            if not same_bytes(target, values):
+                write(target, values)
             self._rounding.keep(key, held.by_key[key])
         self._rounding.forget()
         if first:

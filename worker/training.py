@@ -283,9 +283,10 @@ class TrainingSession:
         """
         if model is not None and self._bridge is None:
             self.attach(model)
-        wrapping = Wrapping(self, optimizer, every=every, samples=samples, server_optimizer=server_optimizer, lr=lr)
-        self._attached().check_owned(wrapping.parameters)
-        wrapping.begin()
+        bridge = self._attached()
+        Wrapping(
+            self, bridge, optimizer, every=every, samples=samples, server_optimizer=server_optimizer, lr=lr
+        ).begin()
         optimizer.session = self  # type: ignore[attr-defined]  # torch names no such attribute
         return optimizer
 

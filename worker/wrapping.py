@@ -7,12 +7,14 @@ looks on through torch's hooks, between a step and what follows it.
 
 What is pushed is a `delta`, pulled minus local. For float32 and float64 the server's `pulled - delta` is then the local
 value again, bit by bit, as long as a step is one subtraction (Dekker 1971, theorem 4.7, and Sterbenz's lemma).
-With `server_optimizer` gradients are pushed before the step, which then finds none and moves nothing.
+With `server_optimizer` gradients are pushed before the step, which then finds none and moves nothing. They are those of
+this optimizer's parameters: what it does not step in the script, the server does not step for it.
 """
 
 from __future__ import annotations
 
 import weakref
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 import structlog
@@ -22,6 +24,9 @@ from leeway.worker import arguments
 from leeway.worker.warn import warn
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from leeway.worker.torch_bridge import ModelBridge
     from leeway.worker.training import TrainingSession
 
 log = structlog.get_logger("worker")
@@ -43,6 +48,7 @@ class Wrapping:
     def __init__(
         self,
         session: TrainingSession,
+        bridge: ModelBridge,
         optimizer: torch.optim.Optimizer,
         *,
         every: int = 1,
@@ -51,6 +57,8 @@ class Wrapping:
         lr: Literal["script"] | None = None,
     ) -> None:
         self._session = session
+        self._bridge = bridge
+        self._owned = 0
         self._every = arguments.integer("every", every, 1, arguments.MAX_EVERY)
         self._samples = None if samples is None else arguments.samples(samples)
         self._drives_rate = lr is not None
@@ -77,14 +85,18 @@ class Wrapping:
         return [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
 
     def begin(self) -> None:
-        """Look on from here."""
+        """Look on from here. Raises `ValueError` for parameters that are not the module's.
+
+        A step that is compiled leaves its graph for the hook: what waits for a server cannot be traced.
+        """
+        self._check_owned()
         _WRAPPED[self._optimizer] = self
         if self._on_server:
-            self._optimizer.register_step_pre_hook(self._before)
+            self._optimizer.register_step_pre_hook(torch.compiler.disable(self._before))
             detail = f"{type(self._optimizer).__name__} finds no gradients, and moves nothing"
             log.info("the server's optimizer makes the steps", detail=detail)
         else:
-            self._optimizer.register_step_post_hook(self._after)
+            self._optimizer.register_step_post_hook(torch.compiler.disable(self._after))
 
     def _before(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if len(args) > 1 or kwargs.get("closure"):  # the first is the optimizer
@@ -94,11 +106,14 @@ class Wrapping:
         self._unscale()
         if self._drives_rate:
             self._tell_rate(optimizer)
-        self._session.step(self._weight(1))
+        self._check_owned()
+        with set_aside(self._bridge.others(self.parameters)):
+            self._session.step(self._weight(1))
 
     def _after(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._is_over() or _found_inf(optimizer):
             return
+        self._check_owned()
         self._steps += 1
         if self._steps == self._every:
             self._steps = 0
@@ -106,6 +121,13 @@ class Wrapping:
             if not self._warned:
                 self._warned = True
                 warn_of_server(self._session.server_optimizer())
+
+    def _check_owned(self) -> None:
+        """Look again where groups have been added."""
+        parameters = self.parameters
+        if len(parameters) != self._owned:
+            self._bridge.check_owned(parameters)
+            self._owned = len(parameters)
 
     def _unscale(self) -> None:
         """Divide gradients by the scale that a fused optimizer would divide by within its step."""
@@ -145,6 +167,19 @@ class Wrapping:
         if rate != self._rate and self._session.index == 0:
             self._session.set_learning_rate(rate)
         self._rate = rate
+
+
+@contextmanager
+def set_aside(parameters: Iterable[torch.nn.Parameter]) -> Iterator[None]:
+    """These have no gradient for the length of the block, and then the one that they had."""
+    gradients = [(parameter, parameter.grad) for parameter in parameters if parameter.grad is not None]
+    try:
+        for parameter, _ in gradients:
+            parameter.grad = None
+        yield
+    finally:
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
 
 
 def innermost(optimizer: Any) -> torch.optim.Optimizer:

@@ -92,7 +92,9 @@ class Exchange:
     async def read_json(self, path: str, query: dict[str, str]) -> Any:
         """GET a JSON document. Raises what `send` raises, or the server's `WireError`."""
         try:
-            async with self._http.get(self._url + path, params=query, allow_redirects=False) as response:
+            async with self._http.get(
+                self._url + path, params=query, timeout=self._limits(0.0), allow_redirects=False
+            ) as response:
                 if response.status == 200:
                     return await _json(response)
                 problem = response.content_type == routes.PROBLEM
@@ -102,6 +104,15 @@ class Exchange:
         except FAILURES as error:
             raise judge(error, self._url) from error
         raise refused.error
+
+    def _limits(self, waits_seconds: float) -> aiohttp.ClientTimeout:
+        """`waits_seconds`: how long the server may keep the request waiting."""
+        return aiohttp.ClientTimeout(
+            total=None,
+            connect=2 * CONNECT_SECONDS,
+            sock_connect=CONNECT_SECONDS,
+            sock_read=waits_seconds + self._silence_seconds,
+        )
 
     async def _perform(
         self, request: Sent, call: HttpRequest, content: bytes, buffers: Sequence[Buffer], decoder: Decoder
@@ -128,12 +139,6 @@ class Exchange:
             headers["Content-Type"] = "application/json"
             # Bytes as they are would go out in one piece.
             data = content if len(content) <= WRITE_CHUNK_BYTES else io.BytesIO(content)
-        limits = aiohttp.ClientTimeout(
-            total=None,
-            connect=2 * CONNECT_SECONDS,
-            sock_connect=CONNECT_SECONDS,
-            sock_read=waits_seconds(request) + self._silence_seconds,
-        )
         async with (
             asyncio.timeout(None) as deadline,
             self._http.request(
@@ -142,7 +147,7 @@ class Exchange:
                 params=call.query,
                 headers=headers,
                 data=data,
-                timeout=limits,
+                timeout=self._limits(waits_seconds(request)),
                 allow_redirects=False,
             ) as response,
         ):

@@ -40,10 +40,10 @@ def undisturbed(function: Callable[P, T]) -> Callable[P, T]:
     return call
 
 
-def write(target: torch.Tensor, values: torch.Tensor, *, non_blocking: bool = False) -> None:
+def write(target: torch.Tensor, values: torch.Tensor) -> None:
     """`copy_`, also into a tensor that was made in inference mode, which can be written to in that mode only."""
     with torch.inference_mode() if target.is_inference() else torch.no_grad():
-        target.copy_(values, non_blocking=non_blocking)
+        target.copy_(values)
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,11 +92,12 @@ def changed(tensors: Mapping[str, torch.Tensor], pulled: Mapping[str, torch.Tens
     return [key for key in keys if key in pulled and not same_bytes(tensors[key], pulled[key])]
 
 
-def same_bytes(tensor: torch.Tensor, host: torch.Tensor) -> bool:
-    """Whether two tensors of one shape and dtype have the same bytes: NaN is itself, and 0 is not -0."""
-    integers = _INTEGERS[host.dtype.itemsize]
+def same_bytes(tensor: torch.Tensor, plain: torch.Tensor) -> bool:
+    """Whether two tensors of one shape and dtype have the same bytes: NaN is itself, and 0 is not -0. Compared on the
+    device of `plain`; in host memory the first that differ end it."""
+    integers = _INTEGERS[plain.dtype.itemsize]
     # A view can have its sign in a bit of its own (the imaginary part of a conjugate), and not in its memory.
-    return torch.equal(tensor.detach().resolve_neg().cpu().view(integers), host.view(integers))
+    return torch.equal(tensor.detach().resolve_neg().to(plain.device).view(integers), plain.view(integers))
 
 
 def _mark(tensor: torch.Tensor) -> object:
