@@ -86,7 +86,7 @@ class BlockingClient:
     @property
     def ended(self) -> bool:
         """Whether it holds its rank no more, as far as this process knows."""
-        return self._closed is not None or not self._home.here or self.conversation.ending is not None
+        return self._closed is not None or not self._home.here or self.client.ended
 
     @property
     def conversation(self) -> Conversation:
@@ -134,6 +134,7 @@ class BlockingClient:
         return BlockingGroup(self, self.client.group(name))
 
     join = waiting(Client.join)
+    work_in = waiting(Client.work_in)
     barrier = waiting(Client.barrier)
     status = waiting(Client.status)
     leave = waiting(Client.leave)

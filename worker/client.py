@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from leeway.errors import ServerLost, SettingError, WireError
 from leeway.protocol import routes
 from leeway.protocol.addresses import server_url
+from leeway.protocol.codes import Code
 from leeway.protocol.fields import shown
 from leeway.protocol.limits import MAX_GROUPS, MAX_TENSOR_BYTES, MAX_WAIT_SECONDS
 from leeway.protocol.ranks import DEFAULT_GROUP
@@ -87,6 +88,8 @@ class Client:
     those of `client.group(name)`. `wait_seconds`: how long the server may park one request.
     `patience_seconds`: how long it may be away. `silence_seconds`: how long a connection may be silent in the
     middle of something. `max_body_bytes`: the largest body that is received, by default the server's own limit.
+    `one_after_another`: no call is made while another one waits, in whichever group; so the server may break a circle
+    of such workers, each waiting in one group and missed in the next (`deadlock`).
     `channel`: makes what carries the requests, in place of HTTP to `url`.
 
     Calls raise `ServerLost`; `WireError` for a refusal that is for the user to mend, and `fenced` when another
@@ -105,6 +108,7 @@ class Client:
         patience_seconds: float = PATIENCE_SECONDS,
         silence_seconds: float = SILENCE_SECONDS,
         max_body_bytes: int | None = None,
+        one_after_another: bool = False,
         channel: Callable[[], Channel] | None = None,
     ) -> None:
         arguments.name("rank", rank)
@@ -118,7 +122,7 @@ class Client:
             arguments.function("channel", channel)
         self.url = server_url(url)
         keep_freed_memory()
-        self._shared = shared = SharedLife(rank, lambda: uuid.uuid4().hex)
+        self._shared = shared = SharedLife(rank, lambda: uuid.uuid4().hex, one_after_another=bool(one_after_another))
         self._link = Link(
             self.url,
             shared,
@@ -126,16 +130,31 @@ class Client:
             patience_seconds=patience_seconds,
             max_body_bytes=max_body_bytes,
         )
-        self._groups = {
-            name: GroupClient(
-                Conversation(shared, random=random.Random(), group=name, wait_seconds=wait_seconds), self._link
-            )
-            for name in names
-        }
         self._silence_seconds = silence_seconds
         self._wait_seconds = wait_seconds
+        self._groups = {name: self._group_client(name) for name in names}
         # One barrier at a time: how often this worker has come to each is counted.
         self._arriving = asyncio.Lock()
+
+    def _group_client(self, name: str) -> GroupClient:
+        conversation = Conversation(self._shared, random=random.Random(), group=name, wait_seconds=self._wait_seconds)
+        return GroupClient(conversation, self._link)
+
+    async def work_in(self, groups: Sequence[str], *, create: bool = False) -> None:
+        """Work in these groups from now on, in place of the others, in the same life. Nothing has been pulled before.
+
+        `create`: those that are not there are made, each for the keys `NAME/*`. Groups that stay keep what was offered.
+        """
+        names = _names(None, groups)
+        async with self._link.calls.under_way(), self._every_turn():
+            if any(group.conversation.grant is not None for group in self._groups.values()):
+                raise ValueError("this worker has pulled already: which groups it works in is settled before")
+            self._groups = {name: self._groups.get(name) or self._group_client(name) for name in names}
+            conversations = [group.conversation for group in self._groups.values()]
+            self._shared.replace(conversations, names if create else ())
+            if not self._shared.joining:
+                conversations[0].rejoin(Code.NOT_JOINED)
+            await self._first.begin_anew()
 
     def group(self, name: str | None = None) -> GroupClient:
         """The calls of one of this client's groups; None: of its only one. Raises `ValueError` when it is none."""
@@ -152,6 +171,20 @@ class Client:
     def conversation(self) -> Conversation:
         """To be read between calls: life, clock, grant, policy, ending."""
         return self.group().conversation
+
+    @property
+    def rank(self) -> str:
+        return self._shared.rank
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The groups that it works in."""
+        return tuple(self._groups)
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended in all its groups."""
+        return self._shared.ended
 
     @property
     def waiting(self) -> NotYet | None:
@@ -272,7 +305,7 @@ class Client:
 
     def _cannot_pass(self, name: str) -> Exception:
         conversation = self._first.conversation
-        if conversation.error is not None and conversation.ending is Ending.FENCED:
+        if conversation.error is not None and conversation.ending in (Ending.FENCED, Ending.DEADLOCK):
             return conversation.error
         return ValueError(f"barrier {name!r} cannot be passed: this worker's run has ended ({conversation.ending})")
 

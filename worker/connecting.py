@@ -17,6 +17,8 @@ from leeway.worker.training import TrainingSession
 from leeway.worker.watching.logs import of_own_script
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import torch
 
     from leeway.worker.wrapping import Optimizer
@@ -52,7 +54,13 @@ def connect(
         raise ValueError(f"no server: give its address, or set {SERVER_VARIABLE}=http://HOST:PORT")
     name = arguments.name("rank", rank or os.environ.get(RANK_VARIABLE) or default_rank())
     make = partial(
-        BlockingClient, address, name, group=group, wait_seconds=wait_seconds, patience_seconds=patience_seconds
+        BlockingClient,
+        address,
+        name,
+        group=group,
+        wait_seconds=wait_seconds,
+        patience_seconds=patience_seconds,
+        one_after_another=True,
     )
     of_own_script()
     client = None
@@ -68,7 +76,7 @@ def connect(
 
 def wrap(
     optimizer: Optimizer,
-    model: torch.nn.Module,
+    model: torch.nn.Module | Mapping[str, torch.nn.Module],
     *,
     url: str | None = None,
     rank: str | None = None,
@@ -81,8 +89,10 @@ def wrap(
     """Make a worker of a script that has an optimizer of its own: connect, attach the model, and return the optimizer.
 
     From here on each of its steps is an iteration: what the step did is pushed, the policy obeyed, and the parameters
-    pulled. Its `session` is the `TrainingSession`. The other arguments are those of `connect` and of
-    `TrainingSession.wrap`; raises what they raise.
+    pulled. Several models are parts: `leeway.wrap(of_d, {"G": generator, "D": discriminator})`, and for the other
+    optimizer `of_d.session.wrap(of_g)`.
+    Its `session` is the `TrainingSession`. The other arguments are those of `connect` and of `TrainingSession.wrap`;
+    raises what they raise.
     """
     session = connect(url, rank, group=group)
     try:

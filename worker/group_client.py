@@ -322,7 +322,8 @@ class GroupClient:
                 # Meanwhile another group may have learned of another life.
                 if conversation.ask() is request:
                     await self._send(request)
-        if conversation.ending is Ending.FENCED and conversation.error is not None:
+        against_our_wish = conversation.ending in (Ending.FENCED, Ending.DEADLOCK)
+        if against_our_wish and conversation.error is not None and conversation.state is State.ENDED:
             raise conversation.error
 
     async def _send(self, request: Ask) -> None:

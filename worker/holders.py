@@ -70,8 +70,8 @@ def _make_room(
         return
     if not _interactive():
         raise ValueError(
-            f"this process already holds rank {rank} at {url}; give each session a rank of its own, connect(rank=...),"
-            " or close the first one"
+            f"this process already holds rank {rank} at {url}: several models are parts of one session,"
+            " attach({'G': ..., 'D': ...}); else close the first one, or give each a rank of its own, connect(rank=...)"
         )
     log.warning(
         "connected anew: the session before is closed",

@@ -1,6 +1,7 @@
 """How many samples went into the update under way.
 
-The one rule: what is counted once is pushed once: a push takes the count, whoever has counted.
+The one rule: what is counted once is pushed once by each part of what is trained: a push takes the count, whoever has
+counted.
 """
 
 from __future__ import annotations
@@ -13,27 +14,35 @@ class Samples:
     """Counts what a loop reads between two pushes."""
 
     def __init__(self) -> None:
-        self._count = 0
+        self._read = 0
         self._by_batch = False
+        # How far each part of what is trained has pushed.
+        self._taken: dict[str, int] = {}
 
     def read(self, batch: Any) -> None:
         """A batch was read. From now on batches are what is counted, not what a sampler draws ahead of them."""
         if not self._by_batch:
-            self._by_batch, self._count = True, 0
-        self._count += of_batch(batch) or 1
+            self._by_batch, self._taken = True, {}
+            self._read = 0
+        self._read += of_batch(batch) or 1
 
     def drew(self) -> None:
         """A sampler has drawn one."""
         if not self._by_batch:
-            self._count += 1
+            self._read += 1
 
     @property
     def count(self) -> int:
-        return self._count
+        """Since the newest push of all."""
+        return self._read - max(self._taken.values(), default=0)
 
-    def taken(self) -> None:
-        """They have gone out with an update, or are lost with it."""
-        self._count = 0
+    def of(self, part: str) -> int:
+        """Since the last push of this part."""
+        return self._read - self._taken.get(part, 0)
+
+    def taken(self, part: str) -> None:
+        """They have gone out with an update of this part, or are lost with it."""
+        self._taken[part] = self._read
 
 
 def of_batch(batch: Any) -> int | None:

@@ -1,4 +1,4 @@
-"""Where a training session stands between two calls.
+"""Where a part of a training session stands between two calls.
 
 The one rule: it is replaced in one assignment. An interrupt comes between any two, and a step counts altogether or not
 at all.
@@ -14,7 +14,6 @@ from leeway.protocol.times import StepTimes
 
 if TYPE_CHECKING:
     from leeway.protocol.pulls import Granted
-    from leeway.transport.channel import Traffic
     from leeway.worker.session.states import Outcome
 
 
@@ -27,14 +26,12 @@ class Begun(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where a session stands between two calls. In one piece: an interrupt comes between any two assignments, and a
+    """Where a part stands between two calls. In one piece: an interrupt comes between any two assignments, and a
     step counts here altogether or not at all.
 
-    `grant`: what the module holds, unless `begun`. `traffic`: when it was loaded, at `loaded_at`.
+    `grant`: what the module holds, unless `begun`.
     """
 
-    traffic: Traffic
-    loaded_at: float
     grant: Granted | None = None
     version: int = 0
     outcome: Outcome | None = None

@@ -25,10 +25,11 @@ from leeway.worker.modules.view import View
 from leeway.worker.warn import warn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from leeway.protocol.frames import Buffer, Frame
     from leeway.transport.channel import Tensors
+    from leeway.worker.modules.elements import Elements
     from leeway.worker.modules.view import Tensors as Held
 
 # How many names one warning lists before it counts.
@@ -38,17 +39,21 @@ SHOWN_NAMES = 8
 class ModelBridge:
     """The tensors of one module.
 
-    `exclude`: names or patterns of what stays at home; `keys`: of what travels, everything for None. `specs`: of all
-    keys; `aliases`: further names of tied ones.
+    `exclude`: names or patterns of what stays at home; `keys`: of what travels, everything for None; `prefix`: of the
+    names on the wire. `specs`: of all keys; `aliases`: further names of tied ones.
     Raises `ValueError` for a module that cannot travel (see `View`).
     """
 
     def __init__(
-        self, model: torch.nn.Module, exclude: str | Iterable[str] = (), keys: str | Iterable[str] | None = None
+        self,
+        model: torch.nn.Module,
+        exclude: str | Iterable[str] = (),
+        keys: str | Iterable[str] | None = None,
+        prefix: str = "",
     ) -> None:
         if sys.byteorder != "little":
             raise ValueError("tensors travel as little-endian bytes, and this machine is big-endian")
-        self._view = View(model, exclude, keys)
+        self._view = View(model, exclude, keys, prefix)
         self.specs, self.aliases = self._view.specs, self._view.aliases
         self._spec_by_name = {spec.name: spec for spec in self.specs}
         self._held = held = self._view.look()
@@ -73,6 +78,11 @@ class ModelBridge:
         return tuple(key for key in self._parameters if key not in self.trained)
 
     @property
+    def memories(self) -> Mapping[str, Elements]:
+        """Where the tensors with elements lie, by all their names."""
+        return self._view.memories
+
+    @property
     def on_gpu(self) -> bool:
         return bool(self._view.gpus)
 
@@ -80,22 +90,17 @@ class ModelBridge:
         """Raise `ValueError` when the module is no longer the one that was attached."""
         self._view.look()
 
-    def check_owned(self, parameters: Iterable[torch.nn.Parameter]) -> None:
-        """Raise `ValueError` where an optimizer has parameters that are not of this module."""
-        ours = {id(tensor) for key in self._parameters for tensor in self._view.look().of(key)}
-        strange = sum(id(parameter) not in ours for parameter in parameters)
-        if strange:
-            raise ValueError(
-                f"{strange} of the optimizer's parameters are not of the model that is attached: a model and its"
-                " optimizer go together, and each further model is a session of its own"
-            )
+    @property
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """Those of this module that are its own here, twins included."""
+        held = self._view.look()
+        ours = (tensor for key in self._parameters for tensor in held.of(key))
+        return [tensor for tensor in ours if isinstance(tensor, torch.nn.Parameter)]
 
     def others(self, parameters: Iterable[torch.nn.Parameter]) -> list[torch.nn.Parameter]:
         """The parameters of this module that are not among these."""
         owned = {id(parameter) for parameter in parameters}
-        held = self._view.look()
-        all_ours = (tensor for key in self._parameters for tensor in held.of(key))
-        return [tensor for tensor in all_ours if isinstance(tensor, torch.nn.Parameter) and id(tensor) not in owned]
+        return [parameter for parameter in self.parameters if id(parameter) not in owned]
 
     def allocate(self, nbytes: int) -> memoryview:
         """Memory for a received body: pinned when the model is on a GPU, so that it is copied there at once."""

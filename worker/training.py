@@ -1,13 +1,13 @@
-"""What `leeway.connect` returns: a training loop's view of the server, for one torch module.
+"""What `leeway.connect` returns: a training loop's view of the server, for one torch module or several parts.
 
-The one rule: between calls the module holds exactly one pulled version, plus whatever the loop did to it since;
-the loop holds the interpreter, and nothing changes behind its back.
+The one rule: the loop holds the interpreter, and nothing changes behind its back.
 
     session.attach(model)                       parameters are those of the server now
     while not session.finished:
         loss(model(x), y).backward()
         session.step(samples=len(x))            push the gradients, obey the policy, pull
 
+Several: `session.attach({"G": generator, "D": discriminator})`, then `session.step("D", samples=len(x))`.
 Local steps: let a local optimizer take some, then `session.step(samples=n, update="delta")`.
 Gradient accumulation: call `backward` several times and `step` once, with all the samples.
 Mixed precision: `scaler.unscale_(optimizer)` before `step`, and `skip()` in place of it when the scaler would have
@@ -17,31 +17,37 @@ skipped; what is not finite all the same is refused by the server and becomes a 
 from __future__ import annotations
 
 import threading
-import time
-from dataclasses import replace
+from collections.abc import Mapping
 from functools import wraps
 from itertools import count
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, NoReturn, ParamSpec, TypeVar
 
+import structlog
+
+from leeway.protocol import parts as part_keys
+from leeway.protocol.codes import Code
 from leeway.protocol.fields import MAX_INTEGER
-from leeway.protocol.times import StepTimes
 from leeway.worker import arguments
+from leeway.worker.part import LastLoad, Part, disjoint
 from leeway.worker.samples import Samples
-from leeway.worker.standing import Begun, Standing
+from leeway.worker.session.states import Outcome
 from leeway.worker.torch_bridge import ModelBridge
 from leeway.worker.wrapping import Wrapping
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from types import TracebackType
 
     import torch
 
+    from leeway.protocol.times import StepTimes
     from leeway.transport.channel import Traffic
     from leeway.worker.blocking import BlockingClient
-    from leeway.worker.receiving import Pulled
-    from leeway.worker.session.states import Ending, Outcome
+    from leeway.worker.session.states import Ending
     from leeway.worker.wrapping import Optimizer
+
+log = structlog.get_logger("worker")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -67,89 +73,100 @@ def for_one_thread(
 
 
 class TrainingSession:
-    """One worker and its module. For one thread. Made by `leeway.connect`; ends with its `with` block, `close`, or
-    the interpreter's exit.
+    """One worker and what it trains: one module, or several parts. For one thread. Made by `leeway.connect`; ends with
+    its `with` block, `close`, or the interpreter's exit.
 
     Calls raise `ServerLost` when the server is away for longer than the client's patience, and `WireError` for a
-    refusal that is the user's to mend (another model, a tensor of the wrong shape), or when another process has
-    taken the rank. In a forked child they raise `RuntimeError`: connect there, under a rank of its own.
+    refusal that is the user's to mend (another model, a tensor of the wrong shape), when another process has taken the
+    rank, or when this worker gave way in a circle of waiters (`deadlock`). In a forked child they raise `RuntimeError`:
+    connect there, under a rank of its own.
     """
 
     def __init__(self, client: BlockingClient) -> None:
         self.client = client
-        self._bridge: ModelBridge | None = None
         self._caller: int | None = None  # the thread whose call is under way
-        self._standing = Standing(self.traffic.copy(), time.perf_counter())
         self.samples = Samples()
         """What was read since the last push, as `epochs` and `Sampler` count it."""
         self._figures: dict[str, float] = {}
+        self._last_load = LastLoad()
+        (group,) = client.client.groups
+        self._parts = {group: self._part(group)}
+        self._group = group
+        self._over: set[str] = set()
 
-    # What there is to know.
+    def _part(self, name: str) -> Part:
+        return Part(name, self.client.group(name), self.samples, self._figures, self._last_load)
+
+    # What there is to know. Of a session with several parts each has its own clock, outcome and end.
+
+    @property
+    def parts(self) -> Mapping[str, Part]:
+        """The parts by their names, in the order of `attach`; of a session with one module, its group alone."""
+        return MappingProxyType(self._parts)
 
     @property
     def rank(self) -> str:
-        return self.client.conversation.rank
+        return self.client.client.rank
 
     @property
     def clock(self) -> int:
         """The index of the iteration under way."""
-        return self.client.conversation.clock
+        return self._only("clock").clock
 
     @property
     def version(self) -> int:
         """The number of the version that the module holds; 0 before the first pull."""
-        return self._standing.version
+        return self._only("version").version
 
     @property
     def outcome(self) -> Outcome | None:
         """What became of the last update, or None before the first."""
-        return self._standing.outcome
+        return self._only("outcome").outcome
 
     @property
     def times(self) -> StepTimes:
         """Of the last `step` or `skip`; all 0 before the first."""
-        return self._standing.times
+        return self._only("times").times
 
     @property
     def lag(self) -> int:
         """Iterations ahead of the slowest live worker, at the last pull."""
-        grant = self.client.conversation.grant
-        return grant.lag if grant else 0
+        return self._only("lag").lag
 
     @property
     def staleness(self) -> int | None:
         """Versions that others made between the last update's pull and its application; None when not told."""
-        return self.outcome.staleness if self.outcome else None
-
-    @property
-    def index(self) -> int:
-        """This worker's place among the `count` live ones, from 0: for partitioning data."""
-        return self.client.conversation.index
-
-    @property
-    def count(self) -> int:
-        """How many workers were live at the last pull, at least 1."""
-        return self.client.conversation.count
+        return self._only("staleness").staleness
 
     @property
     def policy(self) -> str:
         """The group's policy at the last join."""
-        return self.client.conversation.policy
+        return self._only("policy").policy
 
     @property
     def until(self) -> int | None:
         """The clock at which the run is complete, where the server has one."""
-        return self.client.conversation.until
+        return self._only("until").until
+
+    @property
+    def index(self) -> int:
+        """This worker's place among the `count` live ones, from 0: for partitioning data."""
+        return self._going.index
+
+    @property
+    def count(self) -> int:
+        """How many workers were live at the last pull, at least 1."""
+        return self._going.count
 
     @property
     def finished(self) -> bool:
-        """Whether the run is complete for this worker: there is nothing more to compute."""
-        return self.client.conversation.ending is not None
+        """Whether the run is complete for this worker, in all its parts: there is nothing more to compute."""
+        return all(part.finished for part in self._parts.values())
 
     @property
     def ending(self) -> Ending | None:
         """Why it is."""
-        return self.client.conversation.ending
+        return self._going.ending
 
     @property
     def traffic(self) -> Traffic:
@@ -161,8 +178,8 @@ class TrainingSession:
     @for_one_thread
     def attach(
         self,
-        model: torch.nn.Module,
-        exclude: str | Iterable[str] = (),
+        model: torch.nn.Module | Mapping[str, torch.nn.Module],
+        exclude: str | Iterable[str] | Mapping[str, str | Iterable[str]] = (),
         keys: str | Iterable[str] | None = None,
     ) -> None:
         """Offer the module's values as the initial ones, then take the server's.
@@ -170,39 +187,68 @@ class TrainingSession:
         The first worker's become those of all. What is attached is all that the group holds: a server with other keys
         refuses it (`schema-conflict`, with the names). `exclude`: names, or patterns as a shell has them (`"head.*"`),
         of parameters and buffers that are this worker's own: they are not offered, pulled or pushed. `keys`: names or
-        patterns of what is trained here, a part of the group; nothing else of the group is compared. Once per session;
-        after an exception it can be called again.
+        patterns of what is trained here, a part of the group; nothing else of the group is compared.
+        Several modules, or parts of one, `{"G": generator, "D": discriminator}`, are each a group of the server with
+        keys `G/...`, a clock, a policy and an end of its own, and are stepped by name; `exclude` is then by part too.
+        A group that is not there yet is made, with the settings of the default one.
+        Once per session; after an exception it can be called again.
         Raises `ValueError` for a module that cannot travel, and for a pattern that matches nothing (see `View`).
         """
         self.client.check()
-        if self._bridge is not None:
-            raise ValueError("a model is attached already; a session trains one")
+        if any(part.attached for part in self._parts.values()):
+            raise ValueError("a model is attached already; a session trains one, or the parts of one attach({...})")
+        if isinstance(model, Mapping):
+            self._attach_parts(model, exclude, keys)
+            return
+        if isinstance(exclude, Mapping):
+            raise ValueError("exclude is by part, and the model is one; give names: exclude=['head.*']")
         bridge = ModelBridge(model, exclude, keys)
-        if bridge.on_gpu:
-            self.client.client.receive_into(bridge.allocate)
-        try:
-            self.client.offer(bridge.specs, bridge.values, whole=keys is None, aliases=bridge.aliases)
-            self._loaded(bridge, self.client.pull())
-        except BaseException:
-            self.client.withdraw()
-            raise
-        self._bridge = bridge
+        self._work_in([self._group], create=False)
+        self._parts[self._group].attach(bridge, whole=keys is None)
+
+    def _attach_parts(
+        self,
+        modules: Mapping[str, torch.nn.Module],
+        exclude: str | Iterable[str] | Mapping[str, str | Iterable[str]],
+        keys: object,
+    ) -> None:
+        names = [arguments.name("part", name) for name in modules]
+        if not names:
+            raise ValueError("attach({}) has no part: give each module a name, attach({'G': generator, ...})")
+        if keys is not None:
+            raise ValueError("keys= is for a part of one group; with several parts each takes all its keys")
+        if not isinstance(exclude, Mapping):
+            if exclude:
+                raise ValueError("with several parts exclude says of which: exclude={'G': ['head.*']}")
+            exclude = {}
+        if strange := [name for name in exclude if name not in modules]:
+            raise ValueError(f"exclude names {strange[0]!r}, and the parts are {', '.join(names)}")
+        bridges = {
+            name: ModelBridge(module, exclude.get(name, ()), prefix=part_keys.prefix(name))
+            for name, module in modules.items()
+        }
+        disjoint(bridges)
+        self._work_in(names, create=True)
+        for name, bridge in bridges.items():
+            self._parts[name].attach(bridge, whole=True)
+
+    def _work_in(self, names: Sequence[str], *, create: bool) -> None:
+        """Have these groups be the worker's, in the life that it has."""
+        if list(self._parts) != list(names):
+            self.client.work_in(names, create=create)
+            self._parts = {name: self._part(name) for name in names}
 
     @for_one_thread
-    def pull(self) -> None:
-        """Take the server's parameters once more for this iteration, and `index` and `count` as they are now."""
-        bridge = self._attached()
-        bridge.check()
-        if self._standing.begun is Begun.STEP and self._complete(time.perf_counter()):
-            return
-        if self.finished:
-            raise self._is_finished()
-        self._begin(Begun.PULL)
-        self._loaded(bridge, self.client.pull())
+    def pull(self, part: str | None = None) -> None:
+        """Take the server's parameters once more for this iteration, and `index` and `count` as they are now; of
+        `part`, or of all parts that are not complete."""
+        for each in self._chosen(part):
+            each.pull()
 
     @for_one_thread
     def step(
         self,
+        part: str | None = None,
         samples: int | None = None,
         metrics: Mapping[str, float] | None = None,
         update: Literal["gradient", "delta", "model"] = "gradient",
@@ -212,14 +258,17 @@ class TrainingSession:
         """Push this iteration's update, wait as the policy says, pull; then every gradient is None, unless
         `keep_gradients` leaves them to the loop.
 
+        `part`: which one, where there are several; None: all of them, those first that may have to wait. A step of one
+        touches no other: what is left in its gradients is not pushed, and an iteration is not atomic over parts.
         `samples`: how many were in it, the update's weight under `sync`; None: those that `epochs` or a `Sampler` has
         counted. `metrics`: numbers for the server's status and dashboards (at most 32), for example the loss, beside
         those of `report`. Both may be numpy's or tensors of one element.
         `update`: "gradient" takes each parameter's `grad`; "delta" is pulled minus local, for a loop that steps
         locally; "model" is the local values themselves, of which the server makes that difference, under `sync` only.
-        Returns what became of the update; it is in `outcome` too. A step that was interrupted (Ctrl-C) can be called
-        again: when its update has gone out, the next call, be it `step`, `skip` or `pull`, completes it. Gradients that
-        are there then are of parameters that are no longer the current ones, and are not pushed.
+        Returns what became of the update (of several, of the last); it is in `outcome` too. A part that is complete
+        while others go on pushes nothing: its update is dropped, `finished`. A step that was interrupted (Ctrl-C) can
+        be called again: when its update has gone out, the next call, be it `step`, `skip` or `pull`, completes it.
+        Gradients that are there then are of parameters that are no longer the current ones, and are not pushed.
 
         Raises `ValueError` for a wrong argument, when there is nothing to push, when the run is complete, after a
         `pull` that was interrupted and not repeated, and when the module has changed otherwise than in its values.
@@ -227,35 +276,29 @@ class TrainingSession:
         again. Raises `SessionClosed` when the session is closed meanwhile. Warns of trained parameters that the loop
         has changed between pull and a push of gradients.
         """
-        bridge = self._attached()
-        if samples is None and not self.samples.count:
-            raise ValueError("how many samples are in this update? Give samples=, or read them through session.epochs")
-        weight = self.samples.count if samples is None else arguments.samples(samples)
+        parts = self._chosen(part)
+        weights = [self._weight(each, samples) for each in parts]
         numbers = arguments.metrics(self._figures | arguments.metrics(metrics))
         kind = arguments.update_kind(update)
-        began = time.perf_counter()
-        if completed := self._ready(bridge, began):
-            return completed
-        tensors = bridge.update(kind, first=self.index == 0, alone=self.count == 1)
-        collected = time.perf_counter()
-        self._begin(Begun.STEP)
-        outcome, pulled = self.client.pushpull(kind, weight, tensors, numbers, self._times_to_tell())
-        self.samples.taken()
-        self._figures = {}
-        return self._stepped(began, collected, outcome, pulled, keep_gradients=keep_gradients)
+        outcome = None
+        for each, weight in zip(parts, weights, strict=True):
+            if self._is_over(each):
+                each.bridge.forget_gradients()
+                outcome = Outcome(each.clock, None, Code.FINISHED)
+            else:
+                outcome = each.step(kind, weight, numbers, keep_gradients=keep_gradients)
+        assert outcome is not None, "there is a part"
+        return outcome
 
     @for_one_thread
-    def skip(self) -> Outcome:
+    def skip(self, part: str | None = None) -> Outcome:
         """This iteration has no update (an overflowed mixed-precision step, nothing left to read); otherwise as
         `step`."""
-        bridge = self._attached()
-        bridge.check()
-        began = time.perf_counter()
-        if completed := self._ready(bridge, began):
-            return completed
-        self._begin(Begun.STEP)
-        outcome, pulled = self.client.skip(self._times_to_tell())
-        return self._stepped(began, began, outcome, pulled)
+        outcomes = [
+            Outcome(each.clock, None, Code.FINISHED) if self._is_over(each) else each.skip()
+            for each in self._chosen(part)
+        ]
+        return outcomes[-1]
 
     def report(self, **figures: float) -> None:
         """Numbers for the server's status and dashboards, for example the loss: they go with the next push."""
@@ -264,7 +307,7 @@ class TrainingSession:
     def wrap(
         self,
         optimizer: Optimizer,
-        model: torch.nn.Module | None = None,
+        model: torch.nn.Module | Mapping[str, torch.nn.Module] | None = None,
         *,
         every: int = 1,
         samples: int | None = None,
@@ -275,18 +318,16 @@ class TrainingSession:
 
         What the step did is pushed as a `delta`; `every` H: what H steps did. `samples`: the weight of each push;
         None: what `epochs` or a `Sampler` has counted since the last one, and without either one for each step.
-        `model`: is attached, unless one is. `server_optimizer`: gradients are pushed instead, the server's optimizer
-        makes the steps, and the script's moves nothing; with `lr="script"` the server goes by the script's rate.
+        `model`: is attached, unless one is. Of several parts it is an iteration of those that it has parameters of.
+        `server_optimizer`: gradients are pushed instead, the server's optimizer makes the steps, and the script's moves
+        nothing; with `lr="script"` the server goes by the script's rate.
         When the run is finished its steps are pushed no more.
 
         Raises `ValueError` for an optimizer that is wrapped already, or of another model's parameters.
         """
-        if model is not None and self._bridge is None:
+        if model is not None and not any(part.attached for part in self._parts.values()):
             self.attach(model)
-        bridge = self._attached()
-        Wrapping(
-            self, bridge, optimizer, every=every, samples=samples, server_optimizer=server_optimizer, lr=lr
-        ).begin()
+        Wrapping(self, optimizer, every=every, samples=samples, server_optimizer=server_optimizer, lr=lr).begin()
         optimizer.session = self  # type: ignore[attr-defined]  # torch names no such attribute
         return optimizer
 
@@ -316,13 +357,14 @@ class TrainingSession:
             if self.finished:
                 return
 
-    def server_optimizer(self) -> dict[str, Any]:
+    def server_optimizer(self, part: str | None = None) -> dict[str, Any]:
         """The settings that the group's optimizer goes by, and how far it is."""
-        return self.client.optimizer()
+        return self._named(part, "server_optimizer").optimizer()
 
-    def set_learning_rate(self, rate: float) -> None:
-        """Have the server's optimizer go by this rate, from the next step on."""
-        self.client.set_optimizer({"lr": rate})
+    def set_learning_rate(self, rate: float, part: str | None = None) -> None:
+        """Have the server's optimizer go by this rate, from the next step on; that of `part`, or those of all."""
+        for each in self._parts.values() if part is None else [self._named(part, "set_learning_rate")]:
+            each.set_optimizer({"lr": rate})
 
     @for_one_thread
     def barrier(self, name: str, parties: int = 1) -> None:
@@ -347,9 +389,17 @@ class TrainingSession:
 
     def __repr__(self) -> str:
         """As of now: `<leeway session w0 at http://localhost:8080, iteration 3: computing>`."""
-        client = self.client
-        state = "closed" if client.closed else client.conversation.ending or client.conversation.state
-        return f"<leeway session {self.rank} at {client.client.url}, iteration {self.clock}: {state}>"
+        at = f"leeway session {self.rank} at {self.client.client.url}"
+        if self.client.closed:
+            return f"<{at}, {self._where(lambda part: 'closed')}>"
+        return f"<{at}, {self._where(lambda part: str(part.ending or part.conversation.state))}>"
+
+    def _where(self, state: Callable[[Part], str]) -> str:
+        several = len(self._parts) > 1
+        return ", ".join(
+            f"{f'{part.name} ' if several else ''}iteration {part.clock}: {state(part)}"
+            for part in self._parts.values()
+        )
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
@@ -357,90 +407,62 @@ class TrainingSession:
             " under a rank of its own"
         )
 
-    def _attached(self) -> ModelBridge:
-        self.client.check()
-        if self._bridge is None:
-            raise ValueError("no model is attached; call attach(model) first")
-        return self._bridge
+    # Which part is meant.
 
-    def _ready(self, bridge: ModelBridge, began: float) -> Outcome | None:
-        """Whether an update of this iteration can be pushed. If not, what became of one that was begun before: it is
-        complete now. Raises `ValueError`."""
-        if self._standing.begun is not None:
-            bridge.check()
-            if self._standing.begun is Begun.STEP and (completed := self._complete(began)):
-                return completed
-        if self.finished:
-            raise self._is_finished()
-        if self._standing.begun is Begun.PULL:
+    @property
+    def _going(self) -> Part:
+        """The first part that goes on, or the first."""
+        parts = self._parts.values()
+        return next((part for part in parts if not part.finished), next(iter(parts)))
+
+    def _only(self, what: str) -> Part:
+        """Raises `ValueError` when there are several."""
+        if len(self._parts) > 1:
+            names = ", ".join(self._parts)
             raise ValueError(
-                "a pull was interrupted, and the module may hold parts of two versions; call pull() again, then compute"
+                f"this session has several parts ({names}), each with its own; read session.parts[NAME].{what}"
             )
-        return None
+        return self._going
 
-    def _is_finished(self) -> ValueError:
-        return ValueError(f"there is nothing more to push: {self.ending}; loop while not session.finished")
+    def _named(self, name: str | None, what: str) -> Part:
+        """The part of this name; None: the only one. Raises `ValueError`."""
+        if name is None:
+            if len(self._parts) > 1:
+                raise ValueError(f"this session has several parts; say which: {what}(part={next(iter(self._parts))!r})")
+            return self._going
+        if name not in self._parts:
+            if not isinstance(name, str):
+                raise ValueError(f"part is {name!r}, it must be a name; a number of samples is given as samples={name}")
+            raise ValueError(f"there is no part {name!r}; this session has {', '.join(self._parts)}")
+        return self._parts[name]
 
-    def _times_to_tell(self) -> StepTimes | None:
-        """Where the time of the iteration before went: the server's history is to have it."""
-        return self.times if self.outcome else None
+    def _chosen(self, name: str | None) -> list[Part]:
+        """The part of this name; None: all that go on, those first that may have to wait."""
+        if name is not None:
+            return [self._named(name, "step")]
+        going = [part for part in self._parts.values() if not part.finished or part.interrupted]
+        return sorted(going, key=lambda part: part.policy == "async") or [self._going]
 
-    def _begin(self, call: Begun) -> None:
-        self._standing = replace(self._standing, begun=call)
+    def _weight(self, part: Part, samples: int | None) -> int:
+        _ = part.bridge  # is there one?
+        if samples is not None:
+            return arguments.samples(samples)
+        if counted := self.samples.of(part.name):
+            return counted
+        raise ValueError("how many samples are in this update? Give samples=, or read them through session.epochs")
 
-    def _complete(self, began: float) -> Outcome | None:
-        """See an interrupted step to its end. None: it had not begun for the server, this one can."""
-        outcome = self.client.settle()
-        if outcome is None or outcome is self.outcome or self.client.conversation.grant is self._standing.grant:
-            return None
-        return self._stepped(began, time.perf_counter(), outcome, self.client.pull())
-
-    def _stepped(
-        self,
-        began: float,
-        collected: float,
-        outcome: Outcome,
-        pulled: Pulled | None,
-        *,
-        keep_gradients: bool = False,
-    ) -> Outcome:
-        before, after = self._standing, self.traffic
-        received = time.perf_counter()
-        sending = after.send_seconds - before.traffic.send_seconds
-        receiving = after.receive_seconds - before.traffic.receive_seconds
-        times = StepTimes(
-            outcome.clock,
-            compute_seconds=max(0.0, began - before.loaded_at),
-            push_seconds=collected - began + sending,
-            wait_seconds=max(0.0, received - collected - sending - receiving),
-            pull_seconds=receiving,
-        )
-        assert self._bridge is not None
-        self._loaded(self._bridge, pulled, outcome, times, keep_gradients=keep_gradients)
-        return outcome
-
-    def _loaded(
-        self,
-        bridge: ModelBridge,
-        pulled: Pulled | None,
-        outcome: Outcome | None = None,
-        times: StepTimes | None = None,
-        *,
-        keep_gradients: bool = False,
-    ) -> None:
-        """Have the module hold what was pulled. `outcome`: of the step that this is the end of."""
-        began = time.perf_counter()
-        if pulled is not None:
-            bridge.load(pulled.frame)
-        if outcome is not None and not keep_gradients:
-            # Before the step counts: whoever is interrupted in here does all of it again.
-            bridge.forget_gradients()
-        before, now = self._standing, time.perf_counter()
-        self._standing = Standing(
-            self.traffic.copy(),
-            now,
-            pulled.grant if pulled else before.grant,
-            pulled.grant.version.number if pulled else before.version,
-            outcome or before.outcome,
-            replace(times, pull_seconds=times.pull_seconds + now - began) if times else before.times,
-        )
+    def _is_over(self, part: Part) -> bool:
+        """Whether this part is complete, and others are not. Said once."""
+        if not part.finished or part.interrupted or self.finished:
+            return False
+        if part.name not in self._over:
+            self._over.add(part.name)
+            going = ", ".join(
+                f"{other.name} (at {other.clock})" for other in self._parts.values() if not other.finished
+            )
+            log.info(
+                "a part is complete, its steps are pushed no more",
+                part=part.name,
+                detail=f"it is at {part.clock}, and {going} go on; [group.{part.name}] until = 0 keeps it with them",
+            )
+        return True

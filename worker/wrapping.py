@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import weakref
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar
 
 import structlog
 import torch
@@ -24,13 +24,14 @@ from leeway.worker import arguments
 from leeway.worker.warn import warn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
-    from leeway.worker.torch_bridge import ModelBridge
+    from leeway.worker.part import Part
     from leeway.worker.training import TrainingSession
 
 log = structlog.get_logger("worker")
 
+P = ParamSpec("P")
 Optimizer = TypeVar("Optimizer", bound=torch.optim.Optimizer)
 
 # Of what is warned of in a server's optimizer: its name in the settings, and the value with which a delta is a delta.
@@ -48,7 +49,6 @@ class Wrapping:
     def __init__(
         self,
         session: TrainingSession,
-        bridge: ModelBridge,
         optimizer: torch.optim.Optimizer,
         *,
         every: int = 1,
@@ -57,13 +57,14 @@ class Wrapping:
         lr: Literal["script"] | None = None,
     ) -> None:
         self._session = session
-        self._bridge = bridge
         self._owned = 0
+        # Those of the session's parts that the optimizer has parameters of.
+        self._parts: list[Part] = []
         self._every = arguments.integer("every", every, 1, arguments.MAX_EVERY)
         self._samples = None if samples is None else arguments.samples(samples)
         self._drives_rate = lr is not None
         self._steps = 0
-        self._rate: float | None = None
+        self._rates: dict[str, float] = {}
         self._uncounted = False
         self._over = False
         self._optimizer = inner = innermost(optimizer)
@@ -85,18 +86,18 @@ class Wrapping:
         return [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
 
     def begin(self) -> None:
-        """Look on from here. Raises `ValueError` for parameters that are not the module's.
+        """Look on from here. Raises `ValueError` for parameters that are not of what is attached.
 
         A step that is compiled leaves its graph for the hook: what waits for a server cannot be traced.
         """
         self._check_owned()
         _WRAPPED[self._optimizer] = self
         if self._on_server:
-            self._optimizer.register_step_pre_hook(torch.compiler.disable(self._before))
+            self._optimizer.register_step_pre_hook(untraced(self._before))
             detail = f"{type(self._optimizer).__name__} finds no gradients, and moves nothing"
             log.info("the server's optimizer makes the steps", detail=detail)
         else:
-            self._optimizer.register_step_post_hook(torch.compiler.disable(self._after))
+            self._optimizer.register_step_post_hook(untraced(self._after))
 
     def _before(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if len(args) > 1 or kwargs.get("closure"):  # the first is the optimizer
@@ -104,11 +105,12 @@ class Wrapping:
         if self._is_over() or _found_inf(optimizer):
             return
         self._unscale()
-        if self._drives_rate:
-            self._tell_rate(optimizer)
         self._check_owned()
-        with set_aside(self._bridge.others(self.parameters)):
-            self._session.step(self._weight(1))
+        if self._drives_rate:
+            self._tell_rates(optimizer)
+        with set_aside(other for part in self._parts for other in part.bridge.others(self.parameters)):
+            for part in self._going():
+                self._session.step(part.name, self._weight(part, 1))
 
     def _after(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._is_over() or _found_inf(optimizer):
@@ -117,17 +119,31 @@ class Wrapping:
         self._steps += 1
         if self._steps == self._every:
             self._steps = 0
-            self._session.step(self._weight(self._every), update="delta", keep_gradients=True)
+            for part in self._going():
+                self._session.step(part.name, self._weight(part, self._every), update="delta", keep_gradients=True)
             if not self._warned:
                 self._warned = True
-                warn_of_server(self._session.server_optimizer())
+                for part in self._parts:
+                    warn_of_server(self._session.server_optimizer(part.name))
+
+    def _going(self) -> list[Part]:
+        """The parts whose steps are pushed; those first that may have to wait."""
+        going = [part for part in self._parts if not part.finished]
+        return sorted(going, key=lambda part: part.policy == "async")
 
     def _check_owned(self) -> None:
         """Look again where groups have been added."""
         parameters = self.parameters
-        if len(parameters) != self._owned:
-            self._bridge.check_owned(parameters)
-            self._owned = len(parameters)
+        if len(parameters) == self._owned:
+            return
+        ours = {part: {id(parameter) for parameter in part.bridge.parameters} for part in self._session.parts.values()}
+        if strange := sum(not any(id(parameter) in own for own in ours.values()) for parameter in parameters):
+            raise ValueError(
+                f"{strange} of the optimizer's parameters are not of the model that is attached: a model and its"
+                " optimizer go together; several models are parts of one session, attach({'G': ..., 'D': ...})"
+            )
+        self._parts = [part for part, own in ours.items() if any(id(parameter) in own for parameter in parameters)]
+        self._owned = len(parameters)
 
     def _unscale(self) -> None:
         """Divide gradients by the scale that a fused optimizer would divide by within its step."""
@@ -138,16 +154,18 @@ class Wrapping:
                     parameter.grad.div_(scale)
 
     def _is_over(self) -> bool:
-        if self._session.finished and not self._over:
+        """Said once."""
+        if not self._over and all(part.finished for part in self._parts):
             self._over = True
-            log.info("the run is over, steps are pushed no more", detail=str(self._session.ending))
+            what = "the run" if self._session.finished else ", ".join(part.name for part in self._parts)
+            log.info(f"{what} is over, steps are pushed no more", detail=str(self._parts[0].ending))
         return self._over
 
-    def _weight(self, steps: int) -> int:
+    def _weight(self, part: Part, steps: int) -> int:
         """What the update counts as."""
         if self._samples is not None:
             return self._samples
-        if counted := self._session.samples.count:
+        if counted := self._session.samples.of(part.name):
             return counted
         if not self._uncounted:
             self._uncounted = True
@@ -155,18 +173,29 @@ class Wrapping:
             log.info("updates weigh their steps", detail=detail)
         return steps
 
-    def _tell_rate(self, optimizer: torch.optim.Optimizer) -> None:
-        rates = {float(group["lr"]) for group in optimizer.param_groups}
-        if len(rates) > 1:
-            raise ValueError(
-                f"lr='script' takes one rate for all, and this optimizer's groups have {len(rates)}: give each part a"
-                " group of its own on the server"
-            )
-        (rate,) = rates
-        # One tells it for all; a schedule is the same everywhere.
-        if rate != self._rate and self._session.index == 0:
-            self._session.set_learning_rate(rate)
-        self._rate = rate
+    def _tell_rates(self, optimizer: torch.optim.Optimizer) -> None:
+        for part in self._parts:
+            own = {id(parameter) for parameter in part.bridge.parameters}
+            rates = {
+                float(group["lr"])
+                for group in optimizer.param_groups
+                if any(id(parameter) in own for parameter in group["params"])
+            }
+            if len(rates) > 1:
+                raise ValueError(
+                    f"lr='script' takes one rate for all that a part has, and in {part.name} this optimizer has"
+                    f" {len(rates)}: make a part of what has a rate of its own, attach({{'head': ..., 'body': ...}})"
+                )
+            (rate,) = rates
+            # One tells it for all; a schedule is the same everywhere.
+            if rate != self._rates.get(part.name) and part.index == 0:
+                self._session.set_learning_rate(rate, part.name)
+            self._rates[part.name] = rate
+
+
+def untraced(hook: Callable[P, None]) -> Callable[P, None]:
+    """Outside the graph of a compiled step."""
+    return torch.compiler.disable(hook)  # type: ignore[no-any-return, no-untyped-call]  # torch has no types here
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import defaultdict
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -77,7 +78,7 @@ class Pushing:
         self._loop = loop
         self._clock = clock
         self._ask = ask
-        self._norm_due = dict.fromkeys(parameters, -math.inf)
+        self._norm_due: defaultdict[str, float] = defaultdict(lambda: -math.inf)
 
     async def push(self, push: Push, frame: Frame) -> Outcome:
         """Raises `WireError` for tensors that are refused."""

@@ -30,7 +30,7 @@ def train(url, rank, slow_seconds):
         while not session.finished:
             task.loss(model, *task.batch(np.arange(8), torch.device("cpu"))).backward()
             time.sleep(slow_seconds)
-            count += session.step(8).disposition is not None
+            count += session.step(samples=8).disposition is not None
     return count
 
 

@@ -84,7 +84,7 @@ def train_on(url, rank):
         session.attach(model)
         while not session.finished:
             task.loss(model, *task.batch(np.arange(8), torch.device("cpu"))).backward()
-            session.step(8)
+            session.step(samples=8)
 
 
 def life_in(event):

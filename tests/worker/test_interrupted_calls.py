@@ -161,7 +161,7 @@ def test_a_step_counts_once(update, every, server):
         def step(line):
             script.compute(update)
             before = script.session.clock
-            places = again(lambda: script.session.step(1, update=update), interrupt, [line])
+            places = again(lambda: script.session.step(samples=1, update=update), interrupt, [line])
             assert script.session.outcome.disposition is Disposition.APPLIED, places
             if update == "gradient":
                 assert script.session.clock == before + 1, places
@@ -178,7 +178,7 @@ def test_a_first_step_counts_once(server):
         with attached(server) as script:
             script.turn = Script.TURNS.index(("late",)) - 1
             script.compute()
-            places = again(lambda script=script: script.session.step(1), interrupt, [line])
+            places = again(lambda script=script: script.session.step(samples=1), interrupt, [line])
             script.check(server, places)
 
 
@@ -188,7 +188,7 @@ def test_interrupted_time_and_again(server):
         for _ in range(60):
             script.compute()
             lines = draws.choices(range(1, LINES), k=draws.randint(2, 4))
-            places = again(lambda: script.session.step(1), interrupt, lines)
+            places = again(lambda: script.session.step(samples=1), interrupt, lines)
             script.check(server, places)
 
 
@@ -201,14 +201,14 @@ def test_another_call_after_an_interrupted_step_pushes_nothing_twice(between, se
             script.compute()
             try:
                 with interrupt.at(draws.randrange(1, LINES)):
-                    session.step(1)
+                    session.step(samples=1)
             except KeyboardInterrupt:
                 session.pull() if between == "pull" else session.barrier("between")
                 if any(parameter.grad is not None for parameter in script.model.parameters()):
                     # Nothing had gone out, and a pull takes the server's buffers.
                     script.model.count.fill_(script.counts["count"])
                     script.model.mean.fill_(script.counts["count"])
-                    session.step(1)
+                    session.step(samples=1)
             script.check(server, interrupt.where)
 
 
@@ -220,7 +220,7 @@ def test_a_call_between_steps_again(call, server):
         def repeat(line):
             places = again(getattr(script.session, call), interrupt, [line])
             script.compute()
-            script.session.step(1)
+            script.session.step(samples=1)
             script.check(server, places)
             return places
 
@@ -237,7 +237,7 @@ def test_attach_again(server):
             script = Script(session, model)
             script.check(server, places)
             script.compute()
-            session.step(1)
+            session.step(samples=1)
             script.check(server, places)
             return places
 
@@ -275,10 +275,10 @@ def test_a_step_after_a_pull_in_part_is_refused(server):
             except KeyboardInterrupt:
                 pass
             script.model.a.grad = torch.ones(2)
-            if session._standing.begun is None:
+            if session.parts["default"]._standing.begun is None:
                 continue
             for update in ("gradient", "delta"):
                 with pytest.raises(ValueError, match=r"call pull\(\) again"):
-                    session.step(1, update=update)
+                    session.step(samples=1, update=update)
             session.pull()
         assert line > 50

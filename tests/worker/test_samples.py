@@ -51,7 +51,7 @@ def test_batches_count_in_place_of_draws():
     samples.read(torch.zeros(2, 1))
     samples.drew()
     assert samples.count == 2
-    samples.taken()
+    samples.taken("default")
     assert samples.count == 0
 
 

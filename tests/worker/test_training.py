@@ -282,7 +282,7 @@ def test_a_wrong_argument_is_named_and_the_same_step_can_be_called_again(far_ser
     "where",
     [
         "leeway.worker.torch_bridge.ModelBridge.gradients",
-        "leeway.worker.blocking.BlockingClient.pushpull",
+        "leeway.worker.blocking.BlockingGroup.pushpull",
         "leeway.worker.group_client.GroupClient._push",
         "leeway.worker.session.course.Course.computed",
         "leeway.worker.session.course.Push",
@@ -361,7 +361,7 @@ def test_two_threads_in_one_session_are_told(far_server, session, model):
         other.join()
         raise LookupError
 
-    session._bridge.gradients = collect
+    session.parts["default"].bridge.gradients = collect
     with pytest.raises(LookupError):
         session.step(samples=1)
     assert errors == ["another thread uses this session; a session is for one thread: connect once in each"]

@@ -362,6 +362,6 @@ class TestRefused:
         loss_of(net, next(batches())).backward()
         with (
             optimizer.session,
-            pytest.raises(ValueError, match="takes one rate for all, and this optimizer's groups have 2"),
+            pytest.raises(ValueError, match="one rate for all that a part has, and in default this optimizer has 2"),
         ):
             optimizer.step()

@@ -102,7 +102,7 @@ class _Seen:
 
 class View:
     """The view of one module. `exclude`: names, or patterns as a shell has them, of what stays at home; `keys`: of what
-    travels, None for everything.
+    travels, None for everything. `prefix`: of the names on the wire, before those in the module.
 
     `specs`: of all keys, in the order of the module. `names`: of each key, all of its names, itself first; `aliases`:
     its further names, where it has any.
@@ -111,11 +111,16 @@ class View:
     """
 
     def __init__(
-        self, model: torch.nn.Module, exclude: str | Iterable[str] = (), keys: str | Iterable[str] | None = None
+        self,
+        model: torch.nn.Module,
+        exclude: str | Iterable[str] = (),
+        keys: str | Iterable[str] | None = None,
+        prefix: str = "",
     ) -> None:
         if not isinstance(model, torch.nn.Module):
             raise ValueError(f"model is a {_what(model)}, it must be a torch.nn.Module (an object, not its class)")
         self._model = model
+        self._prefix = prefix
         self._exclude = Names("exclude", exclude)
         self._chosen = None if keys is None else Names("keys", keys)
         self._partial = bool(self._exclude) or keys is not None
@@ -145,6 +150,11 @@ class View:
         self.specs = tuple(self._specs[key] for key in self.names)
         self.aliases = {key: names[1:] for key, names in self.names.items() if len(names) > 1}
         self._several = {key: names for key, names in self.names.items() if len(names) > 1}
+
+    @property
+    def memories(self) -> Mapping[str, Elements]:
+        """Of the tensors that have elements, as they were when the module was last in order."""
+        return self._seen.memories
 
     @property
     def gpus(self) -> frozenset[torch.device]:
@@ -185,7 +195,8 @@ class View:
 
     def _included(self) -> dict[str, str]:
         """The names on the wire of what travels, by the paths in the module."""
-        return {path: name for name, path in names_of(self._model).items() if not self._is_excluded(name)}
+        names = names_of(self._model).items()
+        return {path: self._prefix + name for name, path in names if not self._is_excluded(name)}
 
     def _may_touch(self, moved: Mapping[str, tuple[int, int]], stretches: Mapping[str, tuple[int, int]]) -> bool:
         """Whether one of these, in its new memory, reaches into another's stretch, or was tied before."""

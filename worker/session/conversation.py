@@ -43,7 +43,8 @@ LEAVE_ATTEMPTS = 3
 
 
 class Conversation(Course):
-    """About `group`, in a life `shared` with those about other groups: all of them begin before any of them joins.
+    """About `group`, in a life `shared` with those about other groups: all of them begin before any of them joins, or
+    take the place of those that did (`SharedLife.replace`).
 
     `random` is for the jitter alone.
     `wait_seconds`: how long the server may park a pull before it says "not yet" (None: not at all).
@@ -182,6 +183,8 @@ class Conversation(Course):
                     self.state = State.PUSHING
                 if pending:
                     self._failed(retry_after_seconds)
+            case Reaction.LEAVE:
+                self.shared.give_way(error, self)
             case Reaction.FINISH if self.state is State.JOINING:
                 self.shared.finish(code)
             case Reaction.FINISH:

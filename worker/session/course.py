@@ -52,6 +52,7 @@ class Course:
         # What the server said when it ended this conversation against our wish.
         self.error: WireError | None = None
         self.policy = ""  # at the last join
+        self._own_until: int | None = None  # as `GroupState` has it
 
         # Invariant: `grant` answers the pull of iteration `clock`, and is None until that is answered.
         self.clock = 0
@@ -81,8 +82,8 @@ class Course:
 
     @property
     def until(self) -> int | None:
-        """The clock at which the run is complete, where the server has one."""
-        return self.shared.until
+        """The clock at which this group is complete, where it has one."""
+        return self.shared.until if self._own_until is None else self._own_until or None
 
     @property
     def specs(self) -> tuple[TensorSpec, ...]:
@@ -180,7 +181,7 @@ class Course:
         if before is not None:
             self._lapse(Code.OLD_EPOCH if before.epoch != joined.epoch else Code.NOT_JOINED)
         self.index, self.count = joined.index, joined.count
-        self.policy = group.policy
+        self.policy, self._own_until = group.policy, group.until
         self._offering.meet(group.specs, whole=group.whole)
         if self.update.push is not None:
             self._resume(self.update.push, joined.resumed, group)
@@ -212,6 +213,13 @@ class Course:
         """It ends by our own wish."""
         self.update.drop(Reason.LEFT)
         self._end(Ending.LEFT)
+
+    def give_way(self, error: WireError) -> None:
+        """It ends so that others can go on."""
+        self.error = error
+        self.update.drop(error.code)
+        self._lapse(error.code)
+        self._end(Ending.DEADLOCK)
 
     # How the states follow one another.
 

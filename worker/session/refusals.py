@@ -20,6 +20,7 @@ class Reaction(StrEnum):
     STOP = "end: another process has the rank, or somebody has ended this life"
     FINISH = "end: the run is complete"
     SKIP = "push a skip in place of the update"
+    LEAVE = "end this life, so that the others go on, and raise it to the user"
     TELL = "raise it to the user, who may push something else"
 
 
@@ -42,5 +43,6 @@ REACTIONS = MappingProxyType(
         Code.LEFT: Reaction.STOP,
         Code.FINISHED: Reaction.FINISH,
         Code.NON_FINITE: Reaction.SKIP,
+        Code.DEADLOCK: Reaction.LEAVE,
     }
 )

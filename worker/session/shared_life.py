@@ -18,21 +18,26 @@ from leeway.worker.session.refusals import REACTIONS, Reaction
 from leeway.worker.session.states import State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from leeway.protocol.membership import Joined
     from leeway.worker.session.conversation import Conversation
 
 
 class SharedLife:
-    """`new_session` draws an id never drawn before: joining again with the same one is the same life."""
+    """`new_session` draws an id never drawn before: joining again with the same one is the same life.
+    `one_after_another`: this worker never asks for one thing while it waits for another (`Join`).
+    """
 
-    __slots__ = ("_join", "_new_session", "_session", "barriers", "conversations", "lease_seconds", "life", "limits",
-                 "rank", "until")  # fmt: skip
+    __slots__ = ("_join", "_new_session", "_session", "barriers", "conversations", "create", "lease_seconds", "life",
+                 "limits", "one_after_another", "rank", "until")  # fmt: skip
 
-    def __init__(self, rank: str, new_session: Callable[[], str]) -> None:
+    def __init__(self, rank: str, new_session: Callable[[], str], *, one_after_another: bool = False) -> None:
         self.rank = rank
+        self.one_after_another = one_after_another
         self.conversations: list[Conversation] = []
+        # The groups that are made where they are not there yet.
+        self.create: tuple[str, ...] = ()
 
         # As told by the last join. `barriers`: how often each named one has been passed.
         self.life: Life | None = None
@@ -64,8 +69,15 @@ class SharedLife:
     def ask(self) -> Join:
         """The join to send now, for all groups: the same object until it is answered or given up."""
         if self._join is None:
-            self._join = Join(self.rank, self._session, tuple(conversation.group for conversation in self.going))
+            groups = tuple(conversation.group for conversation in self.going)
+            create = tuple(name for name in self.create if name in groups)
+            self._join = Join(self.rank, self._session, groups, create, self.one_after_another)
         return self._join
+
+    def replace(self, conversations: Sequence[Conversation], create: Sequence[str]) -> None:
+        """Talk of these groups from here on, in the same life: the next join says so. None has been pulled from yet."""
+        self.conversations, self.create = list(conversations), tuple(create)
+        self._join = None
 
     def is_newest(self, join: object) -> bool:
         return join is not None and join is self._join
@@ -124,6 +136,14 @@ class SharedLife:
 
     def leave(self, speaker: Conversation) -> None:
         """End it in good order: `speaker` says the goodbye, unless it has ended before."""
-        # The last one says it.
-        for conversation in sorted(self.going, key=lambda conversation: conversation is speaker):
+        for conversation in self._with_last(speaker):
             conversation.depart()
+
+    def give_way(self, error: WireError, speaker: Conversation) -> None:
+        """End it so that others can go on, and tell the user why."""
+        for conversation in self._with_last(speaker):
+            conversation.give_way(error)
+
+    def _with_last(self, speaker: Conversation) -> list[Conversation]:
+        """Those that go on, in an order in which they can end: the last one says goodbye."""
+        return sorted(self.going, key=lambda conversation: conversation is speaker)

@@ -43,6 +43,7 @@ class Ending(StrEnum):
     FINISHED = "finished"  # the clock `--until` is reached
     LEFT = "left"  # by our own wish, or somebody else ended this life in good order
     FENCED = "fenced"  # another process has taken the rank: this one must stop
+    DEADLOCK = "deadlock"  # this worker and others waited for each other in a circle over groups: it has given way
 
 
 @dataclass(frozen=True, slots=True)

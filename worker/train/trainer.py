@@ -143,7 +143,7 @@ class _Trainer:
         self._metrics.computed(time.perf_counter() - began, loss)
         time.sleep(nap)
         figures = {"loss": loss, **self._evaluation.reported()}
-        session.step(samples, figures, "delta" if local else "gradient")
+        session.step(samples=samples, metrics=figures, update="delta" if local else "gradient")
         self._record(samples, time.perf_counter() - began)
         self._shown.stepped(session.clock, loss, session.lag)
 

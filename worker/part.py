@@ -1,0 +1,301 @@
+"""A part of what a session trains: one module, in one group of the server.
+
+The one rule: between calls the module holds exactly one pulled version, plus whatever the loop did to it since; calls
+about one part touch no other.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from leeway.protocol.times import StepTimes
+from leeway.worker.modules.elements import overlap
+from leeway.worker.standing import Begun, Standing
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from leeway.protocol.pushes import UpdateKind
+    from leeway.transport.channel import Traffic
+    from leeway.worker.blocking import BlockingGroup
+    from leeway.worker.modules.elements import Elements
+    from leeway.worker.receiving import Pulled
+    from leeway.worker.samples import Samples
+    from leeway.worker.session.conversation import Conversation
+    from leeway.worker.session.states import Ending, Outcome
+    from leeway.worker.torch_bridge import ModelBridge
+
+
+class LastLoad:
+    """When a module last got values, of all parts of a session: from then on the loop computes."""
+
+    def __init__(self) -> None:
+        self.at = time.perf_counter()
+
+
+class Part:
+    """To be read: where it stands. What is done goes through its session, which is for one thread."""
+
+    def __init__(
+        self, name: str, client: BlockingGroup, samples: Samples, figures: dict[str, float], last_load: LastLoad
+    ) -> None:
+        self.name = name
+        self._client = client
+        self._samples = samples
+        self._figures = figures
+        self._last_load = last_load
+        self._bridge: ModelBridge | None = None
+        self._standing = Standing()
+
+    # What there is to know.
+
+    @property
+    def clock(self) -> int:
+        """The index of the iteration under way."""
+        return self.conversation.clock
+
+    @property
+    def version(self) -> int:
+        """The number of the version that the module holds; 0 before the first pull."""
+        return self._standing.version
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """What became of the last update, or None before the first."""
+        return self._standing.outcome
+
+    @property
+    def times(self) -> StepTimes:
+        """Of the last `step` or `skip`; all 0 before the first."""
+        return self._standing.times
+
+    @property
+    def lag(self) -> int:
+        """Iterations ahead of the slowest live worker, at the last pull."""
+        grant = self.conversation.grant
+        return grant.lag if grant else 0
+
+    @property
+    def staleness(self) -> int | None:
+        """Versions that others made between the last update's pull and its application; None when not told."""
+        return self.outcome.staleness if self.outcome else None
+
+    @property
+    def index(self) -> int:
+        """This worker's place among the `count` live ones, from 0."""
+        return self.conversation.index
+
+    @property
+    def count(self) -> int:
+        """How many workers were live at the last pull, at least 1."""
+        return self.conversation.count
+
+    @property
+    def policy(self) -> str:
+        """The group's policy at the last join."""
+        return self.conversation.policy
+
+    @property
+    def until(self) -> int | None:
+        """The clock at which it is complete, where it has one."""
+        return self.conversation.until
+
+    @property
+    def finished(self) -> bool:
+        """Whether it is complete for this worker: there is nothing more to compute."""
+        return self.ending is not None
+
+    @property
+    def ending(self) -> Ending | None:
+        """Why it is."""
+        return self.conversation.ending
+
+    # For the session.
+
+    @property
+    def conversation(self) -> Conversation:
+        return self._client.conversation
+
+    @property
+    def bridge(self) -> ModelBridge:
+        """Raises `ValueError` when there is no module yet."""
+        self._client.worker.check()
+        if self._bridge is None:
+            raise ValueError("no model is attached; call attach(model) first")
+        return self._bridge
+
+    @property
+    def attached(self) -> bool:
+        return self._bridge is not None
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a step has begun that was not seen to its end."""
+        return self._standing.begun is Begun.STEP
+
+    def optimizer(self) -> dict[str, Any]:
+        return self._client.optimizer()
+
+    def set_optimizer(self, changes: Mapping[str, Any]) -> None:
+        self._client.set_optimizer(changes)
+
+    def attach(self, bridge: ModelBridge, *, whole: bool) -> None:
+        """Offer the module's values as the initial ones, then take the server's."""
+        if bridge.on_gpu:
+            self._client.client.receive_into(bridge.allocate)
+        try:
+            self._client.offer(bridge.specs, bridge.values, whole=whole, aliases=bridge.aliases)
+            self._loaded(bridge, self._client.pull())
+        except BaseException:
+            self._withdraw()
+            raise
+        self._bridge = bridge
+
+    def _withdraw(self) -> None:
+        """Nothing happens when no call can be made any more."""
+        if not self._client.worker.ended:
+            self._client.withdraw()
+
+    def pull(self) -> None:
+        bridge = self.bridge
+        bridge.check()
+        if self.interrupted and self._complete(time.perf_counter()):
+            return
+        if self.finished:
+            raise self._is_finished()
+        self._begin(Begun.PULL)
+        self._loaded(bridge, self._client.pull())
+
+    def step(
+        self, kind: UpdateKind, samples: int, metrics: Mapping[str, float], *, keep_gradients: bool = False
+    ) -> Outcome:
+        bridge = self.bridge
+        began = time.perf_counter()
+        if completed := self._ready(bridge, began):
+            return completed
+        tensors = bridge.update(kind, first=self.index == 0, alone=self.count == 1)
+        collected = time.perf_counter()
+        before = self._traffic()
+        self._begin(Begun.STEP)
+        outcome, pulled = self._client.pushpull(kind, samples, tensors, metrics, self._times_to_tell())
+        self._samples.taken(self.name)
+        self._figures.clear()
+        return self._stepped(began, collected, before, outcome, pulled, keep_gradients=keep_gradients)
+
+    def skip(self) -> Outcome:
+        bridge = self.bridge
+        bridge.check()
+        began = time.perf_counter()
+        if completed := self._ready(bridge, began):
+            return completed
+        before = self._traffic()
+        self._begin(Begun.STEP)
+        outcome, pulled = self._client.skip(self._times_to_tell())
+        return self._stepped(began, began, before, outcome, pulled)
+
+    # How it is done.
+
+    def _traffic(self) -> Traffic:
+        return self._client.worker.client.traffic.copy()
+
+    def _ready(self, bridge: ModelBridge, began: float) -> Outcome | None:
+        """Whether an update of this iteration can be pushed. If not, what became of one that was begun before: it is
+        complete now. Raises `ValueError`."""
+        if self._standing.begun is not None:
+            bridge.check()
+            if self._standing.begun is Begun.STEP and (completed := self._complete(began)):
+                return completed
+        if self.finished:
+            raise self._is_finished()
+        if self._standing.begun is Begun.PULL:
+            raise ValueError(
+                "a pull was interrupted, and the module may hold parts of two versions; call pull() again, then compute"
+            )
+        return None
+
+    def _is_finished(self) -> ValueError:
+        return ValueError(f"there is nothing more to push: {self.ending}; loop while not session.finished")
+
+    def _times_to_tell(self) -> StepTimes | None:
+        """Where the time of the iteration before went: the server's history is to have it."""
+        return self.times if self.outcome else None
+
+    def _begin(self, call: Begun) -> None:
+        self._standing = replace(self._standing, begun=call)
+
+    def _complete(self, began: float) -> Outcome | None:
+        """See an interrupted step to its end. None: it had not begun for the server, this one can."""
+        before = self._traffic()
+        outcome = self._client.settle()
+        if outcome is None or outcome is self.outcome or self.conversation.grant is self._standing.grant:
+            return None
+        return self._stepped(began, time.perf_counter(), before, outcome, self._client.pull())
+
+    def _stepped(
+        self,
+        began: float,
+        collected: float,
+        before: Traffic,
+        outcome: Outcome,
+        pulled: Pulled | None,
+        *,
+        keep_gradients: bool = False,
+    ) -> Outcome:
+        after = self._traffic()
+        received = time.perf_counter()
+        sending = after.send_seconds - before.send_seconds
+        receiving = after.receive_seconds - before.receive_seconds
+        times = StepTimes(
+            outcome.clock,
+            compute_seconds=max(0.0, began - self._last_load.at),
+            push_seconds=collected - began + sending,
+            wait_seconds=max(0.0, received - collected - sending - receiving),
+            pull_seconds=receiving,
+        )
+        self._loaded(self.bridge, pulled, outcome, times, keep_gradients=keep_gradients)
+        return outcome
+
+    def _loaded(
+        self,
+        bridge: ModelBridge,
+        pulled: Pulled | None,
+        outcome: Outcome | None = None,
+        times: StepTimes | None = None,
+        *,
+        keep_gradients: bool = False,
+    ) -> None:
+        """Have the module hold what was pulled. `outcome`: of the step that this is the end of."""
+        began = time.perf_counter()
+        if pulled is not None:
+            bridge.load(pulled.frame)
+        if outcome is not None and not keep_gradients:
+            # Before the step counts: whoever is interrupted in here does all of it again.
+            bridge.forget_gradients()
+        before, now = self._standing, time.perf_counter()
+        self._last_load.at = now
+        self._standing = Standing(
+            pulled.grant if pulled else before.grant,
+            pulled.grant.version.number if pulled else before.version,
+            outcome or before.outcome,
+            replace(times, pull_seconds=times.pull_seconds + now - began) if times else before.times,
+        )
+
+
+def disjoint(parts: Mapping[str, ModelBridge]) -> None:
+    """Raise `ValueError` where two parts have elements in common: what is pulled into one would change the other."""
+    owners: dict[Elements, tuple[str, str]] = {}
+    for part, bridge in parts.items():
+        for name, memory in bridge.memories.items():
+            other, its_name = owners.setdefault(memory, (part, name))
+            if other != part:
+                raise ValueError(f"{its_name} and {name} are the same tensor, {_REMEDY}")
+    if pair := overlap({name: memory for memory, (_, name) in owners.items()}):
+        raise ValueError(f"{pair[0]} and {pair[1]} have elements in common, {_REMEDY}")
+
+
+_REMEDY = (
+    "in two parts, and a tensor is trained in one of them: leave it out of the other, attach({...}, exclude={PART: [its"
+    " name there]})"
+)
