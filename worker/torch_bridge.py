@@ -21,6 +21,7 @@ from leeway.protocol.tensors import Kind
 from leeway.worker.modules.bodies import MAX_LAYOUTS, Body, new_block, undisturbed, views_of, write
 from leeway.worker.modules.movement import Movement, Schedule, changed, same_bytes
 from leeway.worker.modules.rounding import Rounding
+from leeway.worker.modules.sparse import excess
 from leeway.worker.modules.view import View
 from leeway.worker.warn import warn
 
@@ -66,6 +67,7 @@ class ModelBridge:
         self._movement = Movement()
         self._schedule = Schedule()
         self._warned: set[str] = set()
+        self._told_sparse: set[str] = set()
         self._update = Body(pinned=self.on_gpu)
         self._layouts: dict[tuple[str, ...], Layout] = {}
         # What was pulled last, to subtract from and to offer again; views of the received body.
@@ -166,14 +168,11 @@ class ModelBridge:
         Raises `ValueError` when no parameter has a gradient.
         """
         held = self._looked()
-        gradients = {
-            key: found
-            for key in self.trained
-            if (found := [tensor.grad for tensor in held.of(key) if tensor.is_leaf and tensor.grad is not None])
-        }
+        gradients = self._gradients(held)
         if not gradients:
             raise ValueError("no parameter has a gradient; call loss.backward() before step(), or skip()")
         self._warn_of_changes(held)
+        self._warn_of_sparse(gradients)
         values = self._moved(held, first=first)
         targets = self._lay_out((*gradients, *values))
         for key, twins in gradients.items():
@@ -205,6 +204,7 @@ class ModelBridge:
         trained = [key for key in self.trained if key not in unchanged]
         if not trained:
             raise ValueError("no parameter requires a gradient, so there is nothing to push")
+        self._warn_of_sparse(self._gradients(held))
         values = self._moved(held, first=first)
         targets = self._lay_out((*trained, *values))
         for key in trained:
@@ -224,6 +224,14 @@ class ModelBridge:
             self.trained = self.trained | dict.fromkeys(thawed)
         self._movement.look({key: held.by_key[key] for key in self.frozen})
         return held
+
+    def _gradients(self, held: Held) -> dict[str, list[torch.Tensor]]:
+        """Of each trained parameter that has any: its gradients, one for each of its twins that has one."""
+        return {
+            key: found
+            for key in self.trained
+            if (found := [tensor.grad for tensor in held.of(key) if tensor.is_leaf and tensor.grad is not None])
+        }
 
     def _moved(self, held: Held, *, first: bool) -> tuple[str, ...]:
         """The frozen tensors that are the script's to move, and not on the server as they are here."""
@@ -253,6 +261,17 @@ class ModelBridge:
             f"changed between pull and step, and lost with the next pull: {_some(found)}. A push of gradients carries"
             " no other change of a trained parameter (clamp_, clipping of weights); a push"
             ' with update="delta" does'
+        )
+
+    def _warn_of_sparse(self, gradients: Mapping[str, Sequence[torch.Tensor]]) -> None:
+        found = {key: times for key in gradients if key not in self._told_sparse and (times := excess(gradients[key]))}
+        if not found:
+            return
+        self._told_sparse.update(found)
+        told = [f"{key} ({times:,.{0 if times >= 10 else 1}f} times the rows touched)" for key, times in found.items()]
+        warn(
+            f"sparse gradients are sent dense, with every row: {_some(told)}. The result is the same; accumulation or"
+            " local steps send it less often"
         )
 
     def _lay_out(self, names: Iterable[str]) -> dict[str, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""Keeps squares of gradients within their dtype: adam, adamw and adagrad divide by the root of a sum of them.
+"""Keeps squares of gradients within their dtype: all optimizers that adapt divide by the root of a sum of them.
 
 The one rule: a square that is infinite stays so for ever and the parameter under it never moves again, without a NaN
 that anything would notice. The usual gradient costs one pass over its memory.

@@ -22,7 +22,7 @@ from leeway.ps.arithmetic.moments import check_squares
 from leeway.ps.arithmetic.settings import OptimizerKind, OptimizerSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from leeway.protocol.spans import Layout, Place, Span
     from leeway.ps.arithmetic.runs import Run
@@ -34,7 +34,12 @@ _CLASSES: Mapping[OptimizerKind, Any] = {
     OptimizerKind.ADAM: torch.optim.Adam,
     OptimizerKind.ADAMW: torch.optim.AdamW,
     OptimizerKind.ADAGRAD: torch.optim.Adagrad,
+    OptimizerKind.RMSPROP: torch.optim.RMSprop,
+    OptimizerKind.ADADELTA: torch.optim.Adadelta,
 }
+
+# torch has no fused step of these; tensor by tensor is what a plain loop on a CPU does.
+_NOT_FUSED = (OptimizerKind.RMSPROP, OptimizerKind.ADADELTA)
 
 # What torch keeps per parameter, under its names. Those called `step` are scalars, the others of the
 # parameter's shape.
@@ -45,10 +50,21 @@ _STATE_NAMES: Mapping[OptimizerKind, tuple[str, ...]] = {
     OptimizerKind.ADAM: ("step", "exp_avg", "exp_avg_sq"),
     OptimizerKind.ADAMW: ("step", "exp_avg", "exp_avg_sq"),
     OptimizerKind.ADAGRAD: ("step", "sum"),
+    OptimizerKind.RMSPROP: ("step", "square_avg"),
+    OptimizerKind.ADADELTA: ("step", "square_avg", "acc_delta"),
+}
+
+# What rmsprop keeps besides, with the settings that ask for it.
+_ASKED_FOR: Mapping[str, Callable[[OptimizerSettings], bool]] = {
+    "momentum_buffer": lambda settings: settings.applied_momentum > 0,
+    "grad_avg": lambda settings: settings.centered,
 }
 
 # They divide by the root of what squares of gradients add up to.
-_WITH_SQUARES = (OptimizerKind.ADAM, OptimizerKind.ADAMW, OptimizerKind.ADAGRAD)
+_WITH_SQUARES = (
+    *(OptimizerKind.ADAM, OptimizerKind.ADAMW, OptimizerKind.ADAGRAD),
+    *(OptimizerKind.RMSPROP, OptimizerKind.ADADELTA),
+)
 
 State = dict[str, torch.Tensor]
 
@@ -159,7 +175,7 @@ class Optimizer:
         for tensor_name, tensor in tensors.items():
             state_name, _, name = tensor_name.partition("/")
             place = places.get(name)
-            if place is None or state_name not in _STATE_NAMES[self._settings.kind]:
+            if place is None or state_name not in _known_states(self._settings.kind):
                 raise ValueError(f"the saved state {tensor_name!r} belongs to no parameter of this model")
             expected = () if state_name == "step" else place.spec.shape
             if tuple(tensor.shape) != expected:
@@ -207,7 +223,7 @@ class Optimizer:
                     # because torch's fused SGD takes first steps only of all parameters at once. From zero it is
                     # the same.
                     self._fresh.append(parameter)
-                    self._torch.state[parameter] = self._zero_state(parameter)
+                    self._torch.state[parameter] = _state(parameter, self._settings, {})
         for group in self._torch.param_groups:
             group["lr"] = rate
         self._writing = True
@@ -215,12 +231,6 @@ class Optimizer:
         # What was sent is nobody's any more: its memory can go to the next update.
         for parameter in stepped:
             parameter.grad = None
-
-    def _zero_state(self, parameter: torch.nn.Parameter) -> State:
-        return {
-            name: torch.zeros((), dtype=torch.float32) if name == "step" else torch.zeros_like(parameter)
-            for name in _STATE_NAMES[self._settings.kind]
-        }
 
     def _places(self) -> Iterator[Place]:
         return (place for span in self._spans for place in span.places)
@@ -250,7 +260,7 @@ class Optimizer:
                 {
                     "params": [parameters[place.spec.name] for place in span.places],
                     "weight_decay": self._decay(span),
-                    "fused": True,
+                    **({"foreach": False} if self._settings.kind in _NOT_FUSED else {"fused": True}),
                 }
                 for span in spans
             ]
@@ -258,7 +268,7 @@ class Optimizer:
             # Adagrad has made states already; all others wait for a parameter's first step, and so do ours.
             optimizer.state.clear()
             for name, state in states.items():
-                optimizer.state[parameters[name]] = dict(state)
+                optimizer.state[parameters[name]] = _state(parameters[name], self._settings, state)
         self._torch, self._parameters, self._spans = optimizer, parameters, spans
         self._trainable_bytes = spans[-1].end_bytes if spans else 0
 
@@ -280,8 +290,29 @@ def _arguments(settings: OptimizerSettings) -> dict[str, Any]:
     """torch's names for what belongs to the kind; rate, decay and fusing are said per step and per group."""
     kind = settings.kind
     if kind in (OptimizerKind.MOMENTUM, OptimizerKind.NESTEROV):
-        return {"momentum": settings.momentum, "nesterov": kind is OptimizerKind.NESTEROV}
+        return {"momentum": settings.applied_momentum, "nesterov": kind is OptimizerKind.NESTEROV}
     arguments: dict[str, Any] = {} if settings.eps is None else {"eps": settings.eps}
     if kind in (OptimizerKind.ADAM, OptimizerKind.ADAMW):
         arguments["betas"] = settings.betas
+    elif kind is OptimizerKind.RMSPROP:
+        arguments |= {"alpha": settings.alpha, "momentum": settings.applied_momentum, "centered": settings.centered}
+    elif kind is OptimizerKind.ADADELTA:
+        arguments["rho"] = settings.rho
     return arguments
+
+
+def _state(parameter: torch.nn.Parameter, settings: OptimizerSettings, known: State) -> State:
+    """What these settings keep of a parameter: as it is known, and else from zero."""
+    names = list(_STATE_NAMES[settings.kind])
+    if settings.kind is OptimizerKind.RMSPROP:
+        names += [name for name, asks in _ASKED_FOR.items() if asks(settings)]
+    return {name: known[name] if name in known else _zero(name, parameter) for name in names}
+
+
+def _zero(name: str, parameter: torch.nn.Parameter) -> torch.Tensor:
+    return torch.zeros((), dtype=torch.float32) if name == "step" else torch.zeros_like(parameter)
+
+
+def _known_states(kind: OptimizerKind) -> tuple[str, ...]:
+    """All that the kind can keep, for what is loaded may have been saved with other settings."""
+    return (*_STATE_NAMES[kind], *(_ASKED_FOR if kind is OptimizerKind.RMSPROP else ()))

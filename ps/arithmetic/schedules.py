@@ -13,6 +13,7 @@ from enum import StrEnum
 class Schedule(StrEnum):
     CONSTANT = "constant"
     COSINE = "cosine"
+    LINEAR = "linear"
     STEP = "step"
 
 
@@ -24,6 +25,11 @@ def warmup(step: int, warmup_steps: int) -> float:
 def cosine(step: int, steps: int) -> float:
     """Half a cosine from 1 at step 0 to 0 at `steps` and after (Loshchilov 2017, arXiv 1608.03983, (5))."""
     return 0.5 * (1.0 + math.cos(math.pi * min(step / steps, 1.0)))
+
+
+def linear(step: int, steps: int) -> float:
+    """A straight line from 1 at step 0 to 0 at `steps` and after, as torch's LinearLR(start_factor=1, end_factor=0)."""
+    return 1.0 - min(step / steps, 1.0)
 
 
 def staircase(step: int, every: int, gamma: float) -> float:

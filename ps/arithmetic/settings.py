@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 from leeway.protocol.fields import shown
-from leeway.ps.arithmetic.schedules import Schedule, cosine, staircase, warmup
+from leeway.ps.arithmetic.schedules import Schedule, cosine, linear, staircase, warmup
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,24 +42,38 @@ class OptimizerKind(StrEnum):
     ADAM = "adam"
     ADAMW = "adamw"
     ADAGRAD = "adagrad"
+    RMSPROP = "rmsprop"
+    ADADELTA = "adadelta"
+
+
+# Schedules that go down to `min_lr` in so many steps.
+_WITH_LENGTH = (Schedule.COSINE, Schedule.LINEAR)
+
+# Without momentum they are plain sgd, under another name and with a state that does nothing.
+_MOMENTUM_NEEDED = (OptimizerKind.MOMENTUM, OptimizerKind.NESTEROV)
+_DEFAULT_MOMENTUM = 0.9
 
 
 @dataclass(frozen=True, slots=True)
 class OptimizerSettings:
     """Names are those of `torch.optim`; the defaults are the server's, and weight decay is off until asked for.
 
-    `betas` belongs to adam and adamw, `momentum` to momentum and nesterov, `eps` (None: torch's default) to
-    adam, adamw and adagrad. `decay_vectors`: weight decay acts on biases and norms too (tensors of fewer
-    than two dimensions). `clip_norm`: the largest norm of a step's whole gradient. `schedule_steps` belongs
-    to the cosine, `step_every` and `gamma` to the step schedule; both begin behind the warm-up.
+    `momentum` belongs to momentum and nesterov (None: 0.9) and to rmsprop (None: without), `betas` to adam and adamw,
+    `alpha` and `centered` to rmsprop, `rho` to adadelta, `eps` (None: torch's default) to adam, adamw, adagrad, rmsprop
+    and adadelta. `decay_vectors`: weight decay acts on biases and norms too (tensors of fewer than two dimensions).
+    `clip_norm`: the largest norm of a step's whole gradient. `schedule_steps` belongs to the cosine and the linear
+    schedule, `step_every` and `gamma` to the step schedule; all begin behind the warm-up, and none goes below `min_lr`.
     `delta_scale`: what a delta that takes effect on arrival is multiplied with (None: 1 / the number of
     workers, which the server knows).
     """
 
     kind: OptimizerKind = OptimizerKind.SGD
     lr: float = 0.1
-    momentum: float = 0.9
+    momentum: float | None = None
     betas: tuple[float, float] = (0.9, 0.999)
+    alpha: float = 0.99
+    rho: float = 0.9
+    centered: bool = False
     eps: float | None = None
     weight_decay: float = 0.0
     decay_vectors: bool = False
@@ -69,6 +83,7 @@ class OptimizerSettings:
     schedule_steps: int | None = None
     step_every: int | None = None
     gamma: float = 0.1
+    min_lr: float = 0.0
     delta_scale: float | None = None
 
     def __post_init__(self) -> None:
@@ -82,24 +97,29 @@ class OptimizerSettings:
             for place, beta in enumerate(_pair("betas", self.betas))
         )
         object.__setattr__(self, "betas", betas)
+        if self.momentum == 0 and self.kind in _MOMENTUM_NEEDED:
+            raise BadSetting("momentum", f"is 0; it must be above 0 and below 1, and {self.kind} without it is sgd")
+        _flag("centered", self.centered)
         _flag("decay_vectors", self.decay_vectors)
         _count("warmup_steps", self.warmup_steps, 0)
         if self.schedule_steps is not None:
             _count("schedule_steps", self.schedule_steps, 1)
         if self.step_every is not None:
             _count("step_every", self.step_every, 1)
-        if self.lr_schedule is Schedule.COSINE and (
+        if self.lr_schedule in _WITH_LENGTH and (
             self.schedule_steps is None or self.schedule_steps <= self.warmup_steps
         ):
             raise BadSetting(
                 "schedule_steps",
-                f"is {self.schedule_steps}; the cosine schedule needs the number of steps after which the rate is 0, "
-                f"more than the {self.warmup_steps} of the warm-up",
+                f"is {self.schedule_steps}; the {self.lr_schedule} schedule needs the number of steps after which the "
+                f"rate is at its lowest, more than the {self.warmup_steps} of the warm-up",
             )
         if self.lr_schedule is Schedule.STEP and self.step_every is None:
             raise BadSetting(
                 "step_every", "is missing; the step schedule multiplies the rate by gamma every so many steps"
             )
+        if self.lr_schedule is not Schedule.CONSTANT and self.min_lr > self.lr:
+            raise BadSetting("min_lr", f"is {self.min_lr:g}; a floor must be at most the rate, and lr is {self.lr:g}")
 
     @classmethod
     def read(cls, fields: Mapping[str, Any]) -> Self:
@@ -142,13 +162,22 @@ class OptimizerSettings:
         if step < self.warmup_steps:
             return self.lr * warmup(step, self.warmup_steps)
         step -= self.warmup_steps
-        if self.lr_schedule is Schedule.COSINE:
+        if self.lr_schedule in _WITH_LENGTH:
             assert self.schedule_steps is not None
-            return self.lr * cosine(step, self.schedule_steps - self.warmup_steps)
+            fall = cosine if self.lr_schedule is Schedule.COSINE else linear
+            left = fall(step, self.schedule_steps - self.warmup_steps)
+            return self.min_lr + (self.lr - self.min_lr) * left
         if self.lr_schedule is Schedule.STEP:
             assert self.step_every is not None
-            return self.lr * staircase(step, self.step_every, self.gamma)
+            return max(self.min_lr, self.lr * staircase(step, self.step_every, self.gamma))
         return self.lr
+
+    @property
+    def applied_momentum(self) -> float:
+        """The momentum that steps are made with; 0 for a kind that has none."""
+        if self.kind in _MOMENTUM_NEEDED:
+            return _DEFAULT_MOMENTUM if self.momentum is None else self.momentum
+        return (self.momentum or 0.0) if self.kind is OptimizerKind.RMSPROP else 0.0
 
     def __str__(self) -> str:
         changed = [
@@ -160,19 +189,23 @@ class OptimizerSettings:
 
 
 _ABOVE: Mapping[str, bool] = MappingProxyType({"open_below": True})
+_BELOW: Mapping[str, bool] = MappingProxyType({"open_above": True})
 _BETWEEN: Mapping[str, bool] = MappingProxyType({"open_below": True, "open_above": True})
 
 _NUMBERS: tuple[tuple[str, float, float, Mapping[str, bool]], ...] = (
     ("lr", 0.0, MAX_RATE, {}),
-    ("momentum", 0.0, 1.0, _BETWEEN),
+    ("momentum", 0.0, 1.0, _BELOW),
+    ("alpha", 0.0, 1.0, _BELOW),
+    ("rho", 0.0, 1.0, _BELOW),
     ("eps", 0.0, 1.0, _ABOVE),
     ("weight_decay", 0.0, 1.0, {}),
     ("clip_norm", 0.0, math.inf, _BETWEEN),
     ("gamma", 0.0, 1.0, _ABOVE),
+    ("min_lr", 0.0, MAX_RATE, {}),
     ("delta_scale", 0.0, MAX_RATE, _ABOVE),
 )
 
-_OPTIONAL = ("eps", "clip_norm", "delta_scale")
+_OPTIONAL = ("momentum", "eps", "clip_norm", "delta_scale")
 
 
 def _number(

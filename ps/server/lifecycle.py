@@ -188,7 +188,7 @@ class _Server:
         for key, why in self._config.without_effect:
             self._log.warning("a setting has no effect", setting=key, detail=why)
         for group in self._config.groups:
-            if group.mode != "sync" and group.optimizer in ("momentum", "nesterov"):
+            if group.mode != "sync" and group.optimizer_settings().applied_momentum:
                 self._log.warning(
                     "momentum on arrival",
                     group=group.name,

@@ -36,7 +36,8 @@ _DEFAULTS = OptimizerSettings()
 
 # Whoever gives one of these has chosen an optimizer.
 OF_OPTIMIZERS = (
-    *("optimizer", "lr", "momentum", "beta1", "beta2", "eps", "lr_schedule", "schedule_steps", "warmup_steps"),
+    *("optimizer", "lr", "momentum", "beta1", "beta2", "alpha", "rho", "centered", "eps"),
+    *("lr_schedule", "schedule_steps", "lr_gamma", "min_lr", "warmup_steps"),
     *("clip_norm", "weight_decay", "decay_vectors"),
 )
 
@@ -63,12 +64,17 @@ class GroupSettings:
     aggregation: str = "mean"
     optimizer: str = str(_DEFAULTS.kind)
     lr: float = _DEFAULTS.lr
-    momentum: float = _DEFAULTS.momentum
+    momentum: float | None = _DEFAULTS.momentum
     beta1: float = _DEFAULTS.betas[0]
     beta2: float = _DEFAULTS.betas[1]
+    alpha: float = _DEFAULTS.alpha
+    rho: float = _DEFAULTS.rho
+    centered: bool = _DEFAULTS.centered
     eps: float | None = _DEFAULTS.eps
     lr_schedule: str = str(_DEFAULTS.lr_schedule)
     schedule_steps: int | None = _DEFAULTS.schedule_steps
+    lr_gamma: float = _DEFAULTS.gamma
+    min_lr: float = _DEFAULTS.min_lr
     warmup_steps: int = _DEFAULTS.warmup_steps
     clip_norm: float | None = _DEFAULTS.clip_norm
     weight_decay: float = _DEFAULTS.weight_decay
@@ -97,7 +103,7 @@ class GroupSettings:
         if self.lr_schedule != "constant" and self.schedule_steps is None:
             raise ValueError(
                 f"--lr-schedule {self.lr_schedule} needs --schedule-steps, the number of versions"
-                + (" it takes (or --until)" if self.lr_schedule == "cosine" else " between two drops")
+                + (" between two drops" if self.lr_schedule == "step" else " it takes (or --until)")
             )
         return self._optimizer_settings(self.lr_schedule)
 
@@ -110,6 +116,9 @@ class GroupSettings:
                     "lr": self.lr,
                     "momentum": self.momentum,
                     "betas": [self.beta1, self.beta2],
+                    "alpha": self.alpha,
+                    "rho": self.rho,
+                    "centered": self.centered,
                     "eps": self.eps,
                     "weight_decay": self.weight_decay,
                     "decay_vectors": self.decay_vectors,
@@ -118,6 +127,8 @@ class GroupSettings:
                     "warmup_steps": self.warmup_steps,
                     "schedule_steps": None if is_step else self.schedule_steps,
                     "step_every": self.schedule_steps if is_step else None,
+                    "gamma": self.lr_gamma,
+                    "min_lr": self.min_lr,
                     "delta_scale": self.delta_scale,
                 }
             )
@@ -149,7 +160,7 @@ class GroupConfig(GroupSettings):
         try:
             GroupSettings.__post_init__(self)
         except ValueError as error:
-            raise ValueError(f"[group.{self.name}]: {error}") from None
+            raise ValueError(f"{error}" if self.name == DEFAULT_GROUP else f"[group.{self.name}]: {error}") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,8 +242,8 @@ class ServerConfig(GroupSettings):
     def groups(self) -> tuple[GroupConfig, ...]:
         """Every group in the order in which keys are offered to them; the default one, which holds the rest, last.
 
-        A cosine without a length of its own ends with the run: at `until` versions, `until` x `workers` where
-        each update makes one.
+        A cosine or a line without a length of its own ends with the run: at `until` versions, `until` x `workers`
+        where each update makes one.
         """
         shared = {field.name: getattr(self, field.name) for field in fields(GroupSettings)}
         default = GroupConfig(name=DEFAULT_GROUP, keys=("*",), **shared)
@@ -255,7 +266,7 @@ class ServerConfig(GroupSettings):
         return replace(self, named_groups=tuple(groups))
 
     def _with_schedule(self, group: GroupConfig) -> GroupConfig:
-        if group.lr_schedule != "cosine" or group.schedule_steps is not None or not group.until:
+        if group.lr_schedule in ("constant", "step") or group.schedule_steps is not None or not group.until:
             return group
         versions = group.until if group.mode == "sync" else group.until * self.workers
         return replace(group, schedule_steps=versions)
@@ -320,6 +331,7 @@ def _flag(field: str) -> str:
         "betas[1]": "--beta2",
         "warmup_steps": "--warmup",
         "step_every": "--schedule-steps",
+        "gamma": "--lr-gamma",
     }
     return own.get(field) or f"--{field.replace('_', '-')}"
 

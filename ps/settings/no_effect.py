@@ -25,7 +25,7 @@ class _Use(NamedTuple):
 
 def _of_optimizers(*kinds: str) -> _Use:
     *others, last = kinds
-    whose = f"{', '.join(others)} and {last}"
+    whose = f"{', '.join(others)} and {last}" if others else last
     return _Use(
         lambda group: group.optimizer in kinds, lambda group: f"it is of {whose}; --optimizer is {group.optimizer}"
     )
@@ -47,13 +47,27 @@ _USES: Final[Mapping[str, _Use]] = {
             else f"it is of the rounds of sync; --mode is {group.mode}"
         ),
     ),
-    "momentum": _of_optimizers("momentum", "nesterov"),
+    "momentum": _of_optimizers("momentum", "nesterov", "rmsprop"),
     "beta1": _of_optimizers("adam", "adamw"),
     "beta2": _of_optimizers("adam", "adamw"),
-    "eps": _of_optimizers("adam", "adamw", "adagrad"),
+    "alpha": _of_optimizers("rmsprop"),
+    "rho": _of_optimizers("adadelta"),
+    "centered": _Use(
+        lambda group: group.optimizer == "rmsprop" or not group.centered,
+        lambda group: f"it is of rmsprop; --optimizer is {group.optimizer}",
+    ),
+    "eps": _of_optimizers("adam", "adamw", "adagrad", "rmsprop", "adadelta"),
     "schedule_steps": _Use(
         lambda group: group.lr_schedule != "constant",
         lambda group: f"it is the length of a schedule; --lr-schedule is {group.lr_schedule}",
+    ),
+    "lr_gamma": _Use(
+        lambda group: group.lr_schedule == "step",
+        lambda group: f"it is the factor of step; --lr-schedule is {group.lr_schedule}",
+    ),
+    "min_lr": _Use(
+        lambda group: group.lr_schedule != "constant",
+        lambda group: f"it is the floor of a schedule that goes down; --lr-schedule is {group.lr_schedule}",
     ),
     "decay_vectors": _Use(
         lambda group: group.weight_decay > 0 or not group.decay_vectors, lambda group: "--weight-decay is 0"

@@ -95,6 +95,12 @@ RECIPES = {
         {"lr": 0.01, "weight_decay": 0.1},
     ),
     "adagrad": Recipe('optimizer = "adagrad"\nlr = 0.05\neps = 1e-10', torch.optim.Adagrad, {"lr": 0.05}),
+    "rmsprop": Recipe(
+        'optimizer = "rmsprop"\nlr = 0.01\nmomentum = 0.5\ncentered = true',
+        torch.optim.RMSprop,
+        {"lr": 0.01, "momentum": 0.5, "centered": True},
+    ),
+    "adadelta": Recipe('optimizer = "adadelta"\nlr = 1.0\nrho = 0.8', torch.optim.Adadelta, {"lr": 1.0, "rho": 0.8}),
     "decay": Recipe(MOMENTUM + "\nweight_decay = 0.2", **WITH_MOMENTUM),
     "clipped": Recipe(MOMENTUM + "\nclip_norm = 0.3", **WITH_MOMENTUM, clip_norm=0.3),
     "scheduled": Recipe(
@@ -157,7 +163,8 @@ def plain(recipe):
             {"params": [one for one in parameters if one.ndim > 1], "weight_decay": decay},
             {"params": [one for one in parameters if one.ndim <= 1]},
         ]
-    optimizer = how.optimizer(parameters, **how.arguments, fused=True)
+    fused = {} if how.optimizer in (torch.optim.RMSprop, torch.optim.Adadelta) else {"fused": True}
+    optimizer = how.optimizer(parameters, **how.arguments, **fused)
     for clock in range(STEPS):
         workers = [index for index in range(WORKERS) if (clock, index) not in how.skips]
         if how.build is normalized:

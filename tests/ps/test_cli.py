@@ -126,7 +126,7 @@ class TestConfigShow:
         said = json.loads(CliRunner().invoke(command, [*arguments, "--json"]).output)
         assert {key: row["no_effect"] for key, row in said.items() if "no_effect" in row} == {
             "group.a.staleness": "it is the bound of ssp; --mode is async",
-            "momentum": "it is of momentum and nesterov; --optimizer is sgd",
+            "momentum": "it is of momentum, nesterov and rmsprop; --optimizer is sgd",
             "beta1": "it is of adam and adamw; --optimizer is sgd",
         }
         lines = CliRunner().invoke(command, arguments).output.splitlines()

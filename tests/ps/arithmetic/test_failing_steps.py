@@ -4,6 +4,7 @@ import gc
 
 import pytest
 import torch
+from torch.optim import adadelta, rmsprop
 
 from leeway.protocol.pushes import UpdateKind
 from leeway.ps.arithmetic import buffers, clipping
@@ -117,7 +118,14 @@ def test_a_step_that_fails_early_has_never_been(monkeypatch, begun, frame, place
     assert_same(state_of(parameters), state_of(twin))
 
 
-_FUSED = {"adam": "_fused_adam_", "adamw": "_fused_adamw_", "adagrad": "_fused_adagrad_"}
+# What torch steps a parameter group with.
+_WRITES = {
+    "adam": (torch, "_fused_adam_"),
+    "adamw": (torch, "_fused_adamw_"),
+    "adagrad": (torch, "_fused_adagrad_"),
+    "rmsprop": (rmsprop, "_single_tensor_rmsprop"),
+    "adadelta": (adadelta, "_single_tensor_adadelta"),
+}
 
 
 @pytest.mark.parametrize("kind", STATEFUL)
@@ -126,8 +134,8 @@ def test_torch_failing_while_it_writes_is_said_and_the_state_begins_anew(monkeyp
     before = state_of(parameters)
     with monkeypatch.context() as patch:
         # The second span of parameters: the first one's state has been written.
-        name = _FUSED.get(str(kind), "_fused_sgd_")
-        patch.setattr(torch, name, Stumbles(getattr(torch, name), 2))
+        module, name = _WRITES.get(str(kind), (torch, "_fused_sgd_"))
+        patch.setattr(module, name, Stumbles(getattr(module, name), 2))
         with pytest.raises(StateLost, match="just here") as raised:
             step(parameters, sent)
     assert isinstance(raised.value.__cause__, MemoryError)

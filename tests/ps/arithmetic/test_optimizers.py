@@ -12,32 +12,52 @@ from tests.ps.arithmetic.computing import values_of
 
 SHAPES = {"conv.weight": (4, 3, 3, 3), "fc.weight": (33, 7), "conv.bias": (4,), "norm.scale": (), "void": (0, 2)}
 KINDS = list(OptimizerKind)
+RMSPROP, ADADELTA = OptimizerKind.RMSPROP, OptimizerKind.ADADELTA
+
+# What a plain loop gets with `fused=True`, the others without anything said (docs/topics/optimizers.md).
+FUSED = [kind for kind in KINDS if kind not in (RMSPROP, ADADELTA)]
+
+# Each kind as it comes, and where a kind keeps more with some settings, these.
+VARIANTS = {str(kind): {"kind": kind} for kind in KINDS} | {
+    "rmsprop with momentum": {"kind": RMSPROP, "momentum": 0.8, "alpha": 0.9},
+    "rmsprop centered": {"kind": RMSPROP, "centered": True, "eps": 1e-5},
+    "rmsprop with both": {"kind": RMSPROP, "momentum": 0.9, "centered": True},
+    "adadelta with rho": {"kind": ADADELTA, "rho": 0.7, "eps": 1e-5},
+}
+every_variant = pytest.mark.parametrize("fields", VARIANTS.values(), ids=VARIANTS)
 
 
 def model(dtype=torch.float32):
     return {name: torch.randn(shape).to(dtype) for name, shape in SHAPES.items()}
 
 
-def plain(kind, parameters, settings, *, fused):
+def plain(parameters, settings, *, fused):
     """The loop's optimizer, as a user writes it, with the server's two parameter groups."""
+    kind = settings.kind
     flat = settings.weight_decay if settings.decay_vectors else 0.0
     groups = [
         {"params": [p for p in parameters.values() if p.ndim >= 2], "weight_decay": settings.weight_decay},
         {"params": [p for p in parameters.values() if p.ndim < 2], "weight_decay": flat},
     ]
-    rate = {"lr": settings.lr, "fused": fused}
+    rate = {"lr": settings.lr} | ({"fused": fused} if kind in FUSED else {})
     match kind:
         case OptimizerKind.SGD:
             return torch.optim.SGD(groups, **rate)
         case OptimizerKind.MOMENTUM | OptimizerKind.NESTEROV:
             nesterov = kind is OptimizerKind.NESTEROV
-            return torch.optim.SGD(groups, momentum=settings.momentum, nesterov=nesterov, **rate)
+            return torch.optim.SGD(groups, momentum=settings.applied_momentum, nesterov=nesterov, **rate)
         case OptimizerKind.ADAM:
             return torch.optim.Adam(groups, **rate)
         case OptimizerKind.ADAMW:
             return torch.optim.AdamW(groups, **rate)
         case OptimizerKind.ADAGRAD:
             return torch.optim.Adagrad(groups, **rate)
+        case OptimizerKind.RMSPROP:
+            momentum, eps = settings.applied_momentum, settings.eps or 1e-8
+            own = {"alpha": settings.alpha, "momentum": momentum, "centered": settings.centered, "eps": eps}
+            return torch.optim.RMSprop(groups, **own, **rate)
+        case OptimizerKind.ADADELTA:
+            return torch.optim.Adadelta(groups, rho=settings.rho, eps=settings.eps or 1e-6, **rate)
 
 
 class Server:
@@ -93,12 +113,12 @@ def assert_same(found, expected, **tolerance):
 @pytest.mark.parametrize("decay_vectors", [False, True])
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("kind", KINDS)
-def test_bits_are_those_of_a_plain_loop(frame, kind, dtype, weight_decay, decay_vectors):
-    settings = OptimizerSettings(kind, lr=0.05, weight_decay=weight_decay, decay_vectors=decay_vectors)
+@every_variant
+def test_bits_are_those_of_a_plain_loop(frame, fields, dtype, weight_decay, decay_vectors):
+    settings = OptimizerSettings(**fields, lr=0.05, weight_decay=weight_decay, decay_vectors=decay_vectors)
     start, wide = model(dtype), torch.promote_types(dtype, torch.float32)
     parameters = {name: torch.nn.Parameter(tensor.to(wide, copy=True)) for name, tensor in start.items()}
-    loop = plain(kind, parameters, settings, fused=True)
+    loop = plain(parameters, settings, fused=True)
     server = Server(frame, start, settings)
     for _ in range(5):
         gradients = model(dtype)
@@ -110,33 +130,33 @@ def test_bits_are_those_of_a_plain_loop(frame, kind, dtype, weight_decay, decay_
         assert_same(server.precise, parameters)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_torchs_default_implementation_differs_by_rounding_at_most(frame, kind):
-    settings = OptimizerSettings(kind, lr=0.05, weight_decay=0.1)
+@every_variant
+def test_torchs_default_implementation_differs_by_rounding_at_most(frame, fields):
+    settings = OptimizerSettings(**fields, lr=0.05, weight_decay=0.1)
     start = model()
     parameters = {name: torch.nn.Parameter(tensor.clone()) for name, tensor in start.items()}
-    loop, server = plain(kind, parameters, settings, fused=None), Server(frame, start, settings)
+    loop, server = plain(parameters, settings, fused=None), Server(frame, start, settings)
     for _ in range(10):
         gradients = model()
         for name, gradient in gradients.items():
             parameters[name].grad = gradient.clone()
         loop.step()
         server.step(gradients)
-    if kind is OptimizerKind.SGD:
+    if settings.kind in (OptimizerKind.SGD, RMSPROP, ADADELTA):
         assert_same(server.values, parameters)
     else:
         assert_same(server.values, parameters, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_has_no_gradient_is_left_alone_state_and_count_too(frame, kind):
-    settings = OptimizerSettings(kind, lr=0.05, weight_decay=0.1)
+@every_variant
+def test_what_has_no_gradient_is_left_alone_state_and_count_too(frame, fields):
+    settings = OptimizerSettings(**fields, lr=0.05, weight_decay=0.1)
     start = model() | {"bn.running_mean": torch.randn(3), "bn.count": torch.tensor(4)}
     parameters = {name: torch.nn.Parameter(start[name].clone()) for name in SHAPES}
     # torch's fused SGD raises on parameters that get their first gradient later than others.
-    fused = None if kind in (OptimizerKind.MOMENTUM, OptimizerKind.NESTEROV) else True
+    fused = None if settings.kind in (OptimizerKind.MOMENTUM, OptimizerKind.NESTEROV) else True
     tolerance = {} if fused else {"rtol": 1e-6, "atol": 1e-7}
-    loop, server = plain(kind, parameters, settings, fused=fused), Server(frame, start, settings)
+    loop, server = plain(parameters, settings, fused=fused), Server(frame, start, settings)
     for sent in (["conv.bias"], SHAPES, ["fc.weight"], ["conv.bias", "conv.weight"], [], ["fc.weight", "norm.scale"]):
         gradients = {name: torch.randn(SHAPES[name]) for name in sent}
         for name, parameter in parameters.items():
@@ -148,6 +168,57 @@ def test_what_has_no_gradient_is_left_alone_state_and_count_too(frame, kind):
         assert_same(server.values, {name: before[name] for name in before if name not in gradients})
     for name in ("bn.running_mean", "bn.count"):
         assert torch.equal(server.values[name], start[name])
+
+
+def test_a_running_rmsprop_begins_and_ends_momentum_and_centering_with_zeros_like_plain_torch(frame):
+    start = {"w": torch.randn(5, 3), "late": torch.randn(4, 4)}
+    parameters = {name: torch.nn.Parameter(tensor.clone()) for name, tensor in start.items()}
+    settings = OptimizerSettings(RMSPROP, lr=0.05)
+    loop, server = plain(parameters, settings, fused=None), Server(frame, start, settings)
+
+    def step(*names):
+        gradients = {name: torch.randn(start[name].shape) for name in names}
+        for name, parameter in parameters.items():
+            parameter.grad = gradients[name].clone() if name in gradients else None
+        loop.step()
+        server.step(gradients)
+        assert_same(server.values, parameters)
+
+    def change(**fields):
+        server.optimizer.configure(server.optimizer.settings.changed(fields))
+        for group in loop.param_groups:
+            group.update(momentum=server.optimizer.settings.applied_momentum, centered=fields["centered"])
+        for parameter, state in loop.state.items():
+            for name in ("momentum_buffer", "grad_avg"):
+                state[name] = state.get(name, torch.zeros_like(parameter))
+
+    step("w")
+    change(momentum=0.9, centered=True)
+    step("w")
+    step("w", "late")
+    change(momentum=None, centered=False)
+    step("w", "late")
+    assert {name.partition("/")[0] for name in server.optimizer.save()[0]} == {"step", "square_avg"}
+    for state in loop.state.values():
+        del state["momentum_buffer"], state["grad_avg"]
+    change(momentum=0.9, centered=True)
+    step("w")
+
+
+@pytest.mark.parametrize("before", [{}, {"momentum": 0.9, "centered": True}], ids=["plain", "both"])
+@pytest.mark.parametrize("after", [{}, {"momentum": 0.5}, {"centered": True}], ids=["plain", "momentum", "centered"])
+def test_a_checkpoint_of_rmsprop_goes_on_under_other_settings(frame, before, after):
+    first = Server(frame, {"w": torch.ones(3, 3)}, OptimizerSettings(RMSPROP, **before))
+    first.step({"w": torch.randn(3, 3)})
+    tensors, metadata = first.optimizer.save()
+    second = Server(frame, first.values, OptimizerSettings(RMSPROP, **after))
+    second.optimizer.load(tensors, metadata)
+    first.optimizer.configure(second.optimizer.settings)
+    for _ in range(3):
+        gradients = {"w": torch.randn(3, 3)}
+        first.step(gradients)
+        second.step(gradients)
+        assert_same(second.values, first.values)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -169,12 +240,12 @@ def test_the_schedule_counts_this_optimizers_steps(frame):
     assert server.optimizer.steps == 5
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_saved_and_loaded_it_goes_on_bit_by_bit(frame, kind):
-    settings = OptimizerSettings(kind, lr=0.05, warmup_steps=3)
+@every_variant
+def test_saved_and_loaded_it_goes_on_bit_by_bit(frame, fields):
+    settings = OptimizerSettings(**fields, lr=0.05, warmup_steps=3)
     one = Server(frame, model(), settings)
     one.step({name: tensor for name, tensor in model().items() if name != "conv.bias"})
-    one.step(model() if kind is OptimizerKind.SGD else {"fc.weight": torch.randn(33, 7)})
+    one.step(model() if settings.kind is OptimizerKind.SGD else {"fc.weight": torch.randn(33, 7)})
     tensors, metadata = one.optimizer.save()
     saved = {name: tensor.clone() for name, tensor in tensors.items()}
     two = Server(frame, one.values, settings)
@@ -240,15 +311,15 @@ def test_new_settings_keep_the_state(frame):
     assert math.isclose(server.values["w"].item(), -0.1 - 0.5, rel_tol=1e-6)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_larger_layout_keeps_the_state_of_what_was_known(frame, kind):
-    settings = OptimizerSettings(kind, lr=0.05)
+@every_variant
+def test_a_larger_layout_keeps_the_state_of_what_was_known(frame, fields):
+    settings = OptimizerSettings(**fields, lr=0.05)
     start = model()
     parameters = {name: torch.nn.Parameter(tensor.clone()) for name, tensor in start.items()}
     known = {name: tensor for name, tensor in start.items() if name != "fc.weight"}
     server = Server(frame, known, settings)
-    fused = None if kind in (OptimizerKind.MOMENTUM, OptimizerKind.NESTEROV) else True
-    loop = plain(kind, parameters, settings, fused=fused)
+    fused = None if settings.kind in (OptimizerKind.MOMENTUM, OptimizerKind.NESTEROV) else True
+    loop = plain(parameters, settings, fused=fused)
     for added in (False, True):
         if added:
             grown = frame(server.values | {"fc.weight": start["fc.weight"]})

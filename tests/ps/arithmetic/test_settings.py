@@ -48,15 +48,23 @@ def test_text_shows_what_is_not_the_default():
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"kind": "lamb"}, "kind is 'lamb'; it must be one of sgd, momentum, nesterov, adam, adamw, adagrad"),
+        (
+            {"kind": "lamb"},
+            "kind is 'lamb'; it must be one of sgd, momentum, nesterov, adam, adamw, adagrad, rmsprop, adadelta",
+        ),
         ({"rate": 0.1}, "no setting 'rate'; known are kind, lr, "),
         ({"lr": -0.1}, "lr is -0.1; it must be a number at least 0 and at most 1e+06"),
         ({"lr": "0.1"}, "lr is '0.1'; it must be a number"),
         ({"lr": float("nan")}, "lr is nan"),
         ({"lr": float("inf")}, "lr is inf"),
         ({"lr": True}, "lr is True"),
-        ({"momentum": 1.0}, "momentum is 1.0; it must be a number above 0 and below 1"),
-        ({"momentum": 0}, "momentum is 0"),
+        ({"momentum": 1.0}, "momentum is 1.0; it must be a number at least 0 and below 1"),
+        ({"kind": "momentum", "momentum": 0}, "momentum is 0; it must be above 0 and below 1, and momentum without it"),
+        ({"kind": "nesterov", "momentum": 0.0}, "nesterov without it is sgd"),
+        ({"alpha": 1}, "alpha is 1; it must be a number at least 0 and below 1"),
+        ({"rho": -0.1}, "rho is -0.1; it must be a number at least 0 and below 1"),
+        ({"rho": None}, "rho is None; it must be a number"),
+        ({"centered": 1}, "centered is 1; it must be true or false"),
         ({"betas": [0.9]}, "betas is [0.9]; it must be two numbers"),
         ({"betas": [0.9, 1.0]}, "betas[1] is 1.0"),
         ({"betas": 3}, "betas is 3"),
@@ -77,7 +85,13 @@ def test_text_shows_what_is_not_the_default():
         ({"schedule_steps": True}, "schedule_steps is True"),
         ({"decay_vectors": None}, "decay_vectors is None; it must be true or false"),
         ({"lr_schedule": ["cosine"]}, "lr_schedule is ['cosine']; it must be one of"),
-        ({"lr_schedule": "linear"}, "lr_schedule is 'linear'; it must be one of constant, cosine, step"),
+        ({"lr_schedule": "falling"}, "lr_schedule is 'falling'; it must be one of constant, cosine, linear, step"),
+        ({"lr_schedule": "linear"}, "schedule_steps is None; the linear schedule needs"),
+        ({"min_lr": -1}, "min_lr is -1; it must be a number at least 0"),
+        (
+            {"lr": 0.1, "min_lr": 0.2, "lr_schedule": "step", "step_every": 2},
+            "min_lr is 0.2; a floor must be at most the rate, and lr is 0.1",
+        ),
         ({"lr_schedule": "cosine"}, "schedule_steps is None; the cosine schedule needs"),
         ({"lr_schedule": "cosine", "schedule_steps": 5, "warmup_steps": 5}, "more than the 5 of the warm-up"),
         ({"lr_schedule": "step"}, "step_every is missing"),
@@ -94,6 +108,29 @@ def test_what_is_wrong_is_named_with_its_value_and_limit(fields, words):
         OptimizerSettings.read(fields)
     assert words in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "momentum"),
+    [
+        ({"kind": "momentum"}, 0.9),
+        ({"kind": "nesterov"}, 0.9),
+        ({"kind": "nesterov", "momentum": 0.5}, 0.5),
+        ({"kind": "rmsprop"}, 0.0),
+        ({"kind": "rmsprop", "momentum": 0}, 0.0),
+        ({"kind": "rmsprop", "momentum": 0.5}, 0.5),
+        ({"kind": "sgd", "momentum": 0.5}, 0.0),
+    ],
+)
+def test_without_a_momentum_each_kind_has_its_own(fields, momentum):
+    assert OptimizerSettings.read(fields).applied_momentum == momentum
+
+
+def test_settings_that_were_saved_before_there_were_these_are_read():
+    fields = OptimizerSettings.read({"kind": "adam", "momentum": 0.9}).to_fields()
+    for name in ("alpha", "rho", "centered", "min_lr"):
+        del fields[name]
+    assert OptimizerSettings.read(fields) == OptimizerSettings(OptimizerKind.ADAM, momentum=0.9)
 
 
 def test_settings_need_no_torch():

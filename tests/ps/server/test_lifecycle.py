@@ -377,6 +377,15 @@ async def test_settings_that_change_nothing_are_told_at_the_start(run):
     }
 
 
+@pytest.mark.parametrize("momentum", [(), ("--momentum", 0.5)], ids=["without", "with"])
+async def test_momentum_on_arrival_is_told_of_rmsprop_that_has_some(run, momentum):
+    server = await run("--mode", "async", "--optimizer", "rmsprop", *momentum, "--log-format", "json")
+    server.process.terminate()
+    code, said = await server.ended()
+    assert code == 0
+    assert ("momentum on arrival" in said) is bool(momentum)
+
+
 class TestSettings:
     def test_of_the_core(self):
         config = ServerConfig(mode="ssp", staleness=2, workers=3, lease_seconds=4.0, until=9)
@@ -393,7 +402,17 @@ class TestSettings:
         assert (told["kind"], told["lr"], told["betas"], told["clip_norm"]) == ("adamw", 0.5, [0.8, 0.999], 2.0)
         assert told["warmup_steps"] == 3
 
-    @pytest.mark.parametrize(("schedule", "field"), [("cosine", "schedule_steps"), ("step", "step_every")])
+    @pytest.mark.parametrize(
+        ("schedule", "field"), [("cosine", "schedule_steps"), ("linear", "schedule_steps"), ("step", "step_every")]
+    )
     def test_schedule_steps_mean_what_the_schedule_takes(self, schedule, field):
         (group,) = ServerConfig(lr_schedule=schedule, schedule_steps=100).groups
         assert group.optimizer_settings().to_fields()[field] == 100
+
+    def test_every_setting_of_an_optimizer_arrives(self):
+        given = {"optimizer": "rmsprop", "momentum": 0.5, "alpha": 0.8, "rho": 0.7, "centered": True, "eps": 1e-6}
+        rates = {"lr_schedule": "step", "schedule_steps": 3, "lr_gamma": 0.5, "min_lr": 0.01}
+        (group,) = ServerConfig(**given, **rates).groups
+        expected = {"kind": "rmsprop", "momentum": 0.5, "alpha": 0.8, "rho": 0.7, "centered": True, "eps": 1e-6}
+        expected |= {"lr_schedule": "step", "step_every": 3, "gamma": 0.5, "min_lr": 0.01}
+        assert expected.items() <= group.optimizer_settings().to_fields().items()

@@ -2,6 +2,8 @@
 
 import shutil
 
+import pytest
+
 from leeway.ps.server import saving
 from tests.ps.server.serving import Clock
 
@@ -37,3 +39,32 @@ async def test_leases_and_graces_begin_when_all_has_been_read(start, gradient, t
     assert status["groups"]["default"]["round"]["waits_for"] == ["w2"]
     assert again.runtime.machine.next_deadline == again.clock() + 5.0
     assert status["uptime_seconds"] == 0.0
+
+
+CHANGE = {"momentum": 0.9, "centered": True, "lr_schedule": "linear", "schedule_steps": 9, "min_lr": 0.01}
+
+
+async def test_a_running_rmsprop_takes_other_settings_and_goes_on_from_its_checkpoint_with_the_same_bits(
+    start, gradient, tmp_path
+):
+    run = {"optimizer": "rmsprop", "alpha": 0.8, "mode": "async"}
+    server = await start(**run, state_dir=tmp_path / "state")
+    await server.offer()
+    worker = await server.join("w0")
+    await worker.step(gradient)
+    told = (await server.put("/v1/optimizer", CHANGE)).json
+    assert {name: told[name] for name in CHANGE} == CHANGE
+    assert (told["steps"], told["learning_rate"]) == (1, pytest.approx(0.01 + 0.09 * 8 / 9))
+    await worker.step(gradient)
+    await server.post("/v1/checkpoints")
+    folder = shutil.copytree(tmp_path / "state", tmp_path / "copy")
+
+    given = {**run, **CHANGE}
+    again = await start(**given, state_dir=folder, resume=True)
+    for served in (server, again):
+        await (await served.join("w1")).step(gradient)
+        assert (await served.get("/v1/optimizer")).json["steps"] == 3
+    expected, found = await server.values(), await again.values()
+    assert {name: value.tobytes() for name, value in found.items()} == {
+        name: value.tobytes() for name, value in expected.items()
+    }

@@ -72,22 +72,30 @@ def test_a_group_has_a_rule_of_its_own() -> None:
         ({"lr": -0.1}, "--lr is -0.1; it must be a number at least 0 and at most 1e+06"),
         ({"lr": float("nan")}, "--lr is nan; it must be a number at least 0 and at most 1e+06"),
         ({"lr": float("inf")}, "--lr is inf; it must be a number at least 0 and at most 1e+06"),
-        ({"momentum": 1.0}, "--momentum is 1.0; it must be a number above 0 and below 1"),
+        ({"momentum": 1.0}, "--momentum is 1.0; it must be a number at least 0 and below 1"),
         ({"beta1": -0.1}, "--beta1 is -0.1; it must be a number at least 0 and below 1"),
         ({"beta2": 1.5}, "--beta2 is 1.5; it must be a number at least 0 and below 1"),
         ({"lr": 1e9}, "--lr is 1000000000.0; it must be a number at least 0 and at most 1e+06"),
         (
             {"optimizer": "momentum", "momentum": 0.0},
-            "--momentum is 0.0; it must be a number above 0 and below 1",
+            "--momentum is 0; it must be above 0 and below 1, and momentum without it is sgd",
         ),
         ({"weight_decay": 2.0}, "--weight-decay is 2.0; it must be a number at least 0 and at most 1"),
         (
             {"lr_schedule": "cosine", "schedule_steps": 5, "warmup_steps": 5},
-            "--schedule-steps is 5; the cosine schedule needs the number of steps after which the rate is 0, more than "
-            "the 5 of the warm-up",
+            "--schedule-steps is 5; the cosine schedule needs the number of steps after which the rate is at its "
+            "lowest, more than the 5 of the warm-up",
+        ),
+        ({"alpha": 1.0}, "--alpha is 1.0; it must be a number at least 0 and below 1"),
+        ({"rho": -1.0}, "--rho is -1.0; it must be a number at least 0 and below 1"),
+        ({"lr_gamma": 0.0}, "--lr-gamma is 0.0; it must be a number above 0 and at most 1"),
+        ({"min_lr": -1.0}, "--min-lr is -1.0; it must be a number at least 0 and at most 1e+06"),
+        (
+            {"lr_schedule": "linear", "until": 9, "min_lr": 0.5},
+            "--min-lr is 0.5; a floor must be at most the rate, and lr is 0.1",
         ),
         ({"eps": 0.0}, "--eps is 0.0; it must be a number above 0 and at most 1"),
-        ({"lr_schedule": "linear"}, "--lr-schedule is 'linear'; it must be one of constant, cosine, step"),
+        ({"lr_schedule": "falling"}, "--lr-schedule is 'falling'; it must be one of constant, cosine, linear, step"),
         ({"schedule_steps": 0}, "--schedule-steps is 0; it must be an integer from 1 to 2^53 - 1"),
         ({"warmup_steps": -1}, "--warmup is -1; it must be an integer from 0 to 2^53 - 1"),
         ({"clip_norm": 0.0}, "--clip-norm is 0.0; it must be a number above 0 and finite"),
@@ -130,6 +138,10 @@ def test_a_group_has_a_rule_of_its_own() -> None:
             "--lr-schedule cosine needs --schedule-steps, the number of versions it takes (or --until)",
         ),
         (
+            {"lr_schedule": "linear"},
+            "--lr-schedule linear needs --schedule-steps, the number of versions it takes (or --until)",
+        ),
+        (
             {"lr_schedule": "step", "until": 10},
             "--lr-schedule step needs --schedule-steps, the number of versions between two drops",
         ),
@@ -146,9 +158,10 @@ def test_a_state_dir_makes_checkpoints_and_resuming_possible() -> None:
     assert config.checkpoint_every == 5
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
 @pytest.mark.parametrize(("mode", "versions"), [("sync", 100), ("async", 400), ("ssp", 400)])
-def test_a_cosine_without_length_ends_with_the_run(mode: str, versions: int) -> None:
-    config = ServerConfig(mode=mode, workers=4, until=100, lr_schedule="cosine")
+def test_a_schedule_without_length_ends_with_the_run(mode: str, versions: int, schedule: str) -> None:
+    config = ServerConfig(mode=mode, workers=4, until=100, lr_schedule=schedule)
     assert config.groups[0].schedule_steps == versions
 
 

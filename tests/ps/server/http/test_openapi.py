@@ -2,8 +2,12 @@
 
 import dataclasses
 import json
+import os
 import re
+import shutil
+import subprocess
 from importlib import resources
+from importlib.metadata import metadata
 
 import numpy as np
 import pytest
@@ -21,14 +25,16 @@ from leeway.protocol.times import StepTimes
 from leeway.ps.arithmetic.schedules import Schedule
 from leeway.ps.arithmetic.settings import OptimizerKind, OptimizerSettings
 from leeway.ps.core.rounds import RoundState
+from tests.ps.server.eventstream import watch
 from tests.ps.server.rawclient import FRAME, frame
 from tests.ps.server.serving import MODEL
 
 METHODS = {"get", "put", "post", "delete", "patch", "options"}
+FILE = resources.files("leeway.ps.server.http").joinpath("openapi.yaml")
 
 
 def load():
-    return yaml.safe_load(resources.files("leeway.ps.server.http").joinpath("openapi.yaml").read_bytes())
+    return yaml.safe_load(FILE.read_bytes())
 
 
 @pytest.fixture(scope="module")
@@ -80,9 +86,35 @@ class TestFile:
         for operation in operations(api).values():
             assert operation["summary"].endswith(".")
             assert set(operation["tags"]) <= tags
-            assert operation["responses"]["default"] == {"$ref": "#/components/responses/Problem"}
+            for refused in ("4XX", "default"):
+                assert operation["responses"][refused] == {"$ref": "#/components/responses/Problem"}
             ids.append(operation["operationId"])
         assert len(set(ids)) == len(ids)
+
+    def test_says_whose_it_is_and_that_nobody_is_asked_for_credentials(self, api):
+        assert api["info"]["license"]["identifier"] == metadata("leeway")["License-Expression"]
+        assert api["security"] == []
+        assert "securitySchemes" not in api["components"]
+        assert not any("security" in operation for operation in operations(api).values())
+        assert api["servers"]
+
+    def test_redocly_finds_nothing_to_say_about_it(self, tmp_path):
+        """Its recommended rules. What they found once is tested around here too, without Node."""
+        program = shutil.which("redocly")
+        if program is None:
+            pytest.skip("redocly is not installed: npm install --global @redocly/cli")
+        (tmp_path / "openapi.yaml").write_bytes(FILE.read_bytes())
+        linted = subprocess.run(
+            [program, "lint", "openapi.yaml", "--extends", "recommended", "--format", "json"],
+            cwd=tmp_path,
+            env=os.environ | {"REDOCLY_TELEMETRY": "off", "REDOCLY_SUPPRESS_UPDATE_NOTICE": "true"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        said = json.loads(linted.stdout)
+        assert (said["totals"]["errors"], said["totals"]["warnings"]) == (0, 0), said["problems"]
+        assert linted.returncode == 0
 
     def test_every_component_is_used(self, api):
         text = json.dumps(api)
@@ -246,6 +278,18 @@ class TestReplies:
         check((await server.get("/readyz")).json, "Readiness")
         reply = await server.post("/v1/barriers/b", {**worker.life, "generation": 0})
         check(reply.json, "Passed")
+
+    async def test_of_events(self, server, worker, check, gradient):
+        server.advance(0.1)
+        seen = set()
+        async with watch(server) as stream:
+            await worker.push(gradient, metrics={"loss": 0.5})
+            while seen != {"status", "curve", "decision", "point"}:
+                server.advance(1.0)
+                message = await stream.message()
+                event = {"event": message.event, "data": message.data}
+                check(event if message.id is None else event | {"id": str(message.id)}, "Event")
+                seen.add(message.event)
 
     async def test_of_checkpoints(self, start, check, tmp_path):
         server = await start(state_dir=tmp_path)
