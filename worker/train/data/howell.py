@@ -23,11 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-SOURCE = Source(
-    title="Howell1",
-    folder="height-weight",
-    obtain="Richard McElreath's 'rethinking' R package (data/Howell1.csv in its public repository)",
-)
+SOURCE = Source(title="Howell1", folder="height-weight", name="howell")
 SAMPLES = 544
 
 _COLUMNS = ["height", "weight", "age", "male"]

@@ -18,11 +18,7 @@ from leeway.worker.train.data.source import Labelled, Source
 if TYPE_CHECKING:
     from pathlib import Path
 
-A9A = Source(
-    title="a9a",
-    folder="a9a",
-    obtain="the LIBSVM data page of National Taiwan University (binary classification, files a9a and a9a.t)",
-)
+A9A = Source(title="a9a", folder="a9a", name="a9a")
 A9A_FEATURES = 123
 A9A_TRAIN_SAMPLES = 32_561
 A9A_TEST_SAMPLES = 16_281

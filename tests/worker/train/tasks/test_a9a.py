@@ -36,7 +36,7 @@ def test_loss_and_accuracy_are_those_of_logistic_regression(tiny, tmp_path):
 
 
 def test_without_the_files_the_error_says_which(tmp_path):
-    with pytest.raises(DataError, match="LIBSVM"):
+    with pytest.raises(DataError, match="ps-data get a9a"):
         A9a(tmp_path)
 
 
