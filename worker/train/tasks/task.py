@@ -81,6 +81,9 @@ BUILT_IN = MappingProxyType(
         "digits": BuiltIn(
             "leeway.worker.train.tasks.digits:Digits", "8 x 8 digits of scikit-learn, a small MLP; no files"
         ),
+        "heights": BuiltIn(
+            "leeway.worker.train.tasks.heights:Heights", "weight on height of 100 made-up people; no files"
+        ),
         "mnist": BuiltIn("leeway.worker.train.tasks.mnist:Mnist", "handwritten digits; model 2nn (default) or cnn"),
         "cifar10": BuiltIn("leeway.worker.train.tasks.cifar10:Cifar10", "photographs in ten classes, a small CNN"),
         "a9a": BuiltIn("leeway.worker.train.tasks.a9a:A9a", "census income, logistic regression on 123 features"),

@@ -58,7 +58,7 @@ class TestNames:
         with pytest.raises(TaskError) as caught:
             resolve("digit")
         assert str(caught.value) == (
-            "no task 'digit'; the built-in ones are linreg, digits, mnist, cifar10, a9a, shakespeare,"
+            "no task 'digit'; the built-in ones are linreg, digits, heights, mnist, cifar10, a9a, shakespeare,"
             " and your own is named module:object or file.py:object"
         )
 
