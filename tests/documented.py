@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 
 import leeway.ps.cli
 import leeway.ps.top.cli
+import leeway.worker.data.cli
 import leeway.worker.launch.cli
 import leeway.worker.train.cli
 from leeway.ps.settings.options import GROUP_SETTINGS, SETTINGS
 from leeway.ps.watching import catalogue as server_catalogue
+from leeway.worker.data.published import DATA_SETS
 from leeway.worker.watching import catalogue as worker_catalogue
 
 if TYPE_CHECKING:
@@ -37,10 +39,11 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def _help(command: click.Command) -> str:
+def _help(command: click.Command, group: str = "") -> str:
+    name = f"{group} {command.name}".lstrip()
     # Without parsing, so that nothing in the environment of this process shows in the page.
-    with command.make_context(command.name, [], resilient_parsing=True, terminal_width=HELP_COLUMNS) as context:
-        return f"```\n$ {command.name} --help\n{context.get_help()}\n```"
+    with command.make_context(name, [], resilient_parsing=True, terminal_width=HELP_COLUMNS) as context:
+        return f"```\n$ {name} --help\n{context.get_help()}\n```"
 
 
 def _default(option: click.Option) -> str:
@@ -75,6 +78,21 @@ def _worker_settings() -> str:
     return _table(("flag", "variable", "default"), rows)
 
 
+def _published() -> str:
+    rows = (
+        (
+            f"`{data_set.name}`",
+            f"`{download.path}`",
+            f"{download.size_bytes:,}",
+            "<br>".join(f"<{address}>" for address in download.addresses),
+            f"`{download.sha256}`, {download.origin}",
+        )
+        for data_set in DATA_SETS.values()
+        for download in data_set.downloads
+    )
+    return _table(("set", "file", "bytes", "addresses", "SHA-256"), rows)
+
+
 def _metrics(catalogue: Iterable[Metric]) -> str:
     return _table(
         ("metric", "type", "labels", "meaning"),
@@ -94,6 +112,9 @@ def parts() -> dict[str, str]:
         "ps-worker-help": _help(leeway.worker.train.cli.command),
         "ps-launch-help": _help(leeway.worker.launch.cli.command),
         "ps-top-help": _help(leeway.ps.top.cli.command),
+        "ps-data-help": _help(leeway.worker.data.cli.command),
+        "ps-data-get-help": _help(leeway.worker.data.cli.get, "ps-data"),
+        "published-data": _published(),
         "server-metrics": _metrics(server_catalogue.CATALOGUE),
         "worker-metrics": _metrics(worker_catalogue.CATALOGUE),
     }

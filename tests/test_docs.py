@@ -27,6 +27,7 @@ from safetensors.torch import save_file
 
 import leeway.ps.cli
 import leeway.ps.top.cli
+import leeway.worker.data.cli
 import leeway.worker.launch.cli
 import leeway.worker.train.cli
 from leeway.errors import MalformedRequest
@@ -194,6 +195,7 @@ COMMANDS: dict[str, tuple[click.Command, ...]] = {
     "ps-worker": (leeway.worker.train.cli.command,),
     "ps-launch": (leeway.worker.launch.cli.command, leeway.ps.cli.command),
     "ps-top": (leeway.ps.top.cli.command,),
+    "ps-data": (leeway.worker.data.cli.get, leeway.worker.data.cli.show),
 }
 
 

@@ -149,7 +149,7 @@ class TestMistakes:
                 "--server: the server's address 'nowhere' has no scheme; write http://nowhere",
             ),
             (["digits", "--rank", "a b"], "--rank is 'a b'; it must be 1 to 64 of the characters"),
-            (["mnist", "--data-dir", "empty"], "empty"),
+            (["mnist", "--data-dir", "empty"], "; run: ps-data get mnist --data-dir empty"),
             (["missing.py:Task"], "there is no file"),
             (["digits", "--model", "huge"], "task digits has no model 'huge'; it has mlp"),
             (["digits", "--server", "http://127.0.0.1:1/?x=1"], "must be scheme, host, port and path alone"),

@@ -100,7 +100,7 @@ def test_all_that_it_may_say(read):
         ("run_seconds = 2", "run_seconds = nan", "run_seconds is nan; it must be a number"),
         ("run_seconds = 2", "run_seconds = 0", "run_seconds is 0.0; it must be 0.05 to 3600"),
         ("= 0.9", "= 95", "target_accuracy is 95.0; it must be above 0, at most 1"),
-        ('"digits"', '"digit"', "task is 'digit'; it must be one of linreg, digits, mnist, "),
+        ('"digits"', '"digit"', "task is 'digit'; it must be one of linreg, digits, heights, mnist, "),
         ("[0, 1]", "[]", "seeds is []; it must be a list of at least one"),
         ("[0, 1]", "0", "seeds is 0; it must be a list"),
         ("[0, 1]", "[1, 1]", "seeds names something twice"),

@@ -69,7 +69,7 @@ Examples:
   ps-launch digits --workers 4 --mode sync --steps 200
   ps-launch digits --workers 4 --mode ssp --staleness 3 --lr 0.05 --steps 200
   ps-launch digits --workers 4 --mode async --steps 200 --slow 0.2 --slow-turns 4
-  ps-launch linreg --workers 2 --steps 100 --for w1 "--slow 0.5 --batch-size 16\""""
+  ps-launch heights --workers 2 --steps 100 --for w1 "--slow 0.5 --batch-size 16\""""
 
 _SECTIONS: Final[Mapping[str, Sequence[click.Option]]] = {
     "Launching": (

@@ -124,6 +124,13 @@ SECTIONS: Final[Mapping[str, Sequence[click.Option]]] = {
     "Data": (
         _option("--data-dir", click.Path(file_okay=False, path_type=Path), "DIR", "Where the data sets are."),
         _option(
+            "--files",
+            str,
+            "PATTERN",
+            "Training files in the data directory, such as 'a9a/part-*': each worker reads its share of them alone. "
+            "Default: one file, read by all.",
+        ),
+        _option(
             "--partition",
             click.Choice(config.PARTITIONS),
             None,

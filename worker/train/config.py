@@ -37,7 +37,8 @@ class WorkerConfig:
 
     `steps` is the clock to reach, None for as long as the server goes on. `local_steps` above 1 pushes the delta
     of so many SGD steps with `local_lr`; else a push is one gradient, over `accumulate` batches. `weight` sizes
-    the data of `partition` "random". `start_together`: workers that must be there before the first step.
+    the data of `partition` "random". `files`: a pattern of training files below `data_dir`, of which a worker reads its
+    share alone. `start_together`: workers that must be there before the first step.
     `evaluate_every` 0 evaluates at the end alone.
     `metrics_port` 0 takes a free one, None serves no metrics. `sleep_seconds` says what `pace_seconds`, `slow_seconds`,
     `slow_turns` and `slow_tail` do.
@@ -50,6 +51,7 @@ class WorkerConfig:
     batch_size: int = 64
     seed: int = 0
     data_dir: Path = Path("data")
+    files: str | None = None
     model: str | None = None
     device: str = "auto"
     partition: str = "shuffle"
@@ -116,6 +118,8 @@ class WorkerConfig:
             raise SettingError(f"--server: {error}") from None
         if self.weight != 1 and self.partition != "random":
             raise SettingError("--weight sizes the data of --partition random; --partition shuffle deals evenly")
+        if self.files is not None and self.partition != "shuffle":
+            raise SettingError("--files deals files out, and --partition random draws from all samples; choose one")
         if self.accumulate > 1 and self.local_steps > 1:
             raise SettingError("--accumulate and --local-steps are two ways to push less often; choose one")
         if self.slow_tail is not None and not self.slow_seconds:

@@ -20,9 +20,10 @@ from leeway.protocol.codes import Code
 from leeway.protocol.reasons import Reason
 from leeway.worker.train.config import START_BARRIER
 from leeway.worker.train.data.partition import RandomSampling, ShuffleAndSplit
+from leeway.worker.train.data.shares import FileShares, find
 from leeway.worker.train.evaluation import Evaluation
 from leeway.worker.train.progress import progress
-from leeway.worker.train.tasks.task import resolve
+from leeway.worker.train.tasks.task import resolve, resolve_of_files
 from leeway.worker.watching.metrics import SkipCause, WorkerMetrics
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def run(config: WorkerConfig) -> int:
     Raises `SettingError`, `TaskError` and `DataError` for what the user can mend.
     """
     device = choose_device(config.device)
-    task = resolve(config.task)(config.data_dir, config.model)
+    task, partition = _prepare(config)
     # What begins here is ended in good order.
     interrupts.raise_exceptions()
     metrics = WorkerMetrics(config.rank, task.name)
@@ -57,7 +58,7 @@ def run(config: WorkerConfig) -> int:
             print(served.url, flush=True)
         try:
             with _connect(config) as session, progress(config.rank, config.steps or session.until) as shown:
-                trainer = _Trainer(config, task, device, session, metrics, shown)
+                trainer = _Trainer(config, task, partition, device, session, metrics, shown)
                 trainer.train()
         except (ServerLost, WireError) as error:
             log.error("training has to stop", detail=str(error))
@@ -90,6 +91,7 @@ class _Trainer:
         self,
         config: WorkerConfig,
         task: Task,
+        partition: Partition,
         device: torch.device,
         session: TrainingSession,
         metrics: WorkerMetrics,
@@ -101,7 +103,7 @@ class _Trainer:
         self._session = session
         self._metrics = metrics
         self._shown = shown
-        self._partition = _partition(config, task)
+        self._partition = partition
         self._model = task.model(config.seed).to(device)
         self._model.train()
         self._evaluation = Evaluation(task, self._model, device, config.evaluate_every)
@@ -210,7 +212,14 @@ class _Trainer:
         self._lives = life
 
 
-def _partition(config: WorkerConfig, task: Task) -> Partition:
+def _prepare(config: WorkerConfig) -> tuple[Task, Partition]:
+    """The task, and who reads which of its samples when."""
+    size, seed = config.batch_size, config.seed
+    if config.files is not None:
+        files = find(config.files, config.data_dir, config.start_together)
+        of_files = resolve_of_files(config.task)(config.data_dir, config.model)
+        return of_files, FileShares(files, of_files.read_files, size, seed)
+    task = resolve(config.task)(config.data_dir, config.model)
     if config.partition == "random":
-        return RandomSampling(task.train_samples(), config.batch_size, config.seed, config.rank, config.weight)
-    return ShuffleAndSplit(task.train_samples(), config.batch_size, config.seed)
+        return task, RandomSampling(task.train_samples(), size, seed, config.rank, config.weight)
+    return task, ShuffleAndSplit(task.train_samples(), size, seed)

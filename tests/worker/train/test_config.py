@@ -70,6 +70,10 @@ def test_devices(device: str) -> None:
         ({"log_format": "xml"}, "--log-format is 'xml'; it must be one of auto, json, console"),
         ({"weight": 2.0}, "--weight sizes the data of --partition random; --partition shuffle deals evenly"),
         (
+            {"files": "part-*", "partition": "random"},
+            "--files deals files out, and --partition random draws from all samples; choose one",
+        ),
+        (
             {"accumulate": 2, "local_steps": 2},
             "--accumulate and --local-steps are two ways to push less often; choose one",
         ),

@@ -25,14 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-SOURCE = Source(
-    title="CIFAR-10",
-    folder="cifar10",
-    obtain=(
-        "Alex Krizhevsky's CIFAR-10 page at the University of Toronto ('CIFAR-10 binary version',"
-        " unpacked to cifar10/cifar-10-batches-bin)"
-    ),
-)
+SOURCE = Source(title="CIFAR-10", folder="cifar10", name="cifar10")
 TRAIN_SAMPLES = 50_000
 TEST_SAMPLES = 10_000
 BATCH_SAMPLES = 10_000

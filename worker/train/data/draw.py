@@ -30,6 +30,11 @@ def with_replacement(samples: int, size: int, seed: int, *key: int) -> NDArray[n
     return (_bits(size, seed, key) % np.uint64(samples)).astype(np.int64)
 
 
+def uniform(size: int, seed: int, *key: int) -> NDArray[np.float64]:
+    """Return `size` independent numbers above 0 and below 1, float64 (size,); `seed` and `key` as above."""
+    return ((_bits(size, seed, key) >> np.uint64(12)).astype(np.float64) + 0.5) / 2**52
+
+
 def key_of(text: str) -> int:
     """Return a number that stands for `text` in a key, the same in every process (unlike `hash`)."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")

@@ -1,7 +1,7 @@
 """Howell1: height, weight, age and sex of 544 Dobe !Kung, measured by Nancy Howell in the late 1960s.
 
-The one rule: the file is read whole or not at all; its header, its number of rows and every number are
-checked.
+The one rule: a file is read whole or not at all; its header and every number are checked, and of the published
+one its number of rows.
 
 As distributed with McElreath, "Statistical Rethinking"; after Howell, "Life Histories of the Dobe !Kung",
 2010.
@@ -23,11 +23,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-SOURCE = Source(
-    title="Howell1",
-    folder="height-weight",
-    obtain="Richard McElreath's 'rethinking' R package (data/Howell1.csv in its public repository)",
-)
+SOURCE = Source(title="Howell1", folder="height-weight", name="howell")
+PARTS = Source(title="rows as of Howell1", folder="height-weight")
 SAMPLES = 544
 
 _COLUMNS = ["height", "weight", "age", "male"]
@@ -49,25 +46,31 @@ def load(data_dir: Path) -> Howell:
     Raises:
         DataError: the file is missing, has other columns or another number of rows, or a field is no number.
     """
-    path = SOURCE.require(data_dir / SOURCE.folder / "Howell1.csv")
-    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+    path = data_dir / SOURCE.folder / "Howell1.csv"
+    people = read(path, SOURCE)
+    if len(people.height_cm) != SAMPLES:
+        raise SOURCE.malformed(path, f"has {len(people.height_cm)} rows, not {SAMPLES}")
+    return people
+
+
+def read(path: Path, source: Source = PARTS) -> Howell:
+    """Return the columns of a file with Howell1's header, however many its rows are; `DataError` as for `load`."""
+    with source.require(path).open(encoding="utf-8", errors="replace", newline="") as file:
         lines = csv.reader(file, delimiter=";")
         header = next(lines, [])
         if header != _COLUMNS:
-            raise SOURCE.malformed(path, f"has the columns {header}, not {_COLUMNS} (separated by ';')")
+            raise source.malformed(path, f"has the columns {header}, not {_COLUMNS} (separated by ';')")
         rows = []
         for fields in lines:
             try:
                 row = [float(field) for field in fields]
             except ValueError as error:
-                raise SOURCE.malformed(path, f"has a bad line {lines.line_num}: {error}") from error
+                raise source.malformed(path, f"has a bad line {lines.line_num}: {error}") from error
             if len(row) != len(_COLUMNS) or not all(math.isfinite(value) for value in row) or row[3] not in (0, 1):
-                raise SOURCE.malformed(
+                raise source.malformed(
                     path,
                     f"has a bad line {lines.line_num}: {fields} is not four finite numbers, the last 0 or 1",
                 )
             rows.append(row)
-    if len(rows) != SAMPLES:
-        raise SOURCE.malformed(path, f"has {len(rows)} rows, not {SAMPLES}")
-    height, weight, age, male = np.array(rows, dtype=np.float64).T
+    height, weight, age, male = np.array(rows, dtype=np.float64).reshape(-1, len(_COLUMNS)).T
     return Howell(height.copy(), weight.copy(), age.copy(), male.astype(np.bool_))

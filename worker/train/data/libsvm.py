@@ -18,11 +18,8 @@ from leeway.worker.train.data.source import Labelled, Source
 if TYPE_CHECKING:
     from pathlib import Path
 
-A9A = Source(
-    title="a9a",
-    folder="a9a",
-    obtain="the LIBSVM data page of National Taiwan University (binary classification, files a9a and a9a.t)",
-)
+A9A = Source(title="a9a", folder="a9a", name="a9a")
+A9A_PARTS = Source(title="rows as of a9a", folder="a9a")
 A9A_FEATURES = 123
 A9A_TRAIN_SAMPLES = 32_561
 A9A_TEST_SAMPLES = 16_281
@@ -36,8 +33,20 @@ def load_a9a(data_dir: Path) -> tuple[Labelled, Labelled]:
     Raises:
         DataError: a file is missing, malformed, or of another length; a label is not -1 or +1.
     """
-    folder = data_dir / A9A.folder
-    return _a9a_part(folder / "a9a", A9A_TRAIN_SAMPLES), _a9a_part(folder / "a9a.t", A9A_TEST_SAMPLES)
+    return _published_a9a(data_dir / A9A.folder / "a9a", A9A_TRAIN_SAMPLES), load_a9a_held_out(data_dir)
+
+
+def load_a9a_held_out(data_dir: Path) -> Labelled:
+    """Return the held-out part alone; see `load_a9a`."""
+    return _published_a9a(data_dir / A9A.folder / "a9a.t", A9A_TEST_SAMPLES)
+
+
+def read_a9a(path: Path, source: Source = A9A_PARTS) -> Labelled:
+    """Return the rows of a file as a9a has them, however many they are; see `load_a9a`."""
+    part = read(path, A9A_FEATURES, source)
+    if not np.isin(part.labels, (-1.0, 1.0)).all():
+        raise source.malformed(path, "has a label other than -1 and +1")
+    return Labelled(part.inputs, (part.labels > 0).astype(np.uint8))
 
 
 def read(path: Path, features: int, source: Source) -> Labelled:
@@ -91,10 +100,8 @@ def _row(line: str, features: int) -> tuple[float, list[tuple[int, float]]]:
     return label, entries
 
 
-def _a9a_part(path: Path, samples: int) -> Labelled:
-    part = read(path, A9A_FEATURES, A9A)
+def _published_a9a(path: Path, samples: int) -> Labelled:
+    part = read_a9a(path, A9A)
     if len(part.labels) != samples:
         raise A9A.malformed(path, f"has {len(part.labels)} rows, not {samples}")
-    if not np.isin(part.labels, (-1.0, 1.0)).all():
-        raise A9A.malformed(path, "has a label other than -1 and +1")
-    return Labelled(part.inputs, (part.labels > 0).astype(np.uint8))
+    return part

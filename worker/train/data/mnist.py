@@ -25,15 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-SOURCE = Source(
-    title="MNIST",
-    folder="mnist",
-    obtain=(
-        "the MNIST page of Yann LeCun or any mirror whose files have the md5"
-        " f68b3c2dcbeaaa9fbdd348bbdeb94873 (train-images), d53e105ee54ea40749a09fcbcd1e9432 (train-labels),"
-        " 9fb629c4189551a2d022fa330f9573f3 (t10k-images), ec29112dd5afa0611ce80d1b7f02629c (t10k-labels)"
-    ),
-)
+SOURCE = Source(title="MNIST", folder="mnist", name="mnist")
 TRAIN_SAMPLES = 60_000
 TEST_SAMPLES = 10_000
 SIDE_PIXELS = 28

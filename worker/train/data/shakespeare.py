@@ -20,11 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-SOURCE = Source(
-    title="Tiny Shakespeare",
-    folder="shakespeare",
-    obtain="Andrej Karpathy's char-rnn repository (tinyshakespeare/input.txt, saved as tinyshakespeare.txt)",
-)
+SOURCE = Source(title="Tiny Shakespeare", folder="shakespeare", name="shakespeare")
 CHARACTERS = 1_115_394
 VOCABULARY = 65
 TRAIN_CHARACTERS = CHARACTERS * 9 // 10

@@ -8,15 +8,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch.nn import functional
 
 from leeway.worker.train.data import libsvm
+from leeway.worker.train.data.shares import joined
+from leeway.worker.train.data.source import Labelled
 from leeway.worker.train.tasks.classification import Classification
 from leeway.worker.train.tasks.task import choose_model
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
+
+_NO_ROWS = Labelled(np.zeros((0, libsvm.A9A_FEATURES), np.float32), np.zeros(0, np.uint8))
 
 
 class A9a(Classification):
@@ -24,10 +30,22 @@ class A9a(Classification):
 
     name = "a9a"
 
-    def __init__(self, data_dir: Path, model: str | None = None) -> None:
-        """Read both files; `DataError` if they cannot be, `TaskError` for a model other than "logistic"."""
+    def __init__(self, data_dir: Path, model: str | None = None, *, of_files: bool = False) -> None:
+        """Read both files; `DataError` if they cannot be, `TaskError` for a model other than "logistic".
+
+        `of_files`: only the held-out one. The training rows are those that `read_files` is told to read.
+        """
         choose_model(self.name, model, ("logistic",))
-        super().__init__(*libsvm.load_a9a(data_dir))
+        if of_files:
+            super().__init__(_NO_ROWS, libsvm.load_a9a_held_out(data_dir))
+        else:
+            super().__init__(*libsvm.load_a9a(data_dir))
+
+    def read_files(self, files: Sequence[Path]) -> int:
+        """Train on the rows of these files alone, in LIBSVM's format as a9a; see `FileTask.read_files`."""
+        self._train = _NO_ROWS
+        self._train = joined([libsvm.read_a9a(file) for file in files], files)
+        return self.train_samples()
 
     def build(self) -> torch.nn.Module:
         """Return `Linear(123, 1)`: float32 (b, 123) -> log-odds (b, 1)."""

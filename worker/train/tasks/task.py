@@ -13,14 +13,15 @@ import inspect
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, cast
 
 from leeway.errors import TaskError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from types import ModuleType
 
     import numpy as np
@@ -62,6 +63,20 @@ class Task(Protocol):
         ...
 
 
+class FileTask(Task, Protocol):
+    """A task that can leave its training samples unread, to read some files of them alone (`ps-worker --files`).
+
+    It is made with a third argument, `of_files=True`, and has no training samples until `read_files` is called.
+    """
+
+    def read_files(self, files: Sequence[Path]) -> int:
+        """Hold the training samples of these files, in place of those that it held; return how many (at least 1).
+
+        Raises `DataError` for a file that is missing or malformed.
+        """
+        ...
+
+
 CreateTask: TypeAlias = Callable[[Path, str | None], Task]
 """Makes a task from the data directory and the model's name (None: the task's default)."""
 
@@ -80,6 +95,9 @@ BUILT_IN = MappingProxyType(
         ),
         "digits": BuiltIn(
             "leeway.worker.train.tasks.digits:Digits", "8 x 8 digits of scikit-learn, a small MLP; no files"
+        ),
+        "heights": BuiltIn(
+            "leeway.worker.train.tasks.heights:Heights", "weight on height of 100 made-up people; no files"
         ),
         "mnist": BuiltIn("leeway.worker.train.tasks.mnist:Mnist", "handwritten digits; model 2nn (default) or cnn"),
         "cifar10": BuiltIn("leeway.worker.train.tasks.cifar10:Cifar10", "photographs in ten classes, a small CNN"),
@@ -122,6 +140,19 @@ def resolve(spec: str) -> CreateTask:
         TaskError: there is no such built-in, file, module or object, or the object makes no task. What can
             only be told from the task itself is raised when the returned callable is called.
     """
+    return _checked(spec, _named(spec))
+
+
+def resolve_of_files(spec: str) -> Callable[[Path, str | None], FileTask]:
+    """As `resolve`, for a task that reads files of training samples; `TaskError` for one that does not."""
+    create = _named(spec)
+    if not callable(getattr(create, "read_files", None)):
+        raise TaskError(f"task {spec} reads its training samples as a whole, not by --files; a9a and linreg can")
+    return cast("Callable[[Path, str | None], FileTask]", _checked(spec, partial(create, of_files=True)))
+
+
+def _named(spec: str) -> Any:
+    """What the name of a task leads to; see `resolve`."""
     if ":" not in spec:
         if spec not in BUILT_IN:
             raise TaskError(
@@ -134,7 +165,7 @@ def resolve(spec: str) -> CreateTask:
     create = getattr(module, attribute, None)
     if create is None:
         raise TaskError(f"{place} has no {attribute!r}; it has {_listed(_candidates(module))}")
-    return _checked(spec, create)
+    return create
 
 
 def _checked(spec: str, create: object) -> CreateTask:

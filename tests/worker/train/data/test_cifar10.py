@@ -69,7 +69,7 @@ def test_one_missing_batch_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(cifar10, "BATCH_SAMPLES", 4)
     (tmp_path / "cifar10").mkdir()
     write_batch(tmp_path / "cifar10" / "data_batch_1.bin")
-    with pytest.raises(DataError, match=r"no file \S*data_batch_2\.bin\. Get it from Alex Krizhevsky's"):
+    with pytest.raises(DataError, match=r"no file \S*data_batch_2\.bin; run: ps-data get cifar10 --data-dir "):
         cifar10.load(tmp_path)
 
 
@@ -85,7 +85,7 @@ def test_without_any_edition_all_three_places_are_named(tmp_path):
 
 
 def test_the_folder_to_give_is_the_one_above_cifar10(tmp_path):
-    with pytest.raises(DataError, match=r"The data directory .* is the folder that holds cifar10/\."):
+    with pytest.raises(DataError, match=rf"; run: ps-data get cifar10 --data-dir {tmp_path}$"):
         cifar10.load(tmp_path)
 
 

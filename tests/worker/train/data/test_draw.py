@@ -39,3 +39,11 @@ def test_choices_cover_the_range_evenly_and_repeat():
     # Binomial(100000, 1/100) has a deviation of 31.5.
     assert np.abs(counts - 1_000).max() < 5 * 31.5
     assert len(np.unique(draw.with_replacement(1_000, 1_000, 3))) == pytest.approx(632, abs=40)
+
+
+def test_uniform_numbers_fill_the_open_interval_evenly():
+    numbers = draw.uniform(100_000, 3)
+    assert 0 < numbers.min() < 1e-3
+    assert 1 - 1e-3 < numbers.max() < 1
+    counts = np.bincount((numbers * 100).astype(int), minlength=100)
+    assert np.abs(counts - 1_000).max() < 5 * 31.5

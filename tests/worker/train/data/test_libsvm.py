@@ -5,7 +5,7 @@ from leeway.errors import DataError
 from leeway.worker.train.data import libsvm
 from leeway.worker.train.data.source import Source
 
-SOURCE = Source(title="Example", folder="example", obtain="its page")
+SOURCE = Source(title="Example", folder="example", name="example")
 
 
 def write(path, text):
@@ -54,7 +54,9 @@ def test_a_binary_file_is_refused(tmp_path):
 def test_a9a_with_rows_missing_is_refused(tmp_path):
     (tmp_path / "a9a").mkdir()
     write(tmp_path / "a9a" / "a9a", "-1 3:1 11:1\n+1 123:1\n")
-    with pytest.raises(DataError, match=r"a9a has 2 rows, not 32561\. Get it again from the LIBSVM data page"):
+    with pytest.raises(
+        DataError, match=r"a9a has 2 rows, not 32561; move it away and run: ps-data get a9a --data-dir "
+    ):
         libsvm.load_a9a(tmp_path)
 
 
@@ -66,7 +68,7 @@ def test_a9a_with_another_label_is_refused(tmp_path):
 
 
 def test_a_missing_a9a_is_named(tmp_path):
-    with pytest.raises(DataError, match=r"a9a: no file \S*a9a.* LIBSVM data page"):
+    with pytest.raises(DataError, match=r"a9a: no file \S*a9a; run: ps-data get a9a --data-dir "):
         libsvm.load_a9a(tmp_path)
 
 

@@ -40,7 +40,7 @@ def test_another_vocabulary_is_refused(tmp_path, symbols):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(DataError, match=r"no file \S*tinyshakespeare\.txt.*Karpathy"):
+    with pytest.raises(DataError, match=r"no file \S*tinyshakespeare\.txt; run: ps-data get shakespeare --data-dir "):
         shakespeare.load(tmp_path)
 
 

@@ -1,9 +1,12 @@
+from pathlib import Path
+
 import pytest
 
 from leeway.errors import DataError
 from leeway.worker.train.data.source import Source
 
-SOURCE = Source(title="Example Set", folder="example", obtain="the page of its author")
+SOURCE = Source(title="Example Set", folder="example", name="set")
+OWN = Source(title="Example Set", folder="example")
 
 
 def test_a_file_that_is_there_is_returned(tmp_path):
@@ -12,13 +15,28 @@ def test_a_file_that_is_there_is_returned(tmp_path):
     assert SOURCE.require(file) == file
 
 
-def test_a_missing_file_is_named_with_where_it_was_looked_for_and_where_to_get_it(tmp_path):
+def test_a_missing_file_is_named_with_the_command_that_gets_it(tmp_path):
+    file = tmp_path / "my data" / "example" / "file"
     with pytest.raises(DataError) as caught:
-        SOURCE.require(tmp_path / "example" / "file")
+        SOURCE.require(file)
     assert str(caught.value) == (
-        f"Example Set: no file {tmp_path / 'example' / 'file'}. Get it from the page of"
-        " its author. The data directory (--data-dir or PS_DATA_DIR) is the folder that holds example/."
+        f"Example Set: no file {file}; run: ps-data get set --data-dir '{tmp_path / 'my data'}'"
     )
+
+
+def test_the_command_for_the_default_data_directory_is_short():
+    assert str(SOURCE.missing(Path("data/example/x"))) == ("Example Set: no file data/example/x; run: ps-data get set")
+
+
+def test_a_bad_file_has_to_be_moved_away_first():
+    assert str(SOURCE.malformed(Path("data/example/x"), "is empty")) == (
+        "Example Set: data/example/x is empty; move it away and run: ps-data get set"
+    )
+
+
+def test_what_nobody_can_fetch_is_named_alone():
+    assert str(OWN.missing(Path("rows"))) == "Example Set: no file rows"
+    assert str(OWN.malformed(Path("rows"), "is empty")) == "Example Set: rows is empty"
 
 
 def test_a_folder_is_not_a_file(tmp_path):
@@ -27,7 +45,7 @@ def test_a_folder_is_not_a_file(tmp_path):
 
 
 def test_every_place_that_was_tried_is_named(tmp_path):
-    assert f"no file {tmp_path / 'a' / 'x'} or {tmp_path / 'b'}. Get" in str(
+    assert f"no file {tmp_path / 'a' / 'x'} or {tmp_path / 'b'}; run" in str(
         SOURCE.missing(tmp_path / "a" / "x", tmp_path / "b")
     )
 

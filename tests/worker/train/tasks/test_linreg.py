@@ -5,6 +5,7 @@ import torch
 from leeway.errors import DataError
 from leeway.worker.train.data import howell
 from leeway.worker.train.data.howell import Howell
+from leeway.worker.train.tasks import linreg
 from leeway.worker.train.tasks.linreg import LinearRegression
 
 CPU = torch.device("cpu")
@@ -61,3 +62,45 @@ def test_gradient_descent_finds_the_least_squares_solution(published, training):
 @pytest.mark.data
 def test_the_solution_is_the_documented_one(published):
     assert LinearRegression(published("height-weight")).least_squares() == pytest.approx((4.819, 45.036), abs=5e-4)
+
+
+HEADER = "height;weight;age;male\n"
+
+
+@pytest.fixture
+def of_files(tmp_path):
+    """The task, and two files of ten adults and a child each."""
+    files = [tmp_path / f"part-{number}.csv" for number in range(2)]
+    for number, file in enumerate(files):
+        rows = [f"{140 + 2 * row};{40 + row + number};30;1\n" for row in range(10)]
+        file.write_text(HEADER + "100;15;5;0\n" + "".join(rows))
+    return LinearRegression(tmp_path, of_files=True), files
+
+
+def test_it_holds_the_adults_of_the_files_that_were_asked_for_last(of_files):
+    task, files = of_files
+    assert task.train_samples() == 0
+    assert task.read_files(files) == 16
+    assert task.read_files(files[1:]) == task.train_samples() == 8
+    heights, weights = task.batch(np.arange(8), CPU)
+    assert weights[:, 0].tolist() == [41, 42, 43, 44, 46, 47, 48, 49]
+    centimetres = heights[:, 0].double() * linreg.DEVIATION_CM + linreg.MEAN_CM
+    assert centimetres.tolist() == pytest.approx([140, 142, 144, 146, 150, 152, 154, 156])
+    held_out = task.model(0)
+    with torch.no_grad():
+        held_out.weight.zero_()
+        held_out.bias.zero_()
+    assert task.evaluate(held_out, CPU) == {"loss": pytest.approx((45**2 + 50**2) / 2)}
+
+
+def test_a_file_with_children_alone_is_refused(of_files):
+    task, files = of_files
+    files[0].write_text(HEADER + "100;15;5;0\n")
+    with pytest.raises(DataError, match=r"part-0\.csv: no samples to train on in there$"):
+        task.read_files(files[:1])
+
+
+@pytest.mark.data
+def test_the_heights_are_standardised_as_those_of_the_published_file(published):
+    task = LinearRegression(published("height-weight"))
+    assert (task.mean_cm, task.deviation_cm) == pytest.approx((linreg.MEAN_CM, linreg.DEVIATION_CM), abs=5e-5)

@@ -3,11 +3,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from leeway.errors import TaskError
-from leeway.worker.train.tasks.task import BUILT_IN, Task, choose_model, resolve
+from leeway.worker.train.tasks.task import BUILT_IN, Task, choose_model, resolve, resolve_of_files
 
 DOCUMENT = Path(__file__).parents[4] / "docs" / "reference" / "tasks.md"
 
@@ -58,7 +59,7 @@ class TestNames:
         with pytest.raises(TaskError) as caught:
             resolve("digit")
         assert str(caught.value) == (
-            "no task 'digit'; the built-in ones are linreg, digits, mnist, cifar10, a9a, shakespeare,"
+            "no task 'digit'; the built-in ones are linreg, digits, heights, mnist, cifar10, a9a, shakespeare,"
             " and your own is named module:object or file.py:object"
         )
 
@@ -203,7 +204,7 @@ class TestObjects:
 
 
 def test_the_documented_task_trains(write, tmp_path, training):
-    [example] = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), flags=re.DOTALL)
+    example, _ = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), flags=re.DOTALL)
     file = write(example, "rings.py")
     assert len([line for line in example.splitlines() if line.strip()]) <= 30
     task = resolve(f"{file}:Rings")(tmp_path, None)
@@ -213,3 +214,40 @@ def test_the_documented_task_trains(write, tmp_path, training):
     state = torch.random.get_rng_state()
     assert torch.equal(task.model(3)[0].weight, task.model(3)[0].weight)
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_the_documented_task_of_files_reads_what_it_is_told(write, tmp_path):
+    _, example = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), flags=re.DOTALL)
+    place: dict = {}
+    exec(example, place)
+    files = [tmp_path / f"{number}.npy" for number in range(3)]
+    for number, file in enumerate(files):
+        np.save(file, np.full(number + 1, number))
+    task = place["Rows"](tmp_path, of_files=True)
+    assert task.rows is None
+    assert task.read_files(files[1:]) == 5
+    assert task.rows.tolist() == [1, 1, 2, 2, 2]
+
+
+OF_FILES = COMPLETE.replace(
+    "def __init__(self, data_dir, model=None):", "def __init__(self, data_dir, model, of_files):"
+)
+
+
+class TestTrainingFiles:
+    def test_a_task_that_reads_files_is_made_to_read_none_yet(self, write, tmp_path):
+        text = OF_FILES.replace("= data_dir, model", "= data_dir, model, of_files")
+        file = write(text + "    def read_files(self, files): ...\n")
+        assert resolve_of_files(f"{file}:Mine")(tmp_path, "m").made_with == (tmp_path, "m", True)
+
+    def test_one_that_reads_none_is_told_which_can(self):
+        with pytest.raises(TaskError) as refused:
+            resolve_of_files("mnist")
+        assert str(refused.value) == (
+            "task mnist reads its training samples as a whole, not by --files; a9a and linreg can"
+        )
+
+    def test_one_that_cannot_be_made_so_is_refused(self, write):
+        file = write(COMPLETE + "    def read_files(self, files): ...\n")
+        with pytest.raises(TaskError, match=r"Mine cannot be called with \(data_dir, model\): .*of_files"):
+            resolve_of_files(f"{file}:Mine")

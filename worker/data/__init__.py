@@ -1,0 +1,1 @@
+"""The program `ps-data`: fetches data sets from their publishers."""
