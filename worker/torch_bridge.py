@@ -82,13 +82,18 @@ class ModelBridge:
 
     def check_owned(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         """Raise `ValueError` where an optimizer has parameters that are not of this module."""
-        ours = {id(tensor) for key in self._parameters for tensor in self._view.look().of(key)}
+        self._held = self._view.look()
+        ours = {id(tensor) for tensor in self.attached()}
         strange = sum(id(parameter) not in ours for parameter in parameters)
         if strange:
             raise ValueError(
                 f"{strange} of the optimizer's parameters are not of the model that is attached: a model and its"
                 " optimizer go together, and each further model is a session of its own"
             )
+
+    def attached(self) -> list[torch.Tensor]:
+        """The parameters that it has, frozen ones too, as they were looked up last."""
+        return [tensor for key in self._parameters for tensor in self._held.of(key)]
 
     def allocate(self, nbytes: int) -> memoryview:
         """Memory for a received body: pinned when the model is on a GPU, so that it is copied there at once."""
@@ -234,8 +239,8 @@ class ModelBridge:
         self._warned.update(found)
         warn(
             f"changed between pull and step, and lost with the next pull: {_some(found)}. A push of gradients carries"
-            " no other change of a trained parameter (clamp_, clipping of weights); a push"
-            ' with update="delta" does'
+            " no other change of a trained parameter (a step of an optimizer here, clamp_, clipping of weights); a push"
+            ' with update="delta" does, and leeway.wrap makes one of each step'
         )
 
     def _lay_out(self, names: Iterable[str]) -> dict[str, torch.Tensor]:

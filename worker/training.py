@@ -24,12 +24,15 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, NoReturn, ParamSpec, TypeVar
 
 from leeway.protocol.fields import MAX_INTEGER
+from leeway.protocol.pushes import UpdateKind
 from leeway.protocol.times import StepTimes
 from leeway.worker import arguments
+from leeway.worker.no_effect import Idle
 from leeway.worker.samples import Samples
 from leeway.worker.standing import Begun, Standing
+from leeway.worker.starting import Start
 from leeway.worker.torch_bridge import ModelBridge
-from leeway.worker.wrapping import Wrapping
+from leeway.worker.wrapping import WRAPPED, Wrapping
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     from leeway.worker.blocking import BlockingClient
     from leeway.worker.receiving import Pulled
     from leeway.worker.session.states import Ending, Outcome
+    from leeway.worker.watching.reporting import Reporting
     from leeway.worker.wrapping import Optimizer
 
 P = ParamSpec("P")
@@ -75,8 +79,11 @@ class TrainingSession:
     taken the rank. In a forked child they raise `RuntimeError`: connect there, under a rank of its own.
     """
 
-    def __init__(self, client: BlockingClient) -> None:
+    def __init__(self, client: BlockingClient, start: Start | None = None, reporting: Reporting | None = None) -> None:
         self.client = client
+        self._start = start or Start()
+        self._reporting = reporting
+        self._idle: Idle | None = None
         self._bridge: ModelBridge | None = None
         self._caller: int | None = None  # the thread whose call is under way
         self._standing = Standing(self.traffic.copy(), time.perf_counter())
@@ -156,6 +163,11 @@ class TrainingSession:
         """Seconds and bytes of all requests so far, heartbeats aside."""
         return self.client.client.traffic
 
+    @property
+    def metrics_url(self) -> str | None:
+        """Where this worker's metrics are served; None: nowhere."""
+        return self._reporting.url if self._reporting else None
+
     # What there is to do.
 
     @for_one_thread
@@ -165,7 +177,7 @@ class TrainingSession:
         exclude: str | Iterable[str] = (),
         keys: str | Iterable[str] | None = None,
     ) -> None:
-        """Offer the module's values as the initial ones, then take the server's.
+        """Wait for those that start together, offer the module's values as the initial ones, and take the server's.
 
         The first worker's become those of all. What is attached is all that the group holds: a server with other keys
         refuses it (`schema-conflict`, with the names). `exclude`: names, or patterns as a shell has them (`"head.*"`),
@@ -181,6 +193,7 @@ class TrainingSession:
         if bridge.on_gpu:
             self.client.client.receive_into(bridge.allocate)
         try:
+            self._start.wait(self.client)
             self.client.offer(bridge.specs, bridge.values, whole=keys is None, aliases=bridge.aliases)
             self._loaded(bridge, self.client.pull())
         except BaseException:
@@ -238,10 +251,14 @@ class TrainingSession:
             return completed
         tensors = bridge.update(kind, first=self.index == 0, alone=self.count == 1)
         collected = time.perf_counter()
+        if self._reporting:
+            self._reporting.begun(self, weight, numbers)
         self._begin(Begun.STEP)
         outcome, pulled = self.client.pushpull(kind, weight, tensors, numbers, self._times_to_tell())
         self.samples.taken()
         self._figures = {}
+        if kind is UpdateKind.GRADIENT and self._idle is None:
+            self._idle = Idle(self, bridge.attached, WRAPPED)
         return self._stepped(began, collected, outcome, pulled, keep_gradients=keep_gradients)
 
     @for_one_thread
@@ -253,6 +270,8 @@ class TrainingSession:
         began = time.perf_counter()
         if completed := self._ready(bridge, began):
             return completed
+        if self._reporting:
+            self._reporting.begun(self)
         self._begin(Begun.STEP)
         outcome, pulled = self.client.skip(self._times_to_tell())
         return self._stepped(began, began, outcome, pulled)
@@ -416,6 +435,8 @@ class TrainingSession:
         )
         assert self._bridge is not None
         self._loaded(self._bridge, pulled, outcome, times, keep_gradients=keep_gradients)
+        if self._reporting:
+            self._reporting.stepped(self)
         return outcome
 
     def _loaded(

@@ -19,6 +19,7 @@ import structlog
 import torch
 
 from leeway.worker import arguments
+from leeway.worker.no_effect import Carrier
 from leeway.worker.warn import warn
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ Optimizer = TypeVar("Optimizer", bound=torch.optim.Optimizer)
 # Of what is warned of in a server's optimizer: its name in the settings, and the value with which a delta is a delta.
 _NEUTRAL: Final = {"kind": "sgd", "lr": 1.0, "weight_decay": 0.0, "clip_norm": None, "lr_schedule": "constant"}
 
-_WRAPPED: weakref.WeakKeyDictionary[torch.optim.Optimizer, Wrapping] = weakref.WeakKeyDictionary()
+WRAPPED: weakref.WeakKeyDictionary[torch.optim.Optimizer, Wrapping] = weakref.WeakKeyDictionary()
 
 
 class Wrapping:
@@ -60,8 +61,9 @@ class Wrapping:
         self._over = False
         self._optimizer = inner = innermost(optimizer)
         self._on_server = server_optimizer
+        self._carrier = Carrier(inner, drives_rate=lr is not None)
         self._warned = False
-        if inner in _WRAPPED:
+        if inner in WRAPPED:
             raise ValueError("this optimizer is wrapped already; wrap it once")
         if lr not in (None, "script"):
             raise ValueError(f"lr is {lr!r}, it must be 'script', or be left out: the rate is then the server's")
@@ -78,7 +80,7 @@ class Wrapping:
 
     def begin(self) -> None:
         """Look on from here."""
-        _WRAPPED[self._optimizer] = self
+        WRAPPED[self._optimizer] = self
         if self._on_server:
             self._optimizer.register_step_pre_hook(self._before)
             detail = f"{type(self._optimizer).__name__} finds no gradients, and moves nothing"
@@ -91,6 +93,7 @@ class Wrapping:
             raise ValueError("a step with a closure computes gradients within: server_optimizer=True cannot take it")
         if self._is_over() or _found_inf(optimizer):
             return
+        self._carrier.look(optimizer)
         self._unscale()
         if self._drives_rate:
             self._tell_rate(optimizer)
