@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _HALVES = (torch.float16, torch.bfloat16)
 
-# Enough that two updates with the same sum by chance begin differently; a checksum of it takes 1 us.
+# Enough that two updates with the same sum by chance begin differently; a checksum of it takes some microseconds.
 BEGINNING_BYTES = 4096
 
 
