@@ -58,7 +58,7 @@ def build() -> Dashboard:
         UID,
         "Leeway / Training",
         "Loss, accuracy, speed, and where the time of an iteration goes. Choose one group; the panels of single "
-        "workers need the workers' own metrics (ps-worker --metrics-port).",
+        "workers need the workers' own metrics (PS_METRICS_PORT).",
         [variables.datasource(), variables.job(), variables.instance(), variables.group(), variables.rank()],
         [
             Section("At a glance", [Shelf(LOW, _glance())]),
@@ -215,8 +215,7 @@ def _time() -> list[Panel]:
         graph(
             "Time of an iteration, all workers",
             "What share of their time the chosen workers compute, push, wait for others and pull. Compute is what they "
-            "are there for; wait is the price of the policy; the rest up to 100 % is the worker's own business, such "
-            "as sleeping on purpose.",
+            "are there for, all that is between two calls of theirs; wait is the price of the policy.",
             SHARE,
             *(Query(_share(timer), name) for name, timer in _TIMES.items()),
             stacked=True,
@@ -237,7 +236,8 @@ def _time() -> list[Panel]:
 
 def _parts() -> list[Panel]:
     descriptions = {
-        "compute": "Mean time of forward and backward pass. The slow machine is the line above the others.",
+        "compute": "Mean time from parameters to an update: forward and backward pass, reading data. The slow machine "
+        "is the line above the others.",
         "push": "Mean time to hand in an update. Grows with the model, with a slow network and with a busy server.",
         "wait": "Mean time in which a pull waited for others: the price of the policy.",
         "pull": "Mean time to read parameters, the wait aside.",
@@ -275,6 +275,7 @@ def _workers() -> Panel:
         Column("Updates", f"sum by (rank) ({RANKS.with_rank(RANKS.series(worker.PUSHES))})", COUNT),
         Column("Own clock", f"max by (rank) ({RANKS.with_rank(RANKS.series(worker.CLOCK))})", COUNT),
         Column("Own lag", f"max by (rank) ({RANKS.with_rank(RANKS.series(worker.LAG))})", COUNT),
+        Column("Own staleness", f"max by (rank) ({RANKS.with_rank(RANKS.series(worker.STALENESS))})", COUNT),
         Column("Sent", f"sum by (rank) ({RANKS.with_rank(RANKS.series(worker.SENT_BYTES))})", BYTES),
         Column("Received", f"sum by (rank) ({RANKS.with_rank(RANKS.series(worker.RECEIVED_BYTES))})", BYTES),
     )
@@ -284,7 +285,8 @@ def _troubles() -> list[Panel]:
     return [
         graph(
             "Iterations without an update",
-            "By cause: non-finite (the gradient had NaN or infinity), no-data (the worker has nothing left to read).",
+            "By cause: non-finite (the gradient had NaN or infinity, and was refused), asked (the script "
+            "skipped it: an overflow, or nothing left to read).",
             NUMBER,
             Query(f"sum by (rank, cause) ({_grown(worker.SKIPS)})", "{{rank}}: {{cause}}"),
             bars=True,

@@ -40,8 +40,8 @@ def samples(value: Any) -> int:
     return integer("samples", value, 1, MAX_INTEGER, "; an iteration without any is a skip()")
 
 
-def parties(value: Any) -> int:
-    return integer("parties", value, 1, limits.MAX_RANKS)
+def parties(value: Any, name: str = "parties") -> int:
+    return integer(name, value, 1, limits.MAX_RANKS)
 
 
 def integer(name: str, value: Any, minimum: int, maximum: int, hint: str = "") -> int:

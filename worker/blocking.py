@@ -8,6 +8,7 @@ computes; torch lets go of the interpreter lock meanwhile.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import weakref
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
@@ -68,7 +69,9 @@ class BlockingClient:
         self.client = Client(url, rank, **options)
         self._home = Home(f"the worker {rank}")
         self._closed: str | None = None
-        self._background = Background(self.client.close)
+        self._ends = contextlib.AsyncExitStack()
+        self._ends.push_async_callback(self.client.close)
+        self._background = Background(self._ends.aclose)
         self._finalizer = weakref.finalize(self, _abandon, self._background, self._home)
         self._finalizer.atexit = False
         # The thread comes last: whatever interrupts this, somebody ends it.
@@ -128,6 +131,10 @@ class BlockingClient:
         self._home.check()
         if self._closed is not None:
             raise SessionClosed(self._closed)
+
+    def end_with(self, close: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Have the loop do this too at the end of this client. It must not refer to it."""
+        self._ends.push_async_callback(close)
 
     def group(self, name: str | None = None) -> BlockingGroup:
         """The calls of one of its groups; None: of its only one. Raises `ValueError` when it is none."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from leeway.protocol.addresses import server_url
@@ -13,8 +15,11 @@ from leeway.worker.blocking import BlockingClient
 from leeway.worker.client import PATIENCE_SECONDS, WAIT_SECONDS
 from leeway.worker.environment import default_rank
 from leeway.worker.holders import hold
+from leeway.worker.starting import Start
 from leeway.worker.training import TrainingSession
 from leeway.worker.watching.logs import of_own_script
+from leeway.worker.watching.reporting import Reporting
+from leeway.worker.watching.serving import Place
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,25 +39,48 @@ def connect(
     group: str = DEFAULT_GROUP,
     wait_seconds: float = WAIT_SECONDS,
     patience_seconds: float = PATIENCE_SECONDS,
+    start_together: int = 1,
+    metrics_port: int | None = None,
+    metrics_host: str | None = None,
 ) -> TrainingSession:
     """Join the server at `url`, waiting for it if it is not there yet.
 
     `url`: default the environment variable `PS_SERVER`. `rank`: this worker's stable name; by default `PS_RANK`, else
     what torchrun, Slurm or Kubernetes says (`w0`, `w1`, ...), else host and process id. `group`: the keys it trains.
     `wait_seconds`: how long the server may park one request; `patience_seconds`: how long it may be away.
+    `start_together`: how many workers `attach` waits for; give all of them the same number.
+    `metrics_port`: serve `/metrics` for Prometheus there (0: at a free port, see `metrics_url`), by default
+    `PS_METRICS_PORT`, else nowhere; `metrics_host`: at this address, by default `PS_METRICS_HOST`, else 127.0.0.1.
     A process that trains several models gives each session a rank; at a prompt and in a notebook the same rank once
     more closes the session before it.
 
-    Raises `ValueError` for a wrong address, rank or environment and for a rank that a session of this process holds,
-    `SettingError` (one too) for a server that can never be spoken with, `ServerLost` when the server has not been
-    reached, `WireError` when it refuses.
+    Raises `ValueError` for a wrong address, rank or environment, for a port that is in use, and for a rank that a
+    session of this process holds, `SettingError` (one too) for a server that can never be spoken with, `ServerLost`
+    when the server has not been reached, `WireError` when it refuses.
     """
+    script = Path(sys.argv[0]).name or "python"
+    return begin(url, rank, script, group, wait_seconds, patience_seconds, start_together, metrics_port, metrics_host)
+
+
+def begin(
+    url: str | None,
+    rank: str | None,
+    task: str,
+    group: str = DEFAULT_GROUP,
+    wait_seconds: float = WAIT_SECONDS,
+    patience_seconds: float = PATIENCE_SECONDS,
+    start_together: int = 1,
+    metrics_port: int | None = None,
+    metrics_host: str | None = None,
+) -> TrainingSession:
+    """`connect`, for a script or for `ps-worker`. `task`: what it trains, for its metrics."""
     address = url or os.environ.get(SERVER_VARIABLE)
     if address and not isinstance(address, str):
         raise ValueError(f"url is {str(address)[:80]!r}, it must be text such as http://127.0.0.1:8080")
     if not address:
         raise ValueError(f"no server: give its address, or set {SERVER_VARIABLE}=http://HOST:PORT")
     name = arguments.name("rank", rank or os.environ.get(RANK_VARIABLE) or default_rank())
+    start, place = Start(start_together), Place.chosen(metrics_port, metrics_host)
     make = partial(
         BlockingClient,
         address,
@@ -66,8 +94,9 @@ def connect(
     client = None
     try:
         client = hold(server_url(address), name, make)
+        reporting = Reporting(client, task, place) if place else None
         client.join()
-        return TrainingSession(client)
+        return TrainingSession(client, start, reporting)
     except BaseException:
         if client is not None:
             client.close()
@@ -85,6 +114,9 @@ def wrap(
     samples: int | None = None,
     server_optimizer: bool = False,
     lr: Literal["script"] | None = None,
+    start_together: int = 1,
+    metrics_port: int | None = None,
+    metrics_host: str | None = None,
 ) -> Optimizer:
     """Make a worker of a script that has an optimizer of its own: connect, attach the model, and return the optimizer.
 
@@ -94,7 +126,14 @@ def wrap(
     Its `session` is the `TrainingSession`. The other arguments are those of `connect` and of `TrainingSession.wrap`;
     raises what they raise.
     """
-    session = connect(url, rank, group=group)
+    session = connect(
+        url,
+        rank,
+        group=group,
+        start_together=start_together,
+        metrics_port=metrics_port,
+        metrics_host=metrics_host,
+    )
     try:
         return session.wrap(optimizer, model, every=every, samples=samples, server_optimizer=server_optimizer, lr=lr)
     except BaseException:

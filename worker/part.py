@@ -17,15 +17,18 @@ from leeway.worker.standing import Begun, Standing
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from leeway.protocol.pulls import NotYet
     from leeway.protocol.pushes import UpdateKind
     from leeway.transport.channel import Traffic
     from leeway.worker.blocking import BlockingGroup
+    from leeway.worker.client import Client
     from leeway.worker.modules.elements import Elements
     from leeway.worker.receiving import Pulled
     from leeway.worker.samples import Samples
     from leeway.worker.session.conversation import Conversation
     from leeway.worker.session.states import Ending, Outcome
     from leeway.worker.torch_bridge import ModelBridge
+    from leeway.worker.watching.reporting import Reporting
 
 
 class LastLoad:
@@ -39,13 +42,20 @@ class Part:
     """To be read: where it stands. What is done goes through its session, which is for one thread."""
 
     def __init__(
-        self, name: str, client: BlockingGroup, samples: Samples, figures: dict[str, float], last_load: LastLoad
+        self,
+        name: str,
+        client: BlockingGroup,
+        samples: Samples,
+        figures: dict[str, float],
+        last_load: LastLoad,
+        reporting: Reporting | None = None,
     ) -> None:
         self.name = name
         self._client = client
         self._samples = samples
         self._figures = figures
         self._last_load = last_load
+        self._reporting = reporting
         self._bridge: ModelBridge | None = None
         self._standing = Standing()
 
@@ -115,8 +125,18 @@ class Part:
     # For the session.
 
     @property
+    def client(self) -> Client:
+        """The worker's, of all its groups."""
+        return self._client.worker.client
+
+    @property
     def conversation(self) -> Conversation:
         return self._client.conversation
+
+    @property
+    def waiting(self) -> NotYet | None:
+        """Why the last parked request was sent away; None when the last one was answered."""
+        return self._client.client.waiting
 
     @property
     def bridge(self) -> ModelBridge:
@@ -178,6 +198,8 @@ class Part:
         tensors = bridge.update(kind, first=self.index == 0, alone=self.count == 1)
         collected = time.perf_counter()
         before = self._traffic()
+        if self._reporting:
+            self._reporting.begun(self, samples, metrics)
         self._begin(Begun.STEP)
         outcome, pulled = self._client.pushpull(kind, samples, tensors, metrics, self._times_to_tell())
         self._samples.taken(self.name)
@@ -191,6 +213,8 @@ class Part:
         if completed := self._ready(bridge, began):
             return completed
         before = self._traffic()
+        if self._reporting:
+            self._reporting.begun(self)
         self._begin(Begun.STEP)
         outcome, pulled = self._client.skip(self._times_to_tell())
         return self._stepped(began, began, before, outcome, pulled)
@@ -198,7 +222,7 @@ class Part:
     # How it is done.
 
     def _traffic(self) -> Traffic:
-        return self._client.worker.client.traffic.copy()
+        return self.client.traffic.copy()
 
     def _ready(self, bridge: ModelBridge, began: float) -> Outcome | None:
         """Whether an update of this iteration can be pushed. If not, what became of one that was begun before: it is
@@ -255,6 +279,8 @@ class Part:
             pull_seconds=receiving,
         )
         self._loaded(self.bridge, pulled, outcome, times, keep_gradients=keep_gradients)
+        if self._reporting:
+            self._reporting.stepped(self)
         return outcome
 
     def _loaded(

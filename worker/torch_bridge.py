@@ -259,8 +259,8 @@ class ModelBridge:
         self._warned.update(found)
         warn(
             f"changed between pull and step, and lost with the next pull: {_some(found)}. A push of gradients carries"
-            " no other change of a trained parameter (clamp_, clipping of weights); a push"
-            ' with update="delta" does'
+            " no other change of a trained parameter (a step of an optimizer here, clamp_, clipping of weights); a push"
+            ' with update="delta" does, and leeway.wrap makes one of each step'
         )
 
     def _warn_of_sparse(self, gradients: Mapping[str, Sequence[torch.Tensor]]) -> None:

@@ -28,12 +28,15 @@ import structlog
 from leeway.protocol import parts as part_keys
 from leeway.protocol.codes import Code
 from leeway.protocol.fields import MAX_INTEGER
+from leeway.protocol.pushes import UpdateKind
 from leeway.worker import arguments
+from leeway.worker.no_effect import Idle
 from leeway.worker.part import LastLoad, Part, disjoint
 from leeway.worker.samples import Samples
 from leeway.worker.session.states import Outcome
+from leeway.worker.starting import Start
 from leeway.worker.torch_bridge import ModelBridge
-from leeway.worker.wrapping import Wrapping
+from leeway.worker.wrapping import WRAPPED, Wrapping
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
     from leeway.transport.channel import Traffic
     from leeway.worker.blocking import BlockingClient
     from leeway.worker.session.states import Ending
+    from leeway.worker.watching.reporting import Reporting
     from leeway.worker.wrapping import Optimizer
 
 log = structlog.get_logger("worker")
@@ -82,8 +86,11 @@ class TrainingSession:
     connect there, under a rank of its own.
     """
 
-    def __init__(self, client: BlockingClient) -> None:
+    def __init__(self, client: BlockingClient, start: Start | None = None, reporting: Reporting | None = None) -> None:
         self.client = client
+        self._start = start or Start()
+        self._reporting = reporting
+        self._idle: Idle | None = None
         self._caller: int | None = None  # the thread whose call is under way
         self.samples = Samples()
         """What was read since the last push, as `epochs` and `Sampler` count it."""
@@ -95,7 +102,8 @@ class TrainingSession:
         self._over: set[str] = set()
 
     def _part(self, name: str) -> Part:
-        return Part(name, self.client.group(name), self.samples, self._figures, self._last_load)
+        group = self.client.group(name)
+        return Part(name, group, self.samples, self._figures, self._last_load, self._reporting)
 
     # What there is to know. Of a session with several parts each has its own clock, outcome and end.
 
@@ -173,6 +181,11 @@ class TrainingSession:
         """Seconds and bytes of all requests so far, heartbeats aside."""
         return self.client.client.traffic
 
+    @property
+    def metrics_url(self) -> str | None:
+        """Where this worker's metrics are served; None: nowhere."""
+        return self._reporting.url if self._reporting else None
+
     # What there is to do.
 
     @for_one_thread
@@ -182,7 +195,7 @@ class TrainingSession:
         exclude: str | Iterable[str] | Mapping[str, str | Iterable[str]] = (),
         keys: str | Iterable[str] | None = None,
     ) -> None:
-        """Offer the module's values as the initial ones, then take the server's.
+        """Wait for those that start together, offer the module's values as the initial ones, and take the server's.
 
         The first worker's become those of all. What is attached is all that the group holds: a server with other keys
         refuses it (`schema-conflict`, with the names). `exclude`: names, or patterns as a shell has them (`"head.*"`),
@@ -204,6 +217,7 @@ class TrainingSession:
             raise ValueError("exclude is by part, and the model is one; give names: exclude=['head.*']")
         bridge = ModelBridge(model, exclude, keys)
         self._work_in([self._group], create=False)
+        self._start.wait(self.client)
         self._parts[self._group].attach(bridge, whole=keys is None)
 
     def _attach_parts(
@@ -229,6 +243,7 @@ class TrainingSession:
         }
         disjoint(bridges)
         self._work_in(names, create=True)
+        self._start.wait(self.client)
         for name, bridge in bridges.items():
             self._parts[name].attach(bridge, whole=True)
 
@@ -287,6 +302,9 @@ class TrainingSession:
                 outcome = Outcome(each.clock, None, Code.FINISHED)
             else:
                 outcome = each.step(kind, weight, numbers, keep_gradients=keep_gradients)
+        if kind is UpdateKind.GRADIENT and self._idle is None:
+            bridges = [each.bridge for each in self._parts.values()]
+            self._idle = Idle(self, lambda: [tensor for bridge in bridges for tensor in bridge.parameters], WRAPPED)
         assert outcome is not None, "there is a part"
         return outcome
 

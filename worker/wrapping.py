@@ -21,6 +21,7 @@ import structlog
 import torch
 
 from leeway.worker import arguments
+from leeway.worker.no_effect import Carrier
 from leeway.worker.warn import warn
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ Optimizer = TypeVar("Optimizer", bound=torch.optim.Optimizer)
 # Of what is warned of in a server's optimizer: its name in the settings, and the value with which a delta is a delta.
 _NEUTRAL: Final = {"kind": "sgd", "lr": 1.0, "weight_decay": 0.0, "clip_norm": None, "lr_schedule": "constant"}
 
-_WRAPPED: weakref.WeakKeyDictionary[torch.optim.Optimizer, Wrapping] = weakref.WeakKeyDictionary()
+WRAPPED: weakref.WeakKeyDictionary[torch.optim.Optimizer, Wrapping] = weakref.WeakKeyDictionary()
 
 
 class Wrapping:
@@ -69,8 +70,9 @@ class Wrapping:
         self._over = False
         self._optimizer = inner = innermost(optimizer)
         self._on_server = server_optimizer
+        self._carrier = Carrier(inner, drives_rate=lr is not None)
         self._warned = False
-        if inner in _WRAPPED:
+        if inner in WRAPPED:
             raise ValueError("this optimizer is wrapped already; wrap it once")
         if lr not in (None, "script"):
             raise ValueError(f"lr is {lr!r}, it must be 'script', or be left out: the rate is then the server's")
@@ -91,7 +93,7 @@ class Wrapping:
         A step that is compiled leaves its graph for the hook: what waits for a server cannot be traced.
         """
         self._check_owned()
-        _WRAPPED[self._optimizer] = self
+        WRAPPED[self._optimizer] = self
         if self._on_server:
             self._optimizer.register_step_pre_hook(untraced(self._before))
             detail = f"{type(self._optimizer).__name__} finds no gradients, and moves nothing"
@@ -104,6 +106,7 @@ class Wrapping:
             raise ValueError("a step with a closure computes gradients within: server_optimizer=True cannot take it")
         if self._is_over() or _found_inf(optimizer):
             return
+        self._carrier.look(optimizer)
         self._unscale()
         self._check_owned()
         if self._drives_rate:

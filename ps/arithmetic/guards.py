@@ -8,6 +8,8 @@ is, so nothing is looked at more closely unless a sum is not (measured over 100 
 from __future__ import annotations
 
 import math
+import zlib
+from dataclasses import dataclass
 from enum import StrEnum
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 
 _HALVES = (torch.float16, torch.bfloat16)
 
+# Enough that two updates with the same sum by chance begin differently; a checksum of it takes some microseconds.
+BEGINNING_BYTES = 4096
+
 
 class GuardMode(StrEnum):
     REFUSE = "refuse"
@@ -35,48 +40,93 @@ class GuardMode(StrEnum):
     OFF = "off"
 
 
-def guard(frame: Frame, mode: GuardMode, values: Collection[str] = ()) -> str | None:
-    """Look at an update as the mode says. Returns the name of the first trainable tensor with a NaN or an infinity,
-    or None. Those named in `values` no optimizer touches: what they are is for the sender to say.
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """What one look at an update has found. `culprit`: the first trainable tensor with a NaN or an infinity.
 
-    Raises `WireError` with `NON_FINITE` instead under `REFUSE`. `OFF` does not look.
+    `sums` and `begins`: numbers that are the same for the same trainable values, and hardly ever for others: the sum of
+    each run (in half precision its least and its greatest value), and a checksum of the first one's beginning. Empty
+    where nobody has looked.
     """
-    name = None
-    if mode is not GuardMode.OFF:
-        found = non_finite(frame.places, Body(frame.body))
-        name = next((name for name in found if name not in values), None)
+
+    culprit: str | None = None
+    sums: tuple[float, ...] = ()
+    begins: int = 0
+
+
+def guard(frame: Frame, mode: GuardMode, values: Collection[str] = ()) -> Inspected:
+    """Look at an update as the mode says. Those named in `values` no optimizer touches: what they are is for the sender
+    to say.
+
+    Raises `WireError` with `NON_FINITE` under `REFUSE` where there is a culprit. `OFF` does not look.
+    """
+    if mode is GuardMode.OFF:
+        return Inspected()
+    body = Body(frame.body)
+    looked = [(run, _sums(_flat(run, body))) for run in _runs(frame.places)]
+    if not looked:
+        return Inspected()
+    found = (name for run, sums in looked for name in _culprits(run, sums, body))
+    name = next((name for name in found if name not in values), None)
     if name is not None and mode is GuardMode.REFUSE:
         raise WireError(
             Code.NON_FINITE,
             f"tensor {name!r} has a NaN or an infinity; nothing was applied. Send `skip` for this iteration",
             tensor=name,
         )
-    return name
+    return Inspected(name, tuple(number for _, sums in looked for number in sums), _begins(frame, looked[0][0]))
 
 
 def non_finite(places: Sequence[Place], body: Body) -> Iterator[str]:
     """The names of the trainable tensors with a NaN or an infinity, in the order of the body that lies so."""
-    for (kind, dtype), members in groupby(places, key=lambda place: (place.spec.kind, place.spec.dtype)):
-        if kind is not Kind.TRAINABLE:
-            continue
-        run = list(members)
-        # The padding is zero. A sum of finite values can overflow, so its verdict is a suspicion only.
-        if not _finite_sum(body.flat(dtype, run[0].offset_bytes, _end(run[-1]) - run[0].offset_bytes)):
-            for place in run:
-                if not _finite(body.tensor(place)):
-                    yield place.spec.name
+    for run in _runs(places):
+        yield from _culprits(run, _sums(_flat(run, body)), body)
+
+
+def same_values(frame: Frame, body: memoryview) -> bool:
+    """Whether another body, that lies likewise, has the same trainable values as this update."""
+    one, other = Body(frame.body), Body(body)
+    return all(torch.equal(_flat(run, one), _flat(run, other)) for run in _runs(frame.places))
+
+
+def trainable_elements(frame: Frame) -> int:
+    return sum(place.spec.elements for run in _runs(frame.places) for place in run)
+
+
+def _runs(places: Sequence[Place]) -> list[list[Place]]:
+    """Neighbours of one dtype among the trainable tensors."""
+    runs = groupby(places, key=lambda place: (place.spec.kind, place.spec.dtype))
+    return [list(members) for (kind, _), members in runs if kind is Kind.TRAINABLE]
+
+
+def _flat(run: Sequence[Place], body: Body) -> torch.Tensor:
+    """A run with its padding, which is zero."""
+    return body.flat(run[0].spec.dtype, run[0].offset_bytes, _end(run[-1]) - run[0].offset_bytes)
+
+
+def _begins(frame: Frame, run: Sequence[Place]) -> int:
+    start = run[0].offset_bytes
+    return zlib.crc32(frame.body[start : min(start + BEGINNING_BYTES, _end(run[-1]))])
+
+
+def _culprits(run: Sequence[Place], sums: Sequence[float], body: Body) -> Iterator[str]:
+    # A sum of finite values can overflow, so its verdict is a suspicion only.
+    if not all(map(math.isfinite, sums)):
+        for place in run:
+            if not _finite(body.tensor(place)):
+                yield place.spec.name
 
 
 def _end(place: Place) -> int:
     return aligned(place.end_bytes)
 
 
-def _finite_sum(values: torch.Tensor) -> bool:
+def _sums(values: torch.Tensor) -> tuple[float, ...]:
     if values.dtype in _HALVES and values.numel():
         # The sum of a healthy gradient is often beyond what half precision can hold; both of these take a NaN over.
-        return all(math.isfinite(edge.item()) for edge in torch.aminmax(values))
-    return math.isfinite(values.sum().item())
+        return tuple(edge.item() for edge in torch.aminmax(values))
+    return (values.sum().item(),)
 
 
 def _finite(values: torch.Tensor) -> bool:
-    return _finite_sum(values) or bool(values.isfinite().all().item())
+    return all(map(math.isfinite, _sums(values))) or bool(values.isfinite().all().item())

@@ -9,7 +9,7 @@ import { clockTime, NOTHING, plain } from "./words.js";
 const MOST_ROWS = 300;
 
 /** What deserves a second look. */
-const BAD = new Set(["non-finite", "step-failed", "too-few-updates", "late", "slow-reader"]);
+const BAD = new Set(["non-finite", "step-failed", "too-few-updates", "late", "same-updates", "slow-reader"]);
 const BAD_REASONS = new Set(["lease-expired", "iteration-too-long"]);
 
 export class Log {

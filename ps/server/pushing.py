@@ -2,7 +2,7 @@
 
 1. judged: its name is looked at, before its tensors are: a client of an old epoch is told so instead of being told
    that its tensors are unknown, and a repeat gets the answer that it was given first (`Pushing.push`);
-2. inspected: its tensors are the group's, and finite (`Pushing._inspect`);
+2. inspected: its tensors are the group's, finite, and not those of another rank (`Pushing._inspect`);
 3. asked: its body is kept, and the machine decides: apply on arrival, hold in the round, drop, refuse (`Runtime.ask`,
    `leeway.ps.core`);
 4. applied: with the effect `Apply` the bodies of a step's updates are taken, and the step is queued behind those before
@@ -24,10 +24,11 @@ from typing import TYPE_CHECKING
 from leeway.errors import WireError
 from leeway.protocol.pushes import UpdateKind
 from leeway.ps.arithmetic import admission
-from leeway.ps.arithmetic.guards import GuardMode, guard
+from leeway.ps.arithmetic.guards import GuardMode, guard, same_values, trainable_elements
 from leeway.ps.arithmetic.parameters import Update
 from leeway.ps.core.deduplication import Fresh
 from leeway.ps.server.applier import INLINE_BYTES
+from leeway.ps.watching.same_updates import SameUpdates
 
 if TYPE_CHECKING:
     import asyncio
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from leeway.protocol.frames import Frame
     from leeway.protocol.pushes import Push
+    from leeway.ps.arithmetic.guards import Inspected
     from leeway.ps.arithmetic.parameters import Parameters, Step
     from leeway.ps.core.effects import Apply
     from leeway.ps.core.machine import Machine
@@ -47,6 +49,9 @@ if TYPE_CHECKING:
 
 # How often a norm is measured that no step needs. It costs one pass over the gradient (100 MiB: 4 to 9 ms).
 NORM_SECONDS = 1.0
+
+# A single number is the same by chance: that of an indicator, a sign, a count.
+FEWEST_ELEMENTS = 2
 
 
 class Pushing:
@@ -78,6 +83,7 @@ class Pushing:
         self._loop = loop
         self._clock = clock
         self._ask = ask
+        self._same: defaultdict[str, SameUpdates] = defaultdict(SameUpdates)
         self._norm_due: defaultdict[str, float] = defaultdict(lambda: -math.inf)
 
     async def push(self, push: Push, frame: Frame) -> Outcome:
@@ -91,16 +97,29 @@ class Pushing:
         admission.check(self._parameters[push.group].versions.current.layout, frame, push.values)
         try:
             if frame.body.nbytes < INLINE_BYTES:
-                culprit = guard(frame, self._guard_mode, push.values)
+                found = guard(frame, self._guard_mode, push.values)
             else:
-                culprit = await self._loop.run_in_executor(None, guard, frame, self._guard_mode, push.values)
+                found = await self._loop.run_in_executor(None, guard, frame, self._guard_mode, push.values)
         except WireError as error:
             with self._listeners.guard("observer"):
                 self._observer.non_finite(push, error.facts["tensor"], refused=True)
             raise
-        if culprit is not None:
+        if found.culprit is not None:
             with self._listeners.guard("observer"):
-                self._observer.non_finite(push, culprit, refused=False)
+                self._observer.non_finite(push, found.culprit, refused=False)
+        await self._compare(push, frame, found)
+
+    async def _compare(self, push: Push, frame: Frame, found: Inspected) -> None:
+        """Whether another rank has sent the same: by the numbers of both, then by the values where both are here."""
+        same = self._same[push.group]
+        twin = same.look(push, found.sums, found.begins, frame.body)
+        if twin is None or trainable_elements(frame) < FEWEST_ELEMENTS:
+            return
+        if twin.body is not None and not await self._loop.run_in_executor(None, same_values, frame, twin.body):
+            return
+        if same.tell():
+            with self._listeners.guard("observer"):
+                self._observer.same_updates(push, twin.rank, certain=twin.body is not None)
 
     def apply(self, apply: Apply) -> None:
         """The machine has decided on a step."""

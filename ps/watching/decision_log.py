@@ -34,6 +34,7 @@ class Kind(StrEnum):
     STEP_FAILED = "step-failed"
     TOO_FEW_UPDATES = "too-few-updates"
     LATE = "late"
+    SAME_UPDATES = "same-updates"
     SLOW_READER = "slow-reader"
     FINISHED = "finished"
     STOPPING = "stopping"

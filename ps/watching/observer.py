@@ -15,6 +15,7 @@ from leeway.protocol import limits, routes
 from leeway.protocol.offers import Offer
 from leeway.protocol.pulls import Granted, NotYet, Pull
 from leeway.protocol.pushes import Disposition, Push, PushPulled
+from leeway.protocol.ranks import natural
 from leeway.protocol.reasons import Reason
 from leeway.protocol.refusals import Refused
 from leeway.ps.core import describe
@@ -293,6 +294,17 @@ class Observer:
         more = f"; {count} of its updates were so" if count > 1 else ""
         detail = f"{words}: {tensor!r} of iteration {push.clock}{more}"
         self._decisions.add(Kind.NON_FINITE, detail, group=push.group, rank=rank)
+
+    def same_updates(self, push: Push, other: str, *, certain: bool) -> None:
+        """Two ranks have pushed the same: `certain`, their values were compared, not their sums alone."""
+        pair = " and ".join(sorted((other, push.life.rank), key=natural))
+        likely = "the same update" if certain else "most likely the same update"
+        detail = (
+            f"{pair} push {likely}, as of iteration {push.clock}: do both read the same data? Cut it by index and count"
+            " (leeway.Sampler), or give each a seed of its own. Nobody is looked at for this any more"
+        )
+        self._log.warning("same updates", group=push.group, rank=push.life.rank, other=other, detail=detail)
+        self._decisions.add(Kind.SAME_UPDATES, detail, group=push.group, rank=push.life.rank)
 
     def configured(self, group: str, settings: OptimizerSettings, changes: Mapping[str, Any]) -> None:
         self._log.info("optimizer changed", group=group, **settings.to_fields())

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from leeway.worker.train.config import START_BARRIER
+from leeway.worker.starting import START_BARRIER
 from tests.bench.processes import Failed
 from tests.load.forks import ANSWER_SECONDS, fork
 from tests.load.reader import Reader, Refused

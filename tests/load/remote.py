@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import leeway
-from leeway.worker.train.config import START_BARRIER
+from leeway.worker.starting import START_BARRIER
 from leeway.worker.train.tasks.task import resolve
 from tests.load.reader import Reader, Refused
 

@@ -23,8 +23,9 @@ from leeway.errors import SettingError
 from leeway.protocol import documents, routes
 from leeway.protocol.fields import shown
 from leeway.worker.launch.children import STOP_SECONDS, Children, Program
+from leeway.worker.starting import START_BARRIER
 from leeway.worker.train import cli
-from leeway.worker.train.config import START_BARRIER, WorkerConfig
+from leeway.worker.train.config import WorkerConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

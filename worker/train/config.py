@@ -22,9 +22,6 @@ PARTITIONS = ("shuffle", "random")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("auto", "json", "console")
 
-# The barrier of --start-together. A worker that comes back finds it passed and goes on at once.
-START_BARRIER = "start"
-
 # A pause of --slow-tail is at most so many times --slow: the distribution itself has no end.
 LONGEST_TAIL = 100.0
 

@@ -13,14 +13,12 @@ import torch
 
 from leeway.protocol import limits
 from leeway.worker.train.tasks.contexts import evaluating
+from leeway.worker.watching.catalogue import HELD_OUT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from leeway.worker.train.tasks.task import Task
-
-# What a figure of the held-out data is called in a push, beside those of the batch.
-PREFIX = "test_"
 
 
 class Evaluation:
@@ -49,5 +47,5 @@ class Evaluation:
 
     def reported(self) -> dict[str, float]:
         """The figures as they go with a push: named test_..., one fewer than a push has room for."""
-        named = ((PREFIX + name, float(figure)) for name, figure in self.figures.items())
+        named = ((HELD_OUT + name, float(figure)) for name, figure in self.figures.items())
         return dict(islice(named, limits.MAX_REPORTED_METRICS - 1))

@@ -7,24 +7,19 @@ replayed iteration reads the same data, and `sync` runs are the same from run to
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import structlog
 import torch
 
-import leeway
 from leeway import interrupts
 from leeway.errors import ServerLost, SettingError, WireError
-from leeway.protocol.codes import Code
-from leeway.protocol.reasons import Reason
-from leeway.worker.train.config import START_BARRIER
+from leeway.worker.connecting import begin
 from leeway.worker.train.data.partition import RandomSampling, ShuffleAndSplit
 from leeway.worker.train.data.shares import FileShares, find
 from leeway.worker.train.evaluation import Evaluation
 from leeway.worker.train.progress import progress
 from leeway.worker.train.tasks.task import resolve, resolve_of_files
-from leeway.worker.watching.metrics import SkipCause, WorkerMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,31 +45,32 @@ def run(config: WorkerConfig) -> int:
     task, partition = _prepare(config)
     # What begins here is ended in good order.
     interrupts.raise_exceptions()
-    metrics = WorkerMetrics(config.rank, task.name)
-    with ExitStack() as stack:
-        if config.metrics_port is not None:
-            served = metrics.serve(config.metrics_host, config.metrics_port)
-            stack.callback(served.close)
-            print(served.url, flush=True)
-        try:
-            with _connect(config) as session, progress(config.rank, config.steps or session.until) as shown:
-                trainer = _Trainer(config, task, partition, device, session, metrics, shown)
-                trainer.train()
-        except (ServerLost, WireError) as error:
-            log.error("training has to stop", detail=str(error))
-            return 1
-        log.info("done", clock=session.clock, ending=str(session.ending or "reached --steps"))
-        if session.index == 0:
-            # Once is enough for all, and after leaving, so that nobody waits for it.
-            trainer.evaluate()
+    try:
+        with _connect(config, task) as session, progress(config.rank, config.steps or session.until) as shown:
+            trainer = _Trainer(config, task, partition, device, session, shown)
+            trainer.train()
+    except (ServerLost, WireError) as error:
+        log.error("training has to stop", detail=str(error))
+        return 1
+    log.info("done", clock=session.clock, ending=str(session.ending or "reached --steps"))
+    if session.index == 0:
+        # Once is enough for all, and after leaving, so that nobody waits for it.
+        trainer.evaluate()
     return 0
 
 
-def _connect(config: WorkerConfig) -> TrainingSession:
-    try:
-        return leeway.connect(config.server, config.rank)
-    except ValueError as error:  # an address that is none, a certificate that is not to be trusted
-        raise SettingError(f"--server: {error}") from error
+def _connect(config: WorkerConfig, task: Task) -> TrainingSession:
+    session = begin(
+        config.server,
+        config.rank,
+        task.name,
+        start_together=config.start_together,
+        metrics_port=config.metrics_port,
+        metrics_host=config.metrics_host,
+    )
+    if session.metrics_url:
+        print(session.metrics_url, flush=True)
+    return session
 
 
 def choose_device(name: str) -> torch.device:
@@ -94,28 +90,20 @@ class _Trainer:
         partition: Partition,
         device: torch.device,
         session: TrainingSession,
-        metrics: WorkerMetrics,
         shown: Progress,
     ) -> None:
         self._config = config
         self._task = task
         self._device = device
         self._session = session
-        self._metrics = metrics
         self._shown = shown
         self._partition = partition
         self._model = task.model(config.seed).to(device)
         self._model.train()
         self._evaluation = Evaluation(task, self._model, device, config.evaluate_every)
-        self._lives = session.client.conversation.life
 
     def train(self) -> None:
         session, config = self._session, self._config
-        waits = config.start_together > 1 and not session.finished
-        if waits and session.client.conversation.shared.barriers.get(START_BARRIER, 0) == 0:
-            # Before the first pull: whoever has pulled is in the open round, and the others would wait for it in the
-            # next one while it waits for them here.
-            session.barrier(START_BARRIER, config.start_together)
         session.attach(self._model)
         while not session.finished and (config.steps is None or session.clock < config.steps):
             self._iterate()
@@ -123,7 +111,6 @@ class _Trainer:
     def evaluate(self) -> None:
         """Log how good the parameters are that were pulled last, on the held-out data."""
         figures = self._evaluation.run()
-        self._metrics.evaluated(figures)
         rounded = {name: round(figure, 4) for name, figure in figures.items()}
         log.info("evaluated", version=self._session.version, **rounded)
 
@@ -131,28 +118,27 @@ class _Trainer:
         session, config = self._session, self._config
         if self._evaluation.due(session.clock):
             self._evaluate_in_between()
-        began, clock = time.perf_counter(), session.clock
+        clock = session.clock
         indices = self._indices(clock)
         samples = sum(len(batch) for batch in indices)
         nap = config.sleep_seconds(clock, session.index, session.count)
         if not samples:
-            self._metrics.skipped(SkipCause.NO_DATA)
             time.sleep(nap)
             session.skip()
             return
         local = config.local_steps > 1
         loss = self._local_steps(indices) if local else self._gradient(indices, samples)
-        self._metrics.computed(time.perf_counter() - began, loss)
         time.sleep(nap)
         figures = {"loss": loss, **self._evaluation.reported()}
-        session.step(samples=samples, metrics=figures, update="delta" if local else "gradient")
-        self._record(samples, time.perf_counter() - began)
+        outcome = session.step(samples=samples, metrics=figures, update="delta" if local else "gradient")
+        if outcome.dropped:
+            log.warning("update dropped", clock=outcome.clock, reason=str(outcome.reason))
         self._shown.stepped(session.clock, loss, session.lag)
 
     def _evaluate_in_between(self) -> None:
         # By the first of those that are live, whoever that is by now. The others wait for it as for a slow iteration.
         if self._session.index == 0:
-            self._metrics.evaluated(self._evaluation.run())
+            self._evaluation.run()
         else:
             self._evaluation.forget()
 
@@ -188,28 +174,6 @@ class _Trainer:
         for indices in batches:
             inputs, targets = self._task.batch(indices, self._device)
             yield self._task.loss(self._model, inputs, targets), len(indices) / samples
-
-    def _record(self, samples: int, seconds: float) -> None:
-        session, metrics, times = self._session, self._metrics, self._session.times
-        outcome = session.outcome
-        assert outcome is not None
-        if outcome.disposition is not None:
-            metrics.pushed(times.push_seconds, outcome.disposition, samples)
-            if outcome.reason is Code.NON_FINITE:
-                metrics.skipped(SkipCause.NON_FINITE)
-                log.warning("non-finite update skipped", clock=outcome.clock)
-        elif isinstance(outcome.reason, Code):
-            metrics.dropped(outcome.reason)
-            log.warning("update dropped", clock=outcome.clock, reason=str(outcome.reason))
-        waiting = session.client.client.waiting
-        metrics.waited(times.wait_seconds, waiting.reason if waiting else Reason.GRANTED)
-        metrics.pulled(times.pull_seconds, session.clock, session.lag)
-        metrics.exchanged(session.traffic.sent_bytes, session.traffic.received_bytes, session.client.client.sent_again)
-        metrics.stepped(seconds)
-        life = session.client.conversation.life
-        if life != self._lives and isinstance(outcome.reason, Code):
-            metrics.rejoined(outcome.reason)
-        self._lives = life
 
 
 def _prepare(config: WorkerConfig) -> tuple[Task, Partition]:

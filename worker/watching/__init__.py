@@ -1,1 +1,1 @@
-"""What `ps-worker` shows of itself: metrics and log."""
+"""What a worker shows of itself: metrics and log."""

@@ -23,17 +23,22 @@ def _other(kind: MetricType, name: str, help: str, *labels: str) -> Metric:
 
 INFO: Final = _other(MetricType.GAUGE, "info", "Always 1; the labels say who this is.", "rank", "task", "version")
 
-STEP_SECONDS: Final = _timer("step", "Time of one iteration: all of the following, and sleeping on purpose.")
-COMPUTE_SECONDS: Final = _timer("compute", "Time of forward and backward pass.")
+# What a figure of the held-out data is called in a push, beside those of the batch.
+HELD_OUT: Final = "test_"
+
+STEP_SECONDS: Final = _timer("step", "Time of one iteration: all of the following.")
+COMPUTE_SECONDS: Final = _timer(
+    "compute", "Time from the pulled parameters to an update: reading data, forward and backward pass, evaluating."
+)
 WAIT_SECONDS: Final = _timer("wait", "Time in which a pull had to wait, by the reason given.", "reason")
 PUSH_SECONDS: Final = _timer("push", "Time to hand in an update.")
 PULL_SECONDS: Final = _timer("pull", "Time to read parameters, less the wait.")
 
-LOSS: Final = _other(MetricType.GAUGE, "loss", "Training loss of the newest batch.")
+LOSS: Final = _other(MetricType.GAUGE, "loss", "Training loss of the newest batch, where the script reports it.")
 EVALUATION: Final = _other(
     MetricType.GAUGE,
     "evaluation",
-    "Figures on the held-out data, the accuracy for example; see --evaluate-every.",
+    "Figures on the held-out data, reported as test_ and this name; ps-worker: see --evaluate-every.",
     "figure",
 )
 SENT_BYTES: Final = _other(MetricType.COUNTER, "sent_bytes_total", "Bytes of request bodies, heartbeats aside.")
@@ -43,12 +48,17 @@ RECEIVED_BYTES: Final = _other(
 SAMPLES: Final = _other(MetricType.COUNTER, "samples_total", "Training samples whose update was accepted.")
 CLOCK: Final = _other(MetricType.GAUGE, "clock", "Index of the next iteration.")
 LAG: Final = _other(MetricType.GAUGE, "lag", "Iterations ahead of the slowest worker, at the newest grant.")
+STALENESS: Final = _other(
+    MetricType.GAUGE,
+    "staleness",
+    "Versions that others made between the pull of the newest update and its application; not under sync.",
+)
 
 PUSHES: Final = _other(MetricType.COUNTER, "pushes_total", "Updates that got their final disposition.", "disposition")
 SKIPS: Final = _other(
     MetricType.COUNTER,
     "skips_total",
-    "Iterations without an update: non-finite or no-data.",
+    "Iterations without an update: non-finite (refused), or asked (an overflow, nothing to read).",
     "cause",
 )
 DROPPED: Final = _other(
@@ -75,6 +85,7 @@ CATALOGUE: Final = (
     SAMPLES,
     CLOCK,
     LAG,
+    STALENESS,
     PUSHES,
     SKIPS,
     DROPPED,

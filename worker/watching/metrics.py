@@ -1,11 +1,10 @@
-"""What a worker tells Prometheus: one method for each thing that happens, and the small server for `/metrics`.
+"""What a worker tells Prometheus: one method for each thing that happens.
 
-The one rule: nothing here is in the way of training. Recording is memory alone; a reader is served by a thread.
+The one rule: nothing here is in the way of training. Recording is memory alone; who reads is served by `serving`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -16,20 +15,17 @@ from prometheus_client import (
     Histogram,
     ProcessCollector,
     disable_created_metrics,
-    start_http_server,
 )
 
-from leeway.errors import SettingError
 from leeway.protocol.metrics import MetricType
 from leeway.release import __version__
 from leeway.worker.watching import catalogue
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from threading import Thread
-    from wsgiref.simple_server import WSGIServer
 
     from leeway.protocol.codes import Code
+    from leeway.protocol.metrics import Metric
     from leeway.protocol.pushes import Disposition
     from leeway.protocol.reasons import Reason
 
@@ -42,7 +38,7 @@ class SkipCause(StrEnum):
     """Why an iteration has no update."""
 
     NON_FINITE = "non-finite"
-    NO_DATA = "no-data"
+    ASKED = "asked"
 
 
 class WorkerMetrics:
@@ -65,25 +61,31 @@ class WorkerMetrics:
             for metric in catalogue.CATALOGUE
             if metric.type is MetricType.HISTOGRAM
         }
-        # A gauge without labels has a value from the start; before the first batch there is no loss.
-        registry.unregister(self._gauges[catalogue.LOSS])
-        self._has_loss = False
+        # A gauge without labels has a value from the start; before there is a loss, and a staleness, they have none.
+        self._without_value = {catalogue.LOSS, catalogue.STALENESS}
+        for metric in self._without_value:
+            registry.unregister(self._gauges[metric])
         self._sent_bytes = self._received_bytes = self._sent_again = 0
         self._gauges[catalogue.INFO].labels(rank, task, __version__).set(1)
         ProcessCollector(registry=registry)
 
-    def computed(self, seconds: float, loss: float) -> None:
-        """Forward and backward pass are done."""
+    def computed(self, seconds: float) -> None:
+        """From the parameters in the module to an update."""
         self._histograms[catalogue.COMPUTE_SECONDS].observe(seconds)
-        self._gauges[catalogue.LOSS].set(loss)
-        if not self._has_loss:
-            self._has_loss = True
-            self.registry.register(self._gauges[catalogue.LOSS])
 
-    def evaluated(self, figures: Mapping[str, float]) -> None:
-        """Figures on the held-out data, by name."""
-        for figure, value in figures.items():
-            self._gauges[catalogue.EVALUATION].labels(figure).set(value)
+    def reported(self, figures: Mapping[str, float]) -> None:
+        """What the script has told with its update: its loss, and what begins with `HELD_OUT`."""
+        for name, value in figures.items():
+            if name == "loss":
+                self._set(catalogue.LOSS, value)
+            elif name.startswith(catalogue.HELD_OUT):
+                self._gauges[catalogue.EVALUATION].labels(name.removeprefix(catalogue.HELD_OUT)).set(value)
+
+    def _set(self, metric: Metric, value: float) -> None:
+        self._gauges[metric].set(value)
+        if metric in self._without_value:
+            self._without_value.remove(metric)
+            self.registry.register(self._gauges[metric])
 
     def exchanged(self, sent_bytes: int, received_bytes: int, sent_again: int) -> None:
         """Bytes of all requests and replies, and requests sent again, so far: the totals since the start."""
@@ -93,7 +95,7 @@ class WorkerMetrics:
         self._sent_bytes, self._received_bytes, self._sent_again = sent_bytes, received_bytes, sent_again
 
     def pushed(self, seconds: float, disposition: Disposition, samples: int) -> None:
-        """An update got its final disposition; `samples` is its weight."""
+        """An update got its final disposition; `samples`: its weight, 0 for one that is in no version."""
         self._histograms[catalogue.PUSH_SECONDS].observe(seconds)
         self._counters[catalogue.PUSHES].labels(disposition).inc()
         self._counters[catalogue.SAMPLES].inc(samples)
@@ -102,11 +104,13 @@ class WorkerMetrics:
         """A pull had to wait."""
         self._histograms[catalogue.WAIT_SECONDS].labels(reason).observe(seconds)
 
-    def pulled(self, seconds: float, clock: int, lag: int) -> None:
-        """A pull was granted; `seconds` without the wait."""
+    def pulled(self, seconds: float, clock: int, lag: int, staleness: int | None = None) -> None:
+        """A pull was granted; `seconds` without the wait. `staleness`: of the update before it, where that is known."""
         self._histograms[catalogue.PULL_SECONDS].observe(seconds)
         self._gauges[catalogue.CLOCK].set(clock)
         self._gauges[catalogue.LAG].set(lag)
+        if staleness is not None:
+            self._set(catalogue.STALENESS, staleness)
 
     def stepped(self, seconds: float) -> None:
         """An iteration is over."""
@@ -122,32 +126,3 @@ class WorkerMetrics:
     def rejoined(self, code: Code) -> None:
         """A new life; `code` ended the one before."""
         self._counters[catalogue.REJOINS].labels(code).inc()
-
-    def serve(self, host: str, port: int) -> MetricsServer:
-        """Answer `GET /metrics` until `close()`. Raises `SettingError` when the address cannot be had."""
-        try:
-            server, thread = start_http_server(port, host, self.registry)
-        except OSError as error:
-            raise SettingError(
-                f"--metrics-port {port} at {host} cannot be had: {error.strerror}; choose another, or 0 for a free one"
-            ) from error
-        return MetricsServer(server, thread)
-
-
-@dataclass(frozen=True, slots=True)
-class MetricsServer:
-    """A running server of metrics."""
-
-    _server: WSGIServer
-    _thread: Thread
-
-    @property
-    def url(self) -> str:
-        host, port = self._server.server_address[:2]
-        name = f"[{host!s}]" if ":" in str(host) else str(host)
-        return f"http://{name}:{port}/metrics"
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()

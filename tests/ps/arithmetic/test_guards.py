@@ -4,7 +4,7 @@ import torch
 from leeway.errors import WireError
 from leeway.protocol.codes import Code
 from leeway.ps.arithmetic.bodies import Body
-from leeway.ps.arithmetic.guards import GuardMode, guard, non_finite
+from leeway.ps.arithmetic.guards import GuardMode, Inspected, guard, non_finite, same_values, trainable_elements
 
 FINE = {"a": torch.randn(50, 3), "b": torch.randn(7), "c.running_var": torch.ones(4), "n": torch.tensor(3)}
 
@@ -21,8 +21,8 @@ def test_one_bad_element_is_found_and_its_tensor_named(frame, value, name, dtype
     tensors[name] = tensors[name].clone()
     tensors[name].view(-1)[-1] = value
     bad = frame(tensors)
-    assert first_non_finite(bad) == guard(bad, GuardMode.WARN) == name
-    assert guard(bad, GuardMode.OFF) is None
+    assert first_non_finite(bad) == guard(bad, GuardMode.WARN).culprit == name
+    assert guard(bad, GuardMode.OFF) == Inspected()
     with pytest.raises(WireError, match=f"tensor '{name}' has a NaN or an infinity") as raised:
         guard(bad, GuardMode.REFUSE)
     assert raised.value.code is Code.NON_FINITE
@@ -34,7 +34,7 @@ def test_one_bad_element_is_found_and_its_tensor_named(frame, value, name, dtype
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
 def test_buffers_may_hold_what_they_like(frame, value, dtype):
     sent = frame(FINE | {"c.running_var": torch.tensor([1.0, value, 2.0]).to(dtype)})
-    assert [guard(sent, mode) for mode in GuardMode] == [None, None, None]
+    assert [guard(sent, mode).culprit for mode in GuardMode] == [None, None, None]
     bad = frame(FINE | {"c.running_var": torch.full((4,), value), "b": torch.tensor([1.0, value])})
     assert list(non_finite(bad.places, Body(bad.body))) == ["b"]
 
@@ -51,8 +51,8 @@ def test_a_healthy_gradient_in_half_precision_is_no_suspicion(frame, monkeypatch
 
 
 def test_finite_updates_pass(frame):
-    assert guard(frame(FINE), GuardMode.REFUSE) is None
-    assert guard(frame({}), GuardMode.REFUSE) is None
+    assert guard(frame(FINE), GuardMode.REFUSE).culprit is None
+    assert guard(frame({}), GuardMode.REFUSE) == Inspected()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
@@ -75,6 +75,28 @@ def test_the_first_in_the_order_of_the_body_is_named(frame):
 
 def test_values_that_no_optimizer_touches_are_not_looked_at(frame):
     mask = {"a": torch.full((3, 3), -torch.inf), "b": torch.ones(2, 2)}
-    assert guard(frame(mask), GuardMode.REFUSE, ("a",)) is None
+    assert guard(frame(mask), GuardMode.REFUSE, ("a",)).culprit is None
     with pytest.raises(WireError, match="tensor 'b'"):
         guard(frame(mask | {"b": torch.full((2, 2), torch.nan)}), GuardMode.REFUSE, ("a",))
+
+
+class TestTheSame:
+    """What is told of an update, so that the same one of another worker is known again."""
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+    def test_the_same_values_have_the_same_numbers_whatever_the_buffers(self, frame, dtype):
+        tensors = {"w": torch.randn(40, 3).to(dtype), "v": torch.randn(5)}
+        one = frame(tensors | {"w.running_var": torch.ones(3)})
+        other = frame(tensors | {"w.running_var": torch.zeros(3)})
+        assert guard(one, GuardMode.REFUSE) == guard(other, GuardMode.REFUSE)
+        assert same_values(one, other.body)
+
+    def test_other_values_with_the_same_sum_are_told_apart(self, frame):
+        one, other = (frame({"w": torch.tensor(values)}) for values in ([1.0, 2.0], [2.0, 1.0]))
+        looked, again = guard(one, GuardMode.REFUSE), guard(other, GuardMode.REFUSE)
+        assert looked.sums == again.sums
+        assert looked.begins != again.begins
+        assert not same_values(one, other.body)
+
+    def test_elements_are_counted_without_buffers(self, frame):
+        assert trainable_elements(frame({"w": torch.ones(1), "n": torch.tensor([3, 4])})) == 1

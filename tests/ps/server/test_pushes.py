@@ -555,3 +555,76 @@ class TestValues:
             (await worker.push(gradient, values="bias")).refused(400, "malformed-request", "'values'")
             reply = await worker.push(gradient, values=["seen"])
             reply.refused(422, "wrong-tensor", "'seen' has kind integer-buffer, which is a value in every push")
+
+
+class TestTheSameUpdateOfTwoRanks:
+    async def begin(self, start, mode, shape=3, **settings):
+        server = await start(mode=mode, workers=2, lr=1.0, **settings)
+        await server.offer({"weight": np.zeros(shape, np.float32), "mean": np.zeros(2, np.float32)})
+        workers = [await server.join(rank) for rank in ("w0", "w1")]
+        for worker in workers:
+            await worker.pull()
+        return server, workers
+
+    async def heard(self, workers, weights, kind="gradient"):
+        with capture_logs() as lines:
+            for place, (worker, weight) in enumerate(zip(workers, weights, strict=True)):
+                # Buffers are of each worker's own.
+                mean = np.full(2, place, np.float32)
+                await worker.push({"weight": np.array(weight, np.float32), "mean": mean}, kind=kind)
+        return [line for line in lines if line["event"] == "same updates"]
+
+    async def test_in_a_round_their_values_are_compared_and_it_is_told_once(self, start):
+        server, workers = await self.begin(start, "sync")
+        (line,) = await self.heard(workers, [[1, -2, 3], [1, -2, 3]])
+        assert (line["log_level"], line["group"], line["rank"], line["other"]) == ("warning", "default", "w1", "w0")
+        assert line["detail"].startswith(
+            "w0 and w1 push the same update, as of iteration 0: do both read the same data?"
+        )
+        (told,) = [one for one in server.runtime.decisions.after(None) if one.kind == "same-updates"]
+        assert (told.group, told.rank, told.detail) == ("default", "w1", line["detail"])
+        for worker in workers:
+            await worker.pull()
+        assert await self.heard(workers, [[1, -2, 3], [1, -2, 3]]) == []
+
+    async def test_on_arrival_the_other_one_is_gone(self, start):
+        _, workers = await self.begin(start, "async")
+        (line,) = await self.heard(workers, [[1, -2, 3], [1, -2, 3]], "delta")
+        assert line["detail"].startswith("w0 and w1 push most likely the same update")
+
+    async def test_large_ones(self, start):
+        _, workers = await self.begin(start, "sync", 100_000)
+        values = np.random.default_rng(1).standard_normal((2, 100_000), np.float32)
+        values[1] = values[0]
+        assert len(await self.heard(workers, values)) == 1
+
+    async def test_the_same_numbers_are_no_proof(self, start):
+        _, workers = await self.begin(start, "sync", 4096)
+        one = np.ones(4096, np.float32)
+        other = one.copy()
+        other[-2:] = 0, 2  # the sum and the beginning are the same
+        assert await self.heard(workers, [one, other]) == []
+
+    @pytest.mark.parametrize("mode", ["sync", "async"])
+    @pytest.mark.parametrize(
+        ("weights", "settings"),
+        [
+            ([[0, 0, 0], [0, 0, 0]], {}),
+            ([[1], [1]], {}),
+            ([[1, 2, 3], [3, 2, 1]], {}),
+            ([[1, 2, 3], [1, 2, 3]], {"non_finite": "off"}),
+        ],
+        ids=["zero", "one element", "another order", "nobody looks"],
+    )
+    async def test_no_false_alarm(self, start, mode, weights, settings):
+        _, workers = await self.begin(start, mode, len(weights[0]), **settings)
+        assert await self.heard(workers, weights) == []
+
+    async def test_skips_and_whole_weights(self, start):
+        _, workers = await self.begin(start, "sync")
+        assert await self.heard(workers, [[1, 2, 3], [1, 2, 3]], "model") == []
+        with capture_logs() as lines:
+            for worker in workers:
+                await worker.pull()
+                await worker.push({}, kind="skip", samples=0)
+        assert not [line for line in lines if line["event"] == "same updates"]

@@ -10,14 +10,14 @@ from leeway.worker.watching.metrics import SkipCause, WorkerMetrics
 
 def with_everything_recorded() -> WorkerMetrics:
     metrics = WorkerMetrics("w0", "digits")
-    metrics.pulled(0.01, clock=7, lag=2)
+    metrics.pulled(0.01, clock=7, lag=2, staleness=3)
     metrics.waited(0.3, Reason.LAG)
-    metrics.computed(0.1, loss=0.25)
-    metrics.evaluated({"accuracy": 0.75, "loss": 0.5})
+    metrics.computed(0.1)
+    metrics.reported({"loss": 0.25, "test_accuracy": 0.75, "test_loss": 0.5, "epoch": 3.0})
     metrics.exchanged(300, 500, 1)
     metrics.pushed(0.02, Disposition.APPLIED, samples=64)
     metrics.stepped(0.4)
-    metrics.skipped(SkipCause.NO_DATA)
+    metrics.skipped(SkipCause.ASKED)
     metrics.dropped(Code.OLD_EPOCH)
     metrics.rejoined(Code.EVICTED)
     return metrics

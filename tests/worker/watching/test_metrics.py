@@ -1,15 +1,11 @@
-"""What a worker exposes: all of its catalogue, nothing else, and over HTTP."""
+"""What a worker exposes: all of its catalogue, and nothing else."""
 
 from __future__ import annotations
-
-import socket
-import urllib.request
 
 import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from leeway.errors import SettingError
 from leeway.protocol.metrics import MetricType
 from leeway.worker.watching.catalogue import CATALOGUE
 from leeway.worker.watching.metrics import SkipCause, WorkerMetrics
@@ -41,6 +37,7 @@ def test_values_are_what_was_recorded() -> None:
     assert value("leeway_worker_samples_total") == 64
     assert value("leeway_worker_clock") == 7
     assert value("leeway_worker_lag") == 2
+    assert value("leeway_worker_staleness") == 3
     assert value("leeway_worker_loss") == 0.25
     assert value("leeway_worker_wait_seconds_sum", {"reason": "lag"}) == pytest.approx(0.3)
     assert value("leeway_worker_pushes_total", {"disposition": "applied"}) == 1
@@ -57,12 +54,15 @@ def test_bytes_are_told_as_totals() -> None:
     assert value("leeway_worker_reconnects_total") == 3
 
 
-def test_there_is_no_loss_before_the_first_batch() -> None:
+def test_there_is_no_loss_and_no_staleness_before_the_first() -> None:
     metrics = WorkerMetrics("w0", "digits")
-    assert metrics.registry.get_sample_value("leeway_worker_loss") is None
-    metrics.computed(0.1, loss=0.0)
-    metrics.computed(0.1, loss=3.0)
-    assert metrics.registry.get_sample_value("leeway_worker_loss") == 3.0
+    value = metrics.registry.get_sample_value
+    metrics.pulled(0.1, clock=1, lag=0, staleness=None)
+    assert value("leeway_worker_loss") is value("leeway_worker_staleness") is None
+    for number in (0, 3):
+        metrics.reported({"loss": float(number)})
+        metrics.pulled(0.1, clock=1, lag=0, staleness=number)
+    assert value("leeway_worker_loss") == value("leeway_worker_staleness") == 3
 
 
 def test_the_process_is_watched_too() -> None:
@@ -73,20 +73,3 @@ def test_the_process_is_watched_too() -> None:
 def test_every_cause_of_a_skip_is_explained() -> None:
     [skips] = [metric for metric in CATALOGUE if metric.name == "leeway_worker_skips_total"]
     assert all(cause in skips.help for cause in SkipCause)
-
-
-def test_they_are_served_until_closed() -> None:
-    server = with_everything_recorded().serve("127.0.0.1", 0)
-    with urllib.request.urlopen(server.url, timeout=30) as reply:
-        text = reply.read().decode()
-    server.close()
-    assert 'leeway_worker_info{rank="w0",task="digits",' in text
-    with pytest.raises(OSError, match="refused"):
-        urllib.request.urlopen(server.url, timeout=30)
-
-
-def test_a_port_in_use_is_the_users_to_change() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(SettingError, match=f"--metrics-port {port} at 127.0.0.1 cannot be had: Address already"):
-            WorkerMetrics("w0", "digits").serve("127.0.0.1", port)
