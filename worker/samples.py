@@ -15,6 +15,8 @@ class Samples:
     def __init__(self) -> None:
         self._count = 0
         self._by_batch = False
+        self.before = 0
+        """The last count that was taken: another optimizer's step on the same batch weighs as much."""
 
     def read(self, batch: Any) -> None:
         """A batch was read. From now on batches are what is counted, not what a sampler draws ahead of them."""
@@ -33,7 +35,7 @@ class Samples:
 
     def taken(self) -> None:
         """They have gone out with an update, or are lost with it."""
-        self._count = 0
+        self.before, self._count = self._count or self.before, 0
 
 
 def of_batch(batch: Any) -> int | None:

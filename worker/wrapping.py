@@ -7,7 +7,8 @@ looks on through torch's hooks, between a step and what follows it.
 
 What is pushed is a `delta`, pulled minus local. For float32 and float64 the server's `pulled - delta` is then the local
 value again, bit by bit, as long as a step is one subtraction (Dekker 1971, theorem 4.7, and Sterbenz's lemma).
-With `server_optimizer` gradients are pushed before the step, which then finds none and moves nothing.
+With `server_optimizer` gradients are pushed before the step, which then finds none and moves nothing. A step with a
+closure has it computed then: what a framework does to gradients within, such as clipping, is done before the push.
 """
 
 from __future__ import annotations
@@ -86,15 +87,17 @@ class Wrapping:
         else:
             self._optimizer.register_step_post_hook(self._after)
 
-    def _before(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if len(args) > 1 or kwargs.get("closure"):  # the first is the optimizer
-            raise ValueError("a step with a closure computes gradients within: server_optimizer=True cannot take it")
+    def _before(
+        self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         if self._is_over() or _found_inf(optimizer):
-            return
+            return None
+        computed = _computed(args, kwargs)
         self._unscale()
         if self._drives_rate:
             self._tell_rate(optimizer)
         self._session.step(self._weight(1))
+        return computed
 
     def _after(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._is_over() or _found_inf(optimizer):
@@ -125,7 +128,7 @@ class Wrapping:
         """What the update counts as."""
         if self._samples is not None:
             return self._samples
-        if counted := self._session.samples.count:
+        if counted := self._session.samples.count or self._session.samples.before:
             return counted
         if not self._uncounted:
             self._uncounted = True
@@ -164,6 +167,16 @@ def warn_of_server(settings: dict[str, Any]) -> None:
             f"the server's optimizer works on what this script's has done: {', '.join(found)}. A step arrives as it was"
             " made with ps-serve --optimizer sgd --lr 1, which is what a group takes whose optimizer nobody has chosen"
         )
+
+
+def _computed(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a step, the optimizer first; its closure has been called here, and only says its loss again."""
+    optimizer, closure = args[0], args[1] if len(args) > 1 else kwargs.get("closure")
+    if closure is None:
+        return args, kwargs
+    with torch.enable_grad():
+        loss = closure()
+    return (optimizer,), kwargs | {"closure": lambda: loss}
 
 
 def _found_inf(optimizer: torch.optim.Optimizer) -> bool:
