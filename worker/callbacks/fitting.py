@@ -41,7 +41,8 @@ class Fitting:
                 f"the trainer shares its model among {processes} processes of its own; a worker of Leeway is one: start"
                 " the script once for each worker, without torchrun or accelerate launch, and with one device"
             )
-        if not optimizers:
+        # Where a module names none, Lightning has one of its own that moves nothing.
+        if not any(parameter.requires_grad for optimizer in optimizers for parameter in _parameters(optimizer)):
             raise ValueError("there is no optimizer to wrap: a worker pushes what an optimizer's steps have done")
         if len(optimizers) > 1 and self._options["server_optimizer"]:
             raise ValueError(
@@ -62,6 +63,10 @@ class Fitting:
                     " worker's share already"
                 )
         return self.session.finished
+
+
+def _parameters(optimizer: Any) -> list[torch.Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def _whole(loader: Any) -> Any:

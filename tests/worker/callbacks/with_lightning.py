@@ -284,35 +284,31 @@ def test_validation_leaves_the_session_open():
         assert session.clock == 3
 
 
-class TestRefused:
-    def refuse(self, module, words, *, devices=1, **options):
-        with serving() as url:
-            session = leeway.connect(url, "w0")
-            with pytest.raises(ValueError, match=words):
-                LeewayCallback(session, **options)._fitting.begin(module, module.configure_optimizers(), devices)
-            session.close()
+def test_a_fit_that_cannot_begin_closes_the_session():
+    with serving() as url:
+        session = leeway.connect(url, "w0")
+        with pytest.raises(ValueError, match="every is 0, it must be at least 1"):
+            fit(Module(), LeewayCallback(session, every=0))
+        with pytest.raises(leeway.SessionClosed):
+            session.pull()
 
-    def test_processes_of_the_trainers_own(self):
-        module = Halves()
-        self.refuse(module, "shares its model among 4 processes of its own; a worker of Leeway is one", devices=4)
 
-    def test_the_servers_optimizer_for_several(self):
-        self.refuse(Halves(), "server_optimizer=True is for one optimizer, and there are 2", server_optimizer=True)
+def test_the_servers_optimizer_is_for_one_optimizer():
+    with serving() as url:
+        session = leeway.connect(url, "w0")
+        with pytest.raises(ValueError, match="server_optimizer=True is for one optimizer, and there are 2"):
+            fit(Halves(), LeewayCallback(session, server_optimizer=True))
 
-    def test_no_optimizer(self):
-        class Without(Halves):
-            def configure_optimizers(self):
-                return []
 
-        self.refuse(Without(), "there is no optimizer to wrap")
+def test_without_an_optimizer_there_is_nothing_to_push():
+    class Without(Module):
+        def configure_optimizers(self):
+            return None
 
-    def test_options_close_the_session(self):
-        with serving() as url:
-            session = leeway.connect(url, "w0")
-            with pytest.raises(ValueError, match="every is 0, it must be at least 1"):
-                fit(Module(), LeewayCallback(session, every=0))
-            with pytest.raises(leeway.SessionClosed):
-                session.pull()
+    with serving() as url:
+        session = leeway.connect(url, "w0")
+        with pytest.raises(ValueError, match="there is no optimizer to wrap"):
+            fit(Without(), LeewayCallback(session))
 
 
 def test_data_that_are_not_shared_out_are_told_once():
