@@ -31,7 +31,7 @@ DEMO := $(filter-out %/conftest.py $(wildcard tests/demo/test_*.py),$(wildcard t
 help:
 	@echo "make demo    train digits with four workers under sync, ssp and async, and compare (under 90 s)"
 	@echo "make test    everything that must hold: format, types, layers, tests, coverage"
-	@echo "make system  what some tests need of the system: Prometheus and Chromium; installed if root, else named"
+	@echo "make system  what some tests need beside $(VENV): Prometheus, Chromium; installed if root, else named; Lightning, transformers"
 	@echo "make lint    the part of it that runs no tests"
 	@echo "make bench   measure against raw sockets and DDP; writes a page under docs/benchmarks"
 	@echo "make load    compare sync, async, SSP and DDP under stragglers; writes a report there, within an hour"
@@ -56,6 +56,7 @@ test: lint system
 
 system: $(READY)
 	@PYTHONPATH=. $(BIN)/python -m tests.system
+	@PYTHONPATH=. $(BIN)/python -m tests.frameworks $(PIP_ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check

@@ -50,6 +50,7 @@ from leeway.ps.server.http.handlers import Handlers
 from leeway.ps.settings.options import SETTINGS
 from leeway.transport.http.counts import Uncounted
 from leeway.worker.session.refusals import REACTIONS, Reaction
+from tests import frameworks
 from tests.load.__main__ import parser as load_parser
 
 ROOT = Path(__file__).parents[1]
@@ -154,7 +155,7 @@ def test_python_compiles_and_imports_what_is_there(block: Block) -> None:
 def test_python_runs(block: Block, tmp_path: Path) -> None:
     assert block.run is not None
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    script = [sys.executable, "script.py", "w0"]
+    script = [interpreter(block.text), "script.py", "w0"]
     if not block.run:
         (tmp_path / "script.py").write_text(block.text, encoding="utf-8")
         printed = subprocess.run(script, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
@@ -178,6 +179,12 @@ def test_python_runs(block: Block, tmp_path: Path) -> None:
                 assert server.wait(30) == 0, "the run was not finished"
         finally:
             server.kill()
+
+
+def interpreter(text: str) -> str:
+    """What has all that a script imports."""
+    framework = re.search(r"^(?:from|import) (?:lightning|transformers|accelerate)\b", text, re.MULTILINE)
+    return str(frameworks.require()) if framework else sys.executable
 
 
 def shown_below(block: Block) -> str:

@@ -11,6 +11,8 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -32,7 +34,8 @@ import leeway, dashboards
 OURS = ("leeway", "ps", "worker", "protocol", "transport", "dashboards")
 for package in (leeway, dashboards):
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-        if not module.name.endswith("__main__"):
+        # The callbacks import frameworks that are not here.
+        if not module.name.endswith(("__main__", ".lightning", ".transformers")):
             importlib.import_module(module.name)
 names = collections.defaultdict(set)
 for name, module in list(sys.modules.items()):
@@ -96,6 +99,14 @@ def test_importing_it_is_cheap():
     assert run(sys.executable, "-c", heavy, cwd=ROOT, PYTHONPATH=str(ROOT)).strip() == "set()"
 
 
+@pytest.mark.parametrize("name", ["lightning", "transformers"])
+def test_a_callback_without_its_framework_says_what_to_install(name):
+    if find_spec(name):
+        pytest.skip(f"{name} is installed")
+    with pytest.raises(ImportError, match=rf"needs .*: pip install 'leeway\[{name}\]'"):
+        import_module(f"leeway.{name}")
+
+
 def test_errors_are_one_tree():
     errors = [value for name in leeway.__all__ if isinstance(value := getattr(leeway, name), type)]
     errors = [error for error in errors if issubclass(error, Exception)]
@@ -110,7 +121,8 @@ def test_errors_are_one_tree():
 )
 def test_pages_for_users_import_leeway_and_nothing_below_it(page):
     text = page.read_text(encoding="utf-8")
-    assert re.findall(r"^ *(?:from|import) (?:ps|worker|protocol|transport|leeway\.)\S*", text, re.MULTILINE) == []
+    below = r"^ *(?:from|import) (?:ps|worker|protocol|transport|leeway\.(?!(?:lightning|transformers)\b))\S*"
+    assert re.findall(below, text, re.MULTILINE) == []
     assert re.findall(r"`leeway\.(?:ps|worker|protocol|transport)\b[^`]*`", text) == []
 
 

@@ -18,6 +18,8 @@ class Samples:
         self._by_batch = False
         # How far each part of what is trained has pushed.
         self._taken: dict[str, int] = {}
+        # What each took with its last push that had any.
+        self._before: dict[str, int] = {}
 
     def read(self, batch: Any) -> None:
         """A batch was read. From now on batches are what is counted, not what a sampler draws ahead of them."""
@@ -42,7 +44,12 @@ class Samples:
 
     def taken(self, part: str) -> None:
         """They have gone out with an update of this part, or are lost with it."""
+        self._before[part] = self.of(part) or self._before.get(part, 0)
         self._taken[part] = self._read
+
+    def before(self, part: str) -> int:
+        """The last count that this part took: another optimizer's step on the same batch weighs as much."""
+        return self._before.get(part, 0)
 
 
 def of_batch(batch: Any) -> int | None:

@@ -8,7 +8,8 @@ looks on through torch's hooks, between a step and what follows it.
 What is pushed is a `delta`, pulled minus local. For float32 and float64 the server's `pulled - delta` is then the local
 value again, bit by bit, as long as a step is one subtraction (Dekker 1971, theorem 4.7, and Sterbenz's lemma).
 With `server_optimizer` gradients are pushed before the step, which then finds none and moves nothing. They are those of
-this optimizer's parameters: what it does not step in the script, the server does not step for it.
+this optimizer's parameters: what it does not step in the script, the server does not step for it. A step with a closure
+has it computed then: what a framework does to gradients within, such as clipping, is done before the push.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("worker")
 
 P = ParamSpec("P")
+T = TypeVar("T")
 Optimizer = TypeVar("Optimizer", bound=torch.optim.Optimizer)
 
 # Of what is warned of in a server's optimizer: its name in the settings, and the value with which a delta is a delta.
@@ -101,12 +103,13 @@ class Wrapping:
         else:
             self._optimizer.register_step_post_hook(untraced(self._after))
 
-    def _before(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if len(args) > 1 or kwargs.get("closure"):  # the first is the optimizer
-            raise ValueError("a step with a closure computes gradients within: server_optimizer=True cannot take it")
+    def _before(
+        self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         if self._is_over() or _found_inf(optimizer):
-            return
+            return None
         self._carrier.look(optimizer)
+        computed = _computed(args, kwargs)
         self._unscale()
         self._check_owned()
         if self._drives_rate:
@@ -114,6 +117,7 @@ class Wrapping:
         with set_aside(other for part in self._parts for other in part.bridge.others(self.parameters)):
             for part in self._going():
                 self._session.step(part.name, self._weight(part, 1))
+        return computed
 
     def _after(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._is_over() or _found_inf(optimizer):
@@ -168,7 +172,7 @@ class Wrapping:
         """What the update counts as."""
         if self._samples is not None:
             return self._samples
-        if counted := self._session.samples.of(part.name):
+        if counted := self._session.samples.of(part.name) or self._session.samples.before(part.name):
             return counted
         if not self._uncounted:
             self._uncounted = True
@@ -196,7 +200,7 @@ class Wrapping:
             self._rates[part.name] = rate
 
 
-def untraced(hook: Callable[P, None]) -> Callable[P, None]:
+def untraced(hook: Callable[P, T]) -> Callable[P, T]:
     """Outside the graph of a compiled step."""
     return torch.compiler.disable(hook)  # type: ignore[no-any-return, no-untyped-call]  # torch has no types here
 
@@ -231,6 +235,16 @@ def warn_of_server(settings: dict[str, Any]) -> None:
             f"the server's optimizer works on what this script's has done: {', '.join(found)}. A step arrives as it was"
             " made with ps-serve --optimizer sgd --lr 1, which is what a group takes whose optimizer nobody has chosen"
         )
+
+
+def _computed(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a step, the optimizer first; its closure has been called here, and only says its loss again."""
+    optimizer, closure = args[0], args[1] if len(args) > 1 else kwargs.get("closure")
+    if closure is None:
+        return args, kwargs
+    with torch.enable_grad():
+        loss = closure()
+    return (optimizer,), kwargs | {"closure": lambda: loss}
 
 
 def _found_inf(optimizer: torch.optim.Optimizer) -> bool:

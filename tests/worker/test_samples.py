@@ -52,7 +52,9 @@ def test_batches_count_in_place_of_draws():
     samples.drew()
     assert samples.count == 2
     samples.taken("default")
-    assert samples.count == 0
+    samples.taken("default")  # by another optimizer's step on the same batch
+    assert (samples.count, samples.of("default"), samples.before("default")) == (0, 0, 2)
+    assert (samples.of("other"), samples.before("other")) == (2, 0)
 
 
 def test_together_they_read_every_sample_once():

@@ -287,6 +287,39 @@ def test_with_the_servers_optimizer_the_script_is_only_a_carrier():
     assert [row["event"] for row in logs].count("the server's optimizer makes the steps") == 1
 
 
+@pytest.mark.parametrize("named", [False, True])
+def test_with_the_servers_optimizer_a_closure_is_called_once_before_the_push(named):
+    """As frameworks step, which clip within it."""
+    called = []
+
+    def train(optimizer, net):
+        for batch in batches(5):
+
+            def closure(batch=batch):
+                optimizer.zero_grad()
+                loss = loss_of(net, batch)
+                loss.backward()
+                nn.utils.clip_grad_norm_(net.parameters(), 0.1)
+                called.append(loss.item())
+                return loss
+
+            returned = optimizer.step(closure=closure) if named else optimizer.step(closure)
+            assert returned.item() == called[-1]
+
+    expected, found = model(), model()
+    train(torch.optim.SGD(expected.parameters(), lr=0.5), expected)
+    with serving("--lr", "0.5") as (_, url):
+        optimizer = torch.optim.SGD(found.parameters(), lr=123.0)
+        leeway.wrap(optimizer, found, url=url, rank="w0", server_optimizer=True)
+        with optimizer.session as session:
+            train(optimizer, found)
+            loss_of(found, next(batches())).backward()
+            optimizer.step(None)  # no closure, as Accelerate says it
+            assert session.clock == 6
+    assert len(called) == 10
+    assert called[:5] == pytest.approx(called[5:], rel=1e-4)
+
+
 def test_the_scripts_schedule_drives_the_servers_rate():
     with serving("--lr", "0.5") as (_, url):
         net = model()

@@ -1,0 +1,11 @@
+"""The callback for Lightning's `Trainer`; needs the extra `leeway[lightning]`.
+
+trainer = lightning.Trainer(callbacks=[LeewayCallback(leeway.connect())])
+"""
+
+try:
+    from leeway.worker.callbacks.lightning import LeewayCallback
+except ImportError as error:
+    raise ImportError(f"leeway.lightning needs Lightning: pip install 'leeway[lightning]' ({error})") from error
+
+__all__ = ["LeewayCallback"]
