@@ -92,11 +92,11 @@ class Wrapping:
         self._check_owned()
         _WRAPPED[self._optimizer] = self
         if self._on_server:
-            self._optimizer.register_step_pre_hook(torch.compiler.disable(self._before))
+            self._optimizer.register_step_pre_hook(torch.compiler.disable(self._before))  # type: ignore[no-untyped-call]
             detail = f"{type(self._optimizer).__name__} finds no gradients, and moves nothing"
             log.info("the server's optimizer makes the steps", detail=detail)
         else:
-            self._optimizer.register_step_post_hook(torch.compiler.disable(self._after))
+            self._optimizer.register_step_post_hook(torch.compiler.disable(self._after))  # type: ignore[no-untyped-call]
 
     def _before(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if len(args) > 1 or kwargs.get("closure"):  # the first is the optimizer
