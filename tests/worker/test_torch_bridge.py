@@ -84,6 +84,30 @@ def test_load_takes_every_tensor_in_place():
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
+def test_load_writes_only_what_has_changed():
+    model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    bridge = ModelBridge(model)
+    with torch.no_grad():
+        model[0].bias.zero_()
+    versions = {name: tensor._version for name, tensor in model.state_dict().items()}
+
+    def change(name, tensor):
+        # A zero with a sign is another value.
+        return tensor + 1 if name == "0.weight" else -tensor if name == "0.bias" else tensor
+
+    bridge.load(served(bridge, change))
+    written = {name for name, tensor in model.state_dict().items() if tensor._version != versions[name]}
+    assert written == {"0.weight", "0.bias"}
+    assert torch.signbit(model[0].bias).all()
+
+
+def test_parameters_beside_others():
+    model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2), nn.BatchNorm1d(2))
+    model[2].twin = nn.Parameter(model[1].bias.data)
+    others = ModelBridge(model).others([*model[0].parameters(), model[2].weight, model[1].bias])
+    assert {id(parameter) for parameter in others} == {id(model[1].weight), id(model[2].bias), id(model[2].twin)}
+
+
 def test_gradients_and_buffers_are_pushed():
     model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
     bridge = ModelBridge(model)

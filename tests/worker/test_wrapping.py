@@ -194,6 +194,53 @@ def test_two_optimizers_for_parts_of_one_model():
         assert session.clock == 20
 
 
+def test_a_step_before_the_way_back_from_another_loss():
+    """An actor is stepped while the critic's graph waits: what has not changed at the server is not written to."""
+
+    def train(wrap):
+        net = nn.ModuleDict({"actor": model(), "critic": model()})
+        optimizers = [torch.optim.Adam(part.parameters(), lr=0.01) for part in net.values()]
+        wrap(net, optimizers)
+        for batch in batches(6):
+            losses = [loss_of(part, batch) for part in net.values()]
+            for optimizer, loss in zip(optimizers, losses, strict=True):
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        return net
+
+    def wrapped(net, optimizers):
+        for optimizer in optimizers:
+            session.wrap(optimizer, net)
+
+    expected = train(lambda *_: None)
+    with serving("--lr", "1") as (_, url), leeway.connect(url, "w0") as session:
+        assert equal(expected, train(wrapped)) == set()
+        assert session.clock == 12
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # torch's own, as it compiles
+def test_a_step_that_is_compiled():
+    def train(wrap):
+        net = nn.Linear(8, 4)
+        with torch.no_grad():
+            net.weight.fill_(0.1), net.bias.zero_()
+        optimizer = wrap(torch.optim.Adam(net.parameters(), lr=0.01), net)
+        step = torch.compile(optimizer.step, backend="eager")
+        for batch in batches(4):
+            optimizer.zero_grad()
+            loss_of(net, batch).backward()
+            step()
+        return net, optimizer
+
+    expected, _ = train(lambda optimizer, net: optimizer)
+    with serving("--lr", "1") as (_, url):
+        found, optimizer = train(lambda optimizer, net: leeway.wrap(optimizer, net, url=url, rank="w0"))
+        with optimizer.session as session:
+            assert session.clock == 4
+            assert equal(expected, found) == set()
+
+
 def test_two_workers_in_rounds_are_one_process_on_the_joined_batch():
     torch.manual_seed(1)
     one_process = nn.Linear(8, 4)
@@ -320,6 +367,38 @@ def test_with_the_servers_optimizer_a_closure_is_called_once_before_the_push(nam
     assert called[:5] == pytest.approx(called[5:], rel=1e-4)
 
 
+def test_the_server_steps_what_the_scripts_optimizer_has_and_nothing_else():
+    """Parts with an optimizer each, and one that has none though gradients come to it."""
+
+    def train(wrap):
+        net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4))
+        with torch.no_grad():
+            for place, parameter in enumerate(net.parameters()):
+                parameter.normal_(generator=torch.Generator().manual_seed(place))
+        optimizers = [torch.optim.SGD(net[place].parameters(), lr=0.1) for place in (0, 4)]
+        wrap(net, optimizers)
+        for batch in batches(4):
+            net.zero_grad()
+            loss_of(net, batch).backward()
+            before = net[2].weight.grad
+            for optimizer in optimizers:
+                optimizer.step()
+            assert net[2].weight.grad is before
+        return net
+
+    def wrapped(net, optimizers):
+        for optimizer in optimizers:
+            session.wrap(optimizer, net, server_optimizer=True)
+
+    expected = train(lambda *_: None)
+    with serving("--lr", "0.1") as (_, url), leeway.connect(url, "w0") as session:
+        found = train(wrapped)
+        assert session.clock == 8
+        for name, tensor in found.state_dict().items():
+            torch.testing.assert_close(tensor, expected.state_dict()[name])
+        assert torch.equal(found[2].weight, expected[2].weight)
+
+
 def test_the_scripts_schedule_drives_the_servers_rate():
     with serving("--lr", "0.5") as (_, url):
         net = model()
@@ -379,6 +458,19 @@ class TestRefused:
         self.wrap(
             url, torch.optim.SGD(other.parameters(), lr=0.1), net, "6 of the optimizer's parameters are not of the"
         )
+
+    def test_a_group_of_another_model_that_is_added_later(self, url):
+        net, other = model(), nn.Linear(2, 2)
+        optimizer = leeway.wrap(torch.optim.SGD(net[0].parameters(), lr=0.1), net, url=url, rank="w2")
+        optimizer.add_param_group({"params": net[3].parameters()})
+        loss_of(net, next(batches())).backward()
+        with optimizer.session as session:
+            optimizer.step()
+            clock = session.clock
+            optimizer.add_param_group({"params": other.parameters()})
+            with pytest.raises(ValueError, match="2 of the optimizer's parameters are not of the model"):
+                optimizer.step()
+            assert session.clock == clock
 
     def test_wrapped_twice(self, url):
         net = model()
