@@ -49,7 +49,7 @@ from leeway.worker.session.shared_life import SharedLife
 from leeway.worker.session.states import Ending, State
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from types import TracebackType
 
     from leeway.protocol.pulls import NotYet
@@ -180,6 +180,11 @@ class Client:
     def groups(self) -> tuple[str, ...]:
         """The groups that it works in."""
         return tuple(self._groups)
+
+    @property
+    def barriers(self) -> Mapping[str, int]:
+        """How often each named barrier had been passed at the last join."""
+        return self._shared.barriers
 
     @property
     def ended(self) -> bool:

@@ -25,7 +25,6 @@ class Start:
 
     def wait(self, client: BlockingClient) -> None:
         """Wait for the others, unless the start of this server's run is over, or the run itself."""
-        conversation = client.conversation
-        passed = conversation.shared.barriers.get(START_BARRIER, 0) > 0
-        if self._together > 1 and conversation.ending is None and not passed:
+        passed = client.client.barriers.get(START_BARRIER, 0) > 0
+        if self._together > 1 and not client.client.ended and not passed:
             client.barrier(START_BARRIER, self._together)

@@ -1,6 +1,7 @@
 """A generative adversarial network that draws points of a ring: two models with an optimizer each, stepped in turn.
 
 python examples/scripts/gan.py                      plain torch
+PS_SERVER=... python examples/scripts/gan.py        a worker
 """
 
 import os
@@ -27,6 +28,13 @@ generator, discriminator = perceptron(NOISE, 2), perceptron(2, 1)
 generator_optimizer = torch.optim.Adam(generator.parameters(), lr=2e-3, betas=(0.5, 0.999))
 discriminator_optimizer = torch.optim.Adam(discriminator.parameters(), lr=2e-3, betas=(0.5, 0.999))
 loss_of = nn.BCEWithLogitsLoss()
+if "PS_SERVER" in os.environ:
+    import leeway
+
+    session = leeway.connect()
+    session.attach({"G": generator, "D": discriminator})
+    generator_optimizer = session.wrap(generator_optimizer)
+    discriminator_optimizer = session.wrap(discriminator_optimizer)
 
 torch.manual_seed(int(os.environ.get("RANK", "0")))  # each worker draws points and noise of its own
 losses, fake = [], torch.zeros(BATCH_SIZE, 2)
