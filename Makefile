@@ -3,9 +3,9 @@
 #
 # PYTHON    the interpreter that .venv is made with: make demo PYTHON=python3.12
 # PIP_ARGS  more options for pip. On Linux the public index's torch brings CUDA, several gigabytes that a machine
-#           without a GPU has no use for. Name an index with CPU builds of torch, and the smaller one is taken:
-#           make demo PIP_ARGS="--extra-index-url URL"
-# ARGS      options for the demo, the benchmarks and the load tests: make demo ARGS="--only ssp"
+#           without a GPU has no use for. PyTorch's index of CPU builds has a smaller one:
+#           make demo PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+# ARGS      options for the demos, the benchmarks and the load tests: make demo ARGS="--open --keep"
 
 PYTHON ?= python3
 PIP_ARGS ?=
@@ -20,16 +20,21 @@ READY := $(VENV)/.ready
 PURE_TESTS := tests/protocol tests/ps/core
 # These measure, or have to be done in time: with nothing beside them.
 TIMED_TESTS := tests/demo/test_demo.py tests/load/test_program.py tests/ps/top/test_keys.py
+# What `make check` runs: decisions and the wire, which start no process and wait for nothing.
+QUICK_TESTS := $(PURE_TESTS) tests/scenarios tests/worker/session tests/test_documented.py
 # The tests of one file stay together. Most wait for processes that they have started, so few cores serve many.
 CORES := --numprocesses auto --maxprocesses 4 --dist loadfile
-# A program that is typed although it stands among the tests.
-DEMO := $(filter-out %/conftest.py $(wildcard tests/demo/test_*.py),$(wildcard tests/demo/*.py))
+# Programs that are typed although they stand among the tests.
+DEMO := $(filter-out %/conftest.py $(wildcard tests/demo/test_*.py tests/demo/gpt/test_*.py),\
+	$(wildcard tests/demo/*.py tests/demo/gpt/*.py))
 
-.PHONY: help demo test system lint bench load dashboards format clean
+.PHONY: help demo demo-gpt test check system lint bench load dashboards format clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo    train digits with four workers under sync, ssp and async, and compare (under 90 s)"
+	@echo "make demo-gpt  a small GPT on three unlike workers, one of which is killed and comes back (under 90 s)"
+	@echo "make check   a quick look, under 2 minutes: format, types, layers, and the tests that start no process"
 	@echo "make test    everything that must hold: format, types, layers, tests, coverage"
 	@echo "make system  what some tests need beside $(VENV): Prometheus, Chromium; installed if root, else named; Lightning, transformers"
 	@echo "make lint    the part of it that runs no tests"
@@ -47,6 +52,12 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)
 	PYTHONPATH=. $(BIN)/python -m tests.demo $(ARGS)
+
+demo-gpt: $(READY)
+	PYTHONPATH=. $(BIN)/python -m tests.demo.gpt $(ARGS)
+
+check: lint
+	$(BIN)/python -m pytest $(CORES) $(QUICK_TESTS)
 
 test: lint system
 	$(BIN)/coverage run -m pytest $(PURE_TESTS)

@@ -257,6 +257,7 @@ def test_flags_in_prose_exist() -> None:
     known |= {flag for setting in SETTINGS for flag in setting.secondary_opts}
     known |= set(re.findall(r"--[a-z][a-z-]*", load_parser().format_help()))
     known |= {"--help", "--version", "--json", "--rewrite", "--only", "--full", "--quick", "--max-restarts"}
+    known |= {"--open", "--keep"}  # the demos'
     unknown = {}
     for name in PAGES:
         if name.startswith("docs/benchmarks"):
@@ -455,6 +456,6 @@ def test_what_the_page_on_limits_says_beside_the_table() -> None:
 def test_make_targets_that_are_quoted_exist(name: str) -> None:
     if name not in TEXTS or not (ROOT / "Makefile").exists():
         pytest.skip(f"there is no {name}, or no Makefile, yet")
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    quoted = set(re.findall(r"(?:^|`)make ([a-z]+)", TEXTS[name], re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    quoted = set(re.findall(r"(?:^|`)make ([a-z-]+)", TEXTS[name], re.MULTILINE))
     assert quoted <= targets

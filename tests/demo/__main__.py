@@ -12,6 +12,7 @@ import argparse
 import signal
 import sys
 import time
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,8 +20,10 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from tests.demo.plan import TASK, Plan
-from tests.demo.run import RunFailed, run
+from tests.demo.run import run
 from tests.demo.screen import Screen
+from tests.demo.stage import RunFailed
+from tests.demo.viewing import Viewing
 
 if TYPE_CHECKING:
     from tests.demo.report import Result
@@ -33,16 +36,26 @@ def main() -> int:
     options = _options()
     plan = replace(options.only, iterations=options.iterations, nap_seconds=options.nap)
     console = Console()
-    console.print(f"[bold]Leeway: one server, four workers, {len(plan.modes)} policies.[/] {plan}\n")
+    introduction = f"[bold]Leeway: one server, four workers, {len(plan.modes)} policies.[/] {plan}"
+    viewing = Viewing(console, introduction, opens=options.open)
     options.out.mkdir(parents=True, exist_ok=True)
-    recordings = []
-    for mode in plan.modes:
-        with Screen(console, mode, plan) as screen:
+    recordings: list[Recording] = []
+    with ExitStack() as server:
+        for mode in plan.modes:
+            # The next server takes the place of the one before, so a page that is open shows it too.
+            server.close()
             began = time.monotonic()
-            recordings.append(run(mode, plan, options.out, screen))
-        console.print(f"{mode.title}: done after {time.monotonic() - began:.0f} s, start and end of processes included")
-    results = _evaluated(recordings)
-    _show(console, plan, results, options.out)
+            with Screen(console, mode, plan, viewing) as screen:
+                port = recordings[-1].port if recordings else 0
+                recordings.append(server.enter_context(run(mode, plan, options.out, screen, port)))
+            console.print(f"{mode.title}: done after {time.monotonic() - began:.0f} s, start of processes included")
+        if not options.keep:
+            server.close()
+        _show(console, plan, _evaluated(recordings), options.out)
+        if options.keep:
+            with suppress(KeyboardInterrupt):
+                console.print(f"The last server stays up until Ctrl-C: {recordings[-1].address}", soft_wrap=True)
+                recordings[-1].stage.hold()
     return 0
 
 
@@ -81,6 +94,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--iterations", type=int, default=plan.iterations, metavar="N", help="a worker's [%(default)s]")
     parser.add_argument("--nap", type=float, default=plan.nap_seconds, metavar="SECONDS", help="[%(default)s]")
     parser.add_argument("--only", type=_plan_of, default=plan, metavar="MODE,...", help="of sync, ssp and async [all]")
+    parser.add_argument("--open", action="store_true", help="open the live page in a browser")
+    parser.add_argument("--keep", action="store_true", help="leave the last server up until Ctrl-C")
     return parser.parse_args()
 
 

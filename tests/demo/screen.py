@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console, RenderableType
 
+    from tests.demo.viewing import Viewing
+
 GROUP = "default"
 LINE_SECONDS = 2.0
 # Over how long steps/s is measured.
@@ -30,8 +32,9 @@ RATE_SECONDS = 2.0
 class Screen:
     """Shows one mode's run, from the `with` block's begin to its end."""
 
-    def __init__(self, console: Console, mode: Mode, plan: Plan) -> None:
+    def __init__(self, console: Console, mode: Mode, plan: Plan, viewing: Viewing) -> None:
         self._console = console
+        self._viewing = viewing
         self._mode = mode
         self._plan = plan
         self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
@@ -40,12 +43,15 @@ class Screen:
         self._clocks = dict.fromkeys(RANKS, 0)
 
     def __enter__(self) -> Screen:
+        return self
+
+    def begin(self, address: str) -> None:
+        self._viewing.begin(address)
         if self._live:
             self._live.start()
-            self._live.update(Text(f"{self._mode.title}: starting a server and {len(RANKS)} workers ..."), refresh=True)
+            self._live.update(Text(f"{self._mode.title}: {len(RANKS)} workers start ..."), refresh=True)
         else:
-            self._console.print(f"{self._mode.title}: a server and {len(RANKS)} workers start")
-        return self
+            self._console.print(f"{self._mode.title}: {len(RANKS)} workers start")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import uuid
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
@@ -41,6 +42,7 @@ def test_it_runs_measures_and_draws(tmp_path, environment):
     flags = ["--only", "ssp", "--iterations", "12", "--nap", "0.02", "--out", str(tmp_path)]
     done = subprocess.run([*COMMAND, *flags], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("watch it: http://127.0.0.1:")
     assert "Measured in this run" in done.stdout
     assert (tmp_path / "modes.png").read_bytes().startswith(b"\x89PNG")
     figures = json.loads((tmp_path / "figures.json").read_text())["modes"]["ssp"]
@@ -70,6 +72,31 @@ def test_ctrl_c_ends_it_and_all_it_started(tmp_path, environment):
         demo.send_signal(signal.SIGINT)
         demo.stdout.read()
     assert demo.returncode == 130
+    assert left_behind(environment) == []
+
+
+def test_the_last_server_is_kept_until_ctrl_c_and_has_the_address_of_the_first(tmp_path, environment):
+    flags = ["--only", "ssp,async", "--iterations", "4", "--nap", "0.01", "--out", str(tmp_path), "--keep", "--open"]
+    # The browser is one that writes down what it is asked to open.
+    browser = tmp_path / "browser"
+    browser.write_text(f"#!/bin/sh\necho $1 >> {tmp_path}/opened\n")
+    browser.chmod(0o755)
+    environment["BROWSER"] = str(browser)
+    with subprocess.Popen([*COMMAND, *flags], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as demo:
+        assert demo.stdout is not None
+        first = demo.stdout.readline().removeprefix("watch it: ").strip()
+        lines = [""]
+        while "stays up until Ctrl-C" not in lines[-1]:
+            lines.append(demo.stdout.readline())
+            assert demo.poll() is None
+        assert lines[-1].strip().endswith(first)
+        assert not any(line.startswith("watch it") for line in lines)
+        with urlopen(f"{first}/v1/status") as reply:
+            assert json.load(reply)["groups"]["default"]["policy"]["mode"] == "async"
+        demo.send_signal(signal.SIGINT)
+        demo.stdout.read()
+    assert demo.returncode == 0
+    assert (tmp_path / "opened").read_text().split() == [first]
     assert left_behind(environment) == []
 
 

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from tests.demo.plan import MODES, Plan
 from tests.demo.screen import Rate, Screen
+from tests.demo.viewing import Viewing
 
 WAITS = {"reason": "lag", "detail": "w1 leads w0 by 4 > 3", "waiting_for": ["w0"]}
 
@@ -26,7 +27,8 @@ RUNNING = status(worker("w0", 1, 0, "computing"), worker("w1", 5, 4, "waiting", 
 
 def shown(told: dict[str, Any], *, terminal: bool) -> str:
     console = Console(file=io.StringIO(), force_terminal=terminal, color_system=None, width=80)
-    with Screen(console, MODES[1], Plan()) as screen:
+    with Screen(console, MODES[1], Plan(), Viewing(console, "")) as screen:
+        screen.begin("http://127.0.0.1:1")
         screen.show(told)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
@@ -48,7 +50,8 @@ def test_the_table_says_who_computes_and_who_waits_for_whom():
 
 def test_a_worker_that_has_left_is_done_and_keeps_its_clock():
     console = Console(file=io.StringIO(), force_terminal=True, color_system=None, width=80)
-    with Screen(console, MODES[0], Plan()) as screen:
+    with Screen(console, MODES[0], Plan(), Viewing(console, "")) as screen:
+        screen.begin("http://127.0.0.1:1")
         screen.show(status(worker("w0", 160, 0, "computing")))
         screen.show(status())
     assert isinstance(console.file, io.StringIO)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.demo import timeline
-from tests.demo.timeline import Iteration, Wait
+from tests.demo.timeline import Iteration, Life, Wait
 
 
 def test_the_start_is_when_the_last_worker_is_through_the_barrier(ssp_rows):
@@ -66,3 +66,12 @@ def test_a_history_is_read_from_its_file(tmp_path, ssp_rows):
     path = tmp_path / "history.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in ssp_rows))
     assert timeline.read(path) == timeline.follow(ssp_rows)
+
+
+def test_a_life_is_from_its_begin_to_its_end_and_a_worker_can_have_several():
+    rows = [
+        {"t": 1.0, "event": {"is": "Tick"}, "effects": [{"is": "Began", "rank": "w0", "incarnation": 1}]},
+        {"t": 5.0, "event": {"is": "Tick"}, "effects": [{"is": "Ended", "rank": "w0", "reason": "lease-expired"}]},
+        {"t": 9.0, "event": {"is": "Tick"}, "effects": [{"is": "Began", "rank": "w0", "incarnation": 2}]},
+    ]
+    assert timeline.follow(rows).lives == {"w0": [Life(1.0, 5.0, "lease-expired"), Life(9.0)]}

@@ -23,7 +23,7 @@ class Iteration:
     """A worker computes iteration `clock` from the answer to its pull until its push has arrived.
 
     Times are seconds since the server's start; `lag` (iterations ahead of the slowest), `index` and `count` (the
-    worker's place among the live ones) are what the grant said.
+    worker's place among the live ones) are what the grant said. `loss`: what the worker reported with the push.
     """
 
     clock: int
@@ -32,6 +32,7 @@ class Iteration:
     lag: int
     index: int
     count: int
+    loss: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +44,28 @@ class Wait:
 
 
 @dataclass(slots=True)
+class Life:
+    """A worker is live from `begin` to `end`, in seconds since the server's start; `end` None: to the last row.
+    `reason`: why it ended, such as `left`."""
+
+    begin: float
+    end: float | None = None
+    reason: str = ""
+
+
+@dataclass(slots=True)
 class Timeline:
     """`published`: when each version came out. `updates`: how many are in the step that made a version.
-    `staleness`: of each update in a step. `iterations` and `waits` by rank. `start`: when the last worker was ready,
-    that is, through the start barrier and with its first pull answered. `end`: when the last version came out."""
+    `staleness`: of each update in a step. `iterations`, `waits` and `lives` by rank. `start`: when the last worker was
+    ready, that is, through the start barrier and with its first pull answered. `end`: when the last version came out.
+    """
 
     published: dict[int, float] = field(default_factory=dict)
     updates: dict[int, int] = field(default_factory=dict)
     staleness: list[int] = field(default_factory=list)
     iterations: dict[str, list[Iteration]] = field(default_factory=dict)
     waits: dict[str, list[Wait]] = field(default_factory=dict)
+    lives: dict[str, list[Life]] = field(default_factory=dict)
     start: float = 0.0
 
     @property
@@ -130,6 +143,11 @@ class _Following:
                     updates = len(effect["contributions"])
                     self.timeline.updates[effect["number"]] = updates
                     self.timeline.staleness += [effect["staleness"]] * updates
+                case "Began":
+                    self.timeline.lives.setdefault(effect["rank"], []).append(Life(moment))
+                case "Ended":
+                    life = self.timeline.lives[effect["rank"]][-1]
+                    life.end, life.reason = moment, effect["reason"]
 
     def _asked(self, moment: float, request: int, message: Row) -> None:
         if message["is"] not in ("Pull", "Push") or message["life"] is None:
@@ -140,7 +158,8 @@ class _Following:
         if message["is"] == "Push" and rank in self._granted:
             begin, granted = self._granted.pop(rank)
             place = {name: granted[name] for name in ("clock", "lag", "index", "count")}
-            self.timeline.iterations[rank].append(Iteration(begin=begin, end=moment, **place))
+            loss = (message["metrics"] or {}).get("loss")
+            self.timeline.iterations[rank].append(Iteration(begin=begin, end=moment, loss=loss, **place))
 
     def _answered(self, moment: float, request: int, reply: Row) -> None:
         if reply["is"] == "Passed":
