@@ -307,6 +307,7 @@ _REACTIONS = {
     Reaction.STOP: "end",
     Reaction.FINISH: "end",
     Reaction.SKIP: "push a skip instead",
+    Reaction.LEAVE: "leave, tell the user",
     Reaction.TELL: "tell the user",
 }
 
