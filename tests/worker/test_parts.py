@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import pytest
 import torch
@@ -390,3 +390,32 @@ def test_an_attach_that_failed_can_be_made_again_with_one_model_or_with_parts():
             session.attach(netD)
             assert session.policy == "async"
         assert set(status(url)["groups"]) == {"default", "G", "D"}
+
+
+@pytest.mark.parametrize("resumed", [True, False])
+def test_a_server_that_was_killed_has_the_parts_again(resumed, tmp_path):
+    """From its checkpoint, or from what the worker holds. What was computed for the one before is dropped."""
+    netG, netD = gan()
+    flags = ["--mode", "async", *PLAIN, "--state-dir", str(tmp_path / "state")]
+
+    def train(session):
+        outcomes = []
+        for noise in noises(3):
+            for net, part in ((netD, "D"), (netG, "G")):
+                net(noise).square().mean().backward()
+                outcomes.append(session.step(part, samples=8).dropped)
+        return outcomes
+
+    with serving(*flags) as (process, url), leeway.connect(url, "w0") as session:
+        session.attach({"G": netG, "D": netD})
+        assert train(session) == [False] * 6
+        urlopen(Request(f"{url}/v1/checkpoints", method="POST")).read()
+        process.kill()
+        process.wait()
+        flags += ["--resume"] if resumed else ["--state-dir", str(tmp_path / "other")]
+        with serving(*flags, port=int(url.rpartition(":")[2])):
+            assert train(session) == [True, True, False, False, False, False]
+            versions = {name: group["version"] for name, group in status(url)["groups"].items()}
+            each = 6 if resumed else 3
+            assert versions == {"default": 0, "G": each, "D": each}
+            session.close()
