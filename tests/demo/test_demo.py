@@ -96,9 +96,10 @@ def test_the_last_server_is_kept_until_ctrl_c_and_has_the_address_of_the_first(t
                 assert json.load(reply)["groups"]["default"]["policy"]["mode"] == "async"
             demo.send_signal(signal.SIGINT)
             demo.stdout.read()
-        finally:
-            # Where something is not as it should be, it is not to be waited for: it would stay.
+        except BaseException:
+            # It is not to be waited for: it would stay.
             demo.terminate()
+            raise
     assert demo.returncode == 0
     assert (tmp_path / "opened").read_text().split() == [first]
     assert left_behind(environment) == []
