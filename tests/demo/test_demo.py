@@ -83,18 +83,23 @@ def test_the_last_server_is_kept_until_ctrl_c_and_has_the_address_of_the_first(t
     browser.chmod(0o755)
     environment["BROWSER"] = str(browser)
     with subprocess.Popen([*COMMAND, *flags], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as demo:
-        assert demo.stdout is not None
-        first = demo.stdout.readline().removeprefix("watch it: ").strip()
-        lines = [""]
-        while "stays up until Ctrl-C" not in lines[-1]:
-            lines.append(demo.stdout.readline())
-            assert demo.poll() is None
-        assert lines[-1].strip().endswith(first)
-        assert not any(line.startswith("watch it") for line in lines)
-        with urlopen(f"{first}/v1/status") as reply:
-            assert json.load(reply)["groups"]["default"]["policy"]["mode"] == "async"
-        demo.send_signal(signal.SIGINT)
-        demo.stdout.read()
+        try:
+            assert demo.stdout is not None
+            first = demo.stdout.readline().removeprefix("watch it: ").strip()
+            lines = [""]
+            while "stays up until Ctrl-C" not in lines[-1]:
+                lines.append(demo.stdout.readline())
+                assert demo.poll() is None
+            assert lines[-1].strip().endswith(first)
+            assert not any(line.startswith("watch it") for line in lines)
+            with urlopen(f"{first}/v1/status") as reply:
+                assert json.load(reply)["groups"]["default"]["policy"]["mode"] == "async"
+            demo.send_signal(signal.SIGINT)
+            demo.stdout.read()
+        except BaseException:
+            # It is not to be waited for: it would stay.
+            demo.terminate()
+            raise
     assert demo.returncode == 0
     assert (tmp_path / "opened").read_text().split() == [first]
     assert left_behind(environment) == []

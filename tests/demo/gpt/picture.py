@@ -27,7 +27,7 @@ WAITING = "#DDDDDD"
 GONE = "#F3E3DA"
 INK = "#333333"
 
-LAG_WIDTHS = (4.5, 2.2, 2.2)
+LAG_WIDTHS = (4.0, 2.0, 2.0)
 
 # A worker's losses of so many iterations are averaged for its line.
 SMOOTHED = 8
@@ -49,7 +49,7 @@ def draw(path: Path, plan: Plan, title: str, timeline: Timeline, killed_at: floa
             axes.spines[side].set_visible(False)
         axes.tick_params(colors=INK)
     _marks(losses, plan, timeline, killed_at)
-    losses.set_title(title, loc="left", fontweight="bold")
+    losses.set_title(title, loc="left", fontweight="bold", pad=26)
     lanes.set_xlim(0, timeline.seconds)
     lanes.set_xlabel("seconds")
     figure.savefig(path, bbox_inches="tight", pad_inches=0.15)
@@ -63,7 +63,7 @@ def _losses(axes: Axes, timeline: Timeline, colors: dict[str, str], held_out: Cu
     axes.plot(*zip(*held_out, strict=True), color=INK, lw=1.4, ls=(0, (4, 2)))
     handles = [Line2D([], [], color=color, label=rank) for rank, color in colors.items()]
     handles.append(Line2D([], [], color=INK, ls=(0, (4, 2)), label="the server's model, on held-out text"))
-    axes.legend(handles=handles, loc="lower right", frameon=False, bbox_to_anchor=(1, 1), ncols=4)
+    axes.legend(handles=handles, loc="lower left", frameon=False, bbox_to_anchor=(-0.01, 1), ncols=4, borderaxespad=0)
     axes.set_ylabel("loss, nats a character")
 
 

@@ -40,9 +40,9 @@ def load() -> Text:
 
 
 def _prose(page: str) -> str:
-    """Without tables and code, of which a small model learns nothing but bars."""
+    """Without tables, code and comments, of which a small model learns nothing but bars."""
     parts = page.split("```")[::2]
-    return "\n".join(line for part in parts for line in part.splitlines() if line and not line.startswith("|"))
+    return "\n".join(line for part in parts for line in part.splitlines() if line and not line.startswith(("|", "<")))
 
 
 def read(name: str, content: str) -> Text:
