@@ -113,13 +113,13 @@ MAX_HEAD_SECONDS = 30.0
 # The shortest lease: workers send three heartbeats in one, and time is a tick of 0.1 s. Nobody would live through less.
 MIN_LEASE_SECONDS = 0.3
 
-# The shortest limit for an iteration: it is looked at with every tick, and not more often.
+# The shortest limit for an iteration, or a run: it is looked at with every tick, and not more often.
 MIN_ITERATION_LIMIT_SECONDS = 0.1
 
 # The longest lease, a day: the kernel probes a silent connection three times in one, with pauses of 9 hours at most.
 MAX_LEASE_SECONDS = 86_400.0
 
-# The longest limit for an iteration: a year. Beyond it, ask for none.
+# The longest limit for an iteration, or a run: a year. Beyond it, ask for none.
 MAX_ITERATION_LIMIT_SECONDS = 31_536_000.0
 
 # The longest that a request may be parked. Longer waits are asked for again.

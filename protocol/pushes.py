@@ -44,8 +44,8 @@ class Push:
     `version`: the number it was computed from; `round`: under sync, the round likewise. `samples`: its weight.
     `keys`: the names of the tensors in the frame; `values`: those of them that are trainable and to be set to what is
     in the frame, in place of being stepped by it (frozen parameters that the script moves). `pull`: the next
-    parameters are wanted in the same reply, if they are not those of `since`. `metrics` and `times` (of the iteration
-    before) are told, and decide nothing.
+    parameters are wanted in the same reply, if they are not those of `since`. `metrics` may end the run
+    (`ps-serve --until-metric`); they and `times` (of the iteration before) decide nothing else.
     """
 
     life: Life

@@ -3,6 +3,7 @@
 The one rule: the events and the settings come from the file, everything else from the machine under test.
 """
 
+from math import nan
 from typing import get_args
 
 from leeway.protocol.capacity import Capacity
@@ -14,6 +15,7 @@ from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.protocol.times import StepTimes
 from leeway.protocol.versions import Version
 from leeway.ps.core import events
+from leeway.ps.core.endings import Goal, Plateau
 from leeway.ps.core.saved import restore
 from leeway.ps.core.settings import GroupSettings, Settings
 from leeway.ps.watching.history import plain
@@ -23,7 +25,7 @@ CLASSES = {
     for found in (
         *get_args(events.Event),
         *get_args(Request),
-        *(Capacity, GroupSettings, Life, Settings, StepTimes, TensorSpec),
+        *(Capacity, Goal, GroupSettings, Life, Plateau, Settings, StepTimes, TensorSpec),
     )
 }
 # A row has the terms of a policy among its own fields.
@@ -42,6 +44,9 @@ def revive(value):
     fields = {name: revive(item) for name, item in value.items() if name != "is"}
     if fields.get("since") is not None:
         fields["since"] = Version.parse(fields["since"])
+    if value["is"] == "Push":
+        # A history has no NaN.
+        fields["metrics"] = {name: nan if figure is None else figure for name, figure in fields["metrics"].items()}
     if value["is"] in KINDS:
         fields["kind"] = KINDS[value["is"]](fields["kind"])
     if value["is"] in WITH_TERMS:

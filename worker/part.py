@@ -10,6 +10,8 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import structlog
+
 from leeway.protocol.times import StepTimes
 from leeway.worker.modules.elements import overlap
 from leeway.worker.standing import Begun, Standing
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
     from leeway.worker.session.states import Ending, Outcome
     from leeway.worker.torch_bridge import ModelBridge
     from leeway.worker.watching.reporting import Reporting
+
+
+log = structlog.get_logger("worker")
 
 
 class LastLoad:
@@ -121,6 +126,11 @@ class Part:
     def ending(self) -> Ending | None:
         """Why it is."""
         return self.conversation.ending
+
+    @property
+    def ending_detail(self) -> str:
+        """The same in words; empty before the end, and where this worker has left by itself."""
+        return self.conversation.ending_detail
 
     # For the session.
 
@@ -292,9 +302,12 @@ class Part:
         *,
         keep_gradients: bool = False,
     ) -> None:
-        """Have the module hold what was pulled. `outcome`: of the step that this is the end of."""
+        """Have the module hold what was pulled; None: there is nothing more. `outcome`: of the step that this is the
+        end of."""
         began = time.perf_counter()
-        if pulled is not None:
+        if pulled is None:
+            log.info("nothing more to compute", part=self.name, ending=str(self.ending), detail=self.ending_detail)
+        else:
             bridge.load(pulled.frame)
         if outcome is not None and not keep_gradients:
             # Before the step counts: whoever is interrupted in here does all of it again.

@@ -177,6 +177,11 @@ class TrainingSession:
         return self._going.ending
 
     @property
+    def ending_detail(self) -> str:
+        """The same in words, as the server told it; empty before the end, and where this worker has left by itself."""
+        return self._going.ending_detail
+
+    @property
     def traffic(self) -> Traffic:
         """Seconds and bytes of all requests so far, heartbeats aside."""
         return self.client.client.traffic

@@ -28,6 +28,7 @@ def status(machine: Machine, now: float) -> dict[str, Any]:
         "epoch": machine.epoch,
         "until": machine.settings.until,
         "stopping": machine.stopping,
+        "over": machine.over,
         "finished": machine.finished,
         "groups": {name: _group(group) for name, group in machine.groups.items()},
         "live_workers": len(live),

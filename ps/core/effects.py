@@ -270,6 +270,16 @@ class Switched:
 
 
 @dataclass(frozen=True, slots=True)
+class Over:
+    """Nobody is granted another iteration, in any group; whoever computes is waited for."""
+
+    why: str
+
+    def __str__(self) -> str:
+        return f"over: {self.why}"
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """Every group that workers are in has come to its end and all is applied: save and stop."""
 
@@ -282,6 +292,6 @@ Deed = Create | Apply | Initialize | Adopt | Configure | Drop | Finished
 # What somebody outside is told, or goes on to wait for.
 Word = Answered | Parked
 # What listeners are told; nothing is carried out.
-News = Accepted | Advanced | WaitingFor | Began | Ended | RoundOpened | RoundClosed | SwitchBegun | Switched
+News = Accepted | Advanced | WaitingFor | Began | Ended | RoundOpened | RoundClosed | SwitchBegun | Switched | Over
 
 Effect = Deed | Word | News

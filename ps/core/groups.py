@@ -89,11 +89,6 @@ class Group(Situation):
 
     # A push, and the pull that comes with it.
 
-    def push(self, request: int, push: Push, member: Incarnation, now: float) -> None:
-        record = self.pushes.take(request, push, member, now)
-        if record:
-            self.tell(request, push, member, record, now)
-
     def tell(
         self,
         request: int,

@@ -35,10 +35,12 @@ from leeway.ps.core.effects import (
     Drop,
     Ended,
     Finished,
+    Over,
     Parked,
     SwitchBegun,
     Switched,
 )
+from leeway.ps.core.endings import Endings
 from leeway.ps.core.events import Asked, Failed, Gone, Paused, Published, Stop, Tick
 from leeway.ps.core.groups import Group
 from leeway.ps.core.in_flight import Offering
@@ -56,8 +58,11 @@ if TYPE_CHECKING:
 
 
 class Machine:
-    def __init__(self, settings: Settings, epoch: int) -> None:
+    def __init__(self, settings: Settings, epoch: int, now: float = 0.0) -> None:
         self.settings = settings
+        self.endings = Endings(settings, now)
+        # Why nobody goes on in any group, whatever the clocks say; None: they do.
+        self.over: str | None = None
         self.epoch = epoch
         self.membership = Membership(settings.lease_seconds)
         self._effects: list[Effect] = []
@@ -78,7 +83,8 @@ class Machine:
 
     def create(self, name: str) -> None:
         """Begin a part: a group that no setting names."""
-        self.groups[name] = self._group(self.settings.part(name))
+        group = self.groups[name] = self._group(self.settings.part(name))
+        group.over = self.over
         self.parts.append(name)
 
     def _emit(self, effect: Effect) -> None:
@@ -94,6 +100,8 @@ class Machine:
     def step(self, event: Event, now: float) -> list[Effect]:
         """Take one event, return what is to be done about it, in order."""
         self._effects, self._now = [], now
+        if not isinstance(event, (Paused, Stop)):
+            self._end_run(self.endings.by_time(now))
         self._take(event, now)
         for group in self.groups.values():
             group.settle(now)
@@ -114,19 +122,32 @@ class Machine:
                 chosen.group.settle(now)
                 self._may_circle = True
 
+    def _end_run(self, why: str | None) -> None:
+        """Nobody goes on in any group, unless `why` is None."""
+        if why is None or self.over is not None or self.finished or self.stopping:
+            return
+        self.over = why
+        self._emit(Over(why))
+        for group in self.groups.values():
+            group.end(why)
+
     def _end_if_due(self, now: float) -> None:
-        """The run is over when every group with an end that workers are in has come to it. The others end with it.
+        """The run is finished when every group with an end that workers are in has come to it. The others end with it.
 
         A group that nobody is in keeps nobody from the end: one that nobody has ever joined would never come to it.
         """
-        ending = [group for group in self.groups.values() if group.ends and group.arrived]
-        if not any(group.done for group in ending) or not all(group.done or not group.live_workers for group in ending):
-            return
-        for group in self.groups.values():
-            if not group.ends:
-                group.end("the other parts of the run are complete")
-                group.settle(now)
-        if all(group.done or not group.live_workers for group in self.groups.values()):
+        groups = self.groups.values()
+        if self.over is None:
+            ending = [group for group in groups if group.ends and group.arrived]
+            if not any(group.done for group in ending) or not all(
+                group.done or not group.live_workers for group in ending
+            ):
+                return
+            for group in groups:
+                if not group.ends:
+                    group.end("the other parts of the run are complete")
+                    group.settle(now)
+        if all(group.done or not group.live_workers for group in groups):
             self.finished = True
             self._emit(Finished())
 
@@ -135,7 +156,9 @@ class Machine:
         """When the machine wants its next `Tick` at the latest, because something is then due that is exact."""
         if self.stopping:
             return None
-        return min((at for group in self.groups.values() if (at := group.keeper.deadline) is not None), default=None)
+        rounds = [group.keeper.deadline for group in self.groups.values()]
+        end = self.endings.deadline if self.over is None else None
+        return min((at for at in (*rounds, end) if at is not None), default=None)
 
     def _take(self, event: Event, now: float) -> None:
         match event:
@@ -153,6 +176,7 @@ class Machine:
             case Tick():
                 self._tick(now)
             case Paused(seconds):
+                self.endings.paused(seconds, now)
                 self.membership.paused(seconds, now)
                 self.barriers.paused(seconds, now)
                 for group in self.groups.values():
@@ -372,7 +396,7 @@ class Machine:
             self.membership.asks(request, member, now)
         verdict = self.judge(push)
         if isinstance(verdict, Fresh):
-            self.groups[push.group].push(request, push, verdict.member, now)
+            self._take_push(request, push, verdict.member, now)
             return
         self._emit(Drop((request,)))
         if isinstance(verdict, Refused):
@@ -384,6 +408,15 @@ class Machine:
         else:
             group = self.groups[push.group]
             group.tell(request, push, verdict.member, verdict.record, now, Reason.REPEATED)
+
+    def _take_push(self, request: int, push: Push, member: Incarnation, now: float) -> None:
+        group = self.groups[push.group]
+        record = group.pushes.take(request, push, member, now)
+        if record:
+            # Before the pull that may have come with it is looked at.
+            self._end_run(self.endings.by_figures(push.metrics, group.name, group.published))
+            if record.disposition is not None:
+                group.tell(request, push, member, record, now)
 
     # Keys.
 

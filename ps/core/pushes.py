@@ -31,7 +31,7 @@ class Pushes:
         self._pulls = pulls
 
     def take(self, request: int, push: Push, member: Incarnation, now: float) -> Record | None:
-        """The record, when its disposition has fallen; None: the push is refused, staged, or still to be applied."""
+        """The record, without a disposition while it is still to be applied; None: the push is refused, or staged."""
         group = self._group
         progress = member.groups[group.name]
         # Who has been moved on already may be a member of the open round, but not with this push.
@@ -76,7 +76,7 @@ class Pushes:
         bodies: tuple[int, ...],
         reception: Reception,
         now: float,
-    ) -> Record | None:
+    ) -> Record:
         group = self._group
         progress = member.groups[group.name]
         record = Record(push.clock, push.parts, Reason.SKIPPED)
@@ -101,8 +101,7 @@ class Pushes:
         group.emit(Accepted(request, group.name, member.rank, push.clock, disposition, record.reason, push.samples))
         if disposition is None:
             self._apply(request, push, member, bodies, record)
-            return None
-        if record.next_clock != progress.clock:
+        elif record.next_clock != progress.clock:
             self._advance(member, record.next_clock)
         return record
 

@@ -132,7 +132,7 @@ def restore(settings: Settings, state: dict[str, Any], bodies: Sequence[int], ep
     if state.get("format") != FORMAT:
         raise ValueError(f"saved state has format {state.get('format')!r}, this version reads {FORMAT}")
     check(state, len(bodies))
-    machine = Machine(settings, epoch)
+    machine = Machine(settings, epoch, now)
     # A part that workers have made may have settings of its own by now. States of before there were parts have none.
     for name in state.get("parts", ()):
         if name not in machine.groups:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from leeway.protocol import parts
 from leeway.protocol.capacity import DEFAULT_CAPACITY, Capacity
 from leeway.protocol.policy_terms import PolicyTerms
 from leeway.protocol.ranks import DEFAULT_GROUP
+
+if TYPE_CHECKING:
+    from leeway.ps.core.endings import Goal, Plateau
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +34,7 @@ class GroupSettings:
 @dataclass(frozen=True, slots=True)
 class Settings:
     """`workers`: how many ranks must have joined before anybody computes. `until`: the clock at which the run ends, in
-    every group that does not say otherwise.
+    every group that does not say otherwise; `until_seconds`, `until_metric` and `until_flat` end it in all of them.
 
     `capacity`: what a group must not exceed; told to those who join.
     """
@@ -41,6 +45,9 @@ class Settings:
     max_iteration_seconds: float | None = None
     until: int | None = None
     capacity: Capacity = DEFAULT_CAPACITY
+    until_seconds: float | None = None
+    until_metric: Goal | None = None
+    until_flat: Plateau | None = None
 
     def part(self, name: str) -> GroupSettings:
         """Of a group that a worker makes: the default group's, and the keys `NAME/*`."""

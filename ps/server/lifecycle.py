@@ -92,6 +92,9 @@ def machine_settings(config: ServerConfig) -> Settings:
         max_iteration_seconds=config.max_iteration_seconds,
         until=config.until,
         capacity=Capacity(config.max_body_bytes),
+        until_seconds=config.until_seconds,
+        until_metric=config.until_metric,
+        until_flat=config.until_flat,
     )
 
 

@@ -90,14 +90,16 @@ class Saving:
         """
         now_ms = time.time_ns() // 1_000_000
         if self._config.state_dir is None:
-            return Machine(settings, now_ms), {}, clock()
+            now = clock()
+            return Machine(settings, now_ms, now), {}, now
         directory = StateDirectory(self._config.state_dir, self._config.checkpoint_keep)
         self._directory = stack.enter_context(directory)
         path = directory.checkpoints.latest() if self._config.resume else None
         if path is None:
             if self._config.resume:
                 self._log.warning("nothing to resume; this is a new run", state_dir=str(directory.path))
-            return Machine(settings, directory.begin(now_ms, None)), {}, clock()
+            epoch, now = directory.begin(now_ms, None), clock()
+            return Machine(settings, epoch, now), {}, now
         checkpoint = _read(directory, path)
         bodies = dict(enumerate(checkpoint.held, start=1))
         restore = partial(core.restore, settings, dict(checkpoint.core), list(bodies))

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from leeway.ps.core.endings import Goal, Plateau
+
 
 OPTIMIZERS = tuple(map(str, OptimizerKind))
 LR_SCHEDULES = tuple(map(str, Schedule))
@@ -168,8 +170,8 @@ class ServerConfig(GroupSettings):
     """All settings of `ps-serve`; the inherited ones are those of the default group.
 
     `port` 0 takes a free one. `until` counts iterations, `checkpoint_every` versions. A path or number that is
-    None turns its feature off. `without_effect`: settings that were given and change nothing, and why: told at the
-    start.
+    None turns its feature off. The run is over at whichever of its ends comes first. `without_effect`: settings that
+    were given and change nothing, and why: told at the start.
     """
 
     host: str = "127.0.0.1"
@@ -178,6 +180,9 @@ class ServerConfig(GroupSettings):
     workers: int = 1
     lease_seconds: float = 10.0
     max_iteration_seconds: float | None = None
+    until_seconds: float | None = None
+    until_metric: Goal | None = None
+    until_flat: Plateau | None = None
     init: Path | None = None
     non_finite: str = "refuse"
     state_dir: Path | None = None
@@ -202,6 +207,7 @@ class ServerConfig(GroupSettings):
         _number("--lease", self.lease_seconds, limits.MIN_LEASE_SECONDS, limits.MAX_LEASE_SECONDS)
         least, most = limits.MIN_ITERATION_LIMIT_SECONDS, limits.MAX_ITERATION_LIMIT_SECONDS
         _number("--max-iteration-seconds", self.max_iteration_seconds, least, most)
+        _number("--until-seconds", self.until_seconds, least, most)
         _one_of("--non-finite", self.non_finite, NON_FINITE)
         _number("--checkpoint-every", self.checkpoint_every, 1)
         _number("--checkpoint-keep", self.checkpoint_keep, 1)

@@ -17,6 +17,7 @@ from leeway.errors import SettingError
 from leeway.protocol.policy_terms import MODES
 from leeway.protocol.ranks import DEFAULT_GROUP
 from leeway.ps.arithmetic.aggregation.registry import RULES, form
+from leeway.ps.core.endings import Goal, Plateau
 from leeway.ps.settings import config
 from leeway.ps.settings.config import OF_OPTIMIZERS, ServerConfig, parse_bytes
 from leeway.ps.settings.config_file import ConfigFile
@@ -140,6 +141,19 @@ SECTIONS: Final = {
         ),
         Setting("--workers", int, "Workers to wait for before anybody computes.", metavar="N"),
         Setting("--until", int, "Stop when every worker has reached this iteration.", metavar="N"),
+        Setting("--until-seconds", float, "Stop so long after the start.", metavar="SECONDS"),
+        Setting(
+            "--until-metric",
+            _Read("condition", Goal.parse),
+            "Stop when a worker reports a figure that is so: 'test_accuracy>=0.97' (>=, <=, >, <).",
+            metavar="CONDITION",
+        ),
+        Setting(
+            "--until-flat",
+            _Read("plateau", Plateau.parse),
+            "Stop when a figure that workers report was no better for so many versions; lower is better, but for :max.",
+            metavar="FIGURE:VERSIONS[:max]",
+        ),
         Setting(
             "--lease",
             float,

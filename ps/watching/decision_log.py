@@ -36,6 +36,7 @@ class Kind(StrEnum):
     LATE = "late"
     SAME_UPDATES = "same-updates"
     SLOW_READER = "slow-reader"
+    OVER = "over"
     FINISHED = "finished"
     STOPPING = "stopping"
 

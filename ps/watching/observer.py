@@ -27,13 +27,14 @@ from leeway.ps.core.effects import (
     Create,
     Ended,
     Finished,
+    Over,
     Parked,
     RoundClosed,
     RoundOpened,
     SwitchBegun,
     Switched,
 )
-from leeway.ps.core.events import Asked, Paused
+from leeway.ps.core.events import Asked, Paused, Stop
 from leeway.ps.core.rounds import RoundState
 from leeway.ps.watching.curve import Progress, mean_figures
 from leeway.ps.watching.decision_log import Kind
@@ -64,6 +65,8 @@ if TYPE_CHECKING:
 # A pause as long as this is worth a line; shorter ones are counted.
 TOLD_PAUSE_SECONDS = 1.0
 _COUNTS_FOR_NOBODY = "stopped, suspended or too busy; leases, waits and deadlines go on from where they were"
+
+_ENDS_BY_FIGURES = "--until-metric and --until-flat go by what workers report with their updates, by its exact name"
 
 # Waits for the server's own arithmetic: nobody decided them, and every run has them.
 _ARITHMETIC = (Reason.OWN_UPDATE, Reason.WAITING_FOR_STEP)
@@ -119,6 +122,9 @@ class Observer:
             self._metrics.paused(event.seconds)
             if event.seconds >= TOLD_PAUSE_SECONDS:
                 self._log.warning("the server stood still", seconds=round(event.seconds, 3), detail=_COUNTS_FOR_NOBODY)
+        if isinstance(event, Stop):
+            for name in sorted(self._machine.endings.unheard):
+                self._log.warning("a figure was never told", name=name, detail=_ENDS_BY_FIGURES)
         for effect in effects:
             if isinstance(effect, Accepted):
                 self._accepted(event, effect)
@@ -190,9 +196,13 @@ class Observer:
                 self._log.info("switched", group=group, after=switch_point, **_facts(terms))
                 detail = f"to {_in_words(terms)}, after version {switch_point}"
                 self._decisions.add(Kind.SWITCHED, detail, group=group, mode=terms.mode)
+            case Over(why):
+                self._log.info("the run is over", detail=f"{why}; whoever computes is waited for")
+                self._decisions.add(Kind.OVER, why)
             case Finished():
-                self._log.info("finished", until=self._machine.settings.until)
-                self._decisions.add(Kind.FINISHED, "every group has come to its end")
+                why = self._machine.over or "every group has come to its end"
+                self._log.info("finished", until=self._machine.settings.until, detail=why)
+                self._decisions.add(Kind.FINISHED, why)
             case _:
                 pass
 

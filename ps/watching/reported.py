@@ -1,6 +1,6 @@
 """The figures that workers report with their pushes: of each live rank those of its last push.
 
-The one rule: metrics decide nothing, so none of them is a reason to refuse an update. What is over a limit is left out.
+The one rule: none of them is a reason to refuse an update. What is over a limit is left out.
 """
 
 from __future__ import annotations

@@ -232,6 +232,8 @@ class _Drawing:
                 bound = "" if effect["staleness"] is None else f"({effect['staleness']})"
                 facts = {"group": effect["group"], "after version": effect["switch_point"]}
                 self._decisions.instant(f"switch to {effect['mode']}{bound}", moment, facts, scope="g")
+            case "Over":
+                self._decisions.instant("over", moment, {"why": effect["why"]}, scope="g")
             case "Finished":
                 self._decisions.instant("finished", moment, {})
 

@@ -4,7 +4,7 @@ A file is a comment that names the rule it shows, and blocks: commands, `----`, 
 one line (`*` = the pull is answered). `pytest tests/scenarios --rewrite` writes the results anew. Commands:
 
     start [policy=ssp(1)] [workers=2] [until=3] [lease=10] [max-iteration=30] [groups=a:conv*,b:*] [least=5]
-          [until-of=a:2,b:0]
+          [until-of=a:2,b:0] [until-seconds=5] [until-metric=accuracy>=0.9] [until-flat=loss:2:max]
     offer w b[5] n:integer-buffer     ask w                      initial values; the question before
           [whole] [group=a] [aliases=w:v,b:c]                    all keys of the group; further names of tied tensors
     init w b                          the values of a file
@@ -12,6 +12,7 @@ one line (`*` = the pull is answered). `pytest tests/scenarios --rewrite` writes
     rejoin w0#1 [groups=a,b] [create=b] [one-after-another]      the process of that life once more
     pull w0 [@3] [no-wait | wait=5] [min-version=2] [since=1.4] [group=a]        pull reader
     push w0 [@3] [delta | model | skip] [samples=4] [part=1/2] [keys=a,b] [version=2] [round=1] [no-wait]   pushpull ...
+         [figures=loss:0.5,accuracy:nan]
     skip w0                           a push without an update
     step w0 w1 [x3]                   each: a pull that is answered, and its push; the plain answers are not shown
     resend w0 [@3] [part=1/2]         a push again, byte for byte

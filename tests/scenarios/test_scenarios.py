@@ -21,6 +21,7 @@ from leeway.protocol.tuning import SetPolicy
 from leeway.protocol.versions import Version
 from leeway.ps.core import describe
 from leeway.ps.core.effects import Accepted, Adopt, Advanced, Answered, Apply, Drop, Initialize, SwitchBegun, WaitingFor
+from leeway.ps.core.endings import Goal, Plateau
 from leeway.ps.core.events import Asked, Failed, Gone, Paused, Published, Stop, Tick
 from leeway.ps.core.machine import Machine
 from leeway.ps.core.saved import restore, save
@@ -154,8 +155,11 @@ class Scenario:
             lease_seconds=float(words.options.get("lease", 10)),
             max_iteration_seconds=None if limit is None else float(limit),
             until=words.number("until"),
+            until_seconds=float(words.options["until-seconds"]) if "until-seconds" in words.options else None,
+            until_metric=Goal.parse(words.options["until-metric"]) if "until-metric" in words.options else None,
+            until_flat=Plateau.parse(words.options["until-flat"]) if "until-flat" in words.options else None,
         )
-        self.machine = Machine(self.settings, epoch=1)
+        self.machine = Machine(self.settings, epoch=1, now=self.now)
 
     def do_offer(self, words: Words, ask: bool = False) -> None:
         aliases = {name: (other,) for name, other in (pair.split(":") for pair in words.listed("aliases"))}
@@ -220,6 +224,7 @@ class Scenario:
             keys=words.listed("keys"),
             pull=pull,
             wait_seconds=self.wait(words),
+            metrics={name: float(value) for name, value in (pair.split(":") for pair in words.listed("figures"))},
         )
         client.pushes[push.clock, push.part] = push
         self.ask(name, push, plainly=plainly)
@@ -315,7 +320,7 @@ class Scenario:
         self.open.clear()
         epoch = self.machine.epoch + (0 if clean else 1)
         if self.saved is None:
-            self.machine = Machine(self.settings, epoch)
+            self.machine = Machine(self.settings, epoch, self.now)
             return
         text, bodies = self.saved
         numbers = range(self.requests + 1, self.requests + 1 + len(bodies))

@@ -93,6 +93,6 @@ class Arrival:
                 if self._shared.over(error):
                     self._pace.failed(retry_after_seconds)
             case Reaction.FINISH:
-                self._shared.finish(error.code)
+                self._shared.finish(error)
             case _:
                 raise error

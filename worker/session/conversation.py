@@ -186,9 +186,9 @@ class Conversation(Course):
             case Reaction.LEAVE:
                 self.shared.give_way(error, self)
             case Reaction.FINISH if self.state is State.JOINING:
-                self.shared.finish(code)
+                self.shared.finish(error)
             case Reaction.FINISH:
-                self.finish(code)
+                self.finish(error)
             case Reaction.SKIP if self.in_hand:
                 tensor = error.facts.get("tensor")
                 self.update.become_skip(code, tensor if isinstance(tensor, str) else None)

@@ -49,6 +49,8 @@ class Course:
         self.wait_seconds = wait_seconds
         self.state = State.JOINING
         self.ending: Ending | None = None
+        # Why it ended, in words; empty when it was by our own wish.
+        self.ending_detail = ""
         # What the server said when it ended this conversation against our wish.
         self.error: WireError | None = None
         self.policy = ""  # at the last join
@@ -201,13 +203,13 @@ class Course:
         """Somebody has ended it, and there will be no other."""
         self.error = error
         self._lapse(error.code)
-        self._end(Ending.FENCED if error.code is Code.FENCED else Ending.LEFT)
+        self._end(Ending.FENCED if error.code is Code.FENCED else Ending.LEFT, error.detail)
 
-    def finish(self, code: Code) -> None:
+    def finish(self, error: WireError) -> None:
         """This group's run is complete."""
-        self.update.drop(code)
-        self._lapse(code)
-        self._end(Ending.FINISHED)
+        self.update.drop(error.code)
+        self._lapse(error.code)
+        self._end(Ending.FINISHED, error.detail)
 
     def depart(self) -> None:
         """It ends by our own wish."""
@@ -219,7 +221,7 @@ class Course:
         self.error = error
         self.update.drop(error.code)
         self._lapse(error.code)
-        self._end(Ending.DEADLOCK)
+        self._end(Ending.DEADLOCK, error.detail)
 
     # How the states follow one another.
 
@@ -252,7 +254,7 @@ class Course:
         self.grant = None
         self.state = State.PULLING
         if self.until is not None and self.clock >= self.until:
-            self._end(Ending.FINISHED)
+            self._end(Ending.FINISHED, f"the run ends at clock {self.until}")
 
     def _granted(self, granted: Granted) -> None:
         self._pace.got_on()
@@ -280,8 +282,8 @@ class Course:
         if self.state is State.COMPUTING:
             self._lapsed = code
 
-    def _end(self, ending: Ending) -> None:
-        self.ending = ending
+    def _end(self, ending: Ending, detail: str = "") -> None:
+        self.ending, self.ending_detail = ending, detail
         self.grant = None
         self._asked = None
         self._pace.answered()

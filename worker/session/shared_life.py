@@ -129,10 +129,10 @@ class SharedLife:
                 conversation.stop(error)
         return ()
 
-    def finish(self, code: Code) -> None:
+    def finish(self, error: WireError) -> None:
         """The run is complete, in every group."""
         for conversation in self.going:
-            conversation.finish(code)
+            conversation.finish(error)
 
     def leave(self, speaker: Conversation) -> None:
         """End it in good order: `speaker` says the goodbye, unless it has ended before."""

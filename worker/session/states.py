@@ -40,7 +40,7 @@ class State(StrEnum):
 class Ending(StrEnum):
     """Why there is nothing more to do."""
 
-    FINISHED = "finished"  # the clock `--until` is reached
+    FINISHED = "finished"  # the run is complete: the clock `--until` is reached, or another end of it
     LEFT = "left"  # by our own wish, or somebody else ended this life in good order
     FENCED = "fenced"  # another process has taken the rank: this one must stop
     DEADLOCK = "deadlock"  # this worker and others waited for each other in a circle over groups: it has given way

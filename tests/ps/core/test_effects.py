@@ -19,6 +19,7 @@ from leeway.ps.core.effects import (
     Ended,
     Finished,
     Initialize,
+    Over,
     Parked,
     RoundClosed,
     RoundOpened,
@@ -57,6 +58,7 @@ SPECS = tuple(TensorSpec(name, (3,), "float32", Kind.TRAINABLE) for name in ("w"
         (SwitchBegun("default", PolicyTerms("sync"), 9, ("w0",)), "switching default to sync from clock 9"),
         (Switched("default", PolicyTerms("ssp", 3), 9), "switched default to ssp(3) after v9"),
         (Switched("default", PolicyTerms("sync"), 9), "switched default to sync after v9"),
+        (Over("the time is up"), "over: the time is up"),
         (Finished(), "finished"),
     ],
 )

@@ -99,6 +99,7 @@ def _status(case, seconds, ago):
         "epoch": 1_795_227_219_425,
         "until": 1000 * case.scale if case.phase in ("during", "finished") else None,
         "stopping": case.phase in ("finished", "stopping") and ago == 0,
+        "over": None,
         "finished": case.phase == "finished" and ago == 0,
         "groups": {"default": group},
         "live_workers": len(workers),

@@ -45,6 +45,7 @@ def status(*workers, seconds=10.0, steps=100, updates=100, staleness=(), mode="s
         "epoch": 17,
         "until": None,
         "stopping": False,
+        "over": None,
         "finished": False,
         "groups": {"default": group},
         "workers": list(workers),

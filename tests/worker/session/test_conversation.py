@@ -518,6 +518,7 @@ def test_finished_is_a_good_end(state):
     it = at(state)
     tell(it, refuse(Code.FINISHED, "the run is complete"))
     assert (it.ending, it.error, it.state) == (Ending.FINISHED, None, State.LEAVING)
+    assert it.ending_detail == "the run is complete"
 
 
 def test_a_join_after_the_end_has_nothing_to_do():
