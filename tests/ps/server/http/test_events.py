@@ -205,7 +205,7 @@ class TestDecisions:
             server.advance(0.3)
             told = await self.told(stream)
             assert told["kind"] == "finished"
-            assert "iteration 1" in told["detail"]
+            assert told["detail"] == "every group has come to its end"
 
 
 class TestStop:
