@@ -90,7 +90,8 @@ class Checker:
             must(told == known, "a clean start goes on from the state of the stop", told=told, known=known)
         elif known:
             in_state = {name[2:]: name for group in self.groups.values() for name in group.held.values()}
-            versions = {name: group.published for name, group in self.groups.items()}
+            # Parts that were made since are not there.
+            versions = dict.fromkeys(known, 0) | {name: group.published for name, group in self.groups.items()}
             for name, disposition in self.facts.told.items():
                 applied = self.facts.applied.get(name)
                 safe = name[2:] in in_state if applied is None else applied <= versions[name[1]]
@@ -205,12 +206,12 @@ class Checker:
     @property
     def is_over(self):
         """Whether the run has come to its end, in every group that anybody is in."""
-        return self._end_has_come() and all(group.done or not group.clocks for group in self.groups.values())
+        return self._end_has_come() and all(group.done or group.deserted for group in self.groups.values())
 
     def _end_has_come(self):
         """Every group with an end that anybody is in has come to it, and one at least has."""
         ending = [group for group in self.groups.values() if group.until is not None and group.arrived]
-        return any(group.done for group in ending) and all(group.done or not group.clocks for group in ending)
+        return any(group.done for group in ending) and all(group.done or group.deserted for group in ending)
 
     def _waits_no_more(self, request):
         for group in self.groups.values():
@@ -222,10 +223,13 @@ class Checker:
 
     def _pushed(self, request, push, effects):
         """A push that is not effective on arrival is taken at once, though its worker may be told much later."""
-        name, group = self._name(push), self.groups[push["group"]]
+        name, group = self._name(push), self.groups.get(push["group"])
         self.bodies[request] = (name, push["samples"], push)
         answers = {effect["request"]: effect["reply"] for effect in effects if effect["is"] == "Answered"}
         refused = answers.get(request, {}).get("is") in ("Refused", "Staged")
+        must(refused or group, "a push is to a group that is there", name=name)
+        if group is None:
+            return
         dropped = any(request in effect["bodies"] for effect in effects if effect["is"] == "Drop")
         applying = any(name == one for updates in group.in_flight.values() for one, _ in updates)
         live = self.live.get(name[2]) == name[3] and name[2] in group.clocks

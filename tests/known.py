@@ -181,6 +181,11 @@ class Group:
             return not any(self.grants.values())
         return self.until is not None and self.min_clock >= self.until
 
+    @property
+    def deserted(self):
+        """Whether nobody is in it, and all that was handed in is applied."""
+        return not (self.clocks or self.in_flight or self.held)
+
     def come_to_the_end(self):
         """Who computes is waited for, nobody else."""
         self.over = True

@@ -127,13 +127,13 @@ class Machine:
         if self.finished:
             return
         ending = [group for group in self.groups.values() if group.ends and group.arrived]
-        if not any(group.done for group in ending) or not all(group.done or not group.live_workers for group in ending):
+        if not any(group.done for group in ending) or not all(group.done or group.deserted for group in ending):
             return
         for group in self.groups.values():
             if not group.ends:
                 group.end("the other parts of the run are complete")
                 group.settle(now)
-        if all(group.done or not group.live_workers for group in self.groups.values()):
+        if all(group.done or group.deserted for group in self.groups.values()):
             self.finished = True
             self._emit(Finished())
 

@@ -44,6 +44,8 @@ class Invariants:
         self.settings = settings
         self.specs = specs
         self.checker = Checker()
+        # The history so far.
+        self.rows: list[dict] = []
         self.facts = Facts()
         # Of this server process.
         self.open: dict[int, object] = {}
@@ -98,7 +100,7 @@ class Invariants:
             self._effect(effect, now)
         if effects or not isinstance(event, Tick):
             row = {"t": now, "event": plain(event), "effects": [plain(effect) for effect in effects]}
-            self.checker.take(row)
+            self.judge(row)
         for effect in effects:
             if isinstance(effect, Answered):
                 self._answered(effect, now)
@@ -115,6 +117,10 @@ class Invariants:
         self._waiters(now, isinstance(event, Tick))
         self._find_missed(now)
         must(self.finished or self.stopped or not self.checker.is_over, "the run is over when every group is")
+
+    def judge(self, row: dict) -> None:
+        self.rows.append(row)
+        self.checker.take(row)
 
     def _asked(self, request: int, message, now: float) -> None:
         self.open[request] = message

@@ -27,9 +27,11 @@ class Loop:
     """How a process trains. `groups`: what it steps, in this order; `create`: those of them that it makes where they
     are not there yet. `ahead`: it pulls all before the first step, and with each step what the next one of that group
     needs; else a step is a pull and a push. `slow_seconds`: the mean time of an iteration.
+    `waits_seconds`: of which it draws how long its pulls may be parked.
     """
 
     slow_seconds: float
+    waits_seconds: tuple[float | None, ...] = (None, 3.0, 6.0)
     groups: tuple[str, ...] = (DEFAULT_GROUP,)
     create: tuple[str, ...] = ()
     ahead: bool = True
@@ -47,7 +49,7 @@ class Process:
         numbers = count()
         shared = SharedLife(rank, lambda: f"{name}-{next(numbers)}", one_after_another=True)
         shared.create = loop.create
-        wait_seconds = world.random.choice((None, 3.0, 6.0))
+        wait_seconds = world.random.choice(loop.waits_seconds)
         self.conversations = [
             Conversation(shared, random=world.random, group=group, wait_seconds=wait_seconds) for group in loop.groups
         ]

@@ -451,7 +451,7 @@ class Simulation:
         assert self.machine is not None
         settings = plain(self.settings)
         row = {"is": "Started", "t": self.clock.now, "epoch": self.machine.epoch, "settings": settings, "state": state}
-        self.invariants.checker.take(row)
+        self.invariants.judge(row)
 
     # Between them.
 

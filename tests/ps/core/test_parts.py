@@ -8,7 +8,7 @@ import pytest
 from leeway.protocol import limits
 from leeway.protocol.codes import Code
 from leeway.protocol.lives import Life
-from leeway.protocol.membership import Join
+from leeway.protocol.membership import Join, Leave
 from leeway.protocol.policy_terms import PolicyTerms
 from leeway.protocol.pulls import Pull
 from leeway.ps.core.effects import Create, Finished
@@ -124,6 +124,21 @@ def test_who_computes_for_a_group_without_an_end_is_waited_for_and_who_is_gone_i
     assert not server.machine.finished
     assert server.pull(w0, 1, group="a").error.code is Code.FINISHED
     assert Finished() in server.tick(6.0)
+
+
+def test_what_is_still_being_applied_is_waited_for_though_nobody_is_there_any_more(serve):
+    groups = tuple(GroupSettings(PolicyTerms("async"), name, (f"{name}*",), until=1) for name in "ab")
+    server = serve(groups=groups)
+    server.offer("a", "b")
+    w0, w1 = server.join("w0", groups=("a",)), server.join("w1", groups=("b",))
+    server.pull(w0, group="a")
+    server.push(w0, group="a")
+    server.pull(w1, group="b")
+    server.holding = True
+    server.push(w1, group="b")
+    server.ask(Leave(w1))
+    assert not server.machine.finished
+    assert Finished() in server.publish()
 
 
 def test_a_pull_that_is_asked_again_at_the_end_gives_the_iteration_up(serve):
