@@ -90,11 +90,10 @@ class Checker:
             must(told == known, "a clean start goes on from the state of the stop", told=told, known=known)
         elif known:
             in_state = {name[2:]: name for group in self.groups.values() for name in group.held.values()}
-            # Parts that were made since are not there.
-            versions = dict.fromkeys(known, 0) | {name: group.published for name, group in self.groups.items()}
+            versions = {name: group.published for name, group in self.groups.items()}
             for name, disposition in self.facts.told.items():
                 applied = self.facts.applied.get(name)
-                safe = name[2:] in in_state if applied is None else applied <= versions[name[1]]
+                safe = name[2:] in in_state if applied is None else applied <= versions.get(name[1], 0)
                 kept = disposition in ("applied", "held") and name not in self.facts.unmade
                 if name[0] != epoch and kept and not safe:
                     self.facts.lost.add(name)
@@ -480,7 +479,9 @@ class Checker:
         elif error["code"] == "finished" and self.live.get(message["life"]["rank"]) == message["life"]["incarnation"]:
             rank, group = message["life"]["rank"], self.groups[message["group"]]
             own = group.until is not None and group.clocks[rank] >= group.until
-            must(own or self._end_has_come(), "nobody is told of an end that has not come", request=message)
+            must(
+                own or group.over or self._end_has_come(), "nobody is told of an end that has not come", request=message
+            )
             group.grants[rank] = set()
             group.missing.discard(rank)
 

@@ -172,9 +172,7 @@ class Invariants:
                 self.parked[request] = (self.open[request], now)
             case RoundClosed(needed=int()):
                 name = (effect.group, effect.number)
-                held = {
-                    body for body, push in self.bodies.items() if (push.group, push.round) == name and push.samples
-                }
+                held = {body for body, push in self.bodies.items() if (push.group, push.round) == name and push.samples}
                 self.facts.unmade |= {self.bodies[body].samples for body in held}
                 for body in held:
                     self.facts.held.pop(body, None)

@@ -88,7 +88,7 @@ class SeveralParts(Simulation):
         return all(one.endings == {None} for one in self.processes)
 
     def _needs_help(self):
-        """Or the last ones of a group have died, and no other one has come to its end: the rest would go on for ever."""
+        """Or the last ones of a group have died, and no other has come to its end: the rest would go on for ever."""
         return super()._needs_help() or (
             self.clock.now > TROUBLE_SECONDS + GOING_ON_SECONDS
             and self.machine is not None

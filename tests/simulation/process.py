@@ -5,10 +5,10 @@ and steps one group after the other, as a training loop does.
 Every update has a number of its own, which travels as its `samples`: so it is known again wherever it turns up.
 """
 
+from dataclasses import dataclass
 from itertools import count
 
-from dataclasses import dataclass
-
+from leeway.errors import WireError
 from leeway.protocol.membership import Heartbeat
 from leeway.protocol.pushes import UpdateKind
 from leeway.protocol.ranks import DEFAULT_GROUP
@@ -16,6 +16,7 @@ from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.worker.session.conversation import Conversation
 from leeway.worker.session.shared_life import SharedLife
 from leeway.worker.session.states import Ending, State
+from tests.known import Violated
 
 SPECS = (TensorSpec("weight", (2,), "float32", Kind.TRAINABLE),)
 # Beyond the wait that the server was asked for: then the connection counts as dead.
@@ -98,7 +99,9 @@ class Process:
             self.stepped = False
             place = self.conversations.index(self.conversation) + 1
             others = self.conversations[place:] + self.conversations[:place]
-            going = [one for one in others if one.ending is None] or [one for one in others if one.state is not State.ENDED]
+            going = [one for one in others if one.ending is None] or [
+                one for one in others if one.state is not State.ENDED
+            ]
             if not going:
                 return
             self.conversation = going[0]
@@ -143,7 +146,10 @@ class Process:
         def take() -> None:
             # A heartbeat's refusal is not told to the conversation: it learns the same from what it asks next.
             if not isinstance(ask, Heartbeat):
-                self.conversation.answered(ask, reply)
+                try:
+                    self.conversation.answered(ask, reply)
+                except WireError as error:
+                    raise Violated(f"no worker is told of a mistake: {self.name}, {error}") from error
                 self.go_on()
 
         self.when_awake(take)
