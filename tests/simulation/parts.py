@@ -23,6 +23,8 @@ class SeveralParts(Simulation):
     order; None: as the seed has it.
     """
 
+    kind = " parts"
+
     def __init__(self, seed: int, *, ends=(None, None, 0, 2, 4, 7), in_order=None, **chosen) -> None:
         self.ends, self.in_order = ends, in_order
         super().__init__(seed, **chosen)

@@ -73,6 +73,9 @@ class Simulation:
     `failing`: the share of steps that fail. `least`: how many updates a round needs for a step.
     """
 
+    # How `run.py` is told of it.
+    kind = ""
+
     def __init__(
         self, seed: int, *, policies=None, troubles=None, until=None, apply_seconds=None, failing=None, least=None
     ) -> None:
@@ -120,7 +123,7 @@ class Simulation:
         head = f"seed {self.seed}: {settings}, steps take {self.apply_seconds} s, {self.network.weather}"
         troubles = "\n".join(f"  {one.at:8.3f} {one}" for one in self.troubles)
         story = "\n".join(f"{at:10.3f} {who:<12} {what}" for at, who, what in self.trace)
-        return f"{head}\n{troubles}\n{story}\nrun it again: python tests/simulation/run.py {self.seed}"
+        return f"{head}\n{troubles}\n{story}\nrun it again: python tests/simulation/run.py {self.seed}{self.kind}"
 
     # What runs.
 
