@@ -6,130 +6,12 @@ which update is in which version are worked out here once more, from what came i
 """
 
 import json
-from collections import deque
-from dataclasses import dataclass, field
-from statistics import median
 
-from leeway.protocol.ranks import natural
+from leeway.protocol.ranks import DEFAULT_GROUP, natural
+from tests.known import ROUNDING_SECONDS, Facts, Group, Violated, left_waiting, must
 from tests.replay import replay
 
-# Of the times in a history the seventh decimal is not there.
-ROUNDING_SECONDS = 2e-6
-
-
-class Violated(AssertionError):
-    """A guarantee is broken; the text says which."""
-
-
-def must(condition, guarantee, **facts):
-    if not condition:
-        raise Violated(f"{guarantee}: {', '.join(f'{name}={value}' for name, value in facts.items())}")
-
-
-@dataclass
-class Facts:
-    """What happened. An update's name is (epoch, group, rank, incarnation, clock)."""
-
-    epochs: list = field(default_factory=list)
-    # By name: the version it went into, once that was published; and what its worker was told.
-    applied: dict = field(default_factory=dict)
-    told: dict = field(default_factory=dict)
-    # Updates that were accepted and whose step failed, or that were too few for their rule.
-    unmade: set = field(default_factory=set)
-    # Updates told `held` whose round had not been closed at the end of the record.
-    held: set = field(default_factory=set)
-    # The newest update of each worker in a state that a server went on from.
-    saved: set = field(default_factory=set)
-    # Updates that were acknowledged and not in the checkpoint that a killed server went on from.
-    lost: set = field(default_factory=set)
-    # (t, rank, incarnation, reason) of every life that ended, (t, rank, incarnation) of every one that began.
-    ended: list = field(default_factory=list)
-    began: list = field(default_factory=list)
-    # (t, rank, clock, lag, version) of every answered pull of a worker.
-    granted: list = field(default_factory=list)
-    staleness: list = field(default_factory=list)
-    modes: list = field(default_factory=list)
-    finished: bool = False
-
-    @property
-    def largest_lag(self):
-        return max(lag for _, _, _, lag, _ in self.granted)
-
-
-@dataclass
-class Group:
-    """Of a server process, what is known of one group. Clocks, grants and the like are by rank, of the live ones.
-
-    `next`: the round that opens next. `passed`: the clock from which a worker was moved on, until it pushes again;
-    `asked_from`: until its clock goes on by a push, for that is how long a pull of before may wait.
-    `last`: the newest accepted update. `arrivals`: when the contributions of the open round came.
-    """
-
-    mode: str
-    bound: int | None
-    published: int
-    min_clock: int
-    round: int
-    next: int
-    switching_at: int | None = None
-    quorum: int | None = None
-    grace: float | None = None
-    # Whether the next round is the first behind a switch.
-    first: bool = False
-    # Whether anybody was ever granted, or a round opened; who has joined, as long as that are fewer than `workers`.
-    started: bool = False
-    arrived: set = field(default_factory=set)
-    workers: int = 0
-    least: int = 1
-    # The versions that bring keys, and whether one of them is out.
-    offers: set = field(default_factory=set)
-    readable: bool = False
-    arrivals: list = field(default_factory=list)
-    gaps: deque = field(default_factory=lambda: deque(maxlen=64))
-    passed: dict = field(default_factory=dict)
-    asked_from: dict = field(default_factory=dict)
-    last: dict = field(default_factory=dict)
-    clocks: dict = field(default_factory=dict)
-    grants: dict = field(default_factory=dict)
-    owed: dict = field(default_factory=dict)
-    seen: dict = field(default_factory=dict)
-    missing: set = field(default_factory=set)
-    held: dict = field(default_factory=dict)
-    open: bool = False
-    stopped: bool = False
-    # Decided and not published: by version, the updates in it.
-    in_flight: dict = field(default_factory=dict)
-
-    @property
-    def all_have_joined(self):
-        return len(self.arrived) >= self.workers
-
-    @property
-    def decided(self):
-        return max(self.in_flight, default=self.published)
-
-    @property
-    def deadline(self):
-        """When the open round closes though some are missing; None: not before they come."""
-        enough = min(self.quorum or 0, len(self.arrivals) + len(self.missing))
-        if self.stopped or not self.open or not enough or len(self.arrivals) < enough:
-            return None
-        grace = self.grace
-        if grace is None and self.gaps:
-            usual = median(self.gaps)
-            grace = usual + 3 * median(abs(gap - usual) for gap in self.gaps)
-        return None if grace is None else self.arrivals[enough - 1] + grace
-
-    def is_behind(self, rank):
-        """Whether the round that this worker would take part in has closed without it."""
-        clock = self.clocks[rank]
-        return self.mode == "sync" and clock < self.next and not (self.open and clock == self.round)
-
-    def has_passed(self, rank, clock):
-        return self.passed.get(rank, clock + 1) <= clock < self.clocks[rank]
-
-    def moved(self):
-        self.min_clock = max(self.min_clock, min(self.clocks.values(), default=self.min_clock))
+__all__ = ["Checker", "Violated", "check", "judge", "read"]
 
 
 def read(path):
@@ -190,16 +72,19 @@ class Checker:
         self.epoch = epoch
         self.t = row.get("t", 0.0)
         self.messages, self.bodies = {}, {}
-        self.live = {}
+        self.live, self.one_after_another = {}, set()
         for rank, saved in state["ranks"].items():
             if saved["lives"] and saved["lives"][-1]["ended"] is None:
                 self.live[rank] = saved["lives"][-1]["number"]
+                if saved["lives"][-1].get("one_after_another"):
+                    self.one_after_another.add(rank)
         # A server knows saved bodies under the first numbers.
         numbers = row.get("bodies", range(1, 1 << 30))
-        self.groups = {
-            settings["name"]: self._restored(row["settings"], settings, state, numbers)
-            for settings in row["settings"]["groups"]
-        }
+        self.settings = row["settings"]
+        configured = [group["name"] for group in self.settings["groups"]]
+        made = [name for name in state.get("parts", ()) if name not in configured]
+        must({*configured, *made} == state["groups"].keys(), "no group comes or goes with a start", made=made)
+        self.groups = {name: self._restored(row["settings"], name, state, numbers) for name in (*configured, *made)}
         if goes_on:
             told = {name: self._state(group) for name, group in self.groups.items()}
             must(told == known, "a clean start goes on from the state of the stop", told=told, known=known)
@@ -208,25 +93,14 @@ class Checker:
             versions = {name: group.published for name, group in self.groups.items()}
             for name, disposition in self.facts.told.items():
                 applied = self.facts.applied.get(name)
-                safe = name[2:] in in_state if applied is None else applied <= versions[name[1]]
+                safe = name[2:] in in_state if applied is None else applied <= versions.get(name[1], 0)
                 kept = disposition in ("applied", "held") and name not in self.facts.unmade
                 if name[0] != epoch and kept and not safe:
                     self.facts.lost.add(name)
 
-    def _restored(self, settings, of_group, state, numbers):
-        group_name, ranks = of_group["name"], state["ranks"]
-        saved = state["groups"][group_name]
-        mode = "switching" if saved["switching_at"] is not None else saved["mode"]
-        number, is_open = saved["round"], saved["missing"] is not None
-        group = Group(mode, saved["staleness"], saved["version"], saved["min_clock"], number, number + is_open)
-        group.switching_at, group.quorum, group.grace = (
-            saved[name] for name in ("switching_at", "quorum", "grace_seconds")
-        )
-        group.missing, group.open = set(saved["missing"] or ()), is_open
-        group.arrivals = [self.t] * len(saved["held"])
-        group.started, group.arrived, group.readable = saved["started"], set(saved["arrived"]), bool(saved["specs"])
-        group.workers = 0 if saved["assembled"] else settings["workers"]
-        group.least = of_group["least_updates"]
+    def _restored(self, settings, group_name, state, numbers):
+        saved, ranks = state["groups"][group_name], state["ranks"]
+        group = Group.restored(saved, _settings_of(group_name, settings), settings, self.t)
         for rank, saved_rank in ranks.items():
             for life in saved_rank["lives"]:
                 if progress := life["groups"].get(group_name):
@@ -297,6 +171,7 @@ class Checker:
                 self._published(self.groups[event["group"]], event["number"], failed=event["is"] == "Failed")
             case "Gone":
                 self.messages.pop(event["request"], None)
+                self._waits_no_more(event["request"])
             case "Stop":
                 for group in self.groups.values():
                     group.stopped = True
@@ -310,6 +185,36 @@ class Checker:
         for group in self.groups.values():
             over = group.deadline is not None and group.deadline + ROUNDING_SECONDS < t
             must(not over, "a round closes when its quorum is there and its grace over", round=group.round)
+        self._no_circle_is_left()
+        self._come_to_the_end()
+
+    def _no_circle_is_left(self):
+        left = self._left_waiting()
+        must(not left, "no circle of waiters is left", waiting=left)
+
+    def _left_waiting(self):
+        return left_waiting(self.groups.values(), self.one_after_another) if len(self.groups) > 1 else set()
+
+    def _come_to_the_end(self):
+        """Where a group has no end of its own, it has come with the others'."""
+        if self._end_has_come():
+            for group in self.groups.values():
+                if group.until is None and not group.over:
+                    group.come_to_the_end()
+
+    @property
+    def is_over(self):
+        """Whether the run has come to its end, in every group that anybody is in."""
+        return self._end_has_come() and all(group.done or group.deserted for group in self.groups.values())
+
+    def _end_has_come(self):
+        """Every group with an end that anybody is in has come to it, and one at least has."""
+        ending = [group for group in self.groups.values() if group.until is not None and group.arrived]
+        return any(group.done for group in ending) and all(group.done or group.deserted for group in ending)
+
+    def _waits_no_more(self, request):
+        for group in self.groups.values():
+            group.waiting = {rank: asked for rank, asked in group.waiting.items() if asked != request}
 
     def _name(self, push):
         life = push["life"]
@@ -317,10 +222,13 @@ class Checker:
 
     def _pushed(self, request, push, effects):
         """A push that is not effective on arrival is taken at once, though its worker may be told much later."""
-        name, group = self._name(push), self.groups[push["group"]]
+        name, group = self._name(push), self.groups.get(push["group"])
         self.bodies[request] = (name, push["samples"], push)
         answers = {effect["request"]: effect["reply"] for effect in effects if effect["is"] == "Answered"}
         refused = answers.get(request, {}).get("is") in ("Refused", "Staged")
+        must(refused or group, "a push is to a group that is there", name=name)
+        if group is None:
+            return
         dropped = any(request in effect["bodies"] for effect in effects if effect["is"] == "Drop")
         applying = any(name == one for updates in group.in_flight.values() for one, _ in updates)
         live = self.live.get(name[2]) == name[3] and name[2] in group.clocks
@@ -365,6 +273,7 @@ class Checker:
         must(number == group.published + 1, "versions come out in their order", number=number, after=group.published)
         group.published = number
         group.readable = group.readable or (number in group.offers and not failed)
+        group.applying = None if group.applying == number else group.applying
         for name, staleness in group.in_flight.pop(number):
             if failed:
                 self.facts.unmade.add(name)
@@ -401,12 +310,10 @@ class Checker:
                 rank = effect["rank"]
                 must(self.live.pop(rank, None) == effect["incarnation"], "only a live one ends", rank=rank)
                 self.facts.ended.append((self.t, rank, effect["incarnation"], effect["reason"]))
+                self.one_after_another.discard(rank)
                 for group in self.groups.values():
-                    of_lives = (group.clocks, group.grants, group.owed, group.seen, group.last)
-                    for known in (*of_lives, group.passed, group.asked_from):
-                        known.pop(rank, None)
-                    group.missing.discard(rank)
-                    group.moved()
+                    if rank in group.clocks:
+                        group.forget(rank)
             case "Advanced":
                 group, rank, clock = self.groups[effect["group"]], effect["rank"], effect["clock"]
                 if group.clocks[rank] != clock:
@@ -435,19 +342,29 @@ class Checker:
                 must(effect["number"] == group.decided + 1, "versions grow by one", number=effect["number"])
                 group.in_flight[effect["number"]] = []
                 group.offers.add(effect["number"])
+                if effect["is"] == "Adopt":
+                    group.named_from = effect["number"]
             case "Apply":
                 self._apply(self.groups[effect["group"]], effect)
+            case "Create":
+                must(effect["group"] not in self.groups, "a part is made once", **effect)
+                of_group = _settings_of(effect["group"], self.settings)
+                self.groups[effect["group"]] = Group.made(of_group, self.settings)
+            case "Parked" if effect["group"] and effect["rank"]:
+                self.groups[effect["group"]].waiting[effect["rank"]] = effect["request"]
             case "Drop":
                 for body in effect["bodies"]:
                     self.bodies.pop(body, None)
             case "SwitchBegun":
                 group = self.groups[effect["group"]]
                 group.mode, group.bound, group.switching_at = "switching", None, effect["at"]
+                group.applying = None
                 group.quorum, group.grace, group.next = effect["quorum"], effect["grace_seconds"], effect["at"]
             case "Switched":
                 group = self.groups[effect["group"]]
                 if effect["mode"] != "sync":
                     group.gaps.clear()
+                    group.applying = None
                 group.first = group.mode == "switching"
                 group.mode, group.bound, group.switching_at = effect["mode"], effect["staleness"], None
                 group.quorum, group.grace = effect["quorum"], effect["grace_seconds"]
@@ -455,6 +372,11 @@ class Checker:
             case "Finished":
                 left = [name for name, group in self.groups.items() if group.in_flight or group.held]
                 must(not left, "the end comes when all is applied", groups=left)
+                must(self._end_has_come(), "the end comes when every group with an end has come to it")
+                computing = [
+                    name for name, group in self.groups.items() if group.until is None and any(group.grants.values())
+                ]
+                must(not computing, "the end waits for who computes where there is none", groups=computing)
                 self.facts.finished = True
             case "Answered":
                 self._answered(effect["request"], effect["reply"])
@@ -462,6 +384,9 @@ class Checker:
     def _closed(self, group, effect):
         must(group.open and effect["number"] == group.round, "a round closes once", **effect)
         late = set() if self.switching else group.missing
+        if late != set(effect["late"]) and group.until is None and self._end_has_come():
+            group.come_to_the_end()
+            late = group.missing
         if late:
             due = group.deadline is not None and group.deadline <= self.t + ROUNDING_SECONDS
             must(due, "a round closes when nobody is missing, or with its quorum after its grace", **effect)
@@ -479,6 +404,8 @@ class Checker:
         number = effect["number"]
         must(number == group.decided + 1, "versions grow by one", number=number, after=group.decided)
         group.in_flight[number] = []
+        if effect["aggregated"]:
+            group.applying = number
         enough = not effect["aggregated"] or len(effect["contributions"]) >= group.least
         must(enough, "a step has the updates that its rule needs", **effect)
         for contribution in effect["contributions"]:
@@ -486,6 +413,7 @@ class Checker:
             must(None not in found, "what is applied was pushed, and once", version=number, **contribution)
             (name,) = {one[0] for one in found}
             must(name[2] == contribution["rank"], "an update is its own rank's", name=name)
+            must(name[1] == effect["group"], "an update is in its own group alone", name=name, group=effect["group"])
             must({one[1] for one in found} == {contribution["samples"]}, "the weight is what was pushed", name=name)
             twice = name in self.facts.applied or any(
                 name == other for updates in group.in_flight.values() for other, _ in updates
@@ -518,11 +446,18 @@ class Checker:
     def _answered(self, request, reply):
         message = self.messages.pop(request, None)
         must(message is not None, "a request is answered once, and only while it is there", request=request)
+        stuck = self._left_waiting()
+        self._waits_no_more(request)
         pushed = reply["pushed"] if reply["is"] == "PushPulled" else reply
         match pushed["is"]:
             case "Pushed":
                 self._disposed(message, pushed)
             case "Joined":
+                if message["one_after_another"]:
+                    self.one_after_another.add(message["rank"])
+                for name, group in self.groups.items():
+                    if message["rank"] in group.clocks and name not in pushed["groups"]:
+                        group.forget(message["rank"])
                 for name, state in pushed["groups"].items():
                     group = self.groups[name]
                     group.arrived.add(message["rank"])
@@ -535,6 +470,20 @@ class Checker:
         granted = reply["pulled"] if reply["is"] == "PushPulled" else reply
         if granted["is"] == "Granted":
             self._granted(message, granted, reply)
+        elif granted["is"] == "Refused":
+            self._refused(message, granted["error"], stuck)
+
+    def _refused(self, message, error, stuck):
+        if error["code"] == "deadlock":
+            must(message["life"]["rank"] in stuck, "who gives way was in a circle", request=message, circle=stuck)
+        elif error["code"] == "finished" and self.live.get(message["life"]["rank"]) == message["life"]["incarnation"]:
+            rank, group = message["life"]["rank"], self.groups[message["group"]]
+            own = group.until is not None and group.clocks[rank] >= group.until
+            must(
+                own or group.over or self._end_has_come(), "nobody is told of an end that has not come", request=message
+            )
+            group.grants[rank] = set()
+            group.missing.discard(rank)
 
     def _disposed(self, push, pushed):
         # A server that goes on from a checkpoint has the push under its own epoch, whatever the repeat names.
@@ -583,3 +532,10 @@ class Checker:
 def _held(life, group, round_number):
     record = life["groups"].get(group, {}).get("record")
     return record and record["clock"] == round_number and record["disposition"] == "held"
+
+
+def _settings_of(name, settings):
+    """A part that no table names has the default group's settings, and the run's end."""
+    by_name = {group["name"]: group for group in settings["groups"]}
+    default = by_name.get(DEFAULT_GROUP, settings["groups"][-1])
+    return by_name.get(name, default | {"until": None})

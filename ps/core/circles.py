@@ -2,7 +2,8 @@
 
 The one rule: only lives count that ask for one thing after another (`one_after_another`); who has several requests
 under way may still push where it is missed. Within a group nobody who waits is waited for, so no circle lies in one.
-A circle is closed by a pull that parks, by a switch, or by an end of a life that a quorum had counted on.
+A circle is closed by a pull that parks, by a switch, by an end of a life that a quorum had counted on, or by a push of
+the slowest of them, behind whom others are then waited for.
 """
 
 from __future__ import annotations

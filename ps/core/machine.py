@@ -39,6 +39,7 @@ from leeway.ps.core.effects import (
     Parked,
     SwitchBegun,
     Switched,
+    WaitingFor,
 )
 from leeway.ps.core.endings import Endings
 from leeway.ps.core.events import Asked, Failed, Gone, Paused, Published, Stop, Tick
@@ -48,6 +49,8 @@ from leeway.ps.core.membership import Incarnation, Membership
 from leeway.ps.core.offers import judge_offer
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
     from leeway.protocol.lives import Life
     from leeway.protocol.messages import Request
     from leeway.ps.core.deduplication import Verdict
@@ -76,6 +79,7 @@ class Machine:
         # Whether something has happened that may have closed a circle of waiters, and the pull that did.
         self._may_circle = False
         self._parked: Parked | None = None
+        self._missed: set[Incarnation] = set()
 
     def _group(self, settings: GroupSettings) -> Group:
         workers, until = self.settings.workers, self.settings.until
@@ -94,7 +98,7 @@ class Machine:
                 self.membership.answered(effect.request, self._now)
             case Parked(group=str(), rank=str()):
                 self._may_circle, self._parked = True, effect
-            case Switched() | SwitchBegun() | Ended():
+            case Switched() | SwitchBegun() | Ended() | WaitingFor():
                 self._may_circle = True
 
     def step(self, event: Event, now: float) -> list[Effect]:
@@ -102,12 +106,13 @@ class Machine:
         self._effects, self._now = [], now
         if not isinstance(event, (Paused, Stop)):
             self._end_run(self.endings.by_time(now))
+        self._end_if_due(now)  # after a restart it may be, before anything has happened
         self._take(event, now)
         for group in self.groups.values():
             group.settle(now)
         self._break_circles(now)
-        if not self.finished:
-            self._end_if_due(now)
+        self._end_if_due(now)
+        self._find_missed(now)
         return self._effects
 
     def _break_circles(self, now: float) -> None:
@@ -136,18 +141,18 @@ class Machine:
 
         A group that nobody is in keeps nobody from the end: one that nobody has ever joined would never come to it.
         """
+        if self.finished:
+            return
         groups = self.groups.values()
         if self.over is None:
             ending = [group for group in groups if group.ends and group.arrived]
-            if not any(group.done for group in ending) or not all(
-                group.done or not group.live_workers for group in ending
-            ):
+            if not any(group.done for group in ending) or not all(group.done or group.deserted for group in ending):
                 return
             for group in groups:
                 if not group.ends:
                     group.end("the other parts of the run are complete")
                     group.settle(now)
-        if all(group.done or not group.live_workers for group in groups):
+        if all(group.done or group.deserted for group in groups):
             self.finished = True
             self._emit(Finished())
 
@@ -355,8 +360,6 @@ class Machine:
     def _tick(self, now: float) -> None:
         if self.stopping:
             return  # time decides nothing behind the state that is saved
-        for member in self.membership.live():
-            self.membership.is_missed(member, now, missed=self._is_missed(member))
         for member in self.membership.expired(now):
             silent = f"{member} was silent for longer than its lease of {self.settings.lease_seconds:g} s"
             self._end(member, Reason.LEASE_EXPIRED, silent)
@@ -372,12 +375,23 @@ class Machine:
         for group in self.groups.values():
             group.expire(now)
 
-    def _is_missed(self, member: Incarnation) -> bool:
-        """Whether all that it asks is parked, and others wait for it in a group where it asks nothing."""
+    def _find_missed(self, now: float) -> None:
+        """All that these lives ask is parked, and others wait for them in a group where they ask nothing.
+
+        Looked for after every event and not when time passes: a history has no tick that leads to nothing.
+        """
+        awaited = {name: group.pulls.awaited() for name, group in self.groups.items()} if len(self.groups) > 1 else {}
+        found = {member for rank in set().union(*awaited.values()) if (member := self.membership.of_rank(rank))}
+        missed = {member for member in found if self._is_missed(member, awaited)}
+        for member in missed ^ self._missed:
+            self.membership.is_missed(member, now, missed=member in missed)
+        self._missed = missed
+
+    def _is_missed(self, member: Incarnation, awaited: Mapping[str, Collection[str]]) -> bool:
         waits = [name for name in member.groups if self.groups[name].waiting.of(member)]
         if not waits or member.unanswered > len(waits):
             return False
-        return any(member.rank in self.groups[name].pulls.awaited() for name in member.groups if name not in waits)
+        return any(member.rank in awaited[name] for name in member.groups if name not in waits)
 
     # Pushes.
 

@@ -134,6 +134,11 @@ class Situation:
             return not any(member.groups[self.name].computing for member in self.roster)
         return self.until is not None and self.min_clock >= self.until
 
+    @property
+    def deserted(self) -> bool:
+        """Nobody is in it, and all that was handed in is applied."""
+        return not (self.roster or self.in_flight or self.rounds.held)
+
     def is_over_at(self, clock: int) -> str | None:
         """Why nobody computes the iteration of this clock any more; None: it is to be computed."""
         if self.over is None and self.until is not None and clock >= self.until:

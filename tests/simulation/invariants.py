@@ -28,8 +28,8 @@ class Facts:
     server's state, and restored with it.
     """
 
-    # The version that it went into.
-    applied: dict[int, int] = field(default_factory=dict)
+    # The group and the version that it went into.
+    applied: dict[int, tuple[str, int]] = field(default_factory=dict)
     # Accepted, and in no version: its step failed, or its round had too few.
     unmade: set[int] = field(default_factory=set)
     # By body.
@@ -38,30 +38,37 @@ class Facts:
 
 
 class Invariants:
-    def __init__(self, settings) -> None:
+    """`specs`: by group, what its keys are; all groups of the run are named there, also those that workers make."""
+
+    def __init__(self, settings, specs) -> None:
         self.settings = settings
+        self.specs = specs
         self.checker = Checker()
+        # The history so far.
+        self.rows: list[dict] = []
         self.facts = Facts()
         # Of this server process.
         self.open: dict[int, object] = {}
         self.parked: dict[int, tuple[object, float]] = {}
         self.bodies: dict[int, Push] = {}
         self.heard: dict[LifeName, float] = {}
-        self.granted_under: dict[LifeName, tuple[int, str, int | None]] = {}
+        self.missed: set[LifeName] = set()
+        self.granted_under: dict[tuple[str, LifeName], tuple[int, str, int | None]] = {}
         self.epoch = 1
         self.stopped = self.finished = False
-        # Whether members and policy have been the same since the first grant, so that staleness is bounded.
-        self.fixed: int | None = None
+        # Whether members and policy have been the same since the first grant, so that staleness is bounded; known of
+        # runs of one group.
+        self.fixed: int | None = None if len(specs) == 1 else -1
         self.fixed_mode: tuple[str, int | None] = ("", None)
         self.largest_staleness = 0
-        # Of the workers.
-        self.adopted: dict[str, tuple[int, int]] = {}
-        self.in_hand: dict[str, tuple[int, object]] = {}
+        # Of the workers, by process and group.
+        self.adopted: dict[tuple[str, str], tuple[int, int]] = {}
+        self.in_hand: dict[tuple[str, str], tuple[int, object]] = {}
 
     @property
     def known(self):
-        """The group, as it follows from the history."""
-        return self.checker.groups["default"]
+        """The groups, as they follow from the history."""
+        return self.checker.groups
 
     @property
     def lives(self) -> dict[str, int]:
@@ -70,44 +77,58 @@ class Invariants:
     # The server.
 
     def event(self, event, effects, machine, now: float) -> None:
-        group = machine.groups["default"]
         for message in self.open.values():
-            if life := getattr(message, "life", None):
+            life = getattr(message, "life", None)
+            if life and (life.rank, life.incarnation) not in self.missed:
                 self._renewed(life, now)  # until this moment it had a request open, which is not silence
-        must(group.specs.keys() <= {"weight"}, "all declare one model, and no other is there", keys=list(group.specs))
+        for name, group in machine.groups.items():
+            keys = {spec.name for spec in self.specs.get(name, ())}
+            must(group.specs.keys() <= keys, "all declare one model, and no other is there", keys=list(group.specs))
         match event:
             case Asked(request, message):
                 self._asked(request, message, now)
             case Paused(seconds):
                 self._paused(seconds, now)
             case Gone(request):
-                self.open.pop(request, None)
+                self._renewed_by(self.open.pop(request, None), now)
                 self.parked.pop(request, None)
-            case Failed(_, number):
-                self._failed(number)
+            case Failed():
+                self._failed(event)
             case Stop():
                 self.stopped = True
         for effect in effects:
             self._effect(effect, now)
         if effects or not isinstance(event, Tick):
             row = {"t": now, "event": plain(event), "effects": [plain(effect) for effect in effects]}
-            self.checker.take(row)
+            self.judge(row)
         for effect in effects:
             if isinstance(effect, Answered):
                 self._answered(effect, now)
-        self.facts.begun = self.known.started
-        self._state(group, machine)
+        self.facts.begun = all(name in self.known and self.known[name].started for name in self.specs)
+        for name, group in machine.groups.items():
+            self._state(group, self.known[name])
+        self._deadline(machine)
         self._bound()
         if isinstance(event, Tick):
             self._leases(now)
-        self._bodies(group)
-        self._rounds()
+        self._bodies(machine)
+        for known in self.known.values():
+            self._rounds(known)
         self._waiters(now, isinstance(event, Tick))
+        self._find_missed(now)
+        must(self.finished or self.stopped or not self.checker.is_over, "the run is over when every group is")
+
+    def judge(self, row: dict) -> None:
+        self.rows.append(row)
+        self.checker.take(row)
 
     def _asked(self, request: int, message, now: float) -> None:
         self.open[request] = message
         if isinstance(message, Push):
             self.bodies[request] = message
+        self._renewed_by(message, now)
+
+    def _renewed_by(self, message, now: float) -> None:
         life = getattr(message, "life", None)
         if life:
             self._renewed(life, now)
@@ -137,7 +158,7 @@ class Invariants:
                     for body in contribution.bodies:
                         self.bodies.pop(body, None)
                         self.facts.held.pop(body, None)
-                    self.facts.applied[contribution.samples] = effect.number
+                    self.facts.applied[contribution.samples] = (effect.group, effect.number)
                 if self.fixed and self.fixed > 0 and not effect.aggregated:
                     self.largest_staleness = max(self.largest_staleness, effect.staleness)
             case Initialize():
@@ -150,24 +171,26 @@ class Invariants:
             case Parked(request):
                 self.parked[request] = (self.open[request], now)
             case RoundClosed(needed=int()):
-                held = {body for body, push in self.bodies.items() if push.round == effect.number and push.samples}
+                name = (effect.group, effect.number)
+                held = {body for body, push in self.bodies.items() if (push.group, push.round) == name and push.samples}
                 self.facts.unmade |= {self.bodies[body].samples for body in held}
                 for body in held:
                     self.facts.held.pop(body, None)
             case Finished():
                 self.finished = True
 
-    def _failed(self, number: int) -> None:
-        """Version `number` has nothing in it that was meant for it."""
+    def _failed(self, event: Failed) -> None:
+        """The version has nothing in it that was meant for it."""
         facts = self.facts
-        for update in [update for update, version in facts.applied.items() if version == number]:
+        for update in [update for update, made in facts.applied.items() if made == (event.group, event.number)]:
             del facts.applied[update]
             facts.unmade.add(update)
 
-    def _state(self, group, machine) -> None:
+    @staticmethod
+    def _state(group, known) -> None:
         """The machine stands where its history has led."""
-        known, policy = self.known, group.policy_state()
-        clocks = {member.rank: member.groups["default"].clock for member in group.roster}
+        policy = group.policy_state()
+        clocks = {member.rank: member.groups[group.name].clock for member in group.roster}
         must(clocks == known.clocks, "a clock goes on as the history says", machine=clocks, true=known.clocks)
         least = min(clocks.values(), default=known.min_clock)
         must(least == known.min_clock, "the min clock never decreases", was=known.min_clock, now=least)
@@ -180,18 +203,21 @@ class Invariants:
         must(group.published == known.published, "a version is out when it is published", machine=group.published)
         mode = policy.terms.mode if policy.switching_at is None else "switching"
         must(mode == known.mode, "the policy is the one that was asked for", machine=policy, true=known.mode)
-        due, true = machine.next_deadline, known.deadline
+
+    def _deadline(self, machine) -> None:
+        due = machine.next_deadline
+        true = min((at for known in self.known.values() if (at := known.deadline) is not None), default=None)
         as_it_is = due is true is None or (None not in (due, true) and abs(due - true) < 1e-6)
         must(as_it_is, "the machine wants to be called when a grace is over", machine=due, true=true)
 
     def _bound(self) -> None:
         """1: a clock that was advanced by a grant within the bound goes no further than one beyond it."""
-        known = self.known
-        for life, (clock, *mode) in list(self.granted_under.items()):
+        for (name, life), (clock, *mode) in list(self.granted_under.items()):
+            known = self.known[name]
             now = known.clocks.get(life[0]) if self.lives.get(life[0]) == life[1] else None
             if now == clock:
                 continue
-            del self.granted_under[life]
+            del self.granted_under[name, life]
             if now is not None and mode == [known.mode, known.bound] and known.mode == "ssp":
                 farthest = known.min_clock + known.bound + 1
                 must(now <= farthest, "the bound, after a push", life=life, clock=now, farthest=farthest)
@@ -199,6 +225,7 @@ class Invariants:
     def _answered(self, effect: Answered, now: float) -> None:
         message = self.open.pop(effect.request)
         _, since = self.parked.pop(effect.request, (message, now))
+        self._renewed_by(message, now)
         reply = effect.reply
         if isinstance(reply, PushPulled):
             reply = reply.pulled
@@ -208,12 +235,12 @@ class Invariants:
         elif isinstance(reply, Joined):
             self.heard[message.rank, reply.incarnation] = now
         elif isinstance(reply, Granted) and getattr(message, "life", None):
-            self._granted((message.life.rank, message.life.incarnation), reply.clock)
+            self._granted(message.group, (message.life.rank, message.life.incarnation), reply.clock)
 
-    def _granted(self, life: LifeName, clock: int) -> None:
+    def _granted(self, group: str, life: LifeName, clock: int) -> None:
         """1: with fixed members staleness is bounded."""
-        mode = (self.known.mode, self.known.bound)
-        self.granted_under[life] = (clock, *mode)
+        mode = (self.known[group].mode, self.known[group].bound)
+        self.granted_under[group, life] = (clock, *mode)
         if self.fixed is None and self.lives:
             self.fixed = len(self.lives)
             self.fixed_mode = mode
@@ -229,23 +256,36 @@ class Invariants:
             silent = now - self.heard[rank, incarnation]
             must(silent < self.settings.lease_seconds + 1e-6, "the dead are evicted", rank=rank, silent=silent)
 
-    def _bodies(self, group) -> None:
+    def _find_missed(self, now: float) -> None:
+        """7: whose requests are all parked, and who is waited for elsewhere, is heard of by heartbeats alone."""
+        missed = set()
+        for rank, incarnation in self.lives.items():
+            waits = [known for known in self.known.values() if rank in known.waiting]
+            mine = [message for message in self.open.values() if _is_of(message, rank, incarnation)]
+            awaited = any(rank in known.awaited for known in self.known.values() if known not in waits)
+            if waits and len(mine) == len(waits) and awaited:
+                missed.add((rank, incarnation))
+        for life in missed - self.missed:
+            self.heard[life] = now
+        self.missed = missed
+
+    def _bodies(self, machine) -> None:
         """Every body that has come in is staged, held, or has ended in exactly one step or drop."""
-        held = {body for one in group.rounds.held.values() for body in one.bodies}
+        groups = machine.groups.values()
+        held = {body for group in groups for one in group.rounds.held.values() for body in one.bodies}
         self.facts.held = {body: self.bodies[body].samples for body in held if body in self.bodies}
         must(self.bodies.keys() == held, "no body is forgotten, none is lost", open=set(self.bodies), held=held)
 
-    def _rounds(self) -> None:
+    def _rounds(self, known) -> None:
         """A round closes when nobody is missing, and the next opens when nothing stands in its way."""
-        known = self.known
         if self.stopped:
             return
         if known.open:
             must(known.mode == "sync", "away from sync no round is open")
             must(known.missing, "a round closes when nobody is missing", round=known.round)
             return
-        until = self.settings.until
-        if known.mode not in ("sync", "switching") or known.in_flight or (until is not None and known.next >= until):
+        over = known.over or (known.until is not None and known.next >= known.until)
+        if known.mode not in ("sync", "switching") or known.in_flight or over:
             return
         there = [rank for rank, clock in known.clocks.items() if clock == known.next]
         enough = len(known.clocks) >= (1 if known.started else self.settings.workers)
@@ -262,11 +302,12 @@ class Invariants:
                 must(since + message.wait_seconds > now - 1e-6, "a wait ends in time", request=message)
             rank = message.life.rank
             must(self.lives.get(rank) == message.life.incarnation, "the ended do not wait", request=message)
-            must(not self._could_go_on(rank), "no forgotten waiter", request=message)
-            must(not self.known.is_behind(rank), "whose round has closed is moved on", request=message)
+            known = self.known[message.group]
+            must(not self._could_go_on(known, rank), "no forgotten waiter", request=message)
+            must(not known.is_behind(rank), "whose round has closed is moved on", request=message)
 
-    def _could_go_on(self, rank: str) -> bool:
-        known = self.known
+    @staticmethod
+    def _could_go_on(known, rank: str) -> bool:
         clock = known.clocks[rank]
         if not known.readable or known.owed.get(rank, 0) > known.published:
             return False
@@ -292,8 +333,8 @@ class Invariants:
         self.epoch = machine.epoch
         self.stopped = self.finished = False
         self.fixed = -1
-        self.granted_under = {}
-        lives = {member.rank: member.number for member in machine.groups["default"].roster}
+        self.granted_under, self.missed = {}, set()
+        lives = {member.rank: member.number for member in machine.membership.live()}
         self.heard = dict.fromkeys(lives.items(), now)
         must(lives == self.lives, "saved workers are live again", saved=self.lives, restored=lives)
 
@@ -301,19 +342,24 @@ class Invariants:
 
     def began_update(self, process, number: int) -> None:
         """The worker hands in update `number`: from now on it has one outcome to come."""
-        must(process.name not in self.in_hand, "an update is in hand until its end is known", process=process.name)
-        self.in_hand[process.name] = (number, process.conversation.outcome)
+        name = (process.name, process.conversation.group)
+        must(name not in self.in_hand, "an update is in hand until its end is known", process=name)
+        self.in_hand[name] = (number, process.conversation.outcome)
 
-    def conversation(self, process) -> None:
-        conversation = process.conversation
+    def heard_by(self, process) -> None:
+        for conversation in process.conversations:
+            self._conversation(process, conversation)
+
+    def _conversation(self, process, conversation) -> None:
+        name = (process.name, conversation.group)
         if conversation.grant is not None:
             version = conversation.grant.version
-            seen, self.adopted[process.name] = self.adopted.get(process.name, (0, 0)), (version.epoch, version.number)
-            must(self.adopted[process.name] >= seen, "a worker never goes back", process=process.name, was=seen)
-        if process.name in self.in_hand:
-            number, before = self.in_hand[process.name]
+            seen, self.adopted[name] = self.adopted.get(name, (0, 0)), (version.epoch, version.number)
+            must(self.adopted[name] >= seen, "a worker never goes back", process=name, was=seen)
+        if name in self.in_hand:
+            number, before = self.in_hand[name]
             if conversation.outcome is not None and conversation.outcome is not before:
-                del self.in_hand[process.name]
+                del self.in_hand[name]
                 self._outcome(process, number, conversation.outcome)
 
     def _outcome(self, process, number: int, outcome) -> None:
@@ -325,3 +371,8 @@ class Invariants:
             must(kept or lost or told, "an accepted update is there", process=process.name, outcome=outcome)
         elif outcome.disposition is None and outcome.reason != "left":
             must(not kept, "a dropped update is not there", process=process.name, outcome=outcome, update=number)
+
+
+def _is_of(message, rank: str, incarnation: int) -> bool:
+    life = getattr(message, "life", None)
+    return life is not None and (life.rank, life.incarnation) == (rank, incarnation)

@@ -1,50 +1,80 @@
-"""A worker process: a `Conversation`, the time its computing takes, its heartbeat, and its deaths.
+"""A worker process: its conversations, the time its computing takes, its heartbeat, and its deaths.
 
-The one rule: all that is decided of what is sent and heard is decided by the conversation; this only carries and waits.
+The one rule: all that is decided of what is sent and heard is decided by the conversations; this only carries, waits,
+and steps one group after the other, as a training loop does.
 Every update has a number of its own, which travels as its `samples`: so it is known again wherever it turns up.
 """
 
+from dataclasses import dataclass
 from itertools import count
 
+from leeway.errors import WireError
 from leeway.protocol.membership import Heartbeat
 from leeway.protocol.pushes import UpdateKind
+from leeway.protocol.ranks import DEFAULT_GROUP
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.worker.session.conversation import Conversation
 from leeway.worker.session.shared_life import SharedLife
-from leeway.worker.session.states import State
+from leeway.worker.session.states import Ending, State
+from tests.known import Violated
 
 SPECS = (TensorSpec("weight", (2,), "float32", Kind.TRAINABLE),)
 # Beyond the wait that the server was asked for: then the connection counts as dead.
 PATIENCE_SECONDS = 2.0
 
 
-class Process:
-    """`slow_seconds`: the mean time of an iteration."""
+@dataclass(frozen=True)
+class Loop:
+    """How a process trains. `groups`: what it steps, in this order; `create`: those of them that it makes where they
+    are not there yet. `ahead`: it pulls all before the first step, and with each step what the next one of that group
+    needs; else a step is a pull and a push. `slow_seconds`: the mean time of an iteration.
+    `waits_seconds`: of which it draws how long its pulls may be parked.
+    """
 
-    def __init__(self, world, rank: str, name: str, slow_seconds: float) -> None:
-        self.world, self.rank, self.name, self.slow_seconds = world, rank, name, slow_seconds
+    slow_seconds: float
+    waits_seconds: tuple[float | None, ...] = (None, 3.0, 6.0)
+    groups: tuple[str, ...] = (DEFAULT_GROUP,)
+    create: tuple[str, ...] = ()
+    ahead: bool = True
+
+
+class Process:
+    """`specs`: by group, what it declares."""
+
+    def __init__(self, world, rank: str, name: str, loop: Loop, specs=None) -> None:
+        self.world, self.rank, self.name, self.loop = world, rank, name, loop
         self.alive = True
         # Dead or left for good: the rank need not reach the end.
         self.gone = False
         self.hung_until = 0.0
         numbers = count()
-        self.conversation = Conversation(
-            SharedLife(rank, lambda: f"{name}-{next(numbers)}"),
-            random=world.random,
-            wait_seconds=world.random.choice((None, 3.0, 6.0)),
-        )
-        self.conversation.offer(SPECS, whole=True)
+        shared = SharedLife(rank, lambda: f"{name}-{next(numbers)}", one_after_another=True)
+        shared.create = loop.create
+        wait_seconds = world.random.choice(loop.waits_seconds)
+        self.conversations = [
+            Conversation(shared, random=world.random, group=group, wait_seconds=wait_seconds) for group in loop.groups
+        ]
+        for conversation in self.conversations:
+            conversation.offer((specs or {DEFAULT_GROUP: SPECS})[conversation.group], whole=True)
+        # Whose turn it is; the groups not pulled yet before the first step; and whether this turn's update is computed.
+        self.conversation = self.conversations[0]
+        self.unattached = len(self.conversations) if loop.ahead else 0
+        self.stepped = False
+        self.gave_way = False
         self.asking = None
         self.computing = False
         self.in_hand = None
-        self.outcomes = 0
         self._last_sent = 0.0
         self.go_on()
         self._beat()
 
     @property
     def ended(self) -> bool:
-        return not self.alive or self.conversation.state is State.ENDED
+        return not self.alive or all(one.state is State.ENDED for one in self.conversations)
+
+    @property
+    def endings(self) -> set[Ending | None]:
+        return {conversation.ending for conversation in self.conversations}
 
     def kill(self) -> None:
         self.alive = False
@@ -60,17 +90,45 @@ class Process:
             clock.after(self.hung_until - clock.now, lambda: self.when_awake(action))
         elif self.alive:
             action()
-            self.world.invariants.conversation(self)
+            self.world.invariants.heard_by(self)
+
+    def _take_turns(self) -> None:
+        """Go on to the next group that is stepped, or to the goodbye, when this one's turn is over."""
+        while self._turn_is_over():
+            self.unattached -= self.unattached > 0
+            self.stepped = False
+            place = self.conversations.index(self.conversation) + 1
+            others = self.conversations[place:] + self.conversations[:place]
+            going = [one for one in others if one.ending is None] or [
+                one for one in others if one.state is not State.ENDED
+            ]
+            if not going:
+                return
+            self.conversation = going[0]
+
+    def _turn_is_over(self) -> bool:
+        conversation = self.conversation
+        if conversation.ending is not None:
+            return conversation.state is State.ENDED
+        if self.unattached:
+            return conversation.state is State.COMPUTING
+        if self.loop.ahead:
+            return self.stepped and conversation.state is State.COMPUTING
+        return self.stepped and not conversation.in_hand
 
     def go_on(self) -> None:
+        self._take_turns()
         conversation = self.conversation
+        if conversation.ending is Ending.DEADLOCK and not self.gave_way:
+            self.gave_way = True
+            self.world.gave_way(self)
         ask = conversation.ask()
         if ask is not None and ask is not self.asking:
             self.asking = ask
             self.world.clock.after(conversation.delay_seconds, lambda: self.when_awake(lambda: self._send(ask)))
         elif conversation.state is State.COMPUTING and not self.computing:
             self.computing = True
-            seconds = self.world.random.expovariate(1.0 / self.slow_seconds)
+            seconds = self.world.random.expovariate(1.0 / self.loop.slow_seconds)
             self.world.clock.after(seconds, lambda: self.when_awake(self._computed))
 
     def _send(self, ask) -> None:
@@ -88,7 +146,10 @@ class Process:
         def take() -> None:
             # A heartbeat's refusal is not told to the conversation: it learns the same from what it asks next.
             if not isinstance(ask, Heartbeat):
-                self.conversation.answered(ask, reply)
+                try:
+                    self.conversation.answered(ask, reply)
+                except WireError as error:
+                    raise Violated(f"no worker is told of a mistake: {self.name}, {error}") from error
                 self.go_on()
 
         self.when_awake(take)
@@ -104,7 +165,8 @@ class Process:
         if self.conversation.state is not State.COMPUTING:
             return  # it has left in the meantime
         random = self.world.random
-        pull = random.random() < 0.8
+        pull = random.random() < 0.8 and self.loop.ahead
+        self.stepped = True
         self.in_hand = self.world.new_update(self)
         if random.random() < 0.1:
             self.conversation.skip(pull=pull)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from leeway.protocol.membership import Heartbeat, Join
 from leeway.protocol.offers import Offer
 from leeway.protocol.policy_terms import PolicyTerms
+from leeway.protocol.ranks import DEFAULT_GROUP
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.protocol.tuning import SetPolicy
 from leeway.ps.core.effects import Answered, Apply, Initialize
@@ -23,7 +24,7 @@ from leeway.ps.watching.history import plain
 from leeway.worker.session.states import Ending
 from tests.simulation.invariants import Facts, Invariants
 from tests.simulation.network import Clock, Network, Weather
-from tests.simulation.process import SPECS, Process
+from tests.simulation.process import SPECS, Loop, Process
 
 if TYPE_CHECKING:
     from leeway.protocol.pushes import Push
@@ -72,6 +73,9 @@ class Simulation:
     `failing`: the share of steps that fail. `least`: how many updates a round needs for a step.
     """
 
+    # How `run.py` is told of it.
+    kind = ""
+
     def __init__(
         self, seed: int, *, policies=None, troubles=None, until=None, apply_seconds=None, failing=None, least=None
     ) -> None:
@@ -84,28 +88,24 @@ class Simulation:
         self.policies = policies or [("sync",), ("async",), *(("ssp", bound) for bound in range(4)), *QUORUMS]
         self.troubles = self._troubles() if troubles is None else troubles
         gone_for_good = {one.rank for one in self.troubles if one.verb in ("die", "leave")}
-        policy = wanted(*random.choice(self.policies))
         self.luck = Random(-seed)
-        self.failing = self.luck.choice((0.0, 0.0, 0.1, 0.4)) if failing is None else failing
-        # A start refuses a quorum below what the rule needs.
-        most = min(count, policy.terms.quorum or count)
-        least = min(most, self.luck.choice((1, 1, 1, 2, 3))) if least is None else least
+        self.groups = self._groups(least, failing)
         self.settings = Settings(
-            (GroupSettings(policy.terms, least_updates=least),),
-            workers=max(1, count - len(gone_for_good)),
+            self.groups,
+            workers=self._workers(max(1, count - len(gone_for_good))),
             lease_seconds=4.0,
             until=until or random.choice((3, 5, 8, 12)),
         )
         self.apply_seconds = random.choice((0.0, 0.02, 0.4)) if apply_seconds is None else apply_seconds
         self.network = Network(self.clock, random, self._weather())
-        self.invariants = Invariants(self.settings)
+        self.invariants = Invariants(self.settings, self.specs)
         self.machine: Machine | None = Machine(self.settings, epoch=1)
         self._record_start(save(self.machine)[0])
         # When the machine wants to be called next.
         self.due: float | None = None
         self.saved: tuple[str, list[int], Facts, dict[int, Push]] | None = None
         # A checkpoint is one when all that was in flight as its state was taken has been made.
-        self.unsaved: tuple[int, tuple[str, list[int], Facts, dict[int, Push]]] | None = None
+        self.unsaved: tuple[dict[str, int], tuple[str, list[int], Facts, dict[int, Push]]] | None = None
         self.server_life = 0
         # The server stands still until then, and from when on it has not been told so yet.
         self.paused_until = 0.0
@@ -113,7 +113,8 @@ class Simulation:
         self.helped = False
         self.requests = self.updates = self.events = self.starting = 0
         self.connections: dict[int, tuple[Process, object]] = {}
-        self.making: list[int] = []
+        # By group, what its applier has to make.
+        self.making: dict[str, list[int]] = {}
         self.lost_updates: set[int] = set()
         self.processes: list[Process] = []
 
@@ -122,7 +123,25 @@ class Simulation:
         head = f"seed {self.seed}: {settings}, steps take {self.apply_seconds} s, {self.network.weather}"
         troubles = "\n".join(f"  {one.at:8.3f} {one}" for one in self.troubles)
         story = "\n".join(f"{at:10.3f} {who:<12} {what}" for at, who, what in self.trace)
-        return f"{head}\n{troubles}\n{story}\nrun it again: python tests/simulation/run.py {self.seed}"
+        return f"{head}\n{troubles}\n{story}\nrun it again: python tests/simulation/run.py {self.seed}{self.kind}"
+
+    # What runs.
+
+    def _groups(self, least: int | None, failing: float | None) -> tuple[GroupSettings, ...]:
+        policy = wanted(*self.random.choice(self.policies))
+        self.failing = self.luck.choice((0.0, 0.0, 0.1, 0.4)) if failing is None else failing
+        self.specs = {DEFAULT_GROUP: SPECS}
+        # A start refuses a quorum below what the rule needs.
+        most = min(len(self.ranks), policy.terms.quorum or len(self.ranks))
+        least = min(most, self.luck.choice((1, 1, 1, 2, 3))) if least is None else least
+        return (GroupSettings(policy.terms, least_updates=least),)
+
+    def _workers(self, most: int) -> int:
+        """How many begin together."""
+        return most
+
+    def _process(self, rank: str, name: str) -> Process:
+        return Process(self, rank, name, Loop(self.random.choice((0.1, 0.3, 1.0))))
 
     def _weather(self) -> Weather:
         random = self.random
@@ -159,8 +178,7 @@ class Simulation:
         self.clock.after(TROUBLE_SECONDS, self._calm)
         self.clock.after(TICK_SECONDS, self._tick)
         while not (self._over() and self.invariants.finished):
-            if self._over() and not self.helped and not self.machine.membership.live():
-                # Whoever was left at the end has died there: somebody has to come and do the last iterations.
+            if not self.helped and self._needs_help():
                 self.helped = True
                 self._start_after(0.0, self.ranks[0])
             for rank in self._missed():
@@ -168,7 +186,9 @@ class Simulation:
                 self._start_after(0.0, rank)
             self.clock.step()
             if self.clock.now > TROUBLE_SECONDS + PATIENCE_SECONDS:
-                states = ", ".join(f"{one.name}: {one.conversation}" for one in self.processes if one.alive)
+                states = ", ".join(
+                    f"{one.name}: {', '.join(map(str, one.conversations))}" for one in self.processes if one.alive
+                )
                 raise Unfinished(f"not at the end after {self.clock.now:.0f} s: {states}")
         self._check_the_end()
 
@@ -176,7 +196,7 @@ class Simulation:
         """After a crash with nothing saved a new run waits for all, also for those who were done with the old one."""
         if self.clock.now <= TROUBLE_SECONDS or self.helped or self.starting or self.machine is None:
             return []
-        if self.machine.groups["default"].assembled:
+        if all(name in self.machine.groups and self.machine.groups[name].assembled for name in self.specs):
             return []
         living = {one.rank for one in self.processes if not one.ended}
         return [rank for rank in self.ranks if rank not in living and not self._is_gone(rank)]
@@ -184,14 +204,18 @@ class Simulation:
     def _is_gone(self, rank: str) -> bool:
         return any(one.rank == rank and one.gone for one in self.processes)
 
+    def _needs_help(self) -> bool:
+        """Whoever was left at the end has died there: somebody has to come and do the last iterations."""
+        return self._over() and not self.machine.membership.live()
+
     def _over(self) -> bool:
-        quiet = self.clock.now > TROUBLE_SECONDS and not self.starting and not self.making
+        quiet = self.clock.now > TROUBLE_SECONDS and not self.starting and not any(self.making.values())
         return quiet and self.machine is not None and all(one.ended for one in self.processes)
 
     def _check_the_end(self) -> None:
         for rank in self.ranks:
-            ends = [one.conversation.ending for one in self.processes if one.rank == rank and one.alive]
-            if Ending.FINISHED not in ends and not self._is_gone(rank):
+            ends = [one.endings for one in self.processes if one.rank == rank and one.alive]
+            if {Ending.FINISHED} not in ends and not self._is_gone(rank):
                 raise Unfinished(f"{rank} did not reach the end: {ends}")
         self.invariants.checker.end()
 
@@ -206,7 +230,7 @@ class Simulation:
         self.starting -= 1
         name = f"{rank}.{sum(one.rank == rank for one in self.processes)}"
         self._tell(name, "starts")
-        self.processes.append(Process(self, rank, name, self.random.choice((0.1, 0.3, 1.0))))
+        self.processes.append(self._process(rank, name))
 
     def _newest(self, rank: str) -> Process | None:
         return next((one for one in reversed(self.processes) if one.rank == rank), None)
@@ -254,14 +278,14 @@ class Simulation:
 
     def _meet_a_stranger(self) -> None:
         """A worker with a layer more, once there is a model, and somebody who offers that layer alone."""
-        if self.machine.groups["default"].specs:
+        if self.machine.groups[DEFAULT_GROUP].specs:
             for offer in (Offer((*SPECS, ANOTHER), whole=True), Offer((ANOTHER,))):
                 self.requests += 1
                 self.step(Asked(self.requests, offer))
 
     def _may_lose_state(self) -> bool:
         """Whoever has finished and gone does not come back: a start from before the beginning could wait for ever."""
-        finished = any(one.conversation.ending for one in self.processes)
+        finished = any(one.endings != {None} for one in self.processes)
         return not finished or (self.saved is not None and self.saved[2].begun)
 
     # The server.
@@ -288,6 +312,10 @@ class Simulation:
     def _switch(self, policy) -> None:
         self.requests += 1
         self.step(Asked(self.requests, wanted(*policy)))
+
+    def gave_way(self, process: Process) -> None:
+        """Its error has ended the process: whoever looks after it starts another."""
+        self._start_after(0.5, process.rank)
 
     def step(self, event) -> None:
         assert self.machine is not None
@@ -323,35 +351,38 @@ class Simulation:
             case Answered(request, reply):
                 self._reply(request, reply)
             case Apply() | Initialize():
-                self.making.append(effect.number)
-                if len(self.making) == 1:
-                    self._make_next()
+                making = self.making.setdefault(effect.group, [])
+                making.append(effect.number)
+                if len(making) == 1:
+                    self._make_next(effect.group)
 
-    def _make_next(self) -> None:
+    def _make_next(self, group: str) -> None:
         """The group's one applier: one version after the other."""
         seconds = self.random.uniform(0.0, self.apply_seconds)
-        self.clock.after(seconds, partial(self._made, self.server_life))
+        self.clock.after(seconds, partial(self._made, group, self.server_life))
 
-    def _made(self, server_life: int) -> None:
-        self._when_it_runs(partial(self._publish_next, server_life))
+    def _made(self, group: str, server_life: int) -> None:
+        self._when_it_runs(partial(self._publish_next, group, server_life))
 
-    def _publish_next(self, server_life: int) -> None:
+    def _publish_next(self, group: str, server_life: int) -> None:
         if server_life == self.server_life:
-            self._publish()
-            if self.making:
-                self._make_next()
+            self._publish(group)
+            if self.making[group]:
+                self._make_next(group)
 
-    def _publish(self) -> None:
-        number = self.making.pop(0)
+    def _publish(self, group: str) -> None:
+        number = self.making[group].pop(0)
         failed = self.luck.random() < self.failing
-        self.step(Failed("default", number) if failed else Published("default", number))
-        if self.unsaved is None or number > self.unsaved[0]:
+        self.step(Failed(group, number) if failed else Published(group, number))
+        if self.unsaved is None or number > self.unsaved[0].get(group, 0):
             return
         if failed:
             # What was taken says that this version has its updates in it: it is taken again.
             self._save()
-        elif number == self.unsaved[0]:
-            self.saved, self.unsaved = self.unsaved[1], None
+        elif number == self.unsaved[0][group]:
+            del self.unsaved[0][group]
+            if not self.unsaved[0]:
+                self.saved, self.unsaved = self.unsaved[1], None
 
     def _tick(self) -> None:
         if self.clock.now < self.paused_until:
@@ -370,8 +401,8 @@ class Simulation:
         state, bodies = save(self.machine)
         kept = {body: self.invariants.bodies[body] for body in bodies}
         taken = (json.dumps(state), bodies, self.invariants.snapshot(), kept)
-        if self.making:
-            self.unsaved = (self.making[-1], taken)
+        if any(self.making.values()):
+            self.unsaved = ({group: making[-1] for group, making in self.making.items() if making}, taken)
         else:
             self.saved, self.unsaved = taken, None
 
@@ -379,8 +410,9 @@ class Simulation:
         """SIGTERM: everybody is told, what is being made is made, the state is saved."""
         self.clock.after(away_seconds, partial(self._restore, self.machine_epoch))
         self.step(Stop())
-        while self.making:
-            self._publish()
+        for group, making in self.making.items():
+            while making:
+                self._publish(group)
         self._save()
         self.machine = None
         self._disconnect()
@@ -422,7 +454,7 @@ class Simulation:
         assert self.machine is not None
         settings = plain(self.settings)
         row = {"is": "Started", "t": self.clock.now, "epoch": self.machine.epoch, "settings": settings, "state": state}
-        self.invariants.checker.take(row)
+        self.invariants.judge(row)
 
     # Between them.
 

@@ -34,13 +34,13 @@ SSP = [("ssp", bound) for bound in range(3)]
 EAGER = [("async",), ("ssp", 2)]
 
 
-def found_out(guarantee, *, seeds=300, **chosen):
+def found_out(guarantee, *, seeds=300, of=Simulation, **chosen):
     """Some seed breaks this guarantee, and none before it breaks another."""
 
     def play():
         for seed in range(seeds):
             # Steps fail where that is what is looked for: elsewhere they would only change what each seed is about.
-            Simulation(seed, **({"failing": 0.0, "least": 1} | chosen)).run()
+            of(seed, **({"failing": 0.0, "least": 1} | chosen)).run()
 
     with pytest.raises((Violated, Unfinished), match=guarantee):
         play()

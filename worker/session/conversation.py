@@ -148,6 +148,10 @@ class Conversation(Course):
             self._give_up()
             self._failed(None)
 
+    @property
+    def _is_made_here(self) -> bool:
+        return self.group in self.shared.create and self.state is not State.JOINING
+
     def _is_newest(self, request: object) -> bool:
         if self.state is State.JOINING:
             return self.shared.is_newest(request)
@@ -189,6 +193,9 @@ class Conversation(Course):
                 self.shared.finish(error)
             case Reaction.FINISH:
                 self.finish(error)
+            case Reaction.TELL if code is Code.UNKNOWN_GROUP and self._is_made_here:
+                # A server that has lost it in a crash: the next join makes it anew.
+                self.rejoin(code)
             case Reaction.SKIP if self.in_hand:
                 tensor = error.facts.get("tensor")
                 self.update.become_skip(code, tensor if isinstance(tensor, str) else None)

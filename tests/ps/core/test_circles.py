@@ -153,3 +153,27 @@ def test_it_is_found_exactly_where_there_is_one(data):
         if not expected:
             parked[ranks[number]] = name
         assert circles.find(server.machine.groups.values()) == []
+
+
+def test_one_that_a_push_closes(serve):
+    """Behind a switch to a smaller bound others become the slowest while who is ahead still waits."""
+    sync_and_async = (*groups("D", terms=PolicyTerms("async")), *groups("G"))
+    server = serve(groups=sync_and_async, workers=3)
+    server.offer("D", "G")
+    w0, w1, w2 = (
+        Life(rank, 1, server.ask(Join(rank, f"{rank}-session", one_after_another=True)).incarnation)
+        for rank in ("w0", "w1", "w2")
+    )
+    for clock in range(3):
+        walk(server, w0, "D", clock)
+    walk(server, w1, "D")
+    walk(server, w1, "G")
+    walk(server, w2, "G")
+    server.machine.groups["D"].set_policy(PolicyTerms("ssp", 0))
+    ahead = server.send(Pull("D", w0, 3, wait_seconds=100.0))
+    waits = send_pull(server, w1, "G")
+    assert ahead not in server.replies
+    assert waits not in server.replies
+    walk(server, w2, "D")
+    assert ahead not in server.replies
+    assert is_deadlock(server.replies[waits])

@@ -1,5 +1,6 @@
 """Groups that workers make: parts of what they train. How they read is in tests/scenarios/groups_made.txt."""
 
+import copy
 import json
 
 import pytest
@@ -7,12 +8,14 @@ import pytest
 from leeway.protocol import limits
 from leeway.protocol.codes import Code
 from leeway.protocol.lives import Life
-from leeway.protocol.membership import Join
+from leeway.protocol.membership import Join, Leave
 from leeway.protocol.policy_terms import PolicyTerms
 from leeway.protocol.pulls import Pull
 from leeway.ps.core.effects import Create, Finished
+from leeway.ps.core.events import Asked, Tick
 from leeway.ps.core.saved import restore, save
 from leeway.ps.core.settings import GroupSettings, Settings
+from leeway.ps.watching.history import plain
 
 NAMED = (
     GroupSettings(PolicyTerms("sync"), "head", ("head.*",), least_updates=2, until=3),
@@ -123,6 +126,21 @@ def test_who_computes_for_a_group_without_an_end_is_waited_for_and_who_is_gone_i
     assert Finished() in server.tick(6.0)
 
 
+def test_what_is_still_being_applied_is_waited_for_though_nobody_is_there_any_more(serve):
+    groups = tuple(GroupSettings(PolicyTerms("async"), name, (f"{name}*",), until=1) for name in "ab")
+    server = serve(groups=groups)
+    server.offer("a", "b")
+    w0, w1 = server.join("w0", groups=("a",)), server.join("w1", groups=("b",))
+    server.pull(w0, group="a")
+    server.push(w0, group="a")
+    server.pull(w1, group="b")
+    server.holding = True
+    server.push(w1, group="b")
+    server.ask(Leave(w1))
+    assert not server.machine.finished
+    assert Finished() in server.publish()
+
+
 def test_a_pull_that_is_asked_again_at_the_end_gives_the_iteration_up(serve):
     groups = (
         GroupSettings(PolicyTerms("sync"), "a", ("a*",)),
@@ -196,6 +214,44 @@ def test_a_life_that_is_missed_elsewhere_and_asks_for_more_is_not_silent(serve):
     for _ in range(3):
         server.tick(4.0)
     assert [member.rank for member in server.machine.membership.live()] == ["w0"]
+
+
+def test_ticks_that_lead_to_nothing_change_nothing(serve):
+    """They are not in a history, and a machine that is given the rest decides the same."""
+    groups = tuple(GroupSettings(PolicyTerms("sync"), name, (f"{name}*",)) for name in "ab")
+    server = serve(groups=groups, workers=2, lease_seconds=5.0)
+    server.offer("a", "b")
+    lives = [Life(rank, 1, 1) for rank in ("w0", "w1") if server.ask(Join(rank, "s"))]
+    for life, group in zip(lives, "ab", strict=True):
+        server.pull(life, group=group)
+        server.push(life, group=group)
+    machines = [copy.deepcopy(server.machine) for _ in range(2)]
+    pulls = [Pull(group, life, 1, wait_seconds=99.0) for life, group in zip(lives, "ab", strict=True)]
+    ticking = [(Asked(90, pulls[0]), 1.0), (Asked(91, pulls[1]), 2.0), *((Tick(), now) for now in (3.0, 6.0, 7.5))]
+    told = [plain(machines[0].step(event, now)) for event, now in ticking]
+    assert [bool(effects) for effects in told] == [True, True, False, False, True]
+    assert [plain(machines[1].step(*ticking[place])) for place in (0, 1, 4)] == [told[place] for place in (0, 1, 4)]
+
+
+def test_behind_a_restart_the_end_is_there_from_the_start(serve):
+    """Of what is still computed nobody begins more, whatever comes first."""
+    groups = tuple(
+        GroupSettings(PolicyTerms("async"), name, (f"{name}*",), until=until) for name, until in (("a", 1), ("b", 0))
+    )
+    server = serve(groups=groups, workers=2)
+    server.offer("a", "b")
+    w0, w1 = server.join("w0"), server.join("w1")
+    server.pull(w1, group="b")
+    for life in (w0, w1):
+        server.pull(life, group="a")
+        server.push(life, group="a")
+    assert server.machine.groups["b"].over
+    assert not server.machine.finished
+    state = json.loads(json.dumps(save(server.machine)[0]))
+    server.machine = restore(server.machine.settings, state, [], 1, 0.0)
+    assert server.pull(w0, group="b").error.code is Code.FINISHED
+    server.push(w1, group="b")
+    assert server.machine.finished
 
 
 def test_a_part_whose_keys_are_in_another_group_is_not_made(serve):

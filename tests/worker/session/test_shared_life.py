@@ -9,10 +9,12 @@ from leeway.protocol.capacity import DEFAULT_CAPACITY
 from leeway.protocol.codes import Code
 from leeway.protocol.lives import Life
 from leeway.protocol.membership import Departed, GroupState, Join, Joined, Leave
+from leeway.protocol.offers import Offer
 from leeway.protocol.pulls import Granted, Pull
 from leeway.protocol.pushes import Disposition, LastPush, Push, Pushed, PushPulled, UpdateKind
 from leeway.protocol.reasons import Reason
 from leeway.protocol.refusals import refuse
+from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.protocol.versions import Version
 from leeway.worker.session.arrival import Arrival
 from leeway.worker.session.conversation import Conversation
@@ -20,6 +22,7 @@ from leeway.worker.session.shared_life import SharedLife
 from leeway.worker.session.states import Ending, Outcome, State
 
 BOTH = ("embedding", "head")
+WEIGHT = TensorSpec("weight", (2,), "float32", Kind.TRAINABLE)
 APPLIED = LastPush(4, Disposition.APPLIED)
 
 
@@ -343,3 +346,21 @@ def test_one_that_is_finished_leaves_for_the_other():
     assert head.ending is Ending.FINISHED
     head.leave()
     assert (embedding.ending, embedding.ask(), head.ending) == (Ending.LEFT, Leave(embedding.life), Ending.FINISHED)
+
+
+def test_a_part_that_a_server_has_lost_in_a_crash_is_made_again():
+    embedding, head = pair()
+    embedding.shared.create = ("embedding",)
+    for session in (embedding, head):
+        session.offer((WEIGHT,))
+    tell(embedding, joined({"embedding": (0, None), "head": (0, None)}))
+    unknown = refuse(Code.UNKNOWN_GROUP, "there is no such group")
+    tell(embedding, unknown)
+    assert embedding.ask().create == ("embedding",)
+    tell(embedding, joined({"embedding": (0, None), "head": (0, None)}, epoch=8))
+    assert isinstance(embedding.ask(), Offer)
+    # Of a group that the worker does not make, and of a server that makes none, the user is told.
+    for session in (head, embedding):
+        with pytest.raises(WireError, match="no such group"):
+            tell(session, unknown)
+        embedding.rejoin(Code.NOT_JOINED)
