@@ -149,7 +149,7 @@ def train(url, recipe, index, net):
                 continue
             loss, samples = loss_of(net, recipe, session.clock, [index])
             loss.backward()
-            session.step(samples)
+            session.step(samples=samples)
         return {name: value.clone() for name, value in net.state_dict().items()}
 
 

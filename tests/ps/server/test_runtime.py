@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import pytest
@@ -52,6 +53,7 @@ async def make():
         runtime = Runtime(
             machine,
             {"default": Parameters(OptimizerSettings(lr=1.0), pool, workers=workers)},
+            make_part=partial(Parameters, OptimizerSettings(lr=1.0), pool, workers=workers),
             pool=pool,
             guard_mode=GuardMode.REFUSE,
             metrics=ServerMetrics(),
