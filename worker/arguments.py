@@ -126,6 +126,14 @@ def aliases(value: Any) -> dict[str, tuple[str, ...]]:
     return {name: _each(f"aliases[{shown(name)}]", names, str, "names") for name, names in given.items()}
 
 
+def rate(value: Any) -> float:
+    """A learning rate: also numpy's, or a tensor of one element."""
+    number = _number(value)
+    if number is None or not (math.isfinite(number) and number >= 0):
+        raise ValueError(f"the learning rate is {shown(value)}, it must be a number at least 0")
+    return number
+
+
 def function(name: str, value: Any) -> None:
     if not callable(value):
         raise ValueError(f"{name} is {shown(value)}, it must be a function")

@@ -7,7 +7,7 @@ about one part touch no other.
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from leeway.protocol.pulls import NotYet
     from leeway.protocol.pushes import UpdateKind
-    from leeway.transport.channel import Traffic
+    from leeway.transport.channel import Tensors, Traffic
     from leeway.worker.blocking import BlockingGroup
     from leeway.worker.client import Client
     from leeway.worker.modules.elements import Elements
@@ -41,6 +41,16 @@ class LastLoad:
 
     def __init__(self) -> None:
         self.at = time.perf_counter()
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """Of one iteration of a part, collected and not sent. `began`, `collected`: moments, in seconds."""
+
+    kind: UpdateKind
+    tensors: Tensors
+    began: float
+    collected: float
 
 
 class Part:
@@ -198,23 +208,28 @@ class Part:
         self._begin(Begun.PULL)
         self._loaded(bridge, self._client.pull())
 
-    def step(
-        self, kind: UpdateKind, samples: int, metrics: Mapping[str, float], *, keep_gradients: bool = False
-    ) -> Outcome:
+    def collect(self, kind: UpdateKind) -> Update | Outcome:
+        """What this iteration's update carries; nothing is sent. If one was begun before: what became of it, now that
+        it is complete."""
         bridge = self.bridge
         began = time.perf_counter()
         if completed := self._ready(bridge, began):
             return completed
         tensors = bridge.update(kind, first=self.index == 0, alone=self.count == 1)
-        collected = time.perf_counter()
+        return Update(kind, tensors, began, time.perf_counter())
+
+    def push(
+        self, update: Update, samples: int, metrics: Mapping[str, float], *, keep_gradients: bool = False
+    ) -> Outcome:
+        """Push what was collected, and pull."""
         before = self._traffic()
         if self._reporting:
             self._reporting.begun(self, samples, metrics)
         self._begin(Begun.STEP)
-        outcome, pulled = self._client.pushpull(kind, samples, tensors, metrics, self._times_to_tell())
+        outcome, pulled = self._client.pushpull(update.kind, samples, update.tensors, metrics, self._times_to_tell())
         self._samples.taken(self.name)
         self._figures.clear()
-        return self._stepped(began, collected, before, outcome, pulled, keep_gradients=keep_gradients)
+        return self._stepped(update.began, update.collected, before, outcome, pulled, keep_gradients=keep_gradients)
 
     def skip(self) -> Outcome:
         bridge = self.bridge

@@ -27,11 +27,11 @@ import structlog
 
 from leeway.protocol import parts as part_keys
 from leeway.protocol.codes import Code
-from leeway.protocol.fields import MAX_INTEGER
+from leeway.protocol.fields import MAX_INTEGER, shown
 from leeway.protocol.pushes import UpdateKind
 from leeway.worker import arguments
 from leeway.worker.no_effect import Idle
-from leeway.worker.part import LastLoad, Part, disjoint
+from leeway.worker.part import LastLoad, Part, Update, disjoint
 from leeway.worker.samples import Samples
 from leeway.worker.session.states import Outcome
 from leeway.worker.starting import Start
@@ -100,6 +100,8 @@ class TrainingSession:
         self._parts = {group: self._part(group)}
         self._group = group
         self._over: set[str] = set()
+        # The parts that an interrupted step of several has still to step.
+        self._left: list[str] = []
 
     def _part(self, name: str) -> Part:
         group = self.client.group(name)
@@ -252,6 +254,11 @@ class TrainingSession:
         for name, bridge in bridges.items():
             self._parts[name].attach(bridge, whole=True)
 
+    def _is_attached(self, model: torch.nn.Module | Mapping[str, torch.nn.Module]) -> bool:
+        modules = list(model.values()) if isinstance(model, Mapping) else [model]
+        ours = {id(parameter) for part in self._parts.values() for parameter in part.bridge.parameters}
+        return all(any(id(parameter) in ours for parameter in module.parameters()) for module in modules)
+
     def _work_in(self, names: Sequence[str], *, create: bool) -> None:
         """Have these groups be the worker's, in the life that it has."""
         if list(self._parts) != list(names):
@@ -296,17 +303,22 @@ class TrainingSession:
         again. Raises `SessionClosed` when the session is closed meanwhile. Warns of trained parameters that the loop
         has changed between pull and a push of gradients.
         """
-        parts = self._chosen(part)
-        weights = [self._weight(each, samples) for each in parts]
+        parts = [self._parts[name] for name in self._left] if part is None and self._left else self._chosen(part)
         numbers = arguments.metrics(self._figures | arguments.metrics(metrics))
         kind = arguments.update_kind(update)
+        weights = {each.name: self._weight(each, samples) for each in parts}
+        # All that can be wrong with any part is found before something of the first one is sent.
+        collected = {each.name: self._collect(each, kind) for each in parts}
+        if part is None:
+            self._left = [each.name for each in parts]
         outcome = None
-        for each, weight in zip(parts, weights, strict=True):
-            if self._is_over(each):
-                each.bridge.forget_gradients()
-                outcome = Outcome(each.clock, None, Code.FINISHED)
+        for each in parts:
+            found = collected[each.name]
+            if isinstance(found, Update):
+                outcome = each.push(found, weights[each.name], numbers, keep_gradients=keep_gradients)
             else:
-                outcome = each.step(kind, weight, numbers, keep_gradients=keep_gradients)
+                outcome = found
+            self._left = [name for name in self._left if name != each.name]
         if kind is UpdateKind.GRADIENT and self._idle is None:
             bridges = [each.bridge for each in self._parts.values()]
             self._idle = Idle(self, lambda: [tensor for bridge in bridges for tensor in bridge.parameters], WRAPPED)
@@ -348,8 +360,15 @@ class TrainingSession:
 
         Raises `ValueError` for an optimizer that is wrapped already, or of another model's parameters.
         """
-        if model is not None and not any(part.attached for part in self._parts.values()):
+        if not any(part.attached for part in self._parts.values()):
+            if model is None:
+                raise ValueError("no model is attached; give the model whose parameters the optimizer has")
             self.attach(model)
+        elif model is not None and not self._is_attached(model):
+            raise ValueError(
+                "another model is attached already; several are parts of one session, attached together:"
+                " attach({'G': ..., 'D': ...})"
+            )
         Wrapping(self, optimizer, every=every, samples=samples, server_optimizer=server_optimizer, lr=lr).begin()
         optimizer.session = self  # type: ignore[attr-defined]  # torch names no such attribute
         return optimizer
@@ -386,6 +405,7 @@ class TrainingSession:
 
     def set_learning_rate(self, rate: float, part: str | None = None) -> None:
         """Have the server's optimizer go by this rate, from the next step on; that of `part`, or those of all."""
+        rate = arguments.rate(rate)
         for each in self._parts.values() if part is None else [self._named(part, "set_learning_rate")]:
             each.set_optimizer({"lr": rate})
 
@@ -453,9 +473,9 @@ class TrainingSession:
             if len(self._parts) > 1:
                 raise ValueError(f"this session has several parts; say which: {what}(part={next(iter(self._parts))!r})")
             return self._going
+        if not isinstance(name, str):
+            raise ValueError(f"part is {shown(name)}, it must be a name; a number of samples is given as samples=")
         if name not in self._parts:
-            if not isinstance(name, str):
-                raise ValueError(f"part is {name!r}, it must be a name; a number of samples is given as samples={name}")
             raise ValueError(f"there is no part {name!r}; this session has {', '.join(self._parts)}")
         return self._parts[name]
 
@@ -465,6 +485,16 @@ class TrainingSession:
             return [self._named(name, "step")]
         going = [part for part in self._parts.values() if not part.finished or part.interrupted]
         return sorted(going, key=lambda part: part.policy == "async") or [self._going]
+
+    def _collect(self, part: Part, kind: UpdateKind) -> Update | Outcome:
+        """What this part pushes, or what became of it without a push."""
+        if self._is_over(part):
+            part.bridge.forget_gradients()
+            return Outcome(part.clock, None, Code.FINISHED)
+        try:
+            return part.collect(kind)
+        except ValueError as error:
+            raise ValueError(f"part {part.name}: {error}") if len(self._parts) > 1 else error from None
 
     def _weight(self, part: Part, samples: int | None) -> int:
         _ = part.bridge  # is there one?

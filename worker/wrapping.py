@@ -60,7 +60,7 @@ class Wrapping:
         lr: Literal["script"] | None = None,
     ) -> None:
         self._session = session
-        self._owned = 0
+        self._owned: tuple[int, ...] | None = None
         # Those of the session's parts that the optimizer has parameters of.
         self._parts: list[Part] = []
         self._every = arguments.integer("every", every, 1, arguments.MAX_EVERY)
@@ -73,7 +73,7 @@ class Wrapping:
         self._optimizer = inner = innermost(optimizer)
         self._on_server = server_optimizer
         self._carrier = Carrier(inner, drives_rate=lr is not None)
-        self._warned = False
+        self._warned: set[str] = set()
         if inner in WRAPPED:
             raise ValueError("this optimizer is wrapped already; wrap it once")
         if lr not in (None, "script"):
@@ -115,7 +115,7 @@ class Wrapping:
         if self._drives_rate:
             self._tell_rates(optimizer)
         with set_aside(other for part in self._parts for other in part.bridge.others(self.parameters)):
-            for part in self._going():
+            for part in self._going(lambda parameter: parameter.grad is not None):
                 self._session.step(part.name, self._weight(part, 1))
         return computed
 
@@ -126,23 +126,34 @@ class Wrapping:
         self._steps += 1
         if self._steps == self._every:
             self._steps = 0
-            for part in self._going():
+            for part in self._going(lambda parameter: parameter.requires_grad):
                 self._session.step(part.name, self._weight(part, self._every), update="delta", keep_gradients=True)
-            if not self._warned:
-                self._warned = True
-                for part in self._parts:
+                if part.name not in self._warned:
+                    # After the first update: by that a group whose optimizer nobody chose has settled on one.
+                    self._warned.add(part.name)
                     warn_of_server(self._session.server_optimizer(part.name))
 
-    def _going(self) -> list[Part]:
-        """The parts whose steps are pushed; those first that may have to wait."""
+    def _going(self, moved: Callable[[torch.nn.Parameter], bool]) -> list[Part]:
+        """The parts of which this step is an iteration: those with a parameter that it has moved. Those first that may
+        have to wait.
+        """
+        owned = set(self._owned or ())
         going = [part for part in self._parts if not part.finished]
-        return sorted(going, key=lambda part: part.policy == "async")
+        stepped = [
+            part
+            for part in going
+            if any(id(parameter) in owned and moved(parameter) for parameter in part.bridge.parameters)
+        ]
+        return sorted(stepped or going, key=lambda part: part.policy == "async")
 
     def _check_owned(self) -> None:
         """Look again where groups have been added."""
         parameters = self.parameters
-        if len(parameters) == self._owned:
+        owned = tuple(map(id, parameters))
+        if owned == self._owned:
             return
+        if not parameters:
+            raise ValueError("the optimizer has no parameters; add them before it is wrapped")
         ours = {part: {id(parameter) for parameter in part.bridge.parameters} for part in self._session.parts.values()}
         if strange := sum(not any(id(parameter) in own for own in ours.values()) for parameter in parameters):
             raise ValueError(
@@ -150,7 +161,7 @@ class Wrapping:
                 " optimizer go together; several models are parts of one session, attach({'G': ..., 'D': ...})"
             )
         self._parts = [part for part, own in ours.items() if any(id(parameter) in own for parameter in parameters)]
-        self._owned = len(parameters)
+        self._owned = owned
 
     def _unscale(self) -> None:
         """Divide gradients by the scale that a fused optimizer would divide by within its step."""
@@ -176,8 +187,8 @@ class Wrapping:
             return counted
         if not self._uncounted:
             self._uncounted = True
-            detail = "nobody counts samples, so each step counts as one: read through session.epochs, or give samples="
-            log.info("updates weigh their steps", detail=detail)
+            detail = "nobody has said how many samples are in them: read through session.epochs, or give samples="
+            log.info("all updates weigh the same", detail=detail)
         return steps
 
     def _tell_rates(self, optimizer: torch.optim.Optimizer) -> None:
@@ -232,8 +243,8 @@ def warn_of_server(settings: dict[str, Any]) -> None:
     found = [f"{name} {settings[name]}" for name, neutral in _NEUTRAL.items() if settings.get(name) != neutral]
     if found:
         warn(
-            f"the server's optimizer works on what this script's has done: {', '.join(found)}. A step arrives as it was"
-            " made with ps-serve --optimizer sgd --lr 1, which is what a group takes whose optimizer nobody has chosen"
+            f"the server changes the steps that this script's optimizer makes, by its own: {', '.join(found)}. Leave"
+            " --optimizer, --lr and the like out of ps-serve, and they arrive as they were made"
         )
 
 

@@ -318,7 +318,7 @@ class Machine:
         for name in join.groups or ():
             if name not in self.groups and name not in join.create:
                 return self._unknown_group(name)
-        new = [name for name in join.create if name not in self.groups]
+        new = [name for name in dict.fromkeys(join.create) if name not in self.groups]
         if len(self.groups) + len(new) > limits.MAX_GROUPS:
             most = f"a server has {limits.MAX_GROUPS} groups at most, and this one has {len(self.groups)}"
             return refuse(Code.INVALID_VALUE, f"{most}; {', '.join(new)} cannot be made")
@@ -341,6 +341,7 @@ class Machine:
                 group = self.groups[name]
                 if group.is_unused_by(member):
                     group.exit(member, not_joined(member, name))
+                    self._may_circle = True
                     del member.groups[name]
         for name in wanted:
             if name not in self.groups:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from leeway.protocol import limits, routes
+from leeway.protocol.codes import Code
 from leeway.protocol.offers import Offer
 from leeway.protocol.pulls import Granted, NotYet, Pull
 from leeway.protocol.pushes import Disposition, Push, PushPulled
@@ -232,6 +233,8 @@ class Observer:
         if isinstance(reply, PushPulled) and isinstance(pulled, Refused):
             # Refusals that are the whole reply become problem documents and are counted with those.
             self._metrics.refused(routes.PARAMS, pulled.error.code)
+        if isinstance(pulled, Refused) and pulled.error.code is Code.DEADLOCK and request.life:
+            self._log.warning("deadlock", rank=request.life.rank, group=request.group, detail=pulled.error.detail)
         if isinstance(pulled, (Granted, NotYet)) and request.life:
             self._metrics.pull_answered(request.group, waited_for, seconds)
         if isinstance(pulled, Granted):
@@ -311,13 +314,13 @@ class Observer:
         likely = "the same update" if certain else "most likely the same update"
         detail = (
             f"{pair} push {likely}, as of iteration {push.clock}: do both read the same data? Cut it by index and count"
-            " (leeway.Sampler), or give each a seed of its own. Nobody is looked at for this any more"
+            " (leeway.Sampler), or give each a seed of its own. This is said once in each group"
         )
         self._log.warning("same updates", group=push.group, rank=push.life.rank, other=other, detail=detail)
         self._decisions.add(Kind.SAME_UPDATES, detail, group=push.group, rank=push.life.rank)
 
     def configured(self, group: str, settings: OptimizerSettings, changes: Mapping[str, Any]) -> None:
-        self._log.info("optimizer changed", group=group, **settings.to_fields())
+        self._log.info("optimizer changed", group=group, **changes)
         changed = ", ".join(f"{name} {value}" for name, value in changes.items())
         self._decisions.add(Kind.OPTIMIZER, changed, group=group)
 

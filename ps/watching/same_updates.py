@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 # Updates that are remembered in each group, the newest: a round of as many workers. Each has a few hundred bytes.
 REMEMBERED = 1024
 
+# Of fewer bytes of tensors nothing is said: the first step of Adam, say, has two values for each element, and a handful
+# of them is the same for unlike data every now and then.
+LEAST_BYTES = 512
+
 
 @dataclass(frozen=True, slots=True)
 class Mark:
@@ -53,12 +57,12 @@ class SameUpdates:
     def look(self, push: Push, sums: tuple[float, ...], begins: int, body: memoryview) -> Twin | None:
         """Remember this update; return whose newest one looks the same, if anybody's does.
 
-        Nothing is said of updates that are all zero, or not finite, of which nobody has looked at the numbers, and of
-        whole weights, which are the same wherever nothing was learned.
+        Nothing is said of updates that are small, or all zero, or not finite, of which nobody has looked at the
+        numbers, and of whole weights, which are the same wherever nothing was learned.
         """
         if self._told or push.kind in (UpdateKind.SKIP, UpdateKind.MODEL):
             return None
-        if not any(sums) or not all(map(math.isfinite, sums)):
+        if body.nbytes < LEAST_BYTES or not any(sums) or not all(map(math.isfinite, sums)):
             return None
         rank = push.life.rank
         mark = Mark(push.version, push.kind, push.part, body.nbytes, sums, begins)

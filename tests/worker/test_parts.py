@@ -15,6 +15,7 @@ import leeway
 from leeway.errors import WireError
 from leeway.protocol.codes import Code
 from leeway.protocol.pushes import Disposition
+from leeway.worker.part import Part
 from leeway.worker.session.states import Ending
 from tests.worker.test_against_server import serving
 
@@ -364,7 +365,7 @@ def test_what_goes_wrong_is_told_in_words():
         for call, words in [
             (lambda: session.attach(netG), "attached already"),
             (lambda: session.step("E", samples=1), "no part 'E'; this session has G, D"),
-            (lambda: session.step(8), "a number of samples is given as samples=8"),
+            (lambda: session.step(8), "a number of samples is given as samples="),
             (lambda: session.clock, r"several parts \(G, D\).*session.parts\[NAME\].clock"),
             (session.server_optimizer, r"say which: server_optimizer\(part='G'\)"),
             (lambda: session.wrap(torch.optim.SGD(nn.Linear(2, 2).parameters())), "2 of the optimizer's parameters"),
@@ -419,3 +420,80 @@ def test_a_server_that_was_killed_has_the_parts_again(resumed, tmp_path):
             each = 6 if resumed else 3
             assert versions == {"default": 0, "G": each, "D": each}
             session.close()
+
+
+def test_a_step_of_several_parts_is_all_or_nothing():
+    """What is wrong with one is told before anything of another is sent."""
+    netG, netD = gan()
+    with serving("--mode", "sync", *PLAIN) as (_, url), leeway.connect(url, "w0") as session:
+        session.attach({"D": netD, "G": netG})
+        netD(noises(1)[0]).sum().backward()
+        with pytest.raises(ValueError, match="part G: no parameter has a gradient"):
+            session.step(samples=8)
+        assert [part.clock for part in session.parts.values()] == [0, 0]
+        netG(noises(1)[0]).sum().backward()
+        session.step(samples=8)
+        assert [part.clock for part in session.parts.values()] == [1, 1]
+
+
+def test_an_interrupted_step_of_several_parts_goes_on_with_those_that_are_left(monkeypatch):
+    netG, netD = gan()
+    with serving("--mode", "sync", *PLAIN) as (_, url), leeway.connect(url, "w0") as session:
+        session.attach({"D": netD, "G": netG})
+        for net in (netG, netD):
+            net(noises(1)[0]).sum().backward()
+        push = Part.push
+
+        def interrupted(self, *arguments, **named):
+            if self.name == "G":
+                monkeypatch.undo()
+                raise KeyboardInterrupt
+            return push(self, *arguments, **named)
+
+        monkeypatch.setattr(Part, "push", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            session.step(samples=8)
+        assert [part.clock for part in session.parts.values()] == [1, 0]
+        session.step(samples=8)
+        assert [part.clock for part in session.parts.values()] == [1, 1]
+        for net in (netG, netD):
+            net(noises(1)[0]).sum().backward()
+        session.step(samples=8)
+        assert [part.clock for part in session.parts.values()] == [2, 2]
+
+
+@pytest.mark.parametrize("server_optimizer", [True, False])
+def test_an_optimizer_steps_the_parts_that_it_moves(server_optimizer):
+    """One is frozen, or has no gradient in this batch: no iteration of it."""
+    model = Recommender()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with serving("--mode", "sync") as (_, url):
+        leeway.wrap(optimizer, model.parts(), url=url, rank="w0", server_optimizer=server_optimizer)
+        with optimizer.session as session:
+            model.embedding.requires_grad_(False)
+            model(rows(1)[0]).square().mean().backward()
+            optimizer.step()
+            assert {name: part.clock for name, part in session.parts.items()} == {"embedding": 0, "dense": 1}
+
+
+def test_an_optimizer_and_a_model_that_do_not_belong_together():
+    netG, netD = gan()
+    with serving("--mode", "sync") as (_, url), leeway.connect(url, "w0") as session:
+        with pytest.raises(ValueError, match="give the model whose parameters"):
+            session.wrap(torch.optim.SGD(netG.parameters()))
+        session.attach(netG)
+        with pytest.raises(ValueError, match="the optimizer has no parameters; add them before"):
+            session.wrap(torch.optim.SGD([{"params": []}], lr=0.1))
+        with pytest.raises(ValueError, match="another model is attached already"):
+            session.wrap(torch.optim.SGD(netG.parameters()), netD)
+        optimizer = session.wrap(torch.optim.SGD(netG.parameters(), lr=0.1), netG)
+        netG(noises(1)[0]).sum().backward()
+        optimizer.step()
+        strangers = [torch.nn.Parameter(parameter.detach().clone()) for parameter in netG.parameters()]
+        optimizer.param_groups[0]["params"] = strangers
+        with pytest.raises(ValueError, match="6 of the optimizer's parameters are not of the model"):
+            optimizer.step()
+        with pytest.raises(ValueError, match="the learning rate is nan, it must be a number at least 0"):
+            session.set_learning_rate(float("nan"))
+        session.set_learning_rate(torch.tensor(0.5))
+        assert session.server_optimizer()["lr"] == 0.5

@@ -420,9 +420,7 @@ def test_another_optimizer_on_the_server_is_told_once():
         optimizer = leeway.wrap(torch.optim.SGD(net.parameters(), lr=0.1), net, url=url, rank="w0")
         with optimizer.session:
             loss_of(net, next(batches())).backward()
-            with pytest.warns(
-                UserWarning, match=r"works on what this script's has done: kind adam, lr 0.5, clip_norm 1"
-            ):
+            with pytest.warns(UserWarning, match=r"by its own: kind adam, lr 0.5, clip_norm 1"):
                 optimizer.step()
             with warnings.catch_warnings():
                 warnings.simplefilter("error")

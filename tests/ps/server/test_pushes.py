@@ -558,7 +558,7 @@ class TestValues:
 
 
 class TestTheSameUpdateOfTwoRanks:
-    async def begin(self, start, mode, shape=3, **settings):
+    async def begin(self, start, mode, shape=150, **settings):
         server = await start(mode=mode, workers=2, lr=1.0, **settings)
         await server.offer({"weight": np.zeros(shape, np.float32), "mean": np.zeros(2, np.float32)})
         workers = [await server.join(rank) for rank in ("w0", "w1")]
@@ -576,7 +576,7 @@ class TestTheSameUpdateOfTwoRanks:
 
     async def test_in_a_round_their_values_are_compared_and_it_is_told_once(self, start):
         server, workers = await self.begin(start, "sync")
-        (line,) = await self.heard(workers, [[1, -2, 3], [1, -2, 3]])
+        (line,) = await self.heard(workers, [[1, -2, 3] * 50] * 2)
         assert (line["log_level"], line["group"], line["rank"], line["other"]) == ("warning", "default", "w1", "w0")
         assert line["detail"].startswith(
             "w0 and w1 push the same update, as of iteration 0: do both read the same data?"
@@ -585,11 +585,11 @@ class TestTheSameUpdateOfTwoRanks:
         assert (told.group, told.rank, told.detail) == ("default", "w1", line["detail"])
         for worker in workers:
             await worker.pull()
-        assert await self.heard(workers, [[1, -2, 3], [1, -2, 3]]) == []
+        assert await self.heard(workers, [[1, -2, 3] * 50] * 2) == []
 
     async def test_on_arrival_the_other_one_is_gone(self, start):
         _, workers = await self.begin(start, "async")
-        (line,) = await self.heard(workers, [[1, -2, 3], [1, -2, 3]], "delta")
+        (line,) = await self.heard(workers, [[1, -2, 3] * 50] * 2, "delta")
         assert line["detail"].startswith("w0 and w1 push most likely the same update")
 
     async def test_large_ones(self, start):
@@ -609,10 +609,10 @@ class TestTheSameUpdateOfTwoRanks:
     @pytest.mark.parametrize(
         ("weights", "settings"),
         [
-            ([[0, 0, 0], [0, 0, 0]], {}),
+            ([[0] * 150] * 2, {}),
             ([[1], [1]], {}),
-            ([[1, 2, 3], [3, 2, 1]], {}),
-            ([[1, 2, 3], [1, 2, 3]], {"non_finite": "off"}),
+            ([[1, 2, 3] * 50, [3, 2, 1] * 50], {}),
+            ([[1, 2, 3] * 50] * 2, {"non_finite": "off"}),
         ],
         ids=["zero", "one element", "another order", "nobody looks"],
     )
@@ -622,7 +622,7 @@ class TestTheSameUpdateOfTwoRanks:
 
     async def test_skips_and_whole_weights(self, start):
         _, workers = await self.begin(start, "sync")
-        assert await self.heard(workers, [[1, 2, 3], [1, 2, 3]], "model") == []
+        assert await self.heard(workers, [[1, 2, 3] * 50] * 2, "model") == []
         with capture_logs() as lines:
             for worker in workers:
                 await worker.pull()
