@@ -49,6 +49,8 @@ class Checker:
         # By name: why an update that was held is in no version.
         self.without_step = {}
         self.t = 0.0
+        # Whether the run is over, whatever its clocks say.
+        self.over = False
 
     @property
     def stopped(self):
@@ -72,7 +74,7 @@ class Checker:
         self.epoch = epoch
         self.t = row.get("t", 0.0)
         self.messages, self.bodies = {}, {}
-        self.live, self.one_after_another = {}, set()
+        self.live, self.one_after_another, self.over = {}, set(), False
         for rank, saved in state["ranks"].items():
             if saved["lives"] and saved["lives"][-1]["ended"] is None:
                 self.live[rank] = saved["lives"][-1]["number"]
@@ -209,6 +211,8 @@ class Checker:
 
     def _end_has_come(self):
         """Every group with an end that anybody is in has come to it, and one at least has."""
+        if self.over:
+            return True
         ending = [group for group in self.groups.values() if group.until is not None and group.arrived]
         return any(group.done for group in ending) and all(group.done or group.deserted for group in ending)
 
@@ -322,6 +326,12 @@ class Checker:
                     for known in (group.passed, group.asked_from):
                         known.setdefault(rank, group.clocks[rank])
                     self._go_on(group, rank, clock)
+            case "Over":
+                ends = [name for name in ("until_seconds", "until_metric", "until_flat") if self.settings.get(name)]
+                must(ends, "a run is over by an end that it was given", **effect)
+                self.over = True
+                for group in self.groups.values():
+                    group.come_to_the_end()
             case "RoundOpened":
                 group = self.groups[effect["group"]]
                 must(effect["number"] == group.next, "rounds are counted", next=group.next, **effect)
