@@ -6,6 +6,7 @@ would meet again is a `SettingError` at once, in a sentence that says what to lo
 
 from __future__ import annotations
 
+import os
 import ssl
 from dataclasses import dataclass
 
@@ -58,7 +59,16 @@ def judge(error: BaseException, url: str) -> Lost | SettingError:
     handshake = isinstance(error, aiohttp.ClientConnectorSSLError) and isinstance(cause, ssl.SSLError)
     known = cause if handshake and not isinstance(error, aiohttp.ClientConnectorCertificateError) else error
     row = next(row for row in _TABLE if isinstance(known, row.errors))
-    text = error.detail if isinstance(error, WireError) else str(error)
-    text = text or ("time limit" if isinstance(error, TimeoutError) else type(error).__name__)
-    words = row.words.format(url=url, error=text)
+    words = row.words.format(url=url, error=_in_words(error))
     return Lost(words) if row.passes else SettingError(words)
+
+
+def _in_words(error: BaseException) -> str:
+    """What the system says of it, where it is the system's: a library's own words say more of the library."""
+    if isinstance(error, WireError):
+        return error.detail
+    said = str(error)
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    if isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError):
+        said = os.strerror(cause.errno) if cause.errno and cause.errno > 0 else cause.strerror or said
+    return said or ("time limit" if isinstance(error, TimeoutError) else type(error).__name__)

@@ -94,10 +94,14 @@ class Saving:
             return Machine(settings, now_ms, now), {}, now
         directory = StateDirectory(self._config.state_dir, self._config.checkpoint_keep)
         self._directory = stack.enter_context(directory)
-        path = directory.checkpoints.latest() if self._config.resume else None
+        latest = directory.checkpoints.latest()
+        path = latest if self._config.resume else None
         if path is None:
             if self._config.resume:
                 self._log.warning("nothing to resume; this is a new run", state_dir=str(directory.path))
+            elif latest is not None:
+                detail = f"{latest.name} is left, --resume would go on from it; --checkpoint-keep counts it too"
+                self._log.warning("this is a new run in the state directory of another", detail=detail)
             epoch, now = directory.begin(now_ms, None), clock()
             return Machine(settings, epoch, now), {}, now
         checkpoint = _read(directory, path)

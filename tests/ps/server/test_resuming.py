@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+from structlog.testing import capture_logs
 
 from leeway.ps.server import saving
 from tests.ps.server.serving import Clock
@@ -68,3 +69,17 @@ async def test_a_running_rmsprop_takes_other_settings_and_goes_on_from_its_check
     assert {name: value.tobytes() for name, value in found.items()} == {
         name: value.tobytes() for name, value in expected.items()
     }
+
+
+@pytest.mark.parametrize("resume", [True, False])
+async def test_a_new_run_where_another_ones_checkpoints_are_is_told(start, gradient, tmp_path, resume):
+    server = await start(mode="async", state_dir=tmp_path / "state")
+    await server.offer()
+    await (await server.join("w0")).step(gradient)
+    await server.post("/v1/checkpoints")
+    folder = shutil.copytree(tmp_path / "state", tmp_path / "copy")
+    with capture_logs() as lines:
+        await start(mode="async", state_dir=folder, resume=resume)
+    told = [line["detail"] for line in lines if line["event"] == "this is a new run in the state directory of another"]
+    assert len(told) == (0 if resume else 1)
+    assert all("--resume would go on from it" in detail for detail in told)
