@@ -11,7 +11,7 @@ from leeway.protocol.membership import GroupState
 from leeway.protocol.pulls import Pull
 from leeway.protocol.pushes import LastPush, PushPulled
 from leeway.protocol.reasons import Reason
-from leeway.ps.core.effects import Advanced, Answered
+from leeway.ps.core.effects import Advanced, Answered, PassedOver
 from leeway.ps.core.in_flight import Adding, Adopting, OnArrival
 from leeway.ps.core.offerings import Offerings
 from leeway.ps.core.pulls import Pulls
@@ -76,7 +76,7 @@ class Group(Situation):
         What it computes will be late, and uses up its turn: it is in step again in the iteration after the next.
         """
         member = self.roster.of_rank(rank)
-        if member is None or member.groups[self.name].record is not None:
+        if member is None or member.groups[self.name].record is not None or self.switching_at is not None:
             return False
         progress = member.groups[self.name]
         before = self.rounds.next_number if self.policy.has_rounds else progress.clock + 1
@@ -85,6 +85,7 @@ class Group(Situation):
             return False
         self.drop_staged(progress)
         self.roster.move(member, clock)
+        self.emit(PassedOver(self.name, rank, clock))
         self.emit(Advanced(self.name, rank, clock))
         if self.rounds.state is RoundState.OPEN:
             self.rounds.remove(rank)
