@@ -81,8 +81,7 @@ class Group(Situation):
         progress = member.groups[self.name]
         before = self.rounds.next_number if self.policy.has_rounds else progress.clock + 1
         clock = before + bool(progress.grants)
-        if clock <= progress.clock:
-            return False
+        assert clock > progress.clock, "who is missed is not ahead"
         self.drop_staged(progress)
         self.roster.move(member, clock)
         self.emit(PassedOver(self.name, rank, clock))

@@ -15,6 +15,7 @@ from leeway.protocol.pulls import Granted, Pull
 from leeway.protocol.pushes import Disposition, Push, PushPulled, UpdateKind
 from leeway.protocol.refusals import Refused
 from leeway.ps.core import circles
+from leeway.ps.core.effects import PassedOver
 from leeway.ps.core.settings import GroupSettings, Settings
 from tests.ps.core.conftest import Server
 
@@ -258,3 +259,7 @@ class Stepping:
             part = self.pulling.pop(0)
         self.clock[part] = granted.clock
         self.grant[part] = granted.version.number, granted.round
+
+
+def test_how_it_reads():
+    assert str(PassedOver("G", "w1", 3)) == "passed over in G: w1, until 3"
