@@ -304,6 +304,19 @@ class Checker:
         group.grants[rank] = set()
         group.moved()
 
+    def _passed_over(self, group, effect):
+        """A circle of waiters is broken by leaving out a newcomer, where it is missed."""
+        rank, clock = effect["rank"], effect["clock"]
+        must(rank in self._left_waiting(), "who is passed over was in a circle", **effect)
+        must(rank not in group.last, "who is passed over has handed in nothing there", **effect)
+        uses_up = bool(group.grants.get(rank))
+        next_one = group.next if group.mode == "sync" else group.clocks[rank] + 1
+        must(clock == next_one + uses_up, "it is in step again with what it computes behind it", **effect)
+        for known in (group.passed, group.asked_from):
+            known.setdefault(rank, group.clocks[rank])
+        self._go_on(group, rank, clock)
+        group.missing.discard(rank)
+
     def _effect(self, effect):
         match effect["is"]:
             case "Began":
@@ -332,13 +345,20 @@ class Checker:
                 self.over = True
                 for group in self.groups.values():
                     group.come_to_the_end()
+            case "PassedOver":
+                self._passed_over(self.groups[effect["group"]], effect)
             case "RoundOpened":
                 group = self.groups[effect["group"]]
+                # Those who are left may all have been passed over.
+                group.next = max(group.next, group.min_clock)
                 must(effect["number"] == group.next, "rounds are counted", next=group.next, **effect)
                 group.round, group.missing = effect["number"], set(effect["members"])
                 group.open, group.next = True, group.round + 1
                 there = {rank for rank, clock in group.clocks.items() if clock == group.round}
-                members = there if group.quorum else set(group.clocks)
+                # Who is ahead was passed over.
+                members = (
+                    there if group.quorum else {rank for rank, clock in group.clocks.items() if clock <= group.round}
+                )
                 must(there == members == group.missing, "all that are live are in the round", there=there, **effect)
                 enough = min(group.quorum or 0, len(group.clocks)) if group.first else 0
                 must(len(there) >= enough, "the first round of a quorum has as many as it asks for", **effect)

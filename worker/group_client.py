@@ -273,7 +273,7 @@ class GroupClient:
         self._tensors = None
         outcome = self.conversation.outcome
         if in_hand and outcome is not None and outcome.disposition is Disposition.LATE:
-            detail = f"the update of iteration {outcome.clock} is dropped: its round had its quorum and closed"
+            detail = f"the update of iteration {outcome.clock} is dropped: its round has closed without it"
             self._warn_seldom("late", "late", detail)
         if in_hand and outcome is not None and self._refused.ended(outcome):
             log.warning(

@@ -79,6 +79,21 @@ class Advanced:
 
 
 @dataclass(frozen=True, slots=True)
+class PassedOver:
+    """Others would wait in a circle for this newcomer, which is an iteration off: its group goes on without it.
+
+    It takes part again from `clock` on; what it computes until then is late.
+    """
+
+    group: str
+    rank: str
+    clock: int
+
+    def __str__(self) -> str:
+        return f"passed over in {self.group}: {self.rank}, until {self.clock}"
+
+
+@dataclass(frozen=True, slots=True)
 class WaitingFor:
     """Who wait for others in the group wait for these, each until it comes to `clock`; nobody: nobody does.
 
@@ -292,6 +307,18 @@ Deed = Create | Apply | Initialize | Adopt | Configure | Drop | Finished
 # What somebody outside is told, or goes on to wait for.
 Word = Answered | Parked
 # What listeners are told; nothing is carried out.
-News = Accepted | Advanced | WaitingFor | Began | Ended | RoundOpened | RoundClosed | SwitchBegun | Switched | Over
+News = (
+    Accepted
+    | Advanced
+    | PassedOver
+    | WaitingFor
+    | Began
+    | Ended
+    | RoundOpened
+    | RoundClosed
+    | SwitchBegun
+    | Switched
+    | Over
+)
 
 Effect = Deed | Word | News

@@ -11,7 +11,7 @@ from leeway.protocol.membership import GroupState
 from leeway.protocol.pulls import Pull
 from leeway.protocol.pushes import LastPush, PushPulled
 from leeway.protocol.reasons import Reason
-from leeway.ps.core.effects import Answered
+from leeway.ps.core.effects import Advanced, Answered, PassedOver
 from leeway.ps.core.in_flight import Adding, Adopting, OnArrival
 from leeway.ps.core.offerings import Offerings
 from leeway.ps.core.pulls import Pulls
@@ -68,6 +68,28 @@ class Group(Situation):
         """Whether it has neither pulled nor pushed here."""
         progress = member.groups[self.name]
         return not (progress.grants or progress.record or progress.staged or self.waiting.of(member))
+
+    def pass_over(self, rank: str, now: float) -> bool:
+        """Go on without this worker, if it has handed in nothing here yet: who joins between the steps of two parts is
+        an iteration off. Returns whether it was.
+
+        What it computes will be late, and uses up its turn: it is in step again in the iteration after the next.
+        """
+        member = self.roster.of_rank(rank)
+        if member is None or member.groups[self.name].record is not None or self.switching_at is not None:
+            return False
+        progress = member.groups[self.name]
+        before = self.rounds.next_number if self.policy.has_rounds else progress.clock + 1
+        clock = before + bool(progress.grants)
+        assert clock > progress.clock, "who is missed is not ahead"
+        self.drop_staged(progress)
+        self.roster.move(member, clock)
+        self.emit(PassedOver(self.name, rank, clock))
+        self.emit(Advanced(self.name, rank, clock))
+        if self.rounds.state is RoundState.OPEN:
+            self.rounds.remove(rank)
+        self.settle(now)
+        return True
 
     def end(self, why: str) -> None:
         """Whoever computes is waited for and its update taken; nobody goes on."""

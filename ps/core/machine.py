@@ -116,11 +116,18 @@ class Machine:
         return self._effects
 
     def _break_circles(self, now: float) -> None:
-        """Of each circle of waiters refuse the pull that closed it; where none has, that of the last rank."""
+        """Let a newcomer that closes a circle be late where it is missed; of any other circle refuse the pull that
+        closed it, or where none has, that of the last rank.
+        """
         while self._may_circle:
             parked, self._may_circle, self._parked = self._parked, False, None
             circle = circles.find(self.groups.values()) if len(self.groups) > 1 else []
-            if circle:
+            if circle and any(
+                wait.group.pass_over(after.rank, now)
+                for wait, after in zip(circle, [*circle[1:], circle[0]], strict=True)
+            ):
+                self._may_circle = True
+            elif circle:
                 closing = [wait for wait in circle if parked and wait.waiting.request == parked.request]
                 chosen = closing[0] if closing else circles.last(circle)
                 chosen.group.waiting.answer(chosen.waiting, circles.refusal(circle))

@@ -31,6 +31,9 @@ class RoundKeeper:
     def open_if_due(self) -> Sequence[str]:
         """A round opens as soon as it may. Returns whom the first one of a quorum has left behind."""
         group = self._group
+        if group.rounds.state is RoundState.WAITING and group.live_workers:
+            # Whoever is left may all have been passed over.
+            group.rounds.number = max(group.rounds.number, group.min_clock)
         members = self._members()
         if not members:
             return ()

@@ -30,6 +30,7 @@ from leeway.ps.core.effects import (
     Finished,
     Over,
     Parked,
+    PassedOver,
     RoundClosed,
     RoundOpened,
     SwitchBegun,
@@ -178,6 +179,11 @@ class Observer:
                 log = self._log.info if reason is Reason.LEFT else self._log.warning
                 log("ended", rank=rank, incarnation=incarnation, reason=str(reason), detail=detail)
                 self._decisions.add(Kind.ENDED, detail, rank=rank, reason=str(reason))
+            case PassedOver(group, rank, clock):
+                detail = (
+                    f"it is an iteration off, having joined between two parts: {group} goes on without it until {clock}"
+                )
+                self._log.info("passed over", rank=rank, group=group, detail=detail)
             case RoundOpened(group, number, members):
                 self._opened_at[group] = now
                 self._log.debug("round opens", group=group, round=number, members=members)

@@ -218,7 +218,8 @@ class Invariants:
             if now == clock:
                 continue
             del self.granted_under[name, life]
-            if now is not None and mode == [known.mode, known.bound] and known.mode == "ssp":
+            moved_on = life[0] in known.passed
+            if now is not None and not moved_on and mode == [known.mode, known.bound] and known.mode == "ssp":
                 farthest = known.min_clock + known.bound + 1
                 must(now <= farthest, "the bound, after a push", life=life, clock=now, farthest=farthest)
 

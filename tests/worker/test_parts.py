@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from urllib.request import Request, urlopen
 
 import pytest
@@ -246,7 +247,7 @@ def test_two_workers_share_the_parts_and_a_third_comes_late():
 
 
 def test_a_circle_of_waiters_is_broken_and_the_other_goes_on():
-    """One steps D before G, the other G before D, in rounds."""
+    """Both have stepped D and G; then one goes on with D, the other with G, in rounds."""
     with serving("--workers", "2", "--mode", "sync", *PLAIN) as (_, url):
         results = {}
         both_attached = threading.Barrier(2)
@@ -257,7 +258,7 @@ def test_a_circle_of_waiters_is_broken_and_the_other_goes_on():
                 session.attach({"G": netG, "D": netD})
                 both_attached.wait(30)
                 try:
-                    for name in order:
+                    for name in ("D", "G", *order):
                         for parameter in (*netG.parameters(), *netD.parameters()):
                             parameter.grad = torch.ones_like(parameter)
                         session.step(name, samples=8)
@@ -497,3 +498,45 @@ def test_an_optimizer_and_a_model_that_do_not_belong_together():
             session.set_learning_rate(float("nan"))
         session.set_learning_rate(torch.tensor(0.5))
         assert session.server_optimizer()["lr"] == 0.5
+
+
+def test_who_joins_between_two_parts_is_in_step_after_an_update():
+    """Not told `deadlock`: the part where it is missed goes on without it once."""
+    with serving("--workers", "1", "--mode", "sync", *PLAIN) as (_, url):
+        between, joined, late = threading.Event(), threading.Event(), []
+
+        def step(session, nets, part):
+            for net in nets.values():
+                net(noises(1)[0]).sum().backward()
+            outcome = session.step(part, samples=8)
+            late.append(outcome.disposition is Disposition.LATE)
+            return outcome
+
+        def first():
+            netG, netD = gan()
+            nets = {"D": netD, "G": netG}
+            with leeway.connect(url, "w0") as session:
+                session.attach(nets)
+                for iteration in range(12):
+                    step(session, nets, "D")
+                    if iteration == 1:
+                        between.set()
+                        assert joined.wait(60)
+                    step(session, nets, "G")
+
+        def second():
+            netG, netD = gan()
+            nets = {"D": netD, "G": netG}
+            assert between.wait(60)
+            with leeway.connect(url, "w1") as session:
+                # The server has begun its life, though it waits for a round.
+                joined.set()
+                session.attach(nets)
+                for _ in range(6):
+                    for part in nets:
+                        step(session, nets, part)
+
+        with ThreadPoolExecutor(2) as pool:
+            for work in [pool.submit(first), pool.submit(second)]:
+                work.result(100)
+        assert sum(late) <= 2

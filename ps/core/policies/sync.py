@@ -20,8 +20,9 @@ class Sync(Gathering):
 
     def members(self, view: View) -> Sequence[str]:
         number = view.rounds.number
-        all_there = view.min_clock == number == view.max_clock and view.live_workers >= view.workers_to_start
-        return view.ranks() if all_there else ()
+        if view.min_clock != number or view.live_workers < view.workers_to_start:
+            return ()
+        return [rank for rank in view.ranks() if view.clock_of(rank) == number]
 
     def awaited(self, view: View) -> Sequence[str]:
         """Those whom a quorum that was asked for before this has left behind."""

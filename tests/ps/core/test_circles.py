@@ -1,6 +1,7 @@
 """Circles of waiters over groups: when there is one, and whose pull is refused."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -11,8 +12,10 @@ from leeway.protocol.lives import Life
 from leeway.protocol.membership import Join, Leave
 from leeway.protocol.policy_terms import PolicyTerms
 from leeway.protocol.pulls import Granted, Pull
+from leeway.protocol.pushes import Disposition, Push, PushPulled, UpdateKind
 from leeway.protocol.refusals import Refused
 from leeway.ps.core import circles
+from leeway.ps.core.effects import PassedOver
 from leeway.ps.core.settings import GroupSettings, Settings
 from tests.ps.core.conftest import Server
 
@@ -30,16 +33,24 @@ def started(serve, names, ranks, *, terms=SYNC, one_after_another=True):
     for rank in ranks:
         joined = server.ask(Join(rank, f"{rank}-session", None, one_after_another=one_after_another))
         lives.append(Life(rank, joined.epoch, joined.incarnation))
+    begun(server, lives, names)
     return server, lives
 
 
-def walk(server, life, group, clock=0):
+def begun(server, lives, names):
+    """All have handed in their first iteration: none is a newcomer."""
+    for name in names:
+        for life in lives:
+            walk(server, life, name, 0)
+
+
+def walk(server, life, group, clock=1):
     server.pull(life, clock, group=group)
     server.push(life, clock, group=group)
 
 
 def send_pull(server, life, group):
-    return server.send(Pull(group, life, 1, wait_seconds=100.0))
+    return server.send(Pull(group, life, 2, wait_seconds=100.0))
 
 
 def is_deadlock(reply):
@@ -66,10 +77,10 @@ def test_a_circle_of_any_length(serve, length):
 def test_it_is_told_with_the_push_whose_pull_closed_it(serve):
     server, (w0, w1) = started(serve, "DG", ("w0", "w1"))
     walk(server, w0, "D")
-    server.pull(w0, 1, group="D")
-    server.pull(w1, 0, group="G")
-    both = server.push(w1, 0, group="G", pull=True)
-    assert both.pushed.clock == 0
+    server.pull(w0, 2, group="D")
+    server.pull(w1, 1, group="G")
+    both = server.push(w1, 1, group="G", pull=True)
+    assert both.pushed.clock == 1
     assert is_deadlock(both.pulled)
 
 
@@ -78,7 +89,7 @@ def test_whoever_leaves_lets_the_others_go_on(serve):
     walk(server, w0, "D")
     walk(server, w1, "G")
     waits = send_pull(server, w0, "D")
-    assert is_deadlock(server.pull(w1, 1, group="G"))
+    assert is_deadlock(server.pull(w1, 2, group="G"))
     server.ask(Leave(w1))
     assert isinstance(server.replies[waits], Granted)
 
@@ -87,15 +98,15 @@ def test_who_asks_for_several_things_at_once_closes_none(serve):
     server, (w0, w1) = started(serve, "DG", ("w0", "w1"), one_after_another=False)
     walk(server, w0, "D")
     walk(server, w1, "G")
-    assert server.pull(w0, 1, group="D") is None
-    assert server.pull(w1, 1, group="G") is None
+    assert server.pull(w0, 2, group="D") is None
+    assert server.pull(w1, 2, group="G") is None
 
 
 def test_who_waits_for_a_version_alone_closes_none(serve):
     server, (w0, w1) = started(serve, "DG", ("w0", "w1"))
     walk(server, w0, "D")
-    server.pull(w0, 1, group="D")
-    assert server.pull(w1, 0, group="G", min_version=9) is None
+    server.pull(w0, 2, group="D")
+    assert server.pull(w1, 1, group="G", min_version=9) is None
 
 
 def test_two_circles_that_one_switch_closes(serve):
@@ -142,12 +153,12 @@ def test_it_is_found_exactly_where_there_is_one(data):
         walk(server, lives[number], name)
     parked = {}
     for number in data.draw(st.permutations(range(4))):
-        done = [name for name in names if (name, number) in pushed and server.machine.groups[name].rounds.number == 0]
+        done = [name for name in names if (name, number) in pushed and server.machine.groups[name].rounds.number == 1]
         if not done:
             continue
         name = data.draw(st.sampled_from(done))
         missing = {group: list(server.machine.groups[group].rounds.missing) for group in names}
-        reply = server.pull(lives[number], 1, group=name)
+        reply = server.pull(lives[number], 2, group=name)
         expected = has_cycle(parked | {ranks[number]: name}, missing)
         assert is_deadlock(reply) == expected
         if not expected:
@@ -164,16 +175,91 @@ def test_one_that_a_push_closes(serve):
         Life(rank, 1, server.ask(Join(rank, f"{rank}-session", one_after_another=True)).incarnation)
         for rank in ("w0", "w1", "w2")
     )
-    for clock in range(3):
+    begun(server, (w0, w1, w2), "DG")
+    for clock in range(1, 4):
         walk(server, w0, "D", clock)
     walk(server, w1, "D")
     walk(server, w1, "G")
     walk(server, w2, "G")
     server.machine.groups["D"].set_policy(PolicyTerms("ssp", 0))
-    ahead = server.send(Pull("D", w0, 3, wait_seconds=100.0))
+    ahead = server.send(Pull("D", w0, 4, wait_seconds=100.0))
     waits = send_pull(server, w1, "G")
     assert ahead not in server.replies
     assert waits not in server.replies
     walk(server, w2, "D")
     assert ahead not in server.replies
     assert is_deadlock(server.replies[waits])
+
+
+# Newcomers.
+
+
+def newcomer(server, rank):
+    joined = server.ask(Join(rank, f"{rank}-session", None, one_after_another=True))
+    return Life(rank, joined.epoch, joined.incarnation)
+
+
+@pytest.mark.parametrize("terms", [SYNC, PolicyTerms("ssp", 0)], ids=str)
+@pytest.mark.parametrize("parts", ["AB", "ABC"])
+@pytest.mark.parametrize("between", range(3))
+def test_who_joins_between_two_parts_is_late_once_and_in_step_from_then_on(serve, terms, parts, between):
+    """All step their parts in the same order, each with the pull of the next iteration, as sessions do."""
+    server = serve(groups=groups(*parts, terms=terms), workers=1)
+    server.offer(*parts)
+    workers = {"w0": Stepping(server, newcomer(server, "w0"), parts)}
+    for _ in range(len(parts) + between):
+        workers["w0"].go_on()
+    workers["w1"] = Stepping(server, newcomer(server, "w1"), parts)
+    for turn in range(400):
+        workers[("w0", "w1", "w1")[turn % 3] if turn < 200 else ("w1", "w0")[turn % 2]].go_on()
+    assert workers["w0"].late == 0
+    assert workers["w1"].late <= len(parts)
+    assert min(worker.steps for worker in workers.values()) >= 40
+    clocks = {tuple(server.machine.groups[part].clock_of(rank) for rank in workers) for part in parts}
+    assert all(abs(mine - other) <= 1 for mine, other in clocks)
+
+
+class Stepping:
+    """A worker that pulls all its parts first, and then steps one after another."""
+
+    def __init__(self, server, life, parts):
+        self.server, self.life, self.parts = server, life, parts
+        self.clock = {part: server.machine.membership.find(life).groups[part].clock for part in parts}
+        self.turn, self.asked, self.steps, self.late = 0, None, 0, 0
+        self.pulling, self.grant = list(parts), {}
+
+    def go_on(self):
+        """Ask for the next thing, unless the last one is not answered."""
+        if self.asked is not None:
+            reply = self.server.replies.get(self.asked)
+            if reply is None:
+                return
+            assert not is_deadlock(reply), reply
+            self.asked = None
+            self.took(reply)
+        if self.pulling:
+            part = self.pulling[0]
+            self.asked = self.server.send(Pull(part, self.life, self.clock[part], wait_seconds=1e6))
+            return
+        part = self.parts[self.turn % len(self.parts)]
+        grants = self.server.machine.membership.find(self.life).groups[part].grants
+        version, in_round = grants[-1] if grants else self.grant[part]
+        push = Push(self.life, self.clock[part], version, UpdateKind.GRADIENT, 4, part, round=in_round, pull=True)
+        self.asked = self.server.send(replace(push, wait_seconds=1e6))
+
+    def took(self, reply):
+        granted = reply.pulled if isinstance(reply, PushPulled) else reply
+        assert isinstance(granted, Granted), reply
+        if isinstance(reply, PushPulled):
+            part = self.parts[self.turn % len(self.parts)]
+            self.turn += 1
+            self.steps += 1
+            self.late += reply.pushed.disposition is Disposition.LATE
+        else:
+            part = self.pulling.pop(0)
+        self.clock[part] = granted.clock
+        self.grant[part] = granted.version.number, granted.round
+
+
+def test_how_it_reads():
+    assert str(PassedOver("G", "w1", 3)) == "passed over in G: w1, until 3"
