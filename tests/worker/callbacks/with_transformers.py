@@ -119,16 +119,18 @@ def test_weights_are_the_samples_that_were_read(tmp_path, options):
 
 @pytest.mark.parametrize("mode", ["sync", "async"])
 def test_two_workers_learn(tmp_path, mode, recwarn):
-    def work(place):
+    def prepared(place):
         session = leeway.connect(url, f"w{place}")
         steps = Steps()
         run = trainer(tmp_path / str(place), LeewayCallback(session), steps, of=Shared, max_steps=1000)
         run.session = session
-        run.train()
-        return session, steps
+        return run, session, steps
 
     with serving(workers=2, mode=mode, until=40) as url, ThreadPoolExecutor(2) as threads:
-        for session, steps in threads.map(work, range(2)):
+        # One after the other: a Trainer that is made begins with accelerate's state of the whole process anew.
+        workers = [prepared(place) for place in range(2)]
+        list(threads.map(lambda worker: worker[0].train(), workers))
+        for _, session, steps in workers:
             assert (session.ending, session.clock) == ("finished", 40)
             assert sum(steps.losses[-5:]) < sum(steps.losses[:5]) / 2
     assert [one for one in recwarn if "does not share" in str(one.message)] == []
