@@ -9,4 +9,4 @@ def prefix(part: str) -> str:
 
 def pattern(part: str) -> str:
     """All keys of the part. Names of groups have no character that a pattern takes for more than itself."""
-    return f"{part}/*"
+    return f"{prefix(part)}*"

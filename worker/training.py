@@ -31,7 +31,7 @@ from leeway.protocol.fields import MAX_INTEGER, shown
 from leeway.protocol.pushes import UpdateKind
 from leeway.worker import arguments
 from leeway.worker.no_effect import Idle
-from leeway.worker.part import LastLoad, Part, Update, disjoint
+from leeway.worker.part import LastLoad, Part, Update, disjoint, waiting_first
 from leeway.worker.samples import Samples
 from leeway.worker.session.states import Outcome
 from leeway.worker.starting import Start
@@ -484,7 +484,7 @@ class TrainingSession:
         if name is not None:
             return [self._named(name, "step")]
         going = [part for part in self._parts.values() if not part.finished or part.interrupted]
-        return sorted(going, key=lambda part: part.policy == "async") or [self._going]
+        return waiting_first(going) or [self._going]
 
     def _collect(self, part: Part, kind: UpdateKind) -> Update | Outcome:
         """What this part pushes, or what became of it without a push."""

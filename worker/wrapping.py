@@ -23,6 +23,7 @@ import torch
 
 from leeway.worker import arguments
 from leeway.worker.no_effect import Carrier
+from leeway.worker.part import waiting_first
 from leeway.worker.warn import warn
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ class Wrapping:
             for part in going
             if any(id(parameter) in owned and moved(parameter) for parameter in part.bridge.parameters)
         ]
-        return sorted(stepped or going, key=lambda part: part.policy == "async")
+        return waiting_first(stepped or going)
 
     def _check_owned(self) -> None:
         """Look again where groups have been added."""

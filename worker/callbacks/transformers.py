@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from transformers import TrainerCallback
 
 from leeway.worker.callbacks.fitting import Fitting
+from leeway.worker.wrapping import untraced
 
 if TYPE_CHECKING:
+    import torch
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
     from leeway.worker.training import TrainingSession
@@ -52,8 +53,7 @@ class LeewayCallback(TrainerCallback):
             raise
         if self._counting:  # a training that is begun anew, with smaller batches
             self._counting.remove()
-        count = torch.compiler.disable(self._count)  # type: ignore[no-untyped-call]
-        self._counting = told["model"].register_forward_pre_hook(count, with_kwargs=True)
+        self._counting = told["model"].register_forward_pre_hook(untraced(self._count), with_kwargs=True)
         return self._look(control, told)
 
     def on_step_end(
