@@ -58,6 +58,12 @@ def integer(name: str, value: Any, minimum: int, maximum: int, hint: str = "") -
     return number
 
 
+def boolean(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} is {shown(value)}, it must be True or False")
+    return value
+
+
 def seconds(name: str, value: Any, maximum: float = math.inf, *, zero: bool = False) -> float:
     """A duration: above 0 (or, with `zero`, from there) and at most `maximum`."""
     number = _number(value)

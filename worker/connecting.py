@@ -20,6 +20,7 @@ from leeway.worker.training import TrainingSession
 from leeway.worker.watching.logs import of_own_script
 from leeway.worker.watching.reporting import Reporting
 from leeway.worker.watching.serving import Place
+from leeway.worker.wrapping import Wrapping
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -126,6 +127,9 @@ def wrap(
     Its `session` is the `TrainingSession`. The other arguments are those of `connect` and of `TrainingSession.wrap`;
     raises what they raise.
     """
+    # What is wrong with the script is found before a server has heard of it.
+    wrapping = Wrapping(optimizer, every=every, samples=samples, server_optimizer=server_optimizer, lr=lr)
+    wrapping.check(model)
     session = connect(
         url,
         rank,
@@ -135,7 +139,8 @@ def wrap(
         metrics_host=metrics_host,
     )
     try:
-        return session.wrap(optimizer, model, every=every, samples=samples, server_optimizer=server_optimizer, lr=lr)
+        wrapping.begin(session, model)
     except BaseException:
         session.close()
         raise
+    return optimizer

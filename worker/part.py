@@ -17,7 +17,7 @@ from leeway.worker.modules.elements import overlap
 from leeway.worker.standing import Begun, Standing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from leeway.protocol.pulls import NotYet
     from leeway.protocol.pushes import UpdateKind
@@ -335,11 +335,6 @@ class Part:
             outcome or before.outcome,
             replace(times, pull_seconds=times.pull_seconds + now - began) if times else before.times,
         )
-
-
-def waiting_first(parts: Iterable[Part]) -> list[Part]:
-    """Those first whose pull may have to wait, so that the parameters of the others are fresh when they are read."""
-    return sorted(parts, key=lambda part: part.policy == "async")
 
 
 def disjoint(parts: Mapping[str, ModelBridge]) -> None:

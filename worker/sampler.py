@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from leeway.protocol.fields import MAX_INTEGER, shown
 from leeway.worker import arguments
+from leeway.worker.samples import Samples
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sized
@@ -28,17 +30,24 @@ class Sampler(torch.utils.data.Sampler[int]):
     """
 
     def __init__(self, data_source: Sized, session: TrainingSession, *, shuffle: bool = True, seed: int = 0) -> None:
-        self._size = len(data_source)
+        try:
+            self._size = len(data_source)
+        except TypeError:
+            raise ValueError(
+                f"a {type(data_source).__name__} has no length: a sampler is for a data set with samples to choose from"
+            ) from None
+        if not isinstance(getattr(session, "samples", None), Samples):
+            raise ValueError(f"session is {shown(session)}, it must be what leeway.connect returned")
         if not self._size:
             raise ValueError("the data set is empty: there is nothing to draw from")
         self._session = session
-        self._shuffle = shuffle
+        self._shuffle = arguments.boolean("shuffle", shuffle)
         self._seed = arguments.integer("seed", seed, 0, 2**62)
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         """The next iteration is of this epoch."""
-        self._epoch = epoch
+        self._epoch = arguments.integer("epoch", epoch, 0, MAX_INTEGER)
 
     def __iter__(self) -> Iterator[int]:
         session, order, start = self._session, self._order(self._epoch), 0

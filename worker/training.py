@@ -20,7 +20,6 @@ import threading
 from collections.abc import Mapping
 from functools import wraps
 from itertools import count
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, NoReturn, ParamSpec, TypeVar
 
 import structlog
@@ -31,7 +30,8 @@ from leeway.protocol.fields import MAX_INTEGER, shown
 from leeway.protocol.pushes import UpdateKind
 from leeway.worker import arguments
 from leeway.worker.no_effect import Idle
-from leeway.worker.part import LastLoad, Part, Update, disjoint, waiting_first
+from leeway.worker.part import LastLoad, Part, Update, disjoint
+from leeway.worker.parts import Parts
 from leeway.worker.samples import Samples
 from leeway.worker.session.states import Outcome
 from leeway.worker.starting import Start
@@ -76,6 +76,13 @@ def for_one_thread(
     return call
 
 
+def _batches(loader: Iterable[T]) -> Iterator[T]:
+    try:
+        return iter(loader)
+    except TypeError:
+        raise ValueError(f"loader is {shown(loader)}, it must give batches, as a DataLoader does") from None
+
+
 class TrainingSession:
     """One worker and what it trains: one module, or several parts. For one thread. Made by `leeway.connect`; ends with
     its `with` block, `close`, or the interpreter's exit.
@@ -97,11 +104,8 @@ class TrainingSession:
         self._figures: dict[str, float] = {}
         self._last_load = LastLoad()
         (group,) = client.client.groups
-        self._parts = {group: self._part(group)}
+        self._parts = Parts({group: self._part(group)})
         self._group = group
-        self._over: set[str] = set()
-        # The parts that an interrupted step of several has still to step.
-        self._left: list[str] = []
 
     def _part(self, name: str) -> Part:
         group = self.client.group(name)
@@ -112,7 +116,7 @@ class TrainingSession:
     @property
     def parts(self) -> Mapping[str, Part]:
         """The parts by their names, in the order of `attach`; of a session with one module, its group alone."""
-        return MappingProxyType(self._parts)
+        return self._parts.by_name
 
     @property
     def rank(self) -> str:
@@ -121,67 +125,67 @@ class TrainingSession:
     @property
     def clock(self) -> int:
         """The index of the iteration under way."""
-        return self._only("clock").clock
+        return self._parts.only("clock").clock
 
     @property
     def version(self) -> int:
         """The number of the version that the module holds; 0 before the first pull."""
-        return self._only("version").version
+        return self._parts.only("version").version
 
     @property
     def outcome(self) -> Outcome | None:
         """What became of the last update, or None before the first."""
-        return self._only("outcome").outcome
+        return self._parts.only("outcome").outcome
 
     @property
     def times(self) -> StepTimes:
         """Of the last `step` or `skip`; all 0 before the first."""
-        return self._only("times").times
+        return self._parts.only("times").times
 
     @property
     def lag(self) -> int:
         """Iterations ahead of the slowest live worker, at the last pull."""
-        return self._only("lag").lag
+        return self._parts.only("lag").lag
 
     @property
     def staleness(self) -> int | None:
         """Versions that others made between the last update's pull and its application; None when not told."""
-        return self._only("staleness").staleness
+        return self._parts.only("staleness").staleness
 
     @property
     def policy(self) -> str:
         """The group's policy at the last join."""
-        return self._only("policy").policy
+        return self._parts.only("policy").policy
 
     @property
     def until(self) -> int | None:
         """The clock at which the run is complete, where the server has one."""
-        return self._only("until").until
+        return self._parts.only("until").until
 
     @property
     def index(self) -> int:
         """This worker's place among the `count` live ones, from 0: for partitioning data."""
-        return self._going.index
+        return self._parts.going.index
 
     @property
     def count(self) -> int:
         """How many workers were live at the last pull, at least 1."""
-        return self._going.count
+        return self._parts.going.count
 
     @property
     def finished(self) -> bool:
         """Whether the run is complete for this worker, in all its parts: there is nothing more to compute."""
-        return all(part.finished for part in self._parts.values())
+        return self._parts.finished
 
     @property
     def ending(self) -> Ending | None:
         """Why it is."""
-        return self._going.ending
+        return self._parts.going.ending
 
     @property
     def ending_detail(self) -> str:
         """The same in words, as the server told it; empty before the end, and where this worker has left by itself."""
-        return self._going.ending_detail
+        return self._parts.going.ending_detail
 
     @property
     def traffic(self) -> Traffic:
@@ -215,7 +219,7 @@ class TrainingSession:
         Raises `ValueError` for a module that cannot travel, and for a pattern that matches nothing (see `View`).
         """
         self.client.check()
-        if any(part.attached for part in self._parts.values()):
+        if self._parts.attached:
             raise ValueError("a model is attached already; a session trains one, or the parts of one attach({...})")
         if isinstance(model, Mapping):
             self._attach_parts(model, exclude, keys)
@@ -225,7 +229,7 @@ class TrainingSession:
         bridge = ModelBridge(model, exclude, keys)
         self._work_in([self._group], create=False)
         self._start.wait(self.client)
-        self._parts[self._group].attach(bridge, whole=keys is None)
+        self._parts.by_name[self._group].attach(bridge, whole=keys is None)
 
     def _attach_parts(
         self,
@@ -252,24 +256,19 @@ class TrainingSession:
         self._work_in(names, create=True)
         self._start.wait(self.client)
         for name, bridge in bridges.items():
-            self._parts[name].attach(bridge, whole=True)
-
-    def _is_attached(self, model: torch.nn.Module | Mapping[str, torch.nn.Module]) -> bool:
-        modules = list(model.values()) if isinstance(model, Mapping) else [model]
-        ours = {id(parameter) for part in self._parts.values() for parameter in part.bridge.parameters}
-        return all(any(id(parameter) in ours for parameter in module.parameters()) for module in modules)
+            self._parts.by_name[name].attach(bridge, whole=True)
 
     def _work_in(self, names: Sequence[str], *, create: bool) -> None:
         """Have these groups be the worker's, in the life that it has."""
-        if list(self._parts) != list(names):
+        if list(self.parts) != list(names):
             self.client.work_in(names, create=create)
-            self._parts = {name: self._part(name) for name in names}
+            self._parts = Parts({name: self._part(name) for name in names})
 
     @for_one_thread
     def pull(self, part: str | None = None) -> None:
         """Take the server's parameters once more for this iteration, and `index` and `count` as they are now; of
         `part`, or of all parts that are not complete."""
-        for each in self._chosen(part):
+        for each in self._parts.chosen(part):
             each.pull()
 
     @for_one_thread
@@ -303,14 +302,14 @@ class TrainingSession:
         again. Raises `SessionClosed` when the session is closed meanwhile. Warns of trained parameters that the loop
         has changed between pull and a push of gradients.
         """
-        parts = [self._parts[name] for name in self._left] if part is None and self._left else self._chosen(part)
+        parts = self._parts.to_step(part)
         numbers = arguments.metrics(self._figures | arguments.metrics(metrics))
         kind = arguments.update_kind(update)
         weights = {each.name: self._weight(each, samples) for each in parts}
         # All that can be wrong with any part is found before something of the first one is sent.
         collected = {each.name: self._collect(each, kind) for each in parts}
         if part is None:
-            self._left = [each.name for each in parts]
+            self._parts.left = [each.name for each in parts]
         outcome = None
         for each in parts:
             found = collected[each.name]
@@ -318,9 +317,9 @@ class TrainingSession:
                 outcome = each.push(found, weights[each.name], numbers, keep_gradients=keep_gradients)
             else:
                 outcome = found
-            self._left = [name for name in self._left if name != each.name]
+            self._parts.left = [name for name in self._parts.left if name != each.name]
         if kind is UpdateKind.GRADIENT and self._idle is None:
-            bridges = [each.bridge for each in self._parts.values()]
+            bridges = [each.bridge for each in self._parts.all]
             self._idle = Idle(self, lambda: [tensor for bridge in bridges for tensor in bridge.parameters], WRAPPED)
         assert outcome is not None, "there is a part"
         return outcome
@@ -330,8 +329,8 @@ class TrainingSession:
         """This iteration has no update (an overflowed mixed-precision step, nothing left to read); otherwise as
         `step`."""
         outcomes = [
-            Outcome(each.clock, None, Code.FINISHED) if self._is_over(each) else each.skip()
-            for each in self._chosen(part)
+            Outcome(each.clock, None, Code.FINISHED) if self._parts.is_over(each) else each.skip()
+            for each in self._parts.chosen(part)
         ]
         return outcomes[-1]
 
@@ -360,17 +359,7 @@ class TrainingSession:
 
         Raises `ValueError` for an optimizer that is wrapped already, or of another model's parameters.
         """
-        if not any(part.attached for part in self._parts.values()):
-            if model is None:
-                raise ValueError("no model is attached; give the model whose parameters the optimizer has")
-            self.attach(model)
-        elif model is not None and not self._is_attached(model):
-            raise ValueError(
-                "another model is attached already; several are parts of one session, attached together:"
-                " attach({'G': ..., 'D': ...})"
-            )
-        Wrapping(self, optimizer, every=every, samples=samples, server_optimizer=server_optimizer, lr=lr).begin()
-        optimizer.session = self  # type: ignore[attr-defined]  # torch names no such attribute
+        Wrapping(optimizer, every=every, samples=samples, server_optimizer=server_optimizer, lr=lr).begin(self, model)
         return optimizer
 
     def epochs(self, loader: Iterable[T], limit: int | None = None) -> Iterator[T]:
@@ -386,7 +375,7 @@ class TrainingSession:
             if callable(set_epoch):
                 set_epoch(epoch)
             empty = True
-            for batch in loader:
+            for batch in _batches(loader):
                 if self.finished:
                     return
                 empty = False
@@ -401,12 +390,12 @@ class TrainingSession:
 
     def server_optimizer(self, part: str | None = None) -> dict[str, Any]:
         """The settings that the group's optimizer goes by, and how far it is."""
-        return self._named(part, "server_optimizer").optimizer()
+        return self._parts.named(part, "server_optimizer").optimizer()
 
     def set_learning_rate(self, rate: float, part: str | None = None) -> None:
         """Have the server's optimizer go by this rate, from the next step on; that of `part`, or those of all."""
         rate = arguments.rate(rate)
-        for each in self._parts.values() if part is None else [self._named(part, "set_learning_rate")]:
+        for each in self._parts.all if part is None else [self._parts.named(part, "set_learning_rate")]:
             each.set_optimizer({"lr": rate})
 
     @for_one_thread
@@ -434,15 +423,8 @@ class TrainingSession:
         """As of now: `<leeway session w0 at http://localhost:8080, iteration 3: computing>`."""
         at = f"leeway session {self.rank} at {self.client.client.url}"
         if self.client.closed:
-            return f"<{at}, {self._where(lambda part: 'closed')}>"
-        return f"<{at}, {self._where(lambda part: str(part.ending or part.conversation.state))}>"
-
-    def _where(self, state: Callable[[Part], str]) -> str:
-        several = len(self._parts) > 1
-        return ", ".join(
-            f"{f'{part.name} ' if several else ''}iteration {part.clock}: {state(part)}"
-            for part in self._parts.values()
-        )
+            return f"<{at}, {self._parts.where(lambda part: 'closed')}>"
+        return f"<{at}, {self._parts.where(lambda part: str(part.ending or part.conversation.state))}>"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
@@ -450,51 +432,17 @@ class TrainingSession:
             " under a rank of its own"
         )
 
-    # Which part is meant.
-
-    @property
-    def _going(self) -> Part:
-        """The first part that goes on, or the first."""
-        parts = self._parts.values()
-        return next((part for part in parts if not part.finished), next(iter(parts)))
-
-    def _only(self, what: str) -> Part:
-        """Raises `ValueError` when there are several."""
-        if len(self._parts) > 1:
-            names = ", ".join(self._parts)
-            raise ValueError(
-                f"this session has several parts ({names}), each with its own; read session.parts[NAME].{what}"
-            )
-        return self._going
-
-    def _named(self, name: str | None, what: str) -> Part:
-        """The part of this name; None: the only one. Raises `ValueError`."""
-        if name is None:
-            if len(self._parts) > 1:
-                raise ValueError(f"this session has several parts; say which: {what}(part={next(iter(self._parts))!r})")
-            return self._going
-        if not isinstance(name, str):
-            raise ValueError(f"part is {shown(name)}, it must be a name; a number of samples is given as samples=")
-        if name not in self._parts:
-            raise ValueError(f"there is no part {name!r}; this session has {', '.join(self._parts)}")
-        return self._parts[name]
-
-    def _chosen(self, name: str | None) -> list[Part]:
-        """The part of this name; None: all that go on, those first that may have to wait."""
-        if name is not None:
-            return [self._named(name, "step")]
-        going = [part for part in self._parts.values() if not part.finished or part.interrupted]
-        return waiting_first(going) or [self._going]
+    # How it is done.
 
     def _collect(self, part: Part, kind: UpdateKind) -> Update | Outcome:
         """What this part pushes, or what became of it without a push."""
-        if self._is_over(part):
+        if self._parts.is_over(part):
             part.bridge.forget_gradients()
             return Outcome(part.clock, None, Code.FINISHED)
         try:
             return part.collect(kind)
         except ValueError as error:
-            raise ValueError(f"part {part.name}: {error}") if len(self._parts) > 1 else error from None
+            raise ValueError(f"part {part.name}: {error}") if self._parts.several else error from None
 
     def _weight(self, part: Part, samples: int | None) -> int:
         _ = part.bridge  # is there one?
@@ -503,19 +451,3 @@ class TrainingSession:
         if counted := self.samples.of(part.name):
             return counted
         raise ValueError("how many samples are in this update? Give samples=, or read them through session.epochs")
-
-    def _is_over(self, part: Part) -> bool:
-        """Whether this part is complete, and others are not. Said once."""
-        if not part.finished or part.interrupted or self.finished:
-            return False
-        if part.name not in self._over:
-            self._over.add(part.name)
-            going = ", ".join(
-                f"{other.name} (at {other.clock})" for other in self._parts.values() if not other.finished
-            )
-            log.info(
-                "a part is complete, its steps are pushed no more",
-                part=part.name,
-                detail=f"it is at {part.clock}, and {going} go on; [group.{part.name}] until = 0 keeps it with them",
-            )
-        return True

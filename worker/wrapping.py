@@ -15,19 +15,22 @@ has it computed then: what a framework does to gradients within, such as clippin
 from __future__ import annotations
 
 import weakref
+from collections.abc import Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeAlias, TypeVar
 
 import structlog
 import torch
 
 from leeway.worker import arguments
 from leeway.worker.no_effect import Carrier
-from leeway.worker.part import waiting_first
+from leeway.worker.parts import waiting_first
 from leeway.worker.warn import warn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Container, Iterable, Iterator
+
+    from torch.utils.hooks import RemovableHandle
 
     from leeway.worker.part import Part
     from leeway.worker.training import TrainingSession
@@ -37,22 +40,24 @@ log = structlog.get_logger("worker")
 P = ParamSpec("P")
 T = TypeVar("T")
 Optimizer = TypeVar("Optimizer", bound=torch.optim.Optimizer)
+Model: TypeAlias = "torch.nn.Module | Mapping[str, torch.nn.Module]"
+"""One module, or several parts by their names."""
 
 # Of what is warned of in a server's optimizer: its name in the settings, and the value with which a delta is a delta.
 _NEUTRAL: Final = {"kind": "sgd", "lr": 1.0, "weight_decay": 0.0, "clip_norm": None, "lr_schedule": "constant"}
 
-WRAPPED: weakref.WeakKeyDictionary[torch.optim.Optimizer, Wrapping] = weakref.WeakKeyDictionary()
+# Those whose steps are a session's own. Weak, both ways: the hooks on an optimizer keep its wrapping.
+WRAPPED: weakref.WeakKeyDictionary[torch.optim.Optimizer, weakref.ref[Wrapping]] = weakref.WeakKeyDictionary()
 
 
 class Wrapping:
     """The hooks on one optimizer. `samples`: of each push; None: as they were counted, one a step where nobody counts.
 
-    Raises `ValueError` for an optimizer that cannot be wrapped.
+    Raises `ValueError` for an optimizer that cannot be wrapped, and for wrong arguments.
     """
 
     def __init__(
         self,
-        session: TrainingSession,
         optimizer: torch.optim.Optimizer,
         *,
         every: int = 1,
@@ -60,23 +65,25 @@ class Wrapping:
         server_optimizer: bool = False,
         lr: Literal["script"] | None = None,
     ) -> None:
-        self._session = session
+        self._session: TrainingSession
+        self._hook: RemovableHandle
         self._owned: tuple[int, ...] | None = None
         # Those of the session's parts that the optimizer has parameters of.
         self._parts: list[Part] = []
         self._every = arguments.integer("every", every, 1, arguments.MAX_EVERY)
         self._samples = None if samples is None else arguments.samples(samples)
+        self._on_server = arguments.boolean("server_optimizer", server_optimizer)
         self._drives_rate = lr is not None
         self._steps = 0
         self._rates: dict[str, float] = {}
         self._uncounted = False
         self._over = False
+        self._given = optimizer
         self._optimizer = inner = innermost(optimizer)
-        self._on_server = server_optimizer
         self._carrier = Carrier(inner, drives_rate=lr is not None)
         self._warned: set[str] = set()
-        if inner in WRAPPED:
-            raise ValueError("this optimizer is wrapped already; wrap it once")
+        if not self.parameters:
+            raise ValueError("the optimizer has no parameters; add them before it is wrapped")
         if lr not in (None, "script"):
             raise ValueError(f"lr is {lr!r}, it must be 'script', or be left out: the rate is then the server's")
         if lr and not server_optimizer:
@@ -90,19 +97,43 @@ class Wrapping:
     def parameters(self) -> list[torch.nn.Parameter]:
         return [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
 
-    def begin(self) -> None:
-        """Look on from here. Raises `ValueError` for parameters that are not of what is attached.
+    def check(self, model: Model) -> None:
+        """Raise `ValueError` for a model that the optimizer has parameters beside."""
+        modules = modules_of(model)
+        if all(isinstance(module, torch.nn.Module) for module in modules):
+            self._check_among({id(parameter) for module in modules for parameter in module.parameters()})
+
+    def begin(self, session: TrainingSession, model: Model | None) -> None:
+        """Look on from here; attach the model, unless one is. Raises `ValueError` for an optimizer that another open
+        session looks at, for another model than the one attached, and for parameters that are not of it.
 
         A step that is compiled leaves its graph for the hook: what waits for a server cannot be traced.
         """
+        before = WRAPPED.get(self._optimizer, _nobody)()
+        if before is not None and not before._session.client.closed:
+            raise ValueError("this optimizer is wrapped already; wrap it once")
+        if not any(part.attached for part in session.parts.values()):
+            if model is None:
+                raise ValueError("no model is attached; give the model whose parameters the optimizer has")
+            self.check(model)
+            session.attach(model)
+        elif model is not None and not _is_attached(session, model):
+            raise ValueError(
+                "another model is attached already; several are parts of one session, attached together:"
+                " attach({'G': ..., 'D': ...})"
+            )
+        self._session = session
         self._check_owned()
-        WRAPPED[self._optimizer] = self
+        if before is not None:
+            before._hook.remove()
+        WRAPPED[self._optimizer] = weakref.ref(self)
         if self._on_server:
-            self._optimizer.register_step_pre_hook(untraced(self._before))
+            self._hook = self._optimizer.register_step_pre_hook(untraced(self._before))
             detail = f"{type(self._optimizer).__name__} finds no gradients, and moves nothing"
             log.info("the server's optimizer makes the steps", detail=detail)
         else:
-            self._optimizer.register_step_post_hook(untraced(self._after))
+            self._hook = self._optimizer.register_step_post_hook(untraced(self._after))
+        self._given.session = session  # type: ignore[attr-defined]  # torch names no such attribute
 
     def _before(
         self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -153,16 +184,17 @@ class Wrapping:
         owned = tuple(map(id, parameters))
         if owned == self._owned:
             return
-        if not parameters:
-            raise ValueError("the optimizer has no parameters; add them before it is wrapped")
         ours = {part: {id(parameter) for parameter in part.bridge.parameters} for part in self._session.parts.values()}
-        if strange := sum(not any(id(parameter) in own for own in ours.values()) for parameter in parameters):
+        self._check_among(set().union(*ours.values()))
+        self._parts = [part for part, own in ours.items() if any(id(parameter) in own for parameter in parameters)]
+        self._owned = owned
+
+    def _check_among(self, ours: Container[int]) -> None:
+        if strange := sum(id(parameter) not in ours for parameter in self.parameters):
             raise ValueError(
                 f"{strange} of the optimizer's parameters are not of the model that is attached: a model and its"
                 " optimizer go together; several models are parts of one session, attach({'G': ..., 'D': ...})"
             )
-        self._parts = [part for part, own in ours.items() if any(id(parameter) in own for parameter in parameters)]
-        self._owned = owned
 
     def _unscale(self) -> None:
         """Divide gradients by the scale that a fused optimizer would divide by within its step."""
@@ -210,6 +242,19 @@ class Wrapping:
             if rate != self._rates.get(part.name) and part.index == 0:
                 self._session.set_learning_rate(rate, part.name)
             self._rates[part.name] = rate
+
+
+def _nobody() -> None:
+    """What a reference gives that leads nowhere."""
+
+
+def modules_of(model: Model) -> list[torch.nn.Module]:
+    return list(model.values()) if isinstance(model, Mapping) else [model]
+
+
+def _is_attached(session: TrainingSession, model: Model) -> bool:
+    ours = {id(parameter) for part in session.parts.values() for parameter in part.bridge.parameters}
+    return all(any(id(parameter) in ours for parameter in module.parameters()) for module in modules_of(model))
 
 
 def untraced(hook: Callable[P, T]) -> Callable[P, T]:

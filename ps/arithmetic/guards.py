@@ -45,11 +45,12 @@ class Inspected:
     """What one look at an update has found. `culprit`: the first trainable tensor with a NaN or an infinity.
 
     `sums` and `begins`: numbers that are the same for the same trainable values, and hardly ever for others: the sum of
-    each run (in half precision its least and its greatest value), and a checksum of the first one's beginning. Empty
-    where nobody has looked.
+    each run (in half precision its least and its greatest value), and a checksum of the first one's beginning.
+    `elements`: how many these are of. Empty where nobody has looked.
     """
 
     culprit: str | None = None
+    elements: int = 0
     sums: tuple[float, ...] = ()
     begins: int = 0
 
@@ -74,7 +75,9 @@ def guard(frame: Frame, mode: GuardMode, values: Collection[str] = ()) -> Inspec
             f"tensor {name!r} has a NaN or an infinity; nothing was applied. Send `skip` for this iteration",
             tensor=name,
         )
-    return Inspected(name, tuple(number for _, sums in looked for number in sums), _begins(frame, looked[0][0]))
+    elements = sum(place.spec.elements for run, _ in looked for place in run)
+    numbers = tuple(number for _, sums in looked for number in sums)
+    return Inspected(name, elements, numbers, _begins(frame, looked[0][0]))
 
 
 def non_finite(places: Sequence[Place], body: Body) -> Iterator[str]:
@@ -87,10 +90,6 @@ def same_values(frame: Frame, body: memoryview) -> bool:
     """Whether another body, that lies likewise, has the same trainable values as this update."""
     one, other = Body(frame.body), Body(body)
     return all(torch.equal(_flat(run, one), _flat(run, other)) for run in _runs(frame.places))
-
-
-def trainable_elements(frame: Frame) -> int:
-    return sum(place.spec.elements for run in _runs(frame.places) for place in run)
 
 
 def _runs(places: Sequence[Place]) -> list[list[Place]]:

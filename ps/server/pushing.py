@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from leeway.errors import WireError
 from leeway.protocol.pushes import UpdateKind
 from leeway.ps.arithmetic import admission
-from leeway.ps.arithmetic.guards import GuardMode, guard, same_values, trainable_elements
+from leeway.ps.arithmetic.guards import GuardMode, guard, same_values
 from leeway.ps.arithmetic.parameters import Update
 from leeway.ps.core.deduplication import Fresh
 from leeway.ps.server.applier import INLINE_BYTES
@@ -49,9 +49,6 @@ if TYPE_CHECKING:
 
 # How often a norm is measured that no step needs. It costs one pass over the gradient (100 MiB: 4 to 9 ms).
 NORM_SECONDS = 1.0
-
-# A single number is the same by chance: that of an indicator, a sign, a count.
-FEWEST_ELEMENTS = 2
 
 
 class Pushing:
@@ -112,8 +109,8 @@ class Pushing:
     async def _compare(self, push: Push, frame: Frame, found: Inspected) -> None:
         """Whether another rank has sent the same: by the numbers of both, then by the values where both are here."""
         same = self._same[push.group]
-        twin = same.look(push, found.sums, found.begins, frame.body)
-        if twin is None or trainable_elements(frame) < FEWEST_ELEMENTS:
+        twin = same.look(push, found.elements, found.sums, found.begins, frame.body)
+        if twin is None:
             return
         if twin.body is not None and not await self._loop.run_in_executor(None, same_values, frame, twin.body):
             return

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 # Updates that are remembered in each group, the newest: a round of as many workers. Each has a few hundred bytes.
 REMEMBERED = 1024
 
-# Of fewer bytes of tensors nothing is said: the first step of Adam, say, has two values for each element, and a handful
-# of them is the same for unlike data every now and then.
-LEAST_BYTES = 512
+# Of fewer trainable elements nothing is said: the first step of Adam, say, has two values for each element, and a
+# handful of them is the same for unlike data every now and then.
+FEWEST_ELEMENTS = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Mark:
     version: int
     kind: UpdateKind
     part: int
-    nbytes: int
+    elements: int
     sums: tuple[float, ...]
     begins: int
 
@@ -54,18 +54,19 @@ class SameUpdates:
         self._newest: OrderedDict[Mark, tuple[str, weakref.ref[memoryview]]] = OrderedDict()
         self._told = False
 
-    def look(self, push: Push, sums: tuple[float, ...], begins: int, body: memoryview) -> Twin | None:
+    def look(self, push: Push, elements: int, sums: tuple[float, ...], begins: int, body: memoryview) -> Twin | None:
         """Remember this update; return whose newest one looks the same, if anybody's does.
 
+        `elements`: how many of it are trained; `sums`, `begins`: numbers of their values.
         Nothing is said of updates that are small, or all zero, or not finite, of which nobody has looked at the
         numbers, and of whole weights, which are the same wherever nothing was learned.
         """
         if self._told or push.kind in (UpdateKind.SKIP, UpdateKind.MODEL):
             return None
-        if body.nbytes < LEAST_BYTES or not any(sums) or not all(map(math.isfinite, sums)):
+        if elements < FEWEST_ELEMENTS or not any(sums) or not all(map(math.isfinite, sums)):
             return None
         rank = push.life.rank
-        mark = Mark(push.version, push.kind, push.part, body.nbytes, sums, begins)
+        mark = Mark(push.version, push.kind, push.part, elements, sums, begins)
         before = self._newest.get(mark)
         if before is not None and before[0] != rank:
             return Twin(before[0], before[1]())

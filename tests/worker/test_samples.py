@@ -88,11 +88,23 @@ def test_more_workers_than_samples():
 
 
 @pytest.mark.parametrize(
-    ("options", "words"), [({"seed": -1}, "seed is -1"), ({"data_source": []}, "data set is empty")]
+    ("options", "words"),
+    [
+        ({"seed": -1}, "seed is -1"),
+        ({"data_source": []}, "data set is empty"),
+        ({"data_source": None}, "a NoneType has no length"),
+        ({"session": None}, "session is None, it must be what leeway.connect returned"),
+        ({"shuffle": "no"}, "shuffle is 'no', it must be True or False"),
+    ],
 )
 def test_what_cannot_be_is_said(options, words):
     with pytest.raises(ValueError, match=words):
         leeway.Sampler(**{"data_source": range(3), "session": Standing()} | options)
+
+
+def test_an_epoch_is_a_number():
+    with pytest.raises(ValueError, match="epoch is 'x', it must be an integer"):
+        leeway.Sampler(range(3), Standing()).set_epoch("x")
 
 
 def test_a_loader_takes_it():

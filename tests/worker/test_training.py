@@ -176,6 +176,10 @@ def test_mistakes_are_told(far_server, session, model):
         session.step(samples=1)
     with pytest.raises(ValueError, match="update is 'weights', it must be 'gradient', 'delta' or 'model'"):
         session.step(samples=1, update="weights")
+    with pytest.raises(ValueError, match="loader is 5, it must give batches"):
+        next(session.epochs(5))
+    with pytest.raises(ValueError, match="the loader gave no batch"):
+        next(session.epochs([]))
 
 
 # What is interrupted.

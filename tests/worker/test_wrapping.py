@@ -438,6 +438,15 @@ class TestRefused:
         with pytest.raises(ValueError, match=words):
             leeway.wrap(optimizer, net, url=url, rank="refused", **options)
 
+    def test_before_a_server_has_heard_of_it(self):
+        net = model()
+        sgd = torch.optim.SGD(net.parameters(), lr=0.1)
+        nowhere = "http://127.0.0.1:1"
+        self.wrap(nowhere, sgd, net, "every is 0, it must be at least 1", every=0)
+        self.wrap(nowhere, sgd, net, "server_optimizer is 'no', it must be True or False", server_optimizer="no")
+        self.wrap(nowhere, sgd, model(), "6 of the optimizer's parameters are not of the")
+        self.wrap(nowhere, torch.optim.SGD([{"params": []}], lr=0.1), net, "the optimizer has no parameters")
+
     def test_options(self, url):
         net = model()
         sgd = torch.optim.SGD(net.parameters(), lr=0.1)
@@ -475,6 +484,17 @@ class TestRefused:
         optimizer = leeway.wrap(torch.optim.SGD(net.parameters(), lr=0.1), net, url=url, rank="w0")
         with optimizer.session as session, pytest.raises(ValueError, match="wrapped already"):
             session.wrap(optimizer)
+
+    def test_wrapped_anew_after_the_end_of_its_session(self, url):
+        net = model()
+        optimizer = leeway.wrap(torch.optim.SGD(net.parameters(), lr=0.1), net, url=url, rank="w0")
+        optimizer.session.close()
+        leeway.wrap(optimizer, net, url=url, rank="w0")
+        loss_of(net, next(batches())).backward()
+        with optimizer.session as session:
+            before = session.clock
+            optimizer.step()
+            assert session.clock == before + 1
 
     def test_rates_of_several_groups(self, url):
         net = model()

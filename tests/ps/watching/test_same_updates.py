@@ -4,7 +4,7 @@ import pytest
 
 from leeway.protocol.lives import Life
 from leeway.protocol.pushes import Push, UpdateKind
-from leeway.ps.watching.same_updates import REMEMBERED, SameUpdates, Twin
+from leeway.ps.watching.same_updates import FEWEST_ELEMENTS, REMEMBERED, SameUpdates, Twin
 
 SUMS = (0.5, -2.0)
 
@@ -19,8 +19,8 @@ def same():
     return SameUpdates()
 
 
-def look(same, sent, sums=SUMS, begins=3, body=None):
-    return same.look(sent, sums, begins, memoryview(bytes(600)) if body is None else body)
+def look(same, sent, sums=SUMS, begins=3, body=None, elements=FEWEST_ELEMENTS):
+    return same.look(sent, elements, sums, begins, memoryview(bytes(600)) if body is None else body)
 
 
 def test_one_of_another_rank_with_the_same_numbers(same):
@@ -42,7 +42,7 @@ def test_its_body_is_not_kept(same):
         {"sent": push("w1", kind=UpdateKind.DELTA)},
         {"sent": push("w1"), "sums": (0.5, -2.5)},
         {"sent": push("w1"), "begins": 4},
-        {"sent": push("w1"), "body": memoryview(bytes(640))},
+        {"sent": push("w1"), "elements": FEWEST_ELEMENTS + 1},
     ],
     ids=["the same rank", "another version", "another kind", "another sum", "another beginning", "another size"],
 )
@@ -78,6 +78,5 @@ def test_what_is_remembered_is_bounded(same):
 
 def test_a_handful_of_numbers_may_be_the_same_by_chance(same):
     """The first step of Adam is the rate or minus the rate in each element."""
-    small = memoryview(bytes(256))
-    look(same, push("w0"), body=small)
-    assert look(same, push("w1"), body=small) is None
+    look(same, push("w0"), elements=FEWEST_ELEMENTS - 1)
+    assert look(same, push("w1"), elements=FEWEST_ELEMENTS - 1) is None
