@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from leeway.errors import MalformedRequest
-from leeway.protocol.ranks import is_rank
+from leeway.protocol.ranks import NAME_WORDS, is_rank
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -106,7 +106,7 @@ class Fields:
     def rank(self, name: str) -> str:
         value = self._get(name)
         if not isinstance(value, str) or not is_rank(value):
-            raise self._refuse(name, value, "1 to 64 of the characters A-Z a-z 0-9 . _ -")
+            raise self._refuse(name, value, NAME_WORDS)
         return value
 
     def listing(self, name: str, maximum: int) -> list[Any]:

@@ -11,7 +11,7 @@ from leeway.protocol.capacity import DEFAULT_CAPACITY, Capacity
 from leeway.protocol.fields import Fields
 from leeway.protocol.lives import Life
 from leeway.protocol.pushes import LastPush
-from leeway.protocol.ranks import is_rank
+from leeway.protocol.ranks import NAME_WORDS, is_rank
 from leeway.protocol.tensors import TensorSpec
 
 if TYPE_CHECKING:
@@ -46,9 +46,7 @@ class Join:
                 raise MalformedRequest("join: 'groups' must be a list of one or more names, or absent for all")
         create = tuple(fields.listing("create", limits.MAX_GROUPS)) if "create" in fields else ()
         if not all(isinstance(name, str) and is_rank(name) and name in (groups or ()) for name in create):
-            raise MalformedRequest(
-                "join: 'create' must be a list of names of 'groups', each 1 to 64 of the characters A-Z a-z 0-9 . _ -"
-            )
+            raise MalformedRequest(f"join: 'create' must be a list of names of 'groups', each {NAME_WORDS}")
         return cls(
             fields.rank("rank"),
             fields.text("session", limits.MAX_SESSION_LENGTH),

@@ -15,6 +15,10 @@ _RANK = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _DIGITS = re.compile(r"(\d+)", re.ASCII)
 
 
+NAME_WORDS = "1 to 64 of the characters A-Z a-z 0-9 . _ -, and neither . nor .."
+"""What `is_rank` takes, as errors say it."""
+
+
 def is_rank(text: str) -> bool:
     """Whether the text may name a worker, a group or a barrier: `[A-Za-z0-9._-]{1,64}`, and not `.` or `..`.
 

@@ -18,7 +18,7 @@ from leeway.protocol.fields import MAX_INTEGER, shown
 from leeway.protocol.frames import flat
 from leeway.protocol.limits import MAX_METRIC_NAME_BYTES
 from leeway.protocol.pushes import UpdateKind
-from leeway.protocol.ranks import is_rank
+from leeway.protocol.ranks import NAME_WORDS, is_rank
 from leeway.protocol.spans import Layout
 from leeway.protocol.tensors import TensorSpec
 from leeway.protocol.times import StepTimes
@@ -31,8 +31,6 @@ T = TypeVar("T")
 
 # Local steps between two pushes: beyond this nobody would see the others' work.
 MAX_EVERY = 1_000_000
-
-NAME = "1 to 64 of the characters A-Z a-z 0-9 . _ -"
 
 
 def samples(value: Any) -> int:
@@ -166,7 +164,7 @@ def update_kind(value: Any, name: str = "update") -> UpdateKind:
 def name(what: str, value: Any) -> str:
     """The name of a worker, a group or a barrier."""
     if not isinstance(value, str) or not is_rank(value):
-        raise ValueError(f"{what} {shown(value)} must be {NAME}")
+        raise ValueError(f"{what} {shown(value)} must be {NAME_WORDS}")
     return value
 
 

@@ -349,5 +349,10 @@ def _names(group: str | None, groups: Sequence[str] | None) -> tuple[str, ...]:
     for name in names:
         arguments.name("group", name)
     if not 1 <= len(names) <= MAX_GROUPS or len(set(names)) < len(names):
-        raise ValueError(f"groups must be 1 to {MAX_GROUPS} different names, not {list(names)}")
+        raise ValueError(f"groups must be 1 to {MAX_GROUPS} different names; {_what_is_wrong(names)}")
     return names
+
+
+def _what_is_wrong(names: tuple[str, ...]) -> str:
+    twice = next((name for name in names if names.count(name) > 1), None)
+    return f"there are {len(names)}" if twice is None else f"{twice!r} is there twice"

@@ -137,9 +137,12 @@ def restore(settings: Settings, state: dict[str, Any], bodies: Sequence[int], ep
     for name in state.get("parts", ()):
         if name not in machine.groups:
             machine.create(name)
-    if set(state["groups"]) != set(machine.groups):
-        saved, given = ", ".join(state["groups"]), ", ".join(group.name for group in settings.groups)
-        raise ValueError(f"the saved groups are {saved}, the configured ones {given}; start with the same groups")
+    if gone := [name for name in state["groups"] if name not in machine.groups]:
+        raise ValueError(
+            f"what is saved has the group {gone[0]}, and the settings have none; give [group.{gone[0]}] back"
+        )
+    if new := [name for name in machine.groups if name not in state["groups"]]:
+        raise ValueError(f"the settings have [group.{new[0]}], and what is saved has no such group; leave it out")
     machine.barriers.restore(state["barriers"])
     for name, saved_group in state["groups"].items():
         _restore_group(machine.groups[name], saved_group, bodies, state["ranks"], now)

@@ -190,6 +190,11 @@ class _Server:
     def _warn(self) -> None:
         for key, why in self._config.without_effect:
             self._log.warning("a setting has no effect", setting=key, detail=why)
+        if self._config.until and all(group.until == 0 for group in self._config.named_groups or self._config.groups):
+            detail = (
+                "every [group.NAME] has until = 0: where all keys are in such groups, the run does not end by itself"
+            )
+            self._log.warning("the end is of no group with a table", until=self._config.until, detail=detail)
         for group in self._config.groups:
             if group.mode != "sync" and group.optimizer_settings().applied_momentum:
                 self._log.warning(

@@ -112,7 +112,10 @@ class Saving:
             parameters[name] = make_part()
         for name, group_parameters in parameters.items():
             if name in checkpoint.groups:
-                snapshot = group_parameters.restore(checkpoint.groups[name])
+                try:
+                    snapshot = group_parameters.restore(checkpoint.groups[name])
+                except ValueError as error:
+                    raise ValueError(f"group {name}: {error}") from None
                 if snapshot.number:
                     group_parameters.versions.publish(snapshot)
         saved_epoch = checkpoint.core["epoch"]

@@ -15,7 +15,7 @@ from leeway.protocol import limits, parts
 from leeway.protocol.addresses import is_host
 from leeway.protocol.fields import MAX_INTEGER, bound, shown
 from leeway.protocol.policy_terms import MODES, PolicyTerms
-from leeway.protocol.ranks import DEFAULT_GROUP, is_rank
+from leeway.protocol.ranks import DEFAULT_GROUP, NAME_WORDS, is_rank
 from leeway.ps.arithmetic.aggregation.registry import rule
 from leeway.ps.arithmetic.schedules import Schedule
 from leeway.ps.arithmetic.settings import BadSetting, OptimizerKind, OptimizerSettings
@@ -105,7 +105,8 @@ class GroupSettings:
         if self.lr_schedule != "constant" and self.schedule_steps is None:
             raise ValueError(
                 f"--lr-schedule {self.lr_schedule} needs --schedule-steps, the number of versions"
-                + (" between two drops" if self.lr_schedule == "step" else " it takes (or --until)")
+                + (" between two drops" if self.lr_schedule == "step" else " it takes")
+                + ("" if self.lr_schedule == "step" or self.until == 0 else " (or --until)")
             )
         return self._optimizer_settings(self.lr_schedule)
 
@@ -156,7 +157,7 @@ class GroupConfig(GroupSettings):
 
     def __post_init__(self) -> None:
         if not is_rank(self.name):
-            raise ValueError(f"group name {self.name!r} must be 1 to 64 of the characters A-Z a-z 0-9 . _ -")
+            raise ValueError(f"group name {self.name!r} must be {NAME_WORDS}")
         if not self.keys:
             raise ValueError(f"[group.{self.name}] needs keys, a list of patterns such as ['embedding.*']")
         try:

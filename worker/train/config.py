@@ -16,7 +16,7 @@ from leeway.errors import SettingError
 from leeway.protocol import limits
 from leeway.protocol.addresses import is_host, server_url
 from leeway.protocol.fields import MAX_INTEGER, bound, shown
-from leeway.protocol.ranks import is_rank
+from leeway.protocol.ranks import NAME_WORDS, is_rank
 
 PARTITIONS = ("shuffle", "random")
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -72,7 +72,7 @@ class WorkerConfig:
         host = "a host's name or address, such as 127.0.0.1"
         for flag, value, met, must_be in (
             ("TASK", self.task, bool(self.task), "the name of a task"),
-            ("--rank", self.rank, is_rank(self.rank), "1 to 64 of the characters A-Z a-z 0-9 . _ -"),
+            ("--rank", self.rank, is_rank(self.rank), NAME_WORDS),
             ("--device", self.device, bool(_DEVICE.fullmatch(self.device)), "auto, cpu, cuda or cuda:N"),
             ("--partition", self.partition, self.partition in PARTITIONS, f"one of {', '.join(PARTITIONS)}"),
             (

@@ -258,8 +258,14 @@ def test_state_that_does_not_fit_is_refused_with_words(serve):
     server = serve()
     state, _ = save(server.machine)
     other = Settings((GroupSettings(name="x"), GroupSettings(name="y")))
-    with pytest.raises(ValueError, match="the saved groups are default, the configured ones x, y"):
+    with pytest.raises(
+        ValueError,
+        match=r"what is saved has the group default, and the settings have none; give \[group.default\] back",
+    ):
         restore(other, state, [], 1, 0.0)
+    more = Settings((GroupSettings(), GroupSettings(name="x")))
+    with pytest.raises(ValueError, match=r"the settings have \[group.x\], and what is saved has no such group"):
+        restore(more, state, [], 1, 0.0)
     with pytest.raises(ValueError, match="saved state has format 0, this version reads 1"):
         restore(server.machine.settings, state | {"format": 0}, [], 1, 0.0)
 

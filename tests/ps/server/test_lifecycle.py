@@ -377,6 +377,17 @@ async def test_settings_that_change_nothing_are_told_at_the_start(run):
     }
 
 
+@pytest.mark.parametrize("until", [0, 7])
+async def test_an_end_that_no_table_has_is_told(run, tmp_path, until):
+    file = tmp_path / "leeway.toml"
+    file.write_text(f"until = 9\n[group.G]\nuntil = 0\n[group.D]\nuntil = {until}\n")
+    server = await run("--config", file, "--log-format", "json")
+    server.process.terminate()
+    code, said = await server.ended()
+    assert code == 0
+    assert ("the end is of no group with a table" in said) is (until == 0)
+
+
 @pytest.mark.parametrize("momentum", [(), ("--momentum", 0.5)], ids=["without", "with"])
 async def test_momentum_on_arrival_is_told_of_rmsprop_that_has_some(run, momentum):
     server = await run("--mode", "async", "--optimizer", "rmsprop", *momentum, "--log-format", "json")

@@ -2,10 +2,12 @@
 
 import shutil
 
+import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
 from leeway.ps.server import saving
+from leeway.ps.settings.config import ServerConfig
 from tests.ps.server.serving import Clock
 
 
@@ -83,3 +85,14 @@ async def test_a_new_run_where_another_ones_checkpoints_are_is_told(start, gradi
     told = [line["detail"] for line in lines if line["event"] == "this is a new run in the state directory of another"]
     assert len(told) == (0 if resume else 1)
     assert all("--resume would go on from it" in detail for detail in told)
+
+
+async def test_a_group_with_another_optimizer_than_was_saved_is_named(start, tmp_path):
+    state = tmp_path / "state"
+    server = await start(mode="async", state_dir=state, named_groups=ServerConfig().with_groups({"G": {}}).named_groups)
+    await server.offer({"G/weight": np.zeros(3, np.float32)})
+    await server.post("/v1/checkpoints")
+    folder = shutil.copytree(state, tmp_path / "copy")
+    other = ServerConfig().with_groups({"G": {"optimizer": "adam"}}).named_groups
+    with pytest.raises(ValueError, match="group G: the saved state is of optimizer 'sgd', the server runs 'adam'"):
+        await start(mode="async", state_dir=folder, named_groups=other, resume=True)

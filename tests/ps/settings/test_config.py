@@ -183,7 +183,7 @@ class TestNamedGroups:
     @pytest.mark.parametrize(
         ("tables", "sentence"),
         [
-            ({"a b": {"keys": ["*"]}}, "group name 'a b' must be 1 to 64 of the characters A-Z a-z 0-9 . _ -"),
+            ({"a b": {"keys": ["*"]}}, "group name 'a b' must be 1 to 64 of the characters A-Z a-z 0-9 . _ -, and neither . nor .."),
             ({"a": {"keys": []}}, r"[group.a] needs keys, a list of patterns such as ['embedding.*']"),
             (
                 {"a": {"keys": ["*"], "lr": -1.0}},
@@ -197,6 +197,10 @@ class TestNamedGroups:
                 {"a": {"keys": ["*"], "lr_schedule": "cosine"}},
                 "--lr-schedule cosine needs --schedule-steps, the number of versions it takes (or --until),"
                 " in [group.a]",
+            ),
+            (
+                {"a": {"keys": ["a.*"], "until": 0, "lr_schedule": "linear"}},
+                "--lr-schedule linear needs --schedule-steps, the number of versions it takes, in [group.a]",
             ),
             (
                 {f"g{number}": {"keys": ["*"]} for number in range(limits.MAX_GROUPS)},
