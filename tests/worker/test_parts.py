@@ -423,6 +423,50 @@ def test_a_server_that_was_killed_has_the_parts_again(resumed, tmp_path):
             session.close()
 
 
+def test_a_part_that_was_complete_goes_on_where_a_server_has_gone_back_to_before_its_end(tmp_path):
+    """Else others would wait there for a worker that never comes."""
+    file = tmp_path / "leeway.toml"
+    file.write_text("until = 8\n[group.D]\nuntil = 4\n")
+    flags = ["--config", str(file), "--mode", "sync", "--workers", "2", *PLAIN, "--state-dir", str(tmp_path / "state")]
+
+    def train(session, nets, until, barrier):
+        """Returns the iterations of D that have counted."""
+        counted = []
+        while session.parts["G"].clock < until and not session.finished:
+            for net, part in zip(nets, ("D", "G"), strict=True):
+                net(noises(1)[0]).square().mean().backward()
+                outcome = session.step(part, samples=8)
+                counted += [outcome.clock] if part == "D" and not outcome.dropped else []
+        barrier.wait(60)
+        return counted
+
+    def work(url, rank, nets, checkpoint, killed):
+        with leeway.connect(url, rank) as session:
+            session.attach(dict(zip(("D", "G"), nets, strict=True)))
+            train(session, nets, 2, checkpoint)
+            checkpoint.wait(60)
+            train(session, nets, 6, killed)
+            assert (session.parts["D"].finished, session.parts["G"].clock) == (True, 6)
+            killed.wait(60)
+            again = train(session, nets, 99, checkpoint)
+            return session.finished, session.parts["G"].clock, again
+
+    checkpoint, killed = threading.Barrier(3), threading.Barrier(3)
+    with serving(*flags) as (process, url), ThreadPoolExecutor(2) as threads:
+        workers = [threads.submit(work, url, f"w{each}", gan()[::-1], checkpoint, killed) for each in range(2)]
+        checkpoint.wait(60)
+        urlopen(Request(f"{url}/v1/checkpoints", method="POST")).read()
+        checkpoint.wait(60)
+        killed.wait(60)
+        process.kill()
+        process.wait()
+        with serving(*flags, "--resume", port=int(url.rpartition(":")[2])) as (again, _):
+            killed.wait(60)
+            checkpoint.wait(60)
+            assert [worker.result() for worker in workers] == [(True, 8, [2, 3])] * 2
+            assert again.wait(30) == 0
+
+
 def test_a_step_of_several_parts_is_all_or_nothing():
     """What is wrong with one is told before anything of another is sent."""
     netG, netD = gan()

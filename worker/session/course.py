@@ -211,6 +211,13 @@ class Course:
         self._lapse(error.code)
         self._end(Ending.FINISHED, error.detail)
 
+    def begin_again(self) -> None:
+        """If this group's run was complete: whether it still is is for the next join to say. Nothing otherwise."""
+        if self.ending is Ending.FINISHED:
+            self.ending, self.ending_detail = None, ""
+            self._lapsed = Code.OLD_EPOCH
+            self.state = State.JOINING
+
     def depart(self) -> None:
         """It ends by our own wish."""
         self.update.drop(Reason.LEFT)

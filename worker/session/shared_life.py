@@ -29,8 +29,8 @@ class SharedLife:
     `one_after_another`: this worker never asks for one thing while it waits for another (`Join`).
     """
 
-    __slots__ = ("_join", "_new_session", "_session", "barriers", "conversations", "create", "lease_seconds", "life",
-                 "limits", "one_after_another", "rank", "until")  # fmt: skip
+    __slots__ = ("_epoch", "_join", "_new_session", "_session", "barriers", "conversations", "create", "lease_seconds",
+                 "life", "limits", "one_after_another", "rank", "until")  # fmt: skip
 
     def __init__(self, rank: str, new_session: Callable[[], str], *, one_after_another: bool = False) -> None:
         self.rank = rank
@@ -49,6 +49,7 @@ class SharedLife:
         self._new_session = new_session
         self._session = new_session()
         self._join: Join | None = None
+        self._epoch: int | None = None
 
     @property
     def going(self) -> tuple[Conversation, ...]:
@@ -93,11 +94,17 @@ class SharedLife:
                 missing = f"{self.rank} has joined, but not its group {conversation.group!r}"
                 raise WireError(Code.UNKNOWN_GROUP, missing)
         before, self.life = self.life, Life(self.rank, joined.epoch, joined.incarnation)
+        going = self.going
+        if self._epoch not in (None, joined.epoch):
+            # The server may have gone back to before the end of those that are complete: it is asked about them too.
+            for conversation in self.conversations:
+                conversation.begin_again()
+        self._epoch = joined.epoch
         self.lease_seconds, self.until = joined.lease_seconds, joined.until
         self.barriers, self.limits = dict(joined.barriers), joined.limits
         # An equal life that is not taken up again is not ours: the server has forgotten the one before.
         another = not joined.resumed or self.life != before
-        for conversation in self.going:
+        for conversation in going:
             # Whoever asks under a life that goes on is answered under it.
             if another or conversation.state is State.JOINING:
                 conversation.meet(joined, before)

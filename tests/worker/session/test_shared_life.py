@@ -304,15 +304,36 @@ def test_the_one_that_is_finished_ends_and_the_last_one_leaves():
     assert (head.state, head.ending, head.ask()) == (State.ENDED, Ending.FINISHED, None)
     assert isinstance(embedding.ask(), Pull)
     # A life that is begun anew is without the group in which nothing is to be done.
-    tell(embedding, refuse(Code.OLD_EPOCH, "epoch 7 is over", epoch=8))
-    assert embedding.ask() == Join("w0", "s1", ("embedding",))
-    tell(embedding, joined({"embedding": (9, None)}, epoch=8, until=10))
-    grant(embedding, epoch=8)
+    tell(embedding, refuse(Code.EVICTED, "silent for 10 s"))
+    assert embedding.ask() == Join("w0", "s2", ("embedding",))
+    tell(embedding, joined({"embedding": (9, None)}, incarnation=2, until=10))
+    grant(embedding)
     embedding.computed(UpdateKind.GRADIENT, 8)
     tell(embedding, PushPulled(Pushed(9, Disposition.APPLIED, Reason.ON_ARRIVAL), refuse(Code.FINISHED, "complete")))
     assert (embedding.ending, embedding.ask()) == (Ending.FINISHED, Leave(embedding.life))
     tell(embedding, Departed("w0"))
     assert embedding.state is State.ENDED
+
+
+@pytest.mark.parametrize(("clock", "goes_on"), [(8, True), (10, False)])
+def test_a_server_that_has_gone_back_is_asked_whether_what_was_finished_still_is(clock, goes_on):
+    embedding, head = live(until=10)
+    grant(head)
+    head.computed(UpdateKind.GRADIENT, 8)
+    tell(head, Pushed(9, Disposition.APPLIED, Reason.ON_ARRIVAL, 4, 0))
+    assert head.ending is Ending.FINISHED
+    tell(embedding, refuse(Code.OLD_EPOCH, "epoch 7 is over", epoch=8))
+    assert embedding.ask() == Join("w0", "s1", ("embedding",))
+    tell(embedding, joined({"embedding": (2, None)}, epoch=8, resumed=True, until=10))
+    assert isinstance(embedding.ask(), Pull)
+    # What its loop has computed meanwhile is of the epoch before.
+    assert (head.ending, head.state) == (None, State.JOINING)
+    head.computed(UpdateKind.GRADIENT, 8)
+    assert head.outcome == Outcome(10, None, Code.OLD_EPOCH)
+    assert head.ask() == Join("w0", "s1", BOTH)
+    tell(head, joined({"embedding": (2, None), "head": (clock, None)}, epoch=8, resumed=True, until=10))
+    assert (head.ending is None, isinstance(head.ask(), Pull)) == (goes_on, goes_on)
+    assert isinstance(embedding.ask(), Pull)
 
 
 def test_a_join_under_way_while_the_other_finishes_is_asked_anew_without_its_group():

@@ -6,6 +6,7 @@ import pytest
 
 from leeway.errors import SettingError
 from leeway.protocol import limits
+from leeway.protocol.ranks import NAME_WORDS
 from leeway.worker.train.config import LONGEST_TAIL, WorkerConfig
 
 
@@ -36,7 +37,7 @@ def test_devices(device: str) -> None:
             "--server: the server's address 'http://' has no host; it must be scheme, host, port and path, for example"
             " http://localhost:8080",
         ),
-        ({"rank": "a b"}, "--rank is 'a b'; it must be 1 to 64 of the characters A-Z a-z 0-9 . _ -, and neither . nor .."),
+        ({"rank": "a b"}, f"--rank is 'a b'; it must be {NAME_WORDS}"),
         ({"steps": 0}, "--steps is 0; it must be 1 or more"),
         ({"batch_size": 0}, "--batch-size is 0; it must be 1 or more"),
         ({"seed": -1}, "--seed is -1; it must be 0 or more"),
