@@ -23,9 +23,10 @@ export function holders(workers) {
 export function glance(view, ending) {
   const { workers } = view;
   if (ending === "finished") {
-    const clock = view.until === null ? "" : ` at clock ${whole(view.until)}`;
+    const clock = view.until === null || view.over ? "" : ` at clock ${whole(view.until)}`;
     const made = `${whole(view.version)} versions of the model were made.`;
-    return said("done", `The run has finished${clock}`, made, "finished");
+    const detail = view.over ? `${sentence(view.over)} ${made}` : made;
+    return said("done", `The run has finished${clock}`, detail, "finished");
   }
   if (ending === "stopping") {
     const detail = "Workers are told, and the state is saved if it is kept.";

@@ -84,6 +84,7 @@ export class Run {
       gone: [...(this.#gone.get(name) ?? [])].map(([rank, heldSeconds]) => ({ rank, heldSeconds })),
       uptime: this.status.uptime_seconds,
       until: this.status.until,
+      over: this.status.over,
       stepsRate: this.#trail.rate(`steps ${name}`, 5),
       updatesRate: this.#trail.rate(`updates ${name}`, 5),
     };

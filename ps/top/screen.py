@@ -123,7 +123,8 @@ def _head(watched: Watched, width: int, now: float, keys: bool) -> Iterator[Text
     if watched.lost_since is not None:
         yield _lost(watched, now)
     elif status["stopping"] or status["finished"]:
-        yield Text("the run is finished" if status["finished"] else "the server is stopping", style=_STRONG)
+        why = f": {status['over']}" if status.get("over") else ""
+        yield Text(f"the run is finished{why}" if status["finished"] else "the server is stopping", style=_STRONG)
     else:
         yield _summary(watched)
 

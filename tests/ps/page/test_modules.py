@@ -197,6 +197,19 @@ def test_why_rounds_make_no_step(modules):
 
 
 @pytest.mark.parametrize(
+    ("over", "headline", "detail"),
+    [
+        (None, "The run has finished at clock 20", "7 versions of the model were made."),
+        ("loss is 0.1", "The run has finished", "Loss is 0.1. 7 versions of the model were made."),
+    ],
+)
+def test_why_a_run_has_finished(modules, over, headline, detail):
+    seen = view("sync", [], until=20, over=over, version=7)
+    said = modules("glance.js", f"m.glance({json.dumps(seen)}, 'finished')")
+    assert (said["headline"], said["detail"]) == (headline, detail)
+
+
+@pytest.mark.parametrize(
     ("groups", "joined", "first"),
     [
         (["emb", "default", "head"], [], {"name": "default", "found": False}),

@@ -244,6 +244,11 @@ def test_the_server_is_silent():
     ("changes", "before", "after"),
     [
         ({"finished": True}, "the run is finished", "the run is finished; the server stopped at 02:21:44"),
+        (
+            {"finished": True, "over": "loss is 0.1"},
+            "the run is finished: loss is 0.1",
+            "the run is finished; the server stopped at 02:21:44",
+        ),
         ({"stopping": True}, "the server is stopping", "the server stopped at 02:21:44"),
     ],
 )
