@@ -7,6 +7,7 @@ The one rule: nothing is believed because the machine says so. Whether a waiter 
 worked out here once more.
 """
 
+import math
 from copy import deepcopy
 from dataclasses import dataclass, field
 
@@ -56,6 +57,7 @@ class Invariants:
         self.granted_under: dict[tuple[str, LifeName], tuple[int, str, int | None]] = {}
         self.epoch = 1
         self.stopped = self.finished = False
+        self.ends_at = math.inf if settings.until_seconds is None else settings.until_seconds
         # Whether members and policy have been the same since the first grant, so that staleness is bounded; known of
         # runs of one group.
         self.fixed: int | None = None if len(specs) == 1 else -1
@@ -116,6 +118,8 @@ class Invariants:
             self._rounds(known)
         self._waiters(now, isinstance(event, Tick))
         self._find_missed(now)
+        over = any(known.over for known in self.known.values())
+        must(over or self.finished or now < self.ends_at or not isinstance(event, Tick), "the run is over in time")
         must(self.finished or self.stopped or not self.checker.is_over, "the run is over when every group is")
 
     def judge(self, row: dict) -> None:
@@ -140,6 +144,7 @@ class Invariants:
 
     def _paused(self, seconds: float, now: float) -> None:
         """What lies within the pause is as if it were now, all before is later by so much."""
+        self.ends_at = min(self.ends_at + seconds, now + (self.settings.until_seconds or math.inf))
         self.heard = {life: min(at + seconds, now) for life, at in self.heard.items()}
         self.parked = {request: (ask, min(since + seconds, now)) for request, (ask, since) in self.parked.items()}
 
@@ -206,9 +211,12 @@ class Invariants:
 
     def _deadline(self, machine) -> None:
         due = machine.next_deadline
-        true = min((at for known in self.known.values() if (at := known.deadline) is not None), default=None)
+        over = any(known.over for known in self.known.values())
+        graces = [at for known in self.known.values() if (at := known.deadline) is not None]
+        true = math.inf if self.stopped else min([*graces, math.inf if over else self.ends_at])
+        true = None if true == math.inf else true
         as_it_is = due is true is None or (None not in (due, true) and abs(due - true) < 1e-6)
-        must(as_it_is, "the machine wants to be called when a grace is over", machine=due, true=true)
+        must(as_it_is, "the machine wants to be called when a grace is over, or the run", machine=due, true=true)
 
     def _bound(self) -> None:
         """1: a clock that was advanced by a grant within the bound goes no further than one beyond it."""
@@ -333,6 +341,7 @@ class Invariants:
         self.facts.held = {body: push.samples for body, push in bodies.items()}
         self.epoch = machine.epoch
         self.stopped = self.finished = False
+        self.ends_at = now + (self.settings.until_seconds or math.inf)
         self.fixed = -1
         self.granted_under, self.missed = {}, set()
         lives = {member.rank: member.number for member in machine.membership.live()}

@@ -77,7 +77,16 @@ class Simulation:
     kind = ""
 
     def __init__(
-        self, seed: int, *, policies=None, troubles=None, until=None, apply_seconds=None, failing=None, least=None
+        self,
+        seed: int,
+        *,
+        policies=None,
+        troubles=None,
+        until=None,
+        until_seconds=None,
+        apply_seconds=None,
+        failing=None,
+        least=None,
     ) -> None:
         self.seed = seed
         self.random = random = Random(seed)
@@ -95,6 +104,7 @@ class Simulation:
             workers=self._workers(max(1, count - len(gone_for_good))),
             lease_seconds=4.0,
             until=until or random.choice((3, 5, 8, 12)),
+            until_seconds=until_seconds,
         )
         self.apply_seconds = random.choice((0.0, 0.02, 0.4)) if apply_seconds is None else apply_seconds
         self.network = Network(self.clock, random, self._weather())
@@ -443,7 +453,7 @@ class Simulation:
             kept = {place + 1: kept[body] for place, body in enumerate(bodies)}
             self.machine = restore(self.settings, json.loads(text), list(kept), epoch, self.clock.now)
         else:
-            self.machine, facts, kept = Machine(self.settings, epoch), Facts(), {}
+            self.machine, facts, kept = Machine(self.settings, epoch, self.clock.now), Facts(), {}
         self._record_start(json.loads(text) if self.saved else save(self.machine)[0])
         self.invariants.restarted(facts, self.machine, kept, self.clock.now)
         self.lost_updates |= before - set(facts.applied) - set(facts.held.values())

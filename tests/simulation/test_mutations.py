@@ -10,6 +10,7 @@ from leeway.ps.core import machine, saved
 from leeway.ps.core.decisions import Answer, Park
 from leeway.ps.core.deduplication import Fresh, Repeat, judge
 from leeway.ps.core.effects import Answered, Apply
+from leeway.ps.core.endings import Endings
 from leeway.ps.core.groups import Group
 from leeway.ps.core.in_flight import RoundStep
 from leeway.ps.core.machine import Machine
@@ -354,6 +355,24 @@ def test_a_pause_that_is_part_of_a_grace(monkeypatch):
 def test_nobody_calls_when_a_grace_is_over(monkeypatch):
     monkeypatch.setattr(Machine, "next_deadline", None)
     found_out("called when a grace is over", policies=QUORUMS)
+
+
+TIMED = {"until": 1000, "until_seconds": 6.0}
+
+
+def test_a_time_that_is_over_and_nothing_happens(monkeypatch):
+    monkeypatch.setattr(Endings, "by_time", lambda self, now: None)
+    found_out("the run is over in time", **TIMED)
+
+
+def test_a_pause_that_is_part_of_the_time(monkeypatch):
+    monkeypatch.setattr(Endings, "paused", lambda self, seconds, now: None)
+    found_out("called when a grace is over, or the run", **TIMED)
+
+
+def test_a_run_that_is_over_and_grants_go_on(monkeypatch):
+    monkeypatch.setattr(Group, "end", lambda self, why: None)
+    found_out("the run is over when every group is", **TIMED)
 
 
 def test_applying_what_is_late(monkeypatch):

@@ -4,6 +4,7 @@ A failure prints the whole schedule and how to play that seed again.
 """
 
 from collections import Counter
+from random import Random
 
 import pytest
 
@@ -104,6 +105,15 @@ def test_clean_restarts_lose_nothing():
         simulation = play(Simulation(seed, troubles=troubles))
         assert not simulation.lost_updates
         assert simulation.invariants.epoch == 1
+
+
+def test_a_run_that_is_over_by_time_is_told_to_all_and_loses_nothing():
+    over = 0
+    for seed in range(300):
+        simulation = play(Simulation(seed, until=1000, until_seconds=Random(seed).uniform(0.1, 9.0)))
+        endings = {process.conversation.ending for process in simulation.processes if process.alive}
+        over += endings == {Ending.FINISHED}
+    assert over > 200
 
 
 @pytest.mark.parametrize("seed", range(6))
