@@ -9,8 +9,6 @@ Writes a picture, the figures as JSON, and each run's log and history to `out/de
 from __future__ import annotations
 
 import argparse
-import signal
-import sys
 import time
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -19,17 +17,15 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from tests.demo import ending
 from tests.demo.plan import TASK, Plan
 from tests.demo.run import run
 from tests.demo.screen import Screen
-from tests.demo.stage import RunFailed
 from tests.demo.viewing import Viewing
 
 if TYPE_CHECKING:
     from tests.demo.report import Result
     from tests.demo.run import Recording
-
-INTERRUPTED = 130
 
 
 def main() -> int:
@@ -107,13 +103,4 @@ def _plan_of(names: str) -> Plan:
 
 
 if __name__ == "__main__":
-    # Asked to end, we still end our processes.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        code = main()
-    except RunFailed as error:
-        print(f"demo: {error}", file=sys.stderr)
-        code = 1
-    except KeyboardInterrupt:
-        code = INTERRUPTED
-    sys.exit(code)
+    ending.run("demo", main)

@@ -14,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from tests.demo.doing import doing
 from tests.demo.plan import RANKS, Mode, Plan
 
 if TYPE_CHECKING:
@@ -102,26 +103,20 @@ class Screen:
     def _doing(self, rank: str, progress: dict[str, Any]) -> RenderableType:
         if not progress:
             return Text("done" if self._clocks[rank] else "starting", style="dim")
-        match progress["state"]:
-            case "waiting":
-                why = progress["why"]
-                whom = ", ".join(why["waiting_for"])
-                return Text(f"waits for {whom}" if whom else f"waits: {why['reason']}", style="yellow")
-            case "computing" if self._plan.naps(progress["clock"], RANKS.index(rank), len(RANKS)):
-                return Text("computes, slowed", style="bold red")
-            case state:
-                return Text("computes" if state == "computing" else "idle", style="green")
+        if progress["state"] == "computing" and self._plan.naps(progress["clock"], RANKS.index(rank), len(RANKS)):
+            return Text("computes, slowed", style="bold red")
+        return Text(doing(progress), style="yellow" if progress["state"] == "waiting" else "green")
 
     def _line(self, version: int, workers: dict[str, dict[str, Any]]) -> str:
         waiting = [
-            f"{rank} for {','.join(progress['why']['waiting_for']) or progress['why']['reason']}"
+            f"{rank} {doing(progress)}"
             for rank, worker in workers.items()
             if (progress := worker["groups"][GROUP])["state"] == "waiting"
         ]
         clocks = " ".join(str(clock) for clock in self._clocks.values())
         return (
             f"{self._mode.title}: clocks {clocks}  version {version}  {self._rate.per_second:.0f} steps/s  "
-            f"waiting: {'; '.join(waiting) or 'nobody'}"
+            f"{'; '.join(waiting) or 'nobody waits'}"
         )
 
 

@@ -61,15 +61,16 @@ def test_a_worker_that_has_left_is_done_and_keeps_its_clock():
 
 def test_elsewhere_it_is_a_plain_line():
     text = shown(RUNNING, terminal=False)
-    assert "ssp (bound 3): clocks 1 5 3 0  version 11  0 steps/s  waiting: w1 for w0" in text
+    assert "ssp (bound 3): clocks 1 5 3 0  version 11  0 steps/s  w1 waits for w0" in text
     assert "\x1b" not in text
+    assert "steps/s  nobody waits" in shown(status(worker("w0", 1, 0, "computing")), terminal=False)
 
 
-def test_a_wait_for_nobody_in_particular_is_named_by_its_reason():
+def test_a_wait_for_nobody_in_particular_is_told_in_words():
     why = {"reason": "own-update", "detail": "version 12 with w0's own update is being made", "waiting_for": []}
     told = status(worker("w0", 2, 0, "waiting", why=why))
-    assert row(shown(told, terminal=True), "w0")[-2:] == ["waits:", "own-update"]
-    assert "waiting: w0 for own-update" in shown(told, terminal=False)
+    assert row(shown(told, terminal=True), "w0")[-5:] == ["waits", "for", "its", "own", "update"]
+    assert "steps/s  w0 waits for its own update" in shown(told, terminal=False)
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,18 @@ def test_what_cannot_be_dealt_out_is_told_before_anybody_joins(commands, data_di
     assert line.startswith(f"ps-worker: {says}")
 
 
+@pytest.mark.parametrize("people", [1, 40])
+def test_what_is_not_held_out_is_not_evaluated(commands, data_dir, people):
+    file = data_dir / "height-weight" / "part-0"
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[: 1 + people]))
+    flags = ("--data-dir", data_dir, "--files", "height-weight/part-0", "--steps", 2, "--evaluate-every", 1)
+    launched = commands.launch("linreg", "--workers", 1, *flags)
+    launched.wait()
+    assert launched.said.count("no samples are held out among those that this worker has read") == (people == 1)
+    assert launched.said.count('"event": "evaluated"') == (people == 40)
+    assert "NaN" not in launched.said
+
+
 def test_ps_launch_says_it_once_for_all(commands, data_dir):
     launched = commands.launch("linreg", "--workers", 4, "--data-dir", data_dir, "--files", PATTERN, "--steps", 2)
     launched.wait(code=2)

@@ -7,41 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from leeway.protocol.decoder import decode
-from leeway.protocol.frames import encode
 from leeway.protocol.spans import Layout
 from leeway.protocol.tensors import Kind
 from leeway.transport.channel import Tensors as WireTensors
 from leeway.worker.torch_bridge import ModelBridge
-
-
-def received(tensors):
-    """The frame that the other side gets."""
-    body = b"".join(bytes(memoryview(buffer)) for buffer in tensors.buffers)
-    return decode(b"".join(bytes(part) for part in encode({}, tensors.layout, [body])))
-
-
-def tensor_of(frame, name):
-    (place,) = [place for place in frame.places if place.spec.name == name]
-    dtype = getattr(torch, place.spec.dtype)
-    if not place.spec.nbytes:
-        return torch.empty(place.spec.shape, dtype=dtype)
-    return torch.frombuffer(bytearray(frame.tensor(name)), dtype=dtype).view(place.spec.shape)
-
-
-def served(bridge, change=lambda name, tensor: tensor + 1):
-    """A pulled frame: the model's values, changed."""
-    values = received(WireTensors(Layout.of(bridge.specs), bridge.values(Layout.of(bridge.specs))))
-    body = np.frombuffer(values.body, np.uint8).copy()
-    for place in values.places:
-        changed = change(place.spec.name, tensor_of(values, place.spec.name)).contiguous()
-        raw = changed.view(torch.uint8) if changed.ndim else changed.view(1).view(torch.uint8)
-        body[place.offset_bytes : place.end_bytes] = raw.flatten().numpy()
-    return received(WireTensors(Layout.of(bridge.specs), [body]))
-
-
-def names(tensors):
-    return set(tensors.layout.places)
+from tests.worker.bridged import names, received, served, tensor_of
 
 
 def test_parameters_and_buffers_with_their_kinds():
@@ -120,26 +90,6 @@ def test_gradients_and_buffers_are_pushed():
     assert tensor_of(frame, "1.num_batches_tracked").item() == 1
 
 
-def test_frozen_and_unused_parameters_are_offered_and_not_pushed():
-    class Model(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.used, self.unused, self.frozen = nn.Linear(3, 2), nn.Linear(3, 2), nn.Linear(2, 2)
-            self.frozen.requires_grad_(False)
-
-    model = Model()
-    bridge = ModelBridge(model)
-    assert len(bridge.specs) == 6
-    model.frozen(model.used(torch.ones(1, 3))).sum().backward()
-    assert names(bridge.gradients()) == {"used.weight", "used.bias"}
-    # Used after all, and then again not: the body has no trace of the one before.
-    model.unused(torch.full((1, 3), 7.0)).sum().backward()
-    assert len(names(bridge.gradients())) == 4
-    bridge.forget_gradients()
-    model.used(torch.ones(1, 3)).sum().backward()
-    assert torch.equal(tensor_of(received(bridge.gradients()), "used.weight"), torch.ones(2, 3))
-
-
 def test_tied_parameters_are_one_key():
     model = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False))
     model[1].weight = model[0].weight
@@ -206,58 +156,6 @@ def test_a_delta_is_pulled_minus_local():
     assert "0.bias" not in {place.spec.name for place in frame.places}
 
 
-def test_sparse_gradients_are_sent_dense():
-    model = nn.Embedding(4, 2, sparse=True)
-    bridge = ModelBridge(model)
-    model(torch.tensor([1])).sum().backward()
-    assert model.weight.grad.is_sparse
-    expected = torch.zeros(4, 2)
-    expected[1] = 1.0
-    with pytest.warns(UserWarning, match="sparse"):
-        assert torch.equal(tensor_of(received(bridge.gradients()), "weight"), expected)
-
-
-@pytest.fixture
-def tables():
-    """Two tables that give sparse gradients, and a dense layer."""
-    model = nn.ModuleDict({"words": nn.Embedding(6250, 4, sparse=True), "users": nn.Embedding(5, 2, sparse=True)})
-    model["out"] = nn.Linear(4, 1)
-    return model
-
-
-def test_sparse_gradients_are_told_once_with_name_and_size(tables):
-    bridge = ModelBridge(tables)
-    tables["out"](tables["words"](torch.tensor([7, 7, 9]))).sum().backward()
-    with pytest.warns(UserWarning, match="sparse gradients are sent dense") as warned:
-        bridge.gradients()
-    (warning,) = warned
-    assert "with every row: words.weight (3,125 times the rows touched). The result is the same" in str(warning.message)
-    assert warning.filename == __file__
-    tables["words"](torch.tensor([1])).sum().backward()
-    bridge.gradients()
-    tables["users"](torch.tensor([0, 3])).sum().backward()
-    with pytest.warns(UserWarning, match=r"with every row: users.weight \(2.5 times the rows touched\). The"):
-        bridge.gradients()
-
-
-def test_sparse_gradients_of_a_step_that_is_pushed_as_delta_are_told_too(tables):
-    bridge = ModelBridge(tables)
-    bridge.load(served(bridge))
-    optimizer = torch.optim.SparseAdam(tables["words"].parameters())
-    tables["words"](torch.tensor([0, 1])).sum().backward()
-    optimizer.step()
-    with pytest.warns(UserWarning, match=r"words.weight \(3,125 times"):
-        frame = received(bridge.deltas())
-    assert tensor_of(frame, "words.weight").ne(0).any(1).nonzero().flatten().tolist() == [0, 1]
-    bridge.weights()
-
-
-def test_rows_that_are_all_touched_are_nothing_to_tell(tables):
-    bridge = ModelBridge(tables)
-    tables["users"](torch.arange(5)).sum().backward()
-    bridge.gradients()
-
-
 def test_the_memory_of_updates_is_one():
     model = nn.Linear(3, 2)
     bridge = ModelBridge(model)
@@ -320,181 +218,6 @@ def test_other_tensors_on_the_server_are_left_alone():
     assert (model.weight == 4.0).all()
 
 
-# Twins: the same elements under several names.
-
-
-def tied_objects():
-    model = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False))
-    model[1].weight.data = model[0].weight.data
-    return model
-
-
-def test_gradients_of_twins_are_summed():
-    model = tied_objects()
-    bridge = ModelBridge(model)
-    alone = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False))
-    alone[0].weight = alone[1].weight = nn.Parameter(model[0].weight.detach().clone())
-    for net in (model, alone):
-        net(torch.ones(1, 3)).sum().backward()
-    assert not torch.equal(model[0].weight.grad, model[1].weight.grad)
-    pushed = tensor_of(received(bridge.gradients()), "0.weight")
-    assert torch.allclose(pushed, alone[0].weight.grad)
-    assert torch.equal(pushed, model[0].weight.grad + model[1].weight.grad)
-    # Where only one of them has a gradient, it is the sum.
-    bridge.forget_gradients()
-    model[1](torch.ones(1, 3)).sum().backward()
-    assert torch.equal(tensor_of(received(bridge.gradients()), "0.weight"), model[1].weight.grad)
-
-
-def test_twins_are_pulled_and_differ_from_the_pulled_as_one():
-    model = tied_objects()
-    model.register_buffer("a", torch.zeros(2))
-    model.register_buffer("b", model.a[:])
-    bridge = ModelBridge(model)
-    bridge.load(served(bridge, lambda name, tensor: torch.full_like(tensor, 5.0)))
-    assert (model[1].weight == 5.0).all()
-    assert (model.b == 5.0).all()
-    model[1].weight.data -= 1
-    frame = received(bridge.deltas())
-    assert torch.equal(tensor_of(frame, "0.weight"), torch.ones(3, 3))
-    assert {place.spec.name for place in frame.places} == {"0.weight", "a"}
-
-
-def test_one_object_under_two_names_is_counted_once():
-    model = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False))
-    model[1].weight = model[0].weight
-    bridge = ModelBridge(model)
-    model[0].weight.grad = torch.ones(3, 3)
-    assert torch.equal(tensor_of(received(bridge.gradients()), "0.weight"), torch.ones(3, 3))
-
-
-def test_sparse_gradients_of_twins():
-    model = nn.ModuleList([nn.Embedding(4, 2, sparse=True), nn.Embedding(4, 2)])
-    model[1].weight.data = model[0].weight.data
-    bridge = ModelBridge(model)
-    (model[0](torch.tensor([1])).sum() + model[1](torch.tensor([1, 2])).sum()).backward()
-    assert tensor_of(received(bridge.gradients()), "0.weight").tolist() == [[0, 0], [2, 2], [1, 1], [0, 0]]
-
-
-# Frozen parameters.
-
-
-class Encoders(nn.Module):
-    """One that is trained, and one that follows it."""
-
-    def __init__(self):
-        super().__init__()
-        self.query, self.key = nn.Linear(3, 2, bias=False), nn.Linear(3, 2, bias=False)
-        self.key.requires_grad_(False)
-        self.table = nn.Parameter(torch.arange(3), requires_grad=False)
-
-    def loss(self):
-        return self.query(torch.ones(1, 3)).sum()
-
-
-@pytest.fixture
-def encoders():
-    """The module, its bridge, and the values that it pulled."""
-    model = Encoders()
-    bridge = ModelBridge(model)
-    pulled = served(bridge)
-    bridge.load(pulled)
-    return model, bridge, pulled
-
-
-def test_frozen_values_are_taken_at_attach_alone(encoders):
-    model, bridge, pulled = encoders
-    assert torch.equal(model.key.weight, tensor_of(pulled, "key.weight"))
-    bridge.load(served(bridge, lambda name, tensor: torch.full_like(tensor, 9)))
-    assert torch.equal(model.key.weight, tensor_of(pulled, "key.weight"))
-    assert model.table.tolist() == [1, 2, 3]
-    assert (model.query.weight == 9).all()
-
-
-@pytest.mark.parametrize(
-    "move",
-    [
-        lambda weight: weight.mul_(0.5),
-        lambda weight: weight.data.mul_(0.5),
-        lambda weight: setattr(weight, "data", weight.data * 0.5),
-    ],
-)
-@pytest.mark.parametrize("kind", ["gradient", "delta"])
-def test_what_the_script_moves_goes_along_as_a_value(encoders, move, kind):
-    model, bridge, _ = encoders
-    collect = bridge.gradients if kind == "gradient" else bridge.deltas
-    model.loss().backward()
-    assert collect().values == ()
-    move(model.key.weight)
-    model.table += 1
-    tensors = collect()
-    frame = received(tensors)
-    assert tensors.values == ("key.weight",)
-    assert torch.equal(tensor_of(frame, "key.weight"), model.key.weight)
-    # A buffer is a value in any push.
-    assert tensor_of(frame, "table").tolist() == [2, 3, 4]
-    # The others keep theirs to themselves, and know it when they come first.
-    assert names(collect(first=False)) == {"query.weight"}
-    assert collect().values == ("key.weight",)
-    # Until the server has it.
-    bridge.load(served(bridge, lambda name, tensor: dict(model.named_parameters())[name].detach()))
-    model.loss().backward()
-    assert names(collect()) == {"query.weight"}
-
-
-def test_what_others_move_is_not_sent_back(encoders):
-    model, bridge, _ = encoders
-    bridge.load(served(bridge, lambda name, tensor: tensor + 1))
-    model.loss().backward()
-    assert names(bridge.gradients()) == {"query.weight"}
-
-
-def test_nothing_but_moved_values_is_nothing_to_push(encoders):
-    model, bridge, _ = encoders
-    model.key.weight.data.zero_()
-    with pytest.raises(ValueError, match="no parameter has a gradient"):
-        bridge.gradients()
-
-
-def test_a_parameter_that_requires_a_gradient_once_is_trained(encoders):
-    model, bridge, _ = encoders
-    model.key.requires_grad_(True)
-    (model.loss() + model.key(torch.ones(1, 3)).sum()).backward()
-    assert names(bridge.gradients()) == {"query.weight", "key.weight"}
-    model.key.requires_grad_(False)
-    bridge.load(served(bridge, lambda name, tensor: torch.full_like(tensor, 4)))
-    assert (model.key.weight == 4).all()
-    assert (model.query.weight == 4).all()
-
-
-def test_toggling_loses_neither_gradients_nor_pulls():
-    model = nn.ModuleDict({"g": nn.Linear(2, 2, bias=False), "d": nn.Linear(2, 1, bias=False)})
-    bridge = ModelBridge(model)
-    for step, (trained, other) in enumerate([("g", "d"), ("d", "g")] * 3):
-        model[other].requires_grad_(False)
-        model[trained].requires_grad_(True)
-        model["d"](model["g"](torch.ones(1, 2))).sum().backward()
-        # As some do, before the step.
-        model[trained].requires_grad_(False)
-        assert names(bridge.gradients()) == {f"{trained}.weight"}
-        bridge.load(served(bridge, lambda name, tensor: torch.full_like(tensor, step)))  # noqa: B023
-        bridge.forget_gradients()
-        assert (model["g"].weight == step).all()
-        assert (model["d"].weight == step).all()
-
-
-def test_a_delta_of_one_that_rests_is_sent_only_if_it_has_changed():
-    model = nn.Linear(3, 2)
-    bridge = ModelBridge(model)
-    bridge.load(served(bridge))
-    model.bias.requires_grad_(False)
-    assert names(bridge.deltas()) == names(bridge.weights()) == {"weight"}
-    with torch.no_grad():
-        model.bias.add_(1)
-    assert names(bridge.weights()) == {"weight", "bias"}
-    assert torch.allclose(tensor_of(received(bridge.deltas()), "bias"), torch.full((2,), -1.0))
-
-
 # What the script changes of trained ones.
 
 
@@ -523,77 +246,6 @@ def test_local_steps_are_no_change_to_be_warned_of():
     with torch.no_grad():
         model.weight.zero_()
     bridge.deltas()
-
-
-# Whatever mode and defaults the loop has.
-
-
-@contextlib.contextmanager
-def default_device(name):
-    torch.set_default_device(name)
-    try:
-        yield
-    finally:
-        torch.set_default_device(None)
-
-
-@contextlib.contextmanager
-def default_dtype(dtype):
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(torch.float32)
-
-
-SURROUNDINGS = [
-    torch.inference_mode,
-    torch.no_grad,
-    lambda: default_device("meta"),
-    lambda: torch.device("meta"),
-    lambda: default_dtype(torch.float64),
-]
-
-
-@pytest.mark.parametrize("around_attach", [contextlib.nullcontext, *SURROUNDINGS])
-@pytest.mark.parametrize("around_step", [contextlib.nullcontext, *SURROUNDINGS])
-def test_modes_and_defaults_do_not_matter(around_attach, around_step):
-    model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
-    model.frozen = nn.Parameter(torch.ones(2), requires_grad=False)
-    gradient = torch.full((2, 3), 0.5)
-    pulls = [served(ModelBridge(model), lambda name, tensor, by=by: tensor + by) for by in (1, 2)]
-    with around_attach():
-        bridge = ModelBridge(model)
-        layout = Layout.of(bridge.specs)
-        assert received(WireTensors(layout, bridge.values(layout))).matches(layout)
-        bridge.load(pulls[0])
-    model[0].weight.grad = gradient
-    model.frozen.data.mul_(3)
-    with around_step():
-        frame = received(bridge.gradients())
-        bridge.load(pulls[1])
-        bridge.forget_gradients()
-    assert torch.equal(tensor_of(frame, "0.weight"), gradient)
-    assert torch.equal(tensor_of(frame, "frozen"), model.frozen)
-    assert torch.equal(model[0].weight, tensor_of(pulls[1], "0.weight"))
-    with torch.no_grad():
-        model[0].weight.sub_(0.25)
-    with around_step():
-        frame = received(bridge.deltas())
-    assert torch.equal(tensor_of(frame, "0.weight"), tensor_of(pulls[1], "0.weight") - model[0].weight)
-
-
-def test_a_buffer_that_inference_mode_has_made_anew():
-    model = nn.Linear(3, 2)
-    model.register_buffer("count", torch.zeros(()))
-    bridge = ModelBridge(model)
-    bridge.load(served(bridge))
-    with torch.inference_mode():
-        model.count = model.count + 1
-    model.weight.grad = torch.ones(2, 3)
-    assert tensor_of(received(bridge.gradients()), "count").item() == 2.0
-    bridge.load(served(bridge, lambda name, tensor: torch.full_like(tensor, 7)))
-    assert model.count.item() == 7.0
 
 
 def test_pulled_values_go_into_the_tensors_as_they_are_now():

@@ -5,7 +5,7 @@ The one rule: a session ends with the loop that it was given for, so that no oth
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch.utils.data import DistributedSampler, RandomSampler, SequentialSampler
 
@@ -25,7 +25,7 @@ _WHOLE = (RandomSampler, SequentialSampler, DistributedSampler)
 class Fitting:
     """One session, and the options with which each optimizer of the loop is wrapped."""
 
-    def __init__(self, session: TrainingSession, options: dict[str, Any]) -> None:
+    def __init__(self, session: TrainingSession, **options: Any) -> None:
         self.session = session
         self._options = options
         self._looked = False
@@ -63,6 +63,22 @@ class Fitting:
                     " worker's share already"
                 )
         return self.session.finished
+
+
+class Fitted:
+    """What a callback is made with: a session, and the options of `session.wrap`, with their defaults."""
+
+    def __init__(
+        self,
+        session: TrainingSession,
+        *,
+        every: int = 1,
+        samples: int | None = None,
+        server_optimizer: bool = False,
+        lr: Literal["script"] | None = None,
+    ) -> None:
+        self.session = session
+        self._fitting = Fitting(session, every=every, samples=samples, server_optimizer=server_optimizer, lr=lr)
 
 
 def _parameters(optimizer: Any) -> list[torch.Tensor]:

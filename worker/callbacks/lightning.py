@@ -6,20 +6,20 @@ within or around the optimizer's step, and what is pushed is what the step has d
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Callback
 from lightning.pytorch.utilities import CombinedLoader
 
-from leeway.worker.callbacks.fitting import Fitting
+from leeway.worker.callbacks.fitting import Fitted
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lightning.pytorch import LightningModule, Trainer
 
-    from leeway.worker.training import TrainingSession
 
-
-class LeewayCallback(Callback):
+class LeewayCallback(Fitted, Callback):
     """Makes `Trainer.fit` a worker's training, in `session`; the other arguments are those of `session.wrap`.
 
     Each step of each optimizer is an iteration. The end of the run stops the trainer, as early stopping does; the end
@@ -27,19 +27,7 @@ class LeewayCallback(Callback):
     trainer with several processes or, with `server_optimizer`, several optimizers.
     """
 
-    def __init__(
-        self,
-        session: TrainingSession,
-        *,
-        every: int = 1,
-        samples: int | None = None,
-        server_optimizer: bool = False,
-        lr: Literal["script"] | None = None,
-    ) -> None:
-        self.session = session
-        options = {"every": every, "samples": samples, "server_optimizer": server_optimizer, "lr": lr}
-        self._fitting = Fitting(session, options)
-        self._loaders: list[Any] = []
+    _loaders: Sequence[Any] = ()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin: the module is where it is trained, a checkpoint's values are in it, no data have been read."""

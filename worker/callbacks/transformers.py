@@ -6,21 +6,19 @@ each step of its optimizer has done.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
-from leeway.worker.callbacks.fitting import Fitting
+from leeway.worker.callbacks.fitting import Fitted
 from leeway.worker.wrapping import untraced
 
 if TYPE_CHECKING:
     import torch
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
-    from leeway.worker.training import TrainingSession
 
-
-class LeewayCallback(TrainerCallback):
+class LeewayCallback(Fitted, TrainerCallback):
     """Makes `Trainer.train` a worker's training, in `session`; the other arguments are those of `session.wrap`.
 
     Each optimizer step is an iteration. The end of the run stops the Trainer; the end of the training closes the
@@ -28,19 +26,7 @@ class LeewayCallback(TrainerCallback):
     `session.wrap` raises, and `ValueError` for a Trainer with several processes.
     """
 
-    def __init__(
-        self,
-        session: TrainingSession,
-        *,
-        every: int = 1,
-        samples: int | None = None,
-        server_optimizer: bool = False,
-        lr: Literal["script"] | None = None,
-    ) -> None:
-        self.session = session
-        options = {"every": every, "samples": samples, "server_optimizer": server_optimizer, "lr": lr}
-        self._fitting = Fitting(session, options)
-        self._counting: Any = None
+    _counting: Any = None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **told: Any

@@ -19,13 +19,14 @@ import click
 from click.core import ParameterSource
 
 from leeway import programs
-from leeway.errors import SettingError
+from leeway.errors import DataError, SettingError
 from leeway.protocol import documents, routes
 from leeway.protocol.fields import shown
 from leeway.worker.launch.children import STOP_SECONDS, Children, Program
 from leeway.worker.starting import START_BARRIER
 from leeway.worker.train import cli
 from leeway.worker.train.config import WorkerConfig
+from leeway.worker.train.tasks.task import look_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -125,6 +126,7 @@ def command(
         if rank not in ranks:
             raise click.UsageError(f"--for {rank}: there is no such worker; they are {', '.join(ranks)}")
     # What is wrong for every worker is said once, before anything is started.
+    look_up(task)
     WorkerConfig(task=task, server=_NO_ADDRESS, rank=ranks[0], **settings)
     own_options = {rank: list(_own_options(rank, further)) for rank in ranks}
 
@@ -241,11 +243,16 @@ def _judge(rank: str, arguments: list[str]) -> None:
     """Say what the worker would say of its options, before there is one."""
     try:
         with cli.command.make_context(rank, arguments) as ctx:
-            WorkerConfig(**ctx.params)
+            config = WorkerConfig(**ctx.params)
+        if config.files is not None:
+            # numpy is wanted for it, and by no other launch.
+            from leeway.worker.train.data.shares import find
+
+            find(config.files, config.data_dir, config.start_together)
     except click.UsageError as error:
         raise click.UsageError(f"{rank}: {error.format_message()}") from None
-    except SettingError as error:
-        raise SettingError(f"{rank}: {error}") from None
+    except (SettingError, DataError) as error:
+        raise type(error)(f"{rank}: {error}") from None
 
 
 def _given(ctx: click.Context) -> Iterator[tuple[str, click.Option]]:

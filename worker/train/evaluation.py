@@ -9,6 +9,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING
 
+import structlog
 import torch
 
 from leeway.protocol import limits
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
     from leeway.worker.train.tasks.task import Task
 
+log = structlog.get_logger("worker")
+
 
 class Evaluation:
     """Evaluates a module at every `every`-th iteration (0: at none). `figures`: the newest, by the task's names."""
@@ -30,15 +33,22 @@ class Evaluation:
         self._device = device
         self._every = every
         self.figures: Mapping[str, float] = {}
+        self._told = False
 
     def due(self, clock: int) -> bool:
         return self._every > 0 and clock % self._every == 0
 
     def run(self) -> Mapping[str, float]:
-        """Evaluate the parameters that the module holds. What the task raises comes through."""
+        """Evaluate the parameters that the module holds. What the task raises comes through.
+
+        That there is nothing to evaluate with is told once.
+        """
         devices = [self._device] if self._device.type == "cuda" else []
         with torch.random.fork_rng(devices), evaluating(self._model):
             self.figures = self._task.evaluate(self._model, self._device)
+        if not self.figures and not self._told:
+            self._told = True
+            log.warning("not evaluated", detail="no samples are held out among those that this worker has read")
         return self.figures
 
     def forget(self) -> None:

@@ -110,16 +110,17 @@ class _Trainer:
 
     def evaluate(self) -> None:
         """Log how good the parameters are that were pulled last, on the held-out data."""
-        figures = self._evaluation.run()
-        rounded = {name: round(figure, 4) for name, figure in figures.items()}
-        log.info("evaluated", version=self._session.version, **rounded)
+        if figures := self._evaluation.run():
+            rounded = {name: round(figure, 4) for name, figure in figures.items()}
+            log.info("evaluated", version=self._session.version, **rounded)
 
     def _iterate(self) -> None:
         session, config = self._session, self._config
-        if self._evaluation.due(session.clock):
-            self._evaluate_in_between()
         clock = session.clock
+        # Where files are dealt out, this reads them, and what they hold out with them.
         indices = self._indices(clock)
+        if self._evaluation.due(clock):
+            self._evaluate_in_between()
         samples = sum(len(batch) for batch in indices)
         nap = config.sleep_seconds(clock, session.index, session.count)
         if not samples:

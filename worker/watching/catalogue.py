@@ -30,7 +30,9 @@ STEP_SECONDS: Final = _timer("step", "Time of one iteration: all of the followin
 COMPUTE_SECONDS: Final = _timer(
     "compute", "Time from the pulled parameters to an update: reading data, forward and backward pass, evaluating."
 )
-WAIT_SECONDS: Final = _timer("wait", "Time in which a pull had to wait, by the reason given.", "reason")
+WAIT_SECONDS: Final = _timer(
+    "wait", "Time in which a pull had to wait; for what, leeway_server_pull_wait_seconds says."
+)
 PUSH_SECONDS: Final = _timer("push", "Time to hand in an update.")
 PULL_SECONDS: Final = _timer("pull", "Time to read parameters, less the wait.")
 

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from leeway.protocol.codes import Code
     from leeway.protocol.metrics import Metric
     from leeway.protocol.pushes import Disposition
-    from leeway.protocol.reasons import Reason
 
 
 # A second series for every counter that says when it was made: nobody asks for it, and it doubles what is scraped.
@@ -100,9 +99,9 @@ class WorkerMetrics:
         self._counters[catalogue.PUSHES].labels(disposition).inc()
         self._counters[catalogue.SAMPLES].inc(samples)
 
-    def waited(self, seconds: float, reason: Reason) -> None:
-        """A pull had to wait."""
-        self._histograms[catalogue.WAIT_SECONDS].labels(reason).observe(seconds)
+    def waited(self, seconds: float) -> None:
+        """So long a pull had to wait. The answer does not say for what."""
+        self._histograms[catalogue.WAIT_SECONDS].observe(seconds)
 
     def pulled(self, seconds: float, clock: int, lag: int, staleness: int | None = None) -> None:
         """A pull was granted; `seconds` without the wait. `staleness`: of the update before it, where that is known."""

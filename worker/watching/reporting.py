@@ -12,7 +12,6 @@ import structlog
 
 from leeway.protocol.codes import Code
 from leeway.protocol.pushes import Disposition
-from leeway.protocol.reasons import Reason
 from leeway.worker.watching.metrics import SkipCause, WorkerMetrics
 from leeway.worker.watching.serving import serve
 
@@ -62,7 +61,7 @@ class Reporting:
         elif outcome.disposition is None and isinstance(outcome.reason, Code):
             metrics.dropped(outcome.reason)
         client = part.client
-        metrics.waited(times.wait_seconds, part.waiting.reason if part.waiting else Reason.GRANTED)
+        metrics.waited(times.wait_seconds)
         metrics.pulled(times.pull_seconds, part.clock, part.lag, part.staleness)
         metrics.exchanged(client.traffic.sent_bytes, client.traffic.received_bytes, client.sent_again)
         metrics.stepped(times.compute_seconds + times.push_seconds + times.wait_seconds + times.pull_seconds)

@@ -9,9 +9,6 @@ Writes a picture, the run's log and its history to `out/demo-gpt`.
 from __future__ import annotations
 
 import argparse
-import signal
-import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,29 +16,13 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text as Shown
 
+from tests.demo import ending
 from tests.demo.gpt.plan import Plan
 from tests.demo.gpt.run import Story, run
-from tests.demo.stage import RunFailed
+from tests.demo.gpt.teller import Teller
 from tests.demo.viewing import Viewing
 
-INTERRUPTED = 130
 WRITTEN_CHARACTERS = 240
-
-
-class Teller:
-    """Tells what happens as it happens, with the seconds since the server was up."""
-
-    def __init__(self, console: Console, viewing: Viewing) -> None:
-        self._console = console
-        self._viewing = viewing
-        self._began = 0.0
-
-    def begin(self, address: str) -> None:
-        self._began = time.monotonic()
-        self._viewing.begin(address)
-
-    def tell(self, what: str) -> None:
-        self._console.print(f"{time.monotonic() - self._began:5.1f} s  {what}", soft_wrap=True)
 
 
 def main() -> int:
@@ -51,6 +32,7 @@ def main() -> int:
     viewing = Viewing(console, f"[bold]A small GPT, and a worker that dies.[/] {plan}", opens=options.open)
     options.out.mkdir(parents=True, exist_ok=True)
     with run(plan, options.out, Teller(console, viewing)) as story:
+        console.print(f"{len(story.versions)} versions were kept; now it is found out how good they are")
         _show(console, plan, story, options.out / "gpt.png")
         if options.keep:
             with suppress(KeyboardInterrupt):
@@ -75,7 +57,9 @@ def _show(console: Console, plan: Plan, story: Story, picture: Path) -> None:
     console.print(Panel(Shown(written), title="what it writes now", title_align="left"))
     console.print(
         f"Loss on text that nobody trains on: {curve[0][1]:.2f} at the start, {curve[-1][1]:.2f} at the end, after "
-        f"{happened.worker_steps} updates in {happened.seconds:.0f} s; largest lag {happened.largest_lag}."
+        f"{happened.worker_steps} updates in the {happened.seconds:.0f} s since all had begun; "
+        f"largest lag {happened.largest_lag}.",
+        soft_wrap=True,
     )
     console.print(f"Picture: {picture}", soft_wrap=True)
 
@@ -89,13 +73,4 @@ def _options() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    # Asked to end, we still end our processes.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        code = main()
-    except RunFailed as error:
-        print(f"demo-gpt: {error}", file=sys.stderr)
-        code = 1
-    except KeyboardInterrupt:
-        code = INTERRUPTED
-    sys.exit(code)
+    ending.run("demo-gpt", main)

@@ -51,7 +51,7 @@ def draw(path: Path, plan: Plan, title: str, timeline: Timeline, killed_at: floa
     _marks(losses, plan, timeline, killed_at)
     losses.set_title(title, loc="left", fontweight="bold", pad=26)
     lanes.set_xlim(0, timeline.seconds)
-    lanes.set_xlabel("seconds")
+    lanes.set_xlabel("seconds since all had begun")
     figure.savefig(path, bbox_inches="tight", pad_inches=0.15)
 
 

@@ -30,8 +30,12 @@ class Watcher(Protocol):
         """The server answers at this address; its workers start now."""
         ...
 
+    def show(self, status: dict[str, Any]) -> None:
+        """The state of the run has been looked at, as `GET /v1/status` gives it."""
+        ...
+
     def tell(self, what: str) -> None:
-        """Something has happened."""
+        """Something has happened, which the state that was shown last is the first to show."""
         ...
 
 
@@ -81,8 +85,8 @@ class _Play:
         self._until(lambda status: victim not in _clocks(status))
         self._watcher.tell(f"{victim} was silent for {plan.lease_seconds:g} s and is evicted: the others go on")
         self._until(lambda status: min(_clocks(status).values(), default=0) >= plan.return_at)
-        self._start(victim)
         self._watcher.tell(f"{victim} is started again, under its name")
+        self._start(victim)
         back = self._until(lambda status: victim in _clocks(status))
         self._watcher.tell(f"{victim} is back: it goes on where the others are, at {_clocks(back)[victim]}")
         end = _clocks(back)[victim] + plan.more
@@ -94,12 +98,14 @@ class _Play:
 
     def _start(self, rank: str) -> None:
         place = {"PS_SERVER": self._address, "PS_RANK": rank}
-        self._stage.start(rank, "tests.demo.gpt.train", [str(self._plan.naps[rank])], place)
+        together = len(self._plan.naps)
+        self._stage.start(rank, "tests.demo.gpt.train", [str(self._plan.naps[rank]), str(together)], place)
 
     def _until(self, happened: Callable[[Status], bool]) -> Status:
         """Look on, and keep the newest version each time, until this has happened. Raises `Ended`."""
         while True:
             status = self._reader.status()
+            self._watcher.show(status)
             if status["groups"][GROUP]["version"]:
                 self._reader.download()
             if happened(status):

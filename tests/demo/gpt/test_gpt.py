@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,8 +30,13 @@ class Told:
     def __init__(self) -> None:
         self.lines: list[str] = []
 
+        self.begun: list[int] = []
+
     def begin(self, address: str) -> None:
         self.lines.append(address)
+
+    def show(self, status: dict[str, Any]) -> None:
+        self.begun.append(status["barriers"].get("start", 0))
 
     def tell(self, what: str) -> None:
         self.lines.append(what)
@@ -44,6 +50,7 @@ def test_a_worker_is_killed_and_comes_back_and_the_picture_shows_it(tmp_path, mo
     with run(SHORT, tmp_path, told) as story:
         happened = timeline.read(story.history)
     assert told.lines[0].startswith("http://127.0.0.1:")
+    assert set(told.begun) == {0, 1}
     assert [line.split(":")[0] for line in told.lines[1:]] == [
         told.lines[1].split(":")[0],
         "slow was silent for 3 s and is evicted",

@@ -1,7 +1,7 @@
 """The training script: plain PyTorch with an optimizer and a schedule of its own; two lines make a worker of it.
 
-Each worker of the demo is this, with PS_SERVER and PS_RANK in its environment, until it gets SIGTERM. The argument is
-for how many seconds it sleeps in each iteration.
+Each worker of the demo is this, with PS_SERVER and PS_RANK in its environment, until it gets SIGTERM. The arguments are
+for how many seconds it sleeps in each iteration, and how many workers begin together.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ LEARNING_RATE = 6e-3
 WARMUP = 20
 
 
-def main(nap_seconds: float) -> None:
+def main(nap_seconds: float, together: int) -> None:
     text = load()
     torch.manual_seed(0)
     model = Gpt(len(text.alphabet))
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 0.1, total_iters=WARMUP)
 
-    session = leeway.connect()
+    session = leeway.connect(start_together=together)
     signal.signal(signal.SIGTERM, lambda *_: session.close())
     session.wrap(optimizer, model, samples=BATCH_SIZE)
     with suppress(leeway.SessionClosed):
@@ -47,4 +47,4 @@ def main(nap_seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]))
+    main(float(sys.argv[1]), int(sys.argv[2]))

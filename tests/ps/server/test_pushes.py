@@ -1,23 +1,12 @@
 """Pushes over HTTP: what becomes of them, and what those that do not fit are told (the contract, *Pairing*)."""
 
 import asyncio
-import json
 
 import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from leeway.ps.settings.config import GroupConfig
-from tests.ps.server.rawclient import FRAME, arrays
-
-
-def hold_the_applier(server):
-    """Pin versions until no other can be written: pushes are accepted and stay in the making. Returns the pins."""
-    versions = server.runtime.parameters["default"].versions
-    pins = []
-    while versions.room:
-        pins.append(versions.fresh(versions.current.number + 1, versions.current.layout.nbytes))
-    return pins
+from tests.ps.server.holding import hold_the_applier
 
 
 class TestOnArrival:
@@ -66,126 +55,6 @@ class TestOnArrival:
         (shown,) = (await server.get("/v1/status")).json["workers"]
         # JSON has no NaN.
         assert shown["reported"] == {"loss": 0.5, "steps": 3.0, "bad": None}
-
-
-class TestAggregation:
-    """A round goes through the rule of its group; what comes of each is in `tests/ps/arithmetic/aggregation`."""
-
-    async def begin(self, start, rule, workers, **settings):
-        server = await start(mode="sync", workers=workers, lr=1.0, aggregation=rule, **settings)
-        await server.offer({"weight": np.zeros(2, np.float32)})
-        return server, [await server.join(f"w{place}") for place in range(workers)]
-
-    async def round(self, workers, points, kind="gradient"):
-        for worker in workers:
-            await worker.pull()
-        for worker, point in zip(workers, points, strict=True):
-            assert (await worker.push({"weight": np.array(point, np.float32)}, kind=kind)).status == 202
-
-    @pytest.mark.parametrize("kind", ["gradient", "model"])
-    @pytest.mark.parametrize(
-        ("rule", "expected"), [("sum", 12), ("median", 1), ("trimmed-mean:1", 2 / 3), ("krum:1", 0), ("mean", 2.4)]
-    )
-    async def test_a_round_is_made_by_the_rule_that_was_chosen(self, start, rule, expected, kind):
-        server, workers = await self.begin(start, rule, 5)
-        sign = 1 if kind == "gradient" else -1
-        points = [[0, 0], [1, 0], [0, 1], [1, 1], [10, 10]]
-        await self.round(workers, [[sign * x, sign * y] for x, y in points], kind)
-        assert np.allclose((await server.values())["weight"], -expected)
-        assert (await server.get("/v1/status")).json["groups"]["default"]["aggregation"] == rule
-
-    async def test_each_group_has_its_own(self, start):
-        groups = (GroupConfig(name="a", keys=("a",), aggregation="median", lr=1.0),)
-        server = await start(mode="sync", workers=3, lr=1.0, named_groups=groups)
-        await server.offer({"a": np.zeros(1, np.float32), "b": np.zeros(1, np.float32)})
-        workers = [await server.join(f"w{place}") for place in range(3)]
-        for worker in workers:
-            await worker.pull(group="a")
-            await worker.pull()
-        for worker, value in zip(workers, (1, 2, 9), strict=True):
-            await worker.push({"a": np.full(1, value, np.float32)}, group="a")
-            await worker.push({"b": np.full(1, value, np.float32)}, clock=0)
-        shown = (await server.get("/v1/status")).json["groups"]
-        assert {name: group["aggregation"] for name, group in shown.items()} == {"a": "median", "default": "mean"}
-        values = [await server.get(f"/v1/params?group={name}", {"Accept": FRAME}) for name in ("a", "default")]
-        assert [next(iter(arrays(one).values())).item() for one in values] == [-2, -4]
-
-    async def test_too_few_updates_make_no_step_and_it_is_said_with_their_number(self, start):
-        server, workers = await self.begin(start, "trimmed-mean:1", 3)
-        for worker in workers:
-            await worker.pull()
-        with capture_logs() as lines:
-            for worker in workers[:2]:
-                assert (await worker.push({"weight": np.ones(2, np.float32)})).status == 202
-            await workers[2].push({}, kind="skip", samples=0)
-        assert not server.runtime.bodies
-        assert not (await server.values())["weight"].any()
-        assert server.metric("rounds_without_step_total", group="default") == 1
-        assert server.metric("steps_total") == 0
-        detail = "there were 2 updates in round 0, and trimmed-mean:1 needs 3: nothing is published"
-        (line,) = [line for line in lines if line["event"] == "too few updates"]
-        assert (line["log_level"], line["updates"], line["needed"], line["detail"]) == ("warning", 2, 3, detail)
-        told = server.runtime.decisions.after(None)[-1]
-        assert (told.kind, told.detail, told.reason) == ("too-few-updates", detail, "too-few-updates")
-        granted = [(await worker.pull()).frame.message for worker in workers]
-        assert [(one["version"].partition(".")[2], one["round"], one["too_few"]) for one in granted] == [
-            *(("1", 1, True), ("1", 1, True), ("1", 1, False))
-        ]
-        for worker in workers:
-            await worker.push({"weight": np.ones(2, np.float32)})
-        assert np.array_equal((await server.values())["weight"], [-1, -1])
-
-    async def test_rounds_that_go_on_without_a_step_are_told_again_with_their_number(self, start):
-        server, workers = await self.begin(start, "krum:0", 3)
-
-        async def rounds_of_too_few(count):
-            for _ in range(count):
-                for worker in workers:
-                    await worker.pull()
-                for worker in workers[:2]:
-                    await worker.push({"weight": np.zeros(2, np.float32)})
-                await workers[2].push({}, kind="skip", samples=0)
-
-        async def counted():
-            group = (await server.get("/v1/status")).json["groups"]["default"]
-            return group["rounds_without_step"], group["rounds_since_step"]
-
-        assert await counted() == (0, 0)
-        with capture_logs() as lines:
-            await rounds_of_too_few(9)
-            assert await counted() == (9, 9)
-            await self.round(workers, [[0, 0]] * 3)
-            await server.until(lambda: server.metric("steps_total") == 1)
-            assert await counted() == (9, 0)
-            await rounds_of_too_few(3)
-            assert await counted() == (12, 3)
-        told = [line for line in lines if line["event"] == "too few updates"]
-        assert [(line["round"], line["in_a_row"]) for line in told] == [
-            (0, 1),
-            (1, 2),
-            (3, 4),
-            (7, 8),
-            (10, 1),
-            (11, 2),
-        ]
-        assert told[2]["detail"].endswith("nothing is published; so it was in 4 rounds in a row")
-        decided = [line.detail for line in server.runtime.decisions.after(None) if line.kind == "too-few-updates"]
-        assert decided == [line["detail"] for line in told]
-
-    async def test_a_policy_without_rounds_is_refused(self, start):
-        server, _ = await self.begin(start, "median", 2)
-        for wanted in ({"mode": "async"}, {"mode": "ssp", "staleness": 1}):
-            reply = await server.put("/v1/policy", json.dumps(wanted).encode())
-            reply.refused(422, "invalid-value", "is for rounds", wanted["mode"])
-        assert (await server.get("/v1/policy")).json["mode"] == "sync"
-
-    async def test_a_quorum_below_what_it_needs_is_refused(self, start):
-        server, _ = await self.begin(start, "trimmed-mean:1", 4)
-        for quorum in (1, 2):
-            reply = await server.put("/v1/policy", {"mode": "sync", "quorum": quorum})
-            reply.refused(422, "invalid-value", "needs 3 updates", f"close with {quorum}", "a quorum of 3 or more")
-        assert "quorum" not in (await server.get("/v1/policy")).json
-        assert (await server.put("/v1/policy", {"mode": "sync", "quorum": 3})).json["quorum"] == 3
 
 
 class TestParts:
@@ -377,106 +246,6 @@ class TestThatDoNotFit:
         reply.refused(503, "stopping", "ask again")
         assert reply.headers["retry-after"] == "1"
         assert not server.runtime.bodies
-
-
-class TestPushpull:
-    async def test_both_results_in_one_frame(self, server, worker, gradient):
-        reply = await worker.push(gradient, query="?pull=1")
-        assert reply.status == 200
-        told = reply.frame.message
-        assert told["push"]["disposition"] == "applied"
-        assert told["pulled"] == "granted"
-        assert told["pull"]["clock"] == 1
-        assert told["pull"]["version"].endswith(".2")
-        assert np.allclose(arrays(reply)["bias"], 0.9)
-
-    async def test_what_is_held_already_is_not_sent_again(self, server, worker):
-        """A skip publishes nothing: the version of before is the next one too."""
-        held = f"{worker.epoch}.{worker.version}"
-        reply = await worker.push(None, query=f"?pull=1&since={held}", kind="skip", samples=0)
-        told = reply.frame.message
-        assert (told["pulled"], told["pull"]["unchanged"], reply.frame.specs) == ("granted", True, ())
-
-    async def test_not_yet(self, start, gradient):
-        server = await start(mode="ssp", staleness=0, workers=2)
-        await server.offer()
-        worker, _ = await server.join("w0"), await server.join("w1")
-        await worker.pull()
-        reply = await worker.push(gradient, query="?pull=1")
-        told = reply.frame.message
-        assert (reply.status, told["push"]["disposition"], told["pulled"]) == (200, "applied", "not-yet")
-        assert told["pull"] == {"reason": "lag", "detail": "w0 leads w1 by 1 > 0", "waiting_for": ["w1"]}
-        assert reply.frame.specs == ()
-
-    async def test_held_is_202_and_the_wait_runs_out(self, start, gradient):
-        server = await start(mode="sync", workers=2)
-        await server.offer()
-        worker, other = await server.join("w0"), await server.join("w1")
-        await worker.pull()
-        await other.pull()
-        asked = asyncio.create_task(worker.push(gradient, query="?pull=1", wait=5))
-        group = server.runtime.machine.groups["default"]
-        await server.until(lambda: len(group.waiting))
-        server.advance(5.1)
-        reply = await asked
-        told = reply.frame.message
-        assert (reply.status, told["push"]["disposition"], told["pulled"]) == (202, "held", "not-yet")
-        assert told["pull"]["waiting_for"] == ["w1"]
-
-    async def test_answered_when_the_round_is_done(self, start, gradient):
-        server = await start(mode="sync", workers=2)
-        await server.offer()
-        workers = [await server.join("w0"), await server.join("w1")]
-        for worker in workers:
-            await worker.pull()
-        replies = await asyncio.gather(*(worker.push(gradient, query="?pull=1", wait=20) for worker in workers))
-        for reply in replies:
-            told = reply.frame.message
-            assert (reply.status, told["push"]["disposition"], told["pulled"]) == (202, "held", "granted")
-            assert (told["pull"]["clock"], told["pull"]["round"]) == (1, 1)
-            assert np.allclose(arrays(reply)["bias"], 0.9)
-
-    async def test_the_push_is_not_lost_in_a_refused_pull(self, start, gradient):
-        server = await start(mode="async", until=1)
-        await server.offer()
-        worker = await server.join("w0")
-        await worker.pull()
-        told = (await worker.push(gradient, query="?pull=1")).frame.message
-        assert told["push"]["disposition"] == "applied"
-        assert told["pulled"] == "refused"
-        assert (told["pull"]["code"], told["pull"]["status"]) == ("finished", 410)
-        assert server.metric("refused_total", code="finished") == 1
-
-    async def test_whose_asker_goes_away_while_it_is_applied(self, start, gradient):
-        """The push stands, the pull that came with it is forgotten, and the worker can ask anew."""
-        server = await start(mode="ssp", staleness=0, workers=2)
-        await server.offer()
-        worker, other = await server.join("w0"), await server.join("w1")
-        await worker.pull()
-        pins = hold_the_applier(server)
-        body = worker.push_body(gradient)
-        async with server.connect() as connection:
-            headers = {"Content-Type": FRAME, "Content-Length": len(body), "Prefer": "wait=20"}
-            await connection.send_head("POST", "/v1/updates?pull=1", headers)
-            await connection.send(body)
-            await server.until(lambda: server.runtime.machine.groups["default"].in_flight)
-        await server.until(lambda: not server.runtime.askers)
-        pins.clear()
-        group = server.runtime.machine.groups["default"]
-        await server.until(lambda: group.published == 2)
-        assert len(group.waiting) == 0
-        again = await server.push(body)
-        assert (again.json["disposition"], again.json["reason"]) == ("applied", "repeated")
-        await other.step(gradient)
-        worker.clock = 1
-        assert (await worker.pull()).status == 200
-
-    async def test_repeated_it_can_ask_for_the_parameters_again(self, server, worker, gradient):
-        body = worker.push_body(gradient)
-        await server.push(body)
-        reply = await server.push(body, query="?pull=1")
-        told = reply.frame.message
-        assert (told["push"]["reason"], told["pulled"]) == ("repeated", "granted")
 
 
 class TestOptimizerOnALiveRun:

@@ -1,11 +1,13 @@
 """What both callbacks do with a session, where no framework is needed for it."""
 
+import inspect
+
 import pytest
 import torch
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, RandomSampler, WeightedRandomSampler
 
 import leeway
-from leeway.worker.callbacks.fitting import Fitting
+from leeway.worker.callbacks.fitting import Fitted, Fitting
 from tests.worker.callbacks.near import serving
 
 DATA = torch.utils.data.TensorDataset(torch.zeros(8, 2))
@@ -20,8 +22,17 @@ def session():
         yield session
 
 
+def keywords(function):
+    parameters = inspect.signature(function).parameters.values()
+    return [parameter for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+
+
+def test_the_options_are_those_of_wrap():
+    assert keywords(Fitted) == keywords(leeway.TrainingSession.wrap) != []
+
+
 def fitting(session):
-    return Fitting(session, {"every": 1, "samples": None, "server_optimizer": False, "lr": None})
+    return Fitting(session, every=1, samples=None, server_optimizer=False, lr=None)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 Run by test_frameworks.py in the environment that has Lightning.
 """
 
+import inspect
 from concurrent.futures import ThreadPoolExecutor
 
 import lightning
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import leeway
 from leeway.lightning import LeewayCallback
+from leeway.worker.callbacks.fitting import Fitted
 from tests.worker import test_against_server
 from tests.worker.callbacks.near import serving
 
@@ -323,3 +325,7 @@ def test_data_that_are_not_shared_out_are_told_once():
             sessions = list(threads.map(work, range(2)))
         assert [session.clock for session in sessions] == [4, 4]
         assert len([one for one in told if "does not share" in str(one.message)]) <= 2
+
+
+def test_help_shows_the_options_and_their_defaults():
+    assert inspect.signature(LeewayCallback) == inspect.signature(Fitted)

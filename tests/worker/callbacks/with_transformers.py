@@ -3,6 +3,7 @@
 Run by test_frameworks.py in the environment that has transformers.
 """
 
+import inspect
 import os
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,6 +14,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, 
 
 import leeway
 from leeway.transformers import LeewayCallback
+from leeway.worker.callbacks.fitting import Fitted
 from tests.worker.callbacks.near import serving
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -203,3 +205,7 @@ def test_data_that_are_not_shared_out_are_told(tmp_path):
         with pytest.warns(UserWarning, match="each reads all the data: a Seedable"):
             sessions = list(threads.map(work, range(2)))
         assert [session.clock for session in sessions] == [4, 4]
+
+
+def test_help_shows_the_options_and_their_defaults():
+    assert inspect.signature(LeewayCallback) == inspect.signature(Fitted)

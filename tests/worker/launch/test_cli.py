@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,7 +15,6 @@ from leeway.worker.launch.children import Program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 SERVES = "import signal; print('http://127.0.0.1:1', flush=True); signal.pause()"
 
@@ -231,6 +231,20 @@ class TestCommandLines:
         ("arguments", "said"),
         [
             (["--mode", "ssp", "digits"], "TASK comes first: ps-launch TASK --mode ..."),
+            (
+                ["digit"],
+                "no task 'digit'; the nearest is 'digits'; the built-in ones are linreg, digits, heights, mnist, "
+                "cifar10, a9a, shakespeare, and your own is named module:object or file.py:object",
+            ),
+            (["no/such.py:Mine"], f"there is no file {Path('no/such.py').resolve()}"),
+            (
+                ["nowhere.mine:Mine"],
+                "no module 'nowhere' is installed or on PYTHONPATH; for a file write nowhere/mine.py:object",
+            ),
+            (
+                ["a9a", "--data-dir", "no", "--files", "part-*"],
+                "w0: --files 'part-*' matches no file in no, the data directory",
+            ),
             (["digits", "--for", "w9", "--slow 1"], "--for w9: there is no such worker; they are w0, w1"),
             (["digits", "--batch-size", "0"], "--batch-size is 0; it must be 1 or more"),
             (

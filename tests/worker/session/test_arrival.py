@@ -17,7 +17,7 @@ from leeway.worker.session import backoff
 from leeway.worker.session.arrival import Arrival
 from leeway.worker.session.refusals import REACTIONS, Reaction
 from leeway.worker.session.states import Ending, Outcome, State
-from tests.worker.session.test_conversation import at, granted, joined, pushed, session, tell
+from tests.worker.session.talking import at, granted, joined, pushed, session, tell
 
 
 def arrive(it, name="eval", parties=1, wait_seconds=20.0):

@@ -61,6 +61,12 @@ def test_the_model_is_evaluated_as_it_would_be_used(model):
     assert task.seen[0][0] == pytest.approx(model(torch.ones(4, 3)).sum().item())
 
 
+def test_that_nothing_is_held_out_is_told_once(model, capsys):
+    evaluation = Evaluation(Held(), model, CPU, 1)
+    assert [evaluation.run() for _ in range(2)] == [{}, {}]
+    assert capsys.readouterr().out.count("no samples are held out among those that this worker has read") == 1
+
+
 def test_what_is_reported_is_named_and_bounded(model):
     evaluation = Evaluation(Held(loss=1, accuracy=0.5), model, CPU, 1)
     assert evaluation.reported() == {}

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from leeway.protocol.codes import Code
 from leeway.protocol.pushes import Disposition
-from leeway.protocol.reasons import Reason
 from leeway.worker.watching.metrics import SkipCause, WorkerMetrics
 
 
 def with_everything_recorded() -> WorkerMetrics:
     metrics = WorkerMetrics("w0", "digits")
     metrics.pulled(0.01, clock=7, lag=2, staleness=3)
-    metrics.waited(0.3, Reason.LAG)
+    metrics.waited(0.3)
     metrics.computed(0.1)
     metrics.reported({"loss": 0.25, "test_accuracy": 0.75, "test_loss": 0.5, "epoch": 3.0})
     metrics.exchanged(300, 500, 1)

@@ -6,6 +6,7 @@ is imported when the task is resolved.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import importlib
 import importlib.util
@@ -56,7 +57,7 @@ class Task(Protocol):
         ...
 
     def evaluate(self, model: torch.nn.Module, device: torch.device) -> dict[str, float]:
-        """Return `loss`, and `accuracy` (0 to 1) where there is one, over the held-out data.
+        """Return `loss`, and `accuracy` (0 to 1) where there is one, over the held-out data; nothing if there are none.
 
         The model is on `device`; its training mode is left as it was, and no gradient is touched.
         """
@@ -151,14 +152,40 @@ def resolve_of_files(spec: str) -> Callable[[Path, str | None], FileTask]:
     return cast("Callable[[Path, str | None], FileTask]", _checked(spec, partial(create, of_files=True)))
 
 
+def look_up(spec: str) -> None:
+    """Raise `TaskError` if there is no such task, as far as can be told before anything of it is imported."""
+    place, separator, _ = spec.rpartition(":")
+    if not separator:
+        _look_up_built_in(spec)
+    elif place.endswith(".py"):
+        if not Path(place).is_file():
+            raise TaskError(f"there is no file {Path(place).resolve()}")
+    elif not all(part.isidentifier() for part in place.split(".")):
+        raise TaskError(f"{place!r} is no module name; write module:object, or file.py:object for a file")
+    # The package above all: to find one within it, it would be imported.
+    elif (package := place.partition(".")[0]) not in sys.modules and importlib.util.find_spec(package) is None:
+        raise _no_module(place, package)
+
+
+def _look_up_built_in(name: str) -> None:
+    if name not in BUILT_IN:
+        near = difflib.get_close_matches(name, BUILT_IN, n=1)
+        nearest = f"the nearest is {near[0]!r}; " if near else ""
+        raise TaskError(
+            f"no task {name!r}; {nearest}the built-in ones are {', '.join(BUILT_IN)},"
+            " and your own is named module:object or file.py:object"
+        )
+
+
+def _no_module(place: str, missing: str | None) -> TaskError:
+    file = place.replace(".", "/") + ".py"
+    return TaskError(f"no module {missing!r} is installed or on PYTHONPATH; for a file write {file}:object")
+
+
 def _named(spec: str) -> Any:
     """What the name of a task leads to; see `resolve`."""
+    look_up(spec)
     if ":" not in spec:
-        if spec not in BUILT_IN:
-            raise TaskError(
-                f"no task {spec!r}; the built-in ones are {', '.join(BUILT_IN)},"
-                " and your own is named module:object or file.py:object"
-            )
         spec = BUILT_IN[spec].target
     place, _, attribute = spec.rpartition(":")
     module = _module_of_file(Path(place)) if place.endswith(".py") else _module(place)
@@ -201,24 +228,17 @@ def _has(candidate: object, member: str) -> bool:
 
 
 def _module(name: str) -> ModuleType:
-    if not name or not all(part.isidentifier() for part in name.split(".")):
-        raise TaskError(f"{name!r} is no module name; write module:object, or file.py:object for a file")
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         # Only the asked module, or a package above it: an import that fails inside it is the author's to see.
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise
-        file = name.replace(".", "/") + ".py"
-        raise TaskError(
-            f"no module {error.name!r} is installed or on PYTHONPATH; for a file write {file}:object"
-        ) from error
+        raise _no_module(name, error.name) from error
 
 
 def _module_of_file(path: Path) -> ModuleType:
     path = path.resolve()
-    if not path.is_file():
-        raise TaskError(f"there is no file {path}")
     # Its neighbours can be imported, but never in place of anything installed: last on the path, not first.
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))

@@ -93,6 +93,14 @@ def test_it_holds_the_adults_of_the_files_that_were_asked_for_last(of_files):
     assert task.evaluate(held_out, CPU) == {"loss": pytest.approx((45**2 + 50**2) / 2)}
 
 
+def test_a_share_of_fewer_than_five_has_nothing_to_evaluate_with(of_files):
+    task, files = of_files
+    assert task.evaluate(task.model(0), CPU) == {}
+    files[0].write_text(HEADER + "150;40;30;1\n" * 4)
+    assert task.read_files(files[:1]) == 4
+    assert task.evaluate(task.model(0), CPU) == {}
+
+
 def test_a_file_with_children_alone_is_refused(of_files):
     task, files = of_files
     files[0].write_text(HEADER + "100;15;5;0\n")

@@ -59,8 +59,8 @@ class TestNames:
         with pytest.raises(TaskError) as caught:
             resolve("digit")
         assert str(caught.value) == (
-            "no task 'digit'; the built-in ones are linreg, digits, heights, mnist, cifar10, a9a, shakespeare,"
-            " and your own is named module:object or file.py:object"
+            "no task 'digit'; the nearest is 'digits'; the built-in ones are linreg, digits, heights, mnist, cifar10,"
+            " a9a, shakespeare, and your own is named module:object or file.py:object"
         )
 
     def test_descriptions_fit_a_help_page(self):
