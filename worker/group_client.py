@@ -277,7 +277,7 @@ class GroupClient:
             self._warn_seldom("late", "late", detail)
         if in_hand and outcome is not None and self._refused.ended(outcome):
             log.warning(
-                "updates are refused: a NaN or an infinity in a gradient",
+                "updates are refused: there is a NaN or an infinity in them",
                 rank=self.conversation.rank,
                 iteration=outcome.clock,
                 tensor=outcome.tensor,
@@ -390,7 +390,5 @@ class GroupClient:
         now = time.monotonic()
         if self.waiting is None or self.waiting.reason is not why.reason or now >= self._tell_again_at:
             self._tell_again_at = now + TELL_AGAIN_SECONDS
-            names = ",".join(why.waiting_for) or None
-            log.info(
-                "waiting", rank=self.conversation.rank, reason=str(why.reason), detail=why.detail, waiting_for=names
-            )
+            facts = {"waiting_for": ",".join(why.waiting_for)} if why.waiting_for else {}
+            log.info("waiting", rank=self.conversation.rank, reason=str(why.reason), detail=why.detail, **facts)

@@ -146,7 +146,7 @@ class Link:
                     else f"this worker's, of iteration {conversation.clock}: the server has none"
                 )
                 log.warning(
-                    "server has begun anew",
+                    "the server was started again",
                     server=self.url,
                     rank=conversation.rank,
                     epoch=joined.epoch,

@@ -204,7 +204,7 @@ class Part:
         if self.interrupted and self._complete(time.perf_counter()):
             return
         if self.finished:
-            raise self._is_finished()
+            raise ValueError(f"there is nothing more to pull: {self.ending}; the module keeps what it holds")
         self._begin(Begun.PULL)
         self._loaded(bridge, self._client.pull())
 
@@ -321,7 +321,8 @@ class Part:
         end of."""
         began = time.perf_counter()
         if pulled is None:
-            log.info("nothing more to compute", part=self.name, ending=str(self.ending), detail=self.ending_detail)
+            named = {"part": self.name} if len(self.client.groups) > 1 else {}
+            log.info("nothing more to compute", **named, ending=str(self.ending), detail=self.ending_detail)
         else:
             bridge.load(pulled.frame)
         if outcome is not None and not keep_gradients:

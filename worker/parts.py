@@ -6,12 +6,15 @@ parts, are a `ValueError` that says what to write.
 
 from __future__ import annotations
 
+from collections import Counter
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import structlog
 
 from leeway.protocol.fields import shown
+from leeway.worker.session.states import Ending
+from leeway.worker.warn import warn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -19,6 +22,9 @@ if TYPE_CHECKING:
     from leeway.worker.part import Part
 
 log = structlog.get_logger("worker")
+
+# After so many steps of one part it is told that another one has had none.
+STEPS_TO_TELL = 10
 
 
 class Parts:
@@ -28,6 +34,10 @@ class Parts:
         self.by_name: Mapping[str, Part] = MappingProxyType(dict(parts))
         # Of the parts that are complete while others go on, those of which it has been said.
         self._told: set[str] = set()
+        self._steps: Counter[str] = Counter()
+        self._warned = False
+        # Those that were stepped when all were complete.
+        self._stepped_after: set[str] = set()
         self.left: list[str] = []
         """Those that an interrupted step of several has still to step."""
 
@@ -87,9 +97,15 @@ class Parts:
         return [self.by_name[left] for left in self.left] if name is None and self.left else self.chosen(name)
 
     def is_over(self, part: Part) -> bool:
-        """Whether this part is complete, and others are not. Said once."""
-        if not part.finished or part.interrupted or self.finished:
+        """Whether this part is complete, so that its steps do nothing: as long as others go on, and once more when all
+        are complete, for a loop that asks for the end after its last part. Said once.
+        """
+        if not part.finished or part.interrupted:
             return False
+        if self.finished:
+            once_more = self.several and part.ending is Ending.FINISHED and part.name not in self._stepped_after
+            self._stepped_after.add(part.name)
+            return once_more
         if part.name not in self._told:
             self._told.add(part.name)
             going = ", ".join(f"{other.name} (at {other.clock})" for other in self.all if not other.finished)
@@ -99,6 +115,21 @@ class Parts:
                 detail=f"it is at {part.clock}, and {going} go on; [group.{part.name}] until = 0 keeps it with them",
             )
         return True
+
+    def stepped(self, part: Part) -> None:
+        """Warn, once, of parts that are never stepped where this one is over and over: what the script does to them
+        stays with it, and others may wait for it there."""
+        self._steps[part.name] += 1
+        if self._steps[part.name] != STEPS_TO_TELL:
+            return
+        left = [other.name for other in self.all if other.outcome is None and not other.finished]
+        if left and not self._warned:
+            self._warned = True
+            warn(
+                f"{part.name} has been stepped {STEPS_TO_TELL} times, and {', '.join(left)} never: what this script"
+                " does there stays here. Step each part, or wrap the optimizer that has its parameters; what is trained"
+                " later may be ignored here, and what never is may be left out of attach"
+            )
 
     def where(self, state: Callable[[Part], str]) -> str:
         """Each in a few words."""

@@ -269,7 +269,8 @@ class TrainingSession:
         """Take the server's parameters once more for this iteration, and `index` and `count` as they are now; of
         `part`, or of all parts that are not complete."""
         for each in self._parts.chosen(part):
-            each.pull()
+            if not self._parts.is_over(each):
+                each.pull()
 
     @for_one_thread
     def step(
@@ -292,9 +293,10 @@ class TrainingSession:
         `update`: "gradient" takes each parameter's `grad`; "delta" is pulled minus local, for a loop that steps
         locally; "model" is the local values themselves, of which the server makes that difference, under `sync` only.
         Returns what became of the update (of several, of the last); it is in `outcome` too. A part that is complete
-        while others go on pushes nothing: its update is dropped, `finished`. A step that was interrupted (Ctrl-C) can
-        be called again: when its update has gone out, the next call, be it `step`, `skip` or `pull`, completes it.
-        Gradients that are there then are of parameters that are no longer the current ones, and are not pushed.
+        while others go on, or since the loop has asked, pushes nothing: its update is dropped, `finished`. A step that
+        was interrupted (Ctrl-C) can be called again: when its update has gone out, the next call, be it `step`, `skip`
+        or `pull`, completes it. Gradients that are there then are of parameters that are no longer the current ones,
+        and are not pushed.
 
         Raises `ValueError` for a wrong argument, when there is nothing to push, when the run is complete, after a
         `pull` that was interrupted and not repeated, and when the module has changed otherwise than in its values.
@@ -318,6 +320,7 @@ class TrainingSession:
             else:
                 outcome = found
             self._parts.left = [name for name in self._parts.left if name != each.name]
+            self._parts.stepped(each)
         if kind is UpdateKind.GRADIENT and self._idle is None:
             bridges = [each.bridge for each in self._parts.all]
             self._idle = Idle(self, lambda: [tensor for bridge in bridges for tensor in bridge.parameters], WRAPPED)

@@ -6,14 +6,16 @@ import sys
 import warnings
 from itertools import count
 
-_PACKAGE = __name__.partition(".")[0]
+# A hook is called by torch, through decorators of the standard library.
+_BETWEEN = {__name__.partition(".")[0], "torch", "contextlib", "functools"}
 
 
 def warn(message: str) -> None:
-    """A `UserWarning` at the first caller outside the package; at the outermost one where there is none."""
+    """A `UserWarning` at the first caller outside the package, and outside what calls its hooks; at the outermost one
+    where there is none."""
     for level in count(1):  # 1 is this function's own frame
         frame = sys._getframe(level - 1)
         name = frame.f_globals.get("__name__", "")
-        if name.partition(".")[0] != _PACKAGE or frame.f_back is None:
+        if name.partition(".")[0] not in _BETWEEN or frame.f_back is None:
             warnings.warn(message, UserWarning, stacklevel=level)
             return

@@ -22,9 +22,11 @@ from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeAlias, Typ
 import structlog
 import torch
 
+from leeway.protocol.pushes import Disposition
 from leeway.worker import arguments
 from leeway.worker.no_effect import Carrier
 from leeway.worker.parts import waiting_first
+from leeway.worker.session.states import Ending
 from leeway.worker.warn import warn
 
 if TYPE_CHECKING:
@@ -45,6 +47,16 @@ Model: TypeAlias = "torch.nn.Module | Mapping[str, torch.nn.Module]"
 
 # Of what is warned of in a server's optimizer: its name in the settings, and the value with which a delta is a delta.
 _NEUTRAL: Final = {"kind": "sgd", "lr": 1.0, "weight_decay": 0.0, "clip_norm": None, "lr_schedule": "constant"}
+
+# The kinds of the server's optimizer that step as those of torch do.
+_KINDS: Final = {
+    "SGD": ("sgd", "momentum", "nesterov"),
+    "Adam": ("adam",),
+    "AdamW": ("adamw",),
+    "Adagrad": ("adagrad",),
+    "RMSprop": ("rmsprop",),
+    "Adadelta": ("adadelta",),
+}
 
 # Those whose steps are a session's own. Weak, both ways: the hooks on an optimizer keep its wrapping.
 WRAPPED: weakref.WeakKeyDictionary[torch.optim.Optimizer, weakref.ref[Wrapping]] = weakref.WeakKeyDictionary()
@@ -129,8 +141,7 @@ class Wrapping:
         WRAPPED[self._optimizer] = weakref.ref(self)
         if self._on_server:
             self._hook = self._optimizer.register_step_pre_hook(untraced(self._before))
-            detail = f"{type(self._optimizer).__name__} finds no gradients, and moves nothing"
-            log.info("the server's optimizer makes the steps", detail=detail)
+            tell_whose_steps(self._optimizer, {part.name: session.server_optimizer(part.name) for part in self._parts})
         else:
             self._hook = self._optimizer.register_step_post_hook(untraced(self._after))
         self._given.session = session  # type: ignore[attr-defined]  # torch names no such attribute
@@ -159,8 +170,11 @@ class Wrapping:
         if self._steps == self._every:
             self._steps = 0
             for part in self._going(lambda parameter: parameter.requires_grad):
-                self._session.step(part.name, self._weight(part, self._every), update="delta", keep_gradients=True)
-                if part.name not in self._warned:
+                outcome = self._session.step(
+                    part.name, self._weight(part, self._every), update="delta", keep_gradients=True
+                )
+                taken = not outcome.dropped and outcome.disposition is not Disposition.SKIPPED
+                if taken and part.name not in self._warned:
                     # After the first update: by that a group whose optimizer nobody chose has settled on one.
                     self._warned.add(part.name)
                     warn_of_server(self._session.server_optimizer(part.name))
@@ -208,8 +222,10 @@ class Wrapping:
         """Said once."""
         if not self._over and all(part.finished for part in self._parts):
             self._over = True
+            part = self._parts[0]
             what = "the run" if self._session.finished else ", ".join(part.name for part in self._parts)
-            log.info(f"{what} is over, steps are pushed no more", detail=str(self._parts[0].ending))
+            what = f"{what} is over" if part.ending is Ending.FINISHED else "this session has ended"
+            log.info(f"{what}, steps are pushed no more", detail=part.ending_detail or str(part.ending))
         return self._over
 
     def _weight(self, part: Part, steps: int) -> int:
@@ -218,10 +234,12 @@ class Wrapping:
             return self._samples
         if counted := self._session.samples.of(part.name) or self._session.samples.before(part.name):
             return counted
-        if not self._uncounted:
+        # It matters where updates are averaged.
+        if not self._uncounted and part.policy == "sync" and part.count > 1:
             self._uncounted = True
             detail = "nobody has said how many samples are in them: read through session.epochs, or give samples="
-            log.info("all updates weigh the same", detail=detail)
+            named = {"part": part.name} if len(self._session.parts) > 1 else {}
+            log.info("all updates weigh the same", **named, detail=detail)
         return steps
 
     def _tell_rates(self, optimizer: torch.optim.Optimizer) -> None:
@@ -282,6 +300,22 @@ def innermost(optimizer: Any) -> torch.optim.Optimizer:
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise ValueError(f"{type(optimizer).__name__} is no torch.optim.Optimizer; wrap what has the method step()")
     return optimizer
+
+
+def tell_whose_steps(optimizer: torch.optim.Optimizer, settings: dict[str, dict[str, Any]]) -> None:
+    """That the server's optimizer makes the steps, and which one it is, of each part. Warns where it is of another kind
+    than the script's."""
+    script = type(optimizer).__name__
+    told = {name: f"{each['kind']} with lr {each['lr']:g}" for name, each in settings.items()}
+    detail = f"{', '.join(dict.fromkeys(told.values()))}; {script} finds no gradients, and moves nothing"
+    log.info("the server's optimizer makes the steps", detail=detail)
+    kinds = _KINDS.get(script, ())
+    for name, each in settings.items():
+        if kinds and each["kind"] not in kinds:
+            warn(
+                f"this script has {script}, and the server steps {name} with {told[name]}: start it with --optimizer"
+                f" {kinds[0]} and a rate, if it is to step as the script says"
+            )
 
 
 def warn_of_server(settings: dict[str, Any]) -> None:

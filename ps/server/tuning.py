@@ -75,6 +75,9 @@ class Tuning:
 
     async def set_optimizer(self, group: str, changes: Mapping[str, Any]) -> OptimizerState:
         """Other settings, from the next step decided after this on. Raises `WireError`."""
+        return await self._set_optimizer(group, changes)
+
+    async def _set_optimizer(self, group: str, changes: Mapping[str, Any], why: str = "") -> OptimizerState:
         self._known(group)
         self._open.discard(group)
         try:
@@ -86,7 +89,7 @@ class Tuning:
         if isinstance(reply, Refused):
             raise reply.error
         with self._listeners.guard("observer"):
-            self._observer.configured(group, wanted, changes)
+            self._observer.configured(group, changes, why)
         return self.optimizer(group)
 
     async def first_update(self, group: str, kind: UpdateKind) -> None:
@@ -96,7 +99,7 @@ class Tuning:
         if group in self._open:
             self._open.discard(group)
             if kind is not UpdateKind.GRADIENT:
-                await self.set_optimizer(group, {"lr": 1.0})
+                await self._set_optimizer(group, {"lr": 1.0}, "the steps that workers make are taken as they are")
 
     def configure(self, group: str, fields: Mapping[str, Any]) -> None:
         """The machine has taken the change."""

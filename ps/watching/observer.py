@@ -45,6 +45,7 @@ from leeway.ps.watching.logs import Doublings, OnChange
 from leeway.ps.watching.metrics import GroupView, WorkerState, WorkerView
 from leeway.ps.watching.reported import Reported
 from leeway.ps.watching.tallies import Tally
+from leeway.ps.watching.unused import UPDATES, Unused
 from leeway.ps.watching.waits import Waits
 from leeway.release import __version__
 
@@ -54,7 +55,6 @@ if TYPE_CHECKING:
     from leeway.protocol.messages import Reply, Request
     from leeway.protocol.policy_terms import PolicyTerms
     from leeway.ps.arithmetic.parameters import Parameters, Step
-    from leeway.ps.arithmetic.settings import OptimizerSettings
     from leeway.ps.arithmetic.versions import Snapshot
     from leeway.ps.core.effects import Effect
     from leeway.ps.core.events import Event
@@ -98,6 +98,7 @@ class Observer:
         # Why a worker waits is told once per life and reason: under `sync` it changes twice in every round.
         self._new = OnChange()
         self._reported = Reported()
+        self._unused = Unused(machine)
         self._lateness = Lateness()
         # What goes on in a group, until it is over; and with a worker, for the rest of its life.
         self._of_group = Doublings()
@@ -140,6 +141,11 @@ class Observer:
                 self._late(effect)
         if isinstance(event, Asked) and isinstance(event.message, Push) and event.message.metrics:
             self._report(effect.rank, event.message.metrics)
+        for name in self._unused.figures():
+            detail = (
+                f"{_ENDS_BY_FIGURES}; in the first {UPDATES} updates were {', '.join(self._reported.names) or 'none'}"
+            )
+            self._log.warning("a figure was not told yet", name=name, detail=detail)
 
     def _late(self, effect: Accepted) -> None:
         self._metrics.late(effect.group, effect.samples)
@@ -168,6 +174,9 @@ class Observer:
             case Create(group):
                 self._begin(group)
                 self._log.info("a part begins", group=group, detail="a worker has named it")
+                if unused := self._unused.tables():
+                    detail = f"{group} has none, and nobody has joined {', '.join(unused)}: is a name spelt otherwise?"
+                    self._log.warning("settings of a part are not used yet", group=group, detail=detail)
             case Began(rank, incarnation):
                 self._metrics.joined()
                 self._log.info("joined", rank=rank, incarnation=incarnation)
@@ -325,10 +334,11 @@ class Observer:
         self._log.warning("same updates", group=push.group, rank=push.life.rank, other=other, detail=detail)
         self._decisions.add(Kind.SAME_UPDATES, detail, group=push.group, rank=push.life.rank)
 
-    def configured(self, group: str, settings: OptimizerSettings, changes: Mapping[str, Any]) -> None:
-        self._log.info("optimizer changed", group=group, **changes)
+    def configured(self, group: str, changes: Mapping[str, Any], why: str) -> None:
+        """`why`: where nobody has asked for it, else empty."""
+        self._log.info("optimizer changed", group=group, **changes, **({"detail": why} if why else {}))
         changed = ", ".join(f"{name} {value}" for name, value in changes.items())
-        self._decisions.add(Kind.OPTIMIZER, changed, group=group)
+        self._decisions.add(Kind.OPTIMIZER, f"{changed}: {why}" if why else changed, group=group)
 
     def slow_reader_closed(self) -> None:
         self._metrics.slow_reader_closed()

@@ -28,6 +28,11 @@ class Reported:
         """JSON has no NaN: a loss that has diverged is None."""
         return self._of.get(rank, _NONE)
 
+    @property
+    def names(self) -> list[str]:
+        """All that are reported now."""
+        return sorted(self._names)
+
     def take(self, rank: str, figures: Mapping[str, float]) -> list[str]:
         """In place of those that this rank has reported before. Returns the names that were left out."""
         self.forget(rank)

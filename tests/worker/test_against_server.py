@@ -154,7 +154,7 @@ def test_a_server_that_was_killed_and_has_forgotten_all_is_given_the_weights_aga
         loss_of(theirs, second).backward()
         with capture_logs() as lines:
             outcome = session.step(samples=8)
-        (told,) = [line for line in lines if line["event"] == "server has begun anew"]
+        (told,) = [line for line in lines if line["event"] == "the server was started again"]
         assert "this worker's, of iteration 1" in told["detail"]
         assert (outcome.disposition, str(outcome.reason)) == (None, "old-epoch")
         assert session.clock == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -10,6 +12,7 @@ import leeway
 from leeway.errors import WireError
 from leeway.protocol.pushes import Disposition
 from leeway.worker.part import Part
+from leeway.worker.parts import STEPS_TO_TELL
 from leeway.worker.session.states import Ending
 from tests.worker.gan import LOSS, PLAIN, REAL, discriminate, gan, noises, same, status, train_plainly
 from tests.worker.test_against_server import serving
@@ -148,3 +151,31 @@ def test_an_interrupted_step_of_several_parts_goes_on_with_those_that_are_left(m
             net(noises(1)[0]).sum().backward()
         session.step(samples=8)
         assert [part.clock for part in session.parts.values()] == [2, 2]
+
+
+def test_a_part_that_is_never_stepped_is_told_once():
+    netG, netD = gan()
+    with serving("--mode", "async", *PLAIN) as (_, url), leeway.connect(url, "w0") as session:
+        session.attach({"D": netD, "G": netG})
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            for _ in range(2 * STEPS_TO_TELL):
+                netD(noises(1)[0]).sum().backward()
+                session.step("D", samples=8)
+        (one,) = told
+        assert str(one.message).startswith(f"D has been stepped {STEPS_TO_TELL} times, and G never")
+        assert one.filename == __file__
+        session.close()
+
+
+def test_parts_that_are_all_stepped_are_not_told_of():
+    netG, netD = gan()
+    with serving("--mode", "async", *PLAIN) as (_, url), leeway.connect(url, "w0") as session:
+        session.attach({"D": netD, "G": netG})
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            session.skip("G")
+            for _ in range(STEPS_TO_TELL):
+                netD(noises(1)[0]).sum().backward()
+                session.step("D", samples=8)
+        session.close()

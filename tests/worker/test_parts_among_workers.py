@@ -102,14 +102,42 @@ def test_a_part_that_is_complete_before_the_others_is_said_once(tmp_path):
                 LOSS(netD(fakes), REAL).backward()
                 session.step("G", samples=8)
             assert session.finished
-            with pytest.raises(ValueError, match="nothing more to push: finished"):
-                session.step("D", samples=8)
+            # A loop asks for the end after its last part.
+            assert session.step("D", samples=8).reason is Code.FINISHED
+            session.pull("G")
+            for part in ("D", "G"):
+                with pytest.raises(ValueError, match="nothing more to push: finished"):
+                    session.step(part, samples=8)
+            with pytest.raises(ValueError, match="nothing more to pull: finished"):
+                session.pull("D")
             assert (session.parts["D"].until, session.parts["G"].until) == (2, 4)
         assert process.wait(30) == 0
     assert [outcome.disposition for outcome in outcomes[:2]] == [Disposition.HELD] * 2
     assert [(outcome.reason, outcome.dropped) for outcome in outcomes[2:]] == [(Code.FINISHED, True)] * 2
     (line,) = [line for line in logs if line["event"].startswith("a part is complete")]
     assert line["detail"] == "it is at 2, and G (at 2) go on; [group.D] until = 0 keeps it with them"
+
+
+@pytest.mark.parametrize("mode", ["sync", "async", "ssp"])
+@pytest.mark.parametrize("skipping", [True, False])
+def test_a_run_that_is_over_between_two_parts_ends_a_loop_that_asks_after_both(mode, skipping):
+    netG, netD = gan()
+    flags = ("--mode", mode, *PLAIN, "--until-metric", "loss<0.5")
+    with serving(*flags) as (process, url), leeway.connect(url, "w0") as session:
+        session.attach({"D": netD, "G": netG})
+        dropped = []
+        while not session.finished:
+            for net, part in ((netD, "D"), (netG, "G")):
+                net(noises(1)[0]).sum().backward()
+                if skipping and len(dropped) > 1:
+                    outcome = session.skip(part)
+                else:
+                    outcome = session.step(part, samples=8, metrics={"loss": 0.4 if part == "G" else 1.0})
+                dropped.append(outcome.dropped)
+        # D has been granted another iteration when the run is over, and G has not.
+        assert dropped == [False, False, False, True]
+        session.close()
+        assert process.wait(30) == 0
 
 
 def test_a_part_without_an_end_of_its_own_ends_with_the_others(tmp_path):

@@ -1,6 +1,7 @@
 """`leeway.wrap`: a script with an optimizer of its own, against `ps-serve` itself, beside the same script without."""
 
 import copy
+import re
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -420,11 +421,47 @@ def test_another_optimizer_on_the_server_is_told_once():
         optimizer = leeway.wrap(torch.optim.SGD(net.parameters(), lr=0.1), net, url=url, rank="w0")
         with optimizer.session:
             loss_of(net, next(batches())).backward()
-            with pytest.warns(UserWarning, match=r"by its own: kind adam, lr 0.5, clip_norm 1"):
+            with pytest.warns(UserWarning, match=r"by its own: kind adam, lr 0.5, clip_norm 1") as told:
                 optimizer.step()
+            assert told[0].filename == __file__
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
                 optimizer.step()
+
+
+def test_a_first_step_that_is_refused_says_nothing_of_the_servers_optimizer():
+    with serving() as (_, url):
+        net = model()
+        optimizer = leeway.wrap(torch.optim.SGD(net.parameters(), lr=0.1), net, url=url, rank="w0")
+        with optimizer.session, warnings.catch_warnings():
+            warnings.simplefilter("error")
+            for scale in (torch.inf, 1.0):
+                optimizer.zero_grad()
+                (loss_of(net, next(batches())) * scale).backward()
+                optimizer.step()
+            assert optimizer.session.server_optimizer()["lr"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("make", "flags", "wanted"),
+    [
+        (torch.optim.AdamW, (), "has AdamW, and the server steps default with sgd with lr 0.1.*--optimizer adamw"),
+        (torch.optim.AdamW, ("--optimizer", "adamw", "--lr", "0.001"), None),
+        (torch.optim.SGD, ("--optimizer", "nesterov"), None),
+        (torch.optim.Rprop, (), None),
+    ],
+)
+def test_a_carrier_of_another_kind_than_the_servers_optimizer_is_told(make, flags, wanted):
+    net = model()
+    with serving(*flags) as (_, url), capture_logs() as logs, warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        optimizer = leeway.wrap(make(net.parameters(), lr=0.001), net, url=url, rank="w0", server_optimizer=True)
+        optimizer.session.close()
+    (line,) = [row for row in logs if row["event"] == "the server's optimizer makes the steps"]
+    assert f"; {make.__name__} finds no gradients" in line["detail"]
+    found = [str(one.message) for one in told if "server steps" in str(one.message)]
+    assert bool(found) is bool(wanted)
+    assert not wanted or re.search(wanted, found[0])
 
 
 @pytest.fixture(scope="module")
