@@ -25,6 +25,8 @@ class Join:
     `create`: those of the groups that are made where they are not there yet, each for the keys `NAME/*`, with the
     default group's settings. `one_after_another`: this life never asks for one thing while it waits for another, so
     that a circle of such lives, each waiting in one group and missed in the next, is one that nothing would end.
+    `revision`: how often this session has named other groups before; a join that comes late and has a smaller one than
+    the life has seen changes nothing.
     """
 
     rank: str
@@ -32,6 +34,7 @@ class Join:
     groups: tuple[str, ...] | None = None
     create: tuple[str, ...] = ()
     one_after_another: bool = False
+    revision: int = 0
 
     def __str__(self) -> str:
         create = f" create={','.join(self.create)}" if self.create else ""
@@ -53,6 +56,7 @@ class Join:
             groups,
             create,
             fields.flag("one_after_another"),
+            fields.integer("revision") if "revision" in fields else 0,
         )
 
     def to_fields(self) -> dict[str, Any]:
@@ -63,6 +67,8 @@ class Join:
             fields["create"] = list(self.create)
         if self.one_after_another:
             fields["one_after_another"] = True
+        if self.revision:
+            fields["revision"] = self.revision
         return fields
 
 

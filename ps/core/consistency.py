@@ -114,6 +114,7 @@ def _check_rank(rank: str, saved: _Exact, groups: Mapping[str, _Exact], live: di
     _must(len(set(sessions)) == len(sessions), f"two lives of {rank!r} have one session")
     for place, life in enumerate(lives):
         life.flag("one_after_another") if "one_after_another" in life else None
+        life.integer("revision") if "revision" in life else None
         if "ended" in life:
             life.choice("ended", _ENDINGS)
         else:

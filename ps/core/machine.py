@@ -142,6 +142,17 @@ class Machine:
         self._emit(Over(why))
         for group in self.groups.values():
             group.end(why)
+        self._open_barriers()
+
+    def _complete(self) -> Refused | None:
+        """What is said to those who would wait for others: they have ended too, or will not come."""
+        if self.over is None and not self.finished:
+            return None
+        return refuse(Code.FINISHED, self.over or "every group has come to its end")
+
+    def _open_barriers(self) -> None:
+        if refusal := self._complete():
+            self.barriers.stop(refusal)
 
     def _end_if_due(self, now: float) -> None:
         """The run is finished when every group with an end that workers are in has come to it. The others end with it.
@@ -161,6 +172,7 @@ class Machine:
                     group.settle(now)
         if all(group.done or group.deserted for group in groups):
             self.finished = True
+            self._open_barriers()
             self._emit(Finished())
 
     @property
@@ -272,6 +284,8 @@ class Machine:
             case Leave():
                 self._end(member, Reason.LEFT, f"{member} left")
                 self._emit(Answered(request, Departed(member.rank)))
+            case Barrier() if refusal := self._complete():
+                self._emit(Answered(request, refusal))
             case Barrier():
                 self.barriers.arrive(request, message, member, self.membership.live(), now)
             case Pull():
@@ -302,8 +316,9 @@ class Machine:
                 self._emit(Answered(request, refuse(Code.BUSY, "too many ranks have joined this server")))
                 return
             self._emit(Began(member.rank, member.number))
-        member.one_after_another = join.one_after_another
-        self._enter(member, join)
+        if join.revision >= member.revision:  # else it is an old one that comes late, or twice
+            member.one_after_another, member.revision = join.one_after_another, join.revision
+            self._enter(member, join)
         self.membership.renew(member, now)
         live = self.membership.live()
         reply = Joined(

@@ -45,7 +45,8 @@ class Incarnation:
     """One life of a rank. `groups`: its progress in each group it joined; kept after the end, for late repeats.
 
     `one_after_another`: it never asks for one thing while it waits for another. `unanswered`: how many of its requests
-    wait for their answers. `missed`: it waits in some groups, and others wait for it in another.
+    wait for their answers. `missed`: it waits in some groups, and others wait for it in another. `revision`: of the
+    newest join that it was told its groups with.
     """
 
     rank: str
@@ -56,6 +57,7 @@ class Incarnation:
     ended: Reason | None = None
     ended_detail: str = ""
     one_after_another: bool = False
+    revision: int = 0
     unanswered: int = 0
     missed: bool = False
 

@@ -118,6 +118,7 @@ def _save_life(machine: Machine, life: Incarnation) -> dict[str, Any]:
         "ended": life.ended and str(life.ended),
         "ended_detail": life.ended_detail,
         "one_after_another": life.one_after_another,
+        "revision": life.revision,
         "groups": groups,
     }
 
@@ -205,6 +206,7 @@ def _restore_life(rank: str, saved: dict[str, Any], lease_until: float) -> Incar
     life.ended_detail = saved["ended_detail"]
     # Lives of before there were parts have one group each, or say nothing of how they ask.
     life.one_after_another = saved.get("one_after_another", False)
+    life.revision = saved.get("revision", 0)
     for name, saved_progress in saved["groups"].items():
         progress = Progress(saved_progress["clock"], saved_progress.get("passed"), owed=saved_progress["owed"])
         progress.grants.extend((version, number) for version, number in saved_progress["grants"])

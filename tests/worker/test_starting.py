@@ -84,3 +84,11 @@ class TestStart:
 def test_mistakes(together):
     with pytest.raises(ValueError, match="start_together is"):
         leeway.connect("http://127.0.0.1:9", "w0", start_together=together)
+
+    def test_of_a_run_that_is_over_before_all_are_there(self):
+        with serving("--until-seconds", "1") as (process, url):
+            with leeway.connect(url, "w0", start_together=2) as session:
+                session.attach(net())
+                assert session.finished
+                assert session.ending_detail == "the run has lasted for the 1 s of --until-seconds"
+            assert process.wait(30) == 0

@@ -29,8 +29,8 @@ class SharedLife:
     `one_after_another`: this worker never asks for one thing while it waits for another (`Join`).
     """
 
-    __slots__ = ("_epoch", "_join", "_new_session", "_session", "barriers", "conversations", "create", "lease_seconds",
-                 "life", "limits", "one_after_another", "rank", "until")  # fmt: skip
+    __slots__ = ("_epoch", "_join", "_named", "_new_session", "_revision", "_session", "barriers", "conversations",
+                 "create", "lease_seconds", "life", "limits", "one_after_another", "rank", "until")  # fmt: skip
 
     def __init__(self, rank: str, new_session: Callable[[], str], *, one_after_another: bool = False) -> None:
         self.rank = rank
@@ -50,6 +50,9 @@ class SharedLife:
         self._session = new_session()
         self._join: Join | None = None
         self._epoch: int | None = None
+        # The groups that the last join has named, and how often it were others than before.
+        self._named: tuple[str, ...] = ()
+        self._revision = 0
 
     @property
     def going(self) -> tuple[Conversation, ...]:
@@ -72,7 +75,9 @@ class SharedLife:
         if self._join is None:
             groups = tuple(conversation.group for conversation in self.going)
             create = tuple(name for name in self.create if name in groups)
-            self._join = Join(self.rank, self._session, groups, create, self.one_after_another)
+            self._revision += self._named not in ((), groups)
+            self._named = groups
+            self._join = Join(self.rank, self._session, groups, create, self.one_after_another, self._revision)
         return self._join
 
     def replace(self, conversations: Sequence[Conversation], create: Sequence[str]) -> None:

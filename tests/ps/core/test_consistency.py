@@ -58,6 +58,7 @@ WRONG = [
     ("groups", []),
     ("ranks", None),
     (W0 + "one_after_another", "no"),
+    (W0 + "revision", -1),
     (GROUP + "version", 0),
     (GROUP + "version", 1),
     (GROUP + "min_clock", 0),

@@ -55,6 +55,21 @@ def test_a_part_is_made_once_however_often_it_is_asked(serve):
     assert made == [2, 0]
 
 
+def test_an_old_join_that_comes_late_or_twice_changes_nothing(serve):
+    server = serve("sync")
+    first = Join("w0", "s", ("default",), one_after_another=True)
+    server.ask(first)
+    newer = Join("w0", "s", ("G", "D"), ("G", "D"), one_after_another=True, revision=1)
+    server.ask(newer)
+    before = save(server.machine)[0]
+    for late in (first, Join("w0", "s")):
+        told = server.ask(late)
+        assert told.resumed
+        assert told.groups.keys() == {"G", "D"}
+        assert save(server.machine)[0] == before
+    assert server.ask(newer).groups.keys() == {"G", "D"}
+
+
 def test_there_are_not_more_groups_than_the_limit(serve):
     server = serve()
     names = tuple(f"part{number}" for number in range(limits.MAX_GROUPS))
@@ -161,12 +176,13 @@ def test_a_pull_that_is_asked_again_at_the_end_gives_the_iteration_up(serve):
 
 def test_parts_and_how_lives_ask_are_saved(serve):
     server = serve("sync")
-    server.ask(Join("w0", "s", ("G",), ("G",), one_after_another=True))
+    server.ask(Join("w0", "s", ("G",), ("G",), one_after_another=True, revision=2))
     state = json.loads(json.dumps(save(server.machine)[0]))
     assert state["parts"] == ["G"]
     machine = restore(server.machine.settings, state, [], 1, 0.0)
     assert machine.parts == ["G"]
     assert machine.membership.of_rank("w0").one_after_another
+    assert machine.membership.of_rank("w0").revision == 2
     assert machine.groups["G"].policy.terms == PolicyTerms("sync")
 
 
@@ -184,6 +200,7 @@ def test_states_of_before_there_were_parts(serve):
     server.join("w0")
     state = json.loads(json.dumps(save(server.machine)[0]))
     del state["parts"], state["ranks"]["w0"]["lives"][0]["one_after_another"]
+    del state["ranks"]["w0"]["lives"][0]["revision"]
     machine = restore(server.machine.settings, state, [], 1, 0.0)
     assert machine.parts == []
     assert not machine.membership.of_rank("w0").one_after_another

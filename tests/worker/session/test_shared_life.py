@@ -305,7 +305,7 @@ def test_the_one_that_is_finished_ends_and_the_last_one_leaves():
     assert isinstance(embedding.ask(), Pull)
     # A life that is begun anew is without the group in which nothing is to be done.
     tell(embedding, refuse(Code.EVICTED, "silent for 10 s"))
-    assert embedding.ask() == Join("w0", "s2", ("embedding",))
+    assert embedding.ask() == Join("w0", "s2", ("embedding",), revision=1)
     tell(embedding, joined({"embedding": (9, None)}, incarnation=2, until=10))
     grant(embedding)
     embedding.computed(UpdateKind.GRADIENT, 8)
@@ -323,14 +323,14 @@ def test_a_server_that_has_gone_back_is_asked_whether_what_was_finished_still_is
     tell(head, Pushed(9, Disposition.APPLIED, Reason.ON_ARRIVAL, 4, 0))
     assert head.ending is Ending.FINISHED
     tell(embedding, refuse(Code.OLD_EPOCH, "epoch 7 is over", epoch=8))
-    assert embedding.ask() == Join("w0", "s1", ("embedding",))
+    assert embedding.ask() == Join("w0", "s1", ("embedding",), revision=1)
     tell(embedding, joined({"embedding": (2, None)}, epoch=8, resumed=True, until=10))
     assert isinstance(embedding.ask(), Pull)
     # What its loop has computed meanwhile is of the epoch before.
     assert (head.ending, head.state) == (None, State.JOINING)
     head.computed(UpdateKind.GRADIENT, 8)
     assert head.outcome == Outcome(10, None, Code.OLD_EPOCH)
-    assert head.ask() == Join("w0", "s1", BOTH)
+    assert head.ask() == Join("w0", "s1", BOTH, revision=2)
     tell(head, joined({"embedding": (2, None), "head": (clock, None)}, epoch=8, resumed=True, until=10))
     assert (head.ending is None, isinstance(head.ask(), Pull)) == (goes_on, goes_on)
     assert isinstance(embedding.ask(), Pull)
@@ -342,7 +342,7 @@ def test_a_join_under_way_while_the_other_finishes_is_asked_anew_without_its_gro
     join = embedding.ask()
     tell(head, refuse(Code.FINISHED, "the run is complete"))
     embedding.answered(join, joined({"embedding": (4, None), "head": (2, None)}, incarnation=2))
-    assert embedding.ask() == Join("w0", "s1", ("embedding",))
+    assert embedding.ask() == Join("w0", "s1", ("embedding",), revision=1)
 
 
 def test_a_join_after_the_end_ends_both():
