@@ -181,20 +181,20 @@ class Part:
     def set_optimizer(self, changes: Mapping[str, Any]) -> None:
         self._client.set_optimizer(changes)
 
-    def attach(self, bridge: ModelBridge, *, whole: bool) -> None:
-        """Offer the module's values as the initial ones, then take the server's."""
+    def offer(self, bridge: ModelBridge, *, whole: bool) -> None:
+        """Offer the module's values as the initial ones."""
         if bridge.on_gpu:
             self._client.client.receive_into(bridge.allocate)
-        try:
-            self._client.offer(bridge.specs, bridge.values, whole=whole, aliases=bridge.aliases)
-            self._loaded(bridge, self._client.pull())
-        except BaseException:
-            self._withdraw()
-            raise
+        self._client.offer(bridge.specs, bridge.values, whole=whole, aliases=bridge.aliases)
+
+    def attach(self, bridge: ModelBridge) -> None:
+        """Take the server's values into the module: from here on it is what this part trains."""
+        self._loaded(bridge, self._client.pull())
         self._bridge = bridge
 
-    def _withdraw(self) -> None:
-        """Nothing happens when no call can be made any more."""
+    def detach(self) -> None:
+        """Train nothing, and offer nothing any more, if a call can still be made."""
+        self._bridge = None
         if not self._client.worker.ended:
             self._client.withdraw()
 

@@ -38,8 +38,8 @@ class Parts:
         self._warned = False
         # Those that were stepped when all were complete.
         self._stepped_after: set[str] = set()
-        self.left: list[str] = []
-        """Those that an interrupted step of several has still to step."""
+        # Those that a step of all has still to step: where it was interrupted, the next one goes on with them.
+        self._left: list[str] = []
 
     @property
     def all(self) -> list[Part]:
@@ -93,8 +93,16 @@ class Parts:
         return waiting_first(going) or [self.going]
 
     def to_step(self, name: str | None) -> list[Part]:
-        """As `chosen`, but where a step of several was interrupted: what is left of it."""
-        return [self.by_name[left] for left in self.left] if name is None and self.left else self.chosen(name)
+        """As `chosen`, but where a step of all was interrupted: what is left of it."""
+        return [self.by_name[left] for left in self._left] if name is None and self._left else self.chosen(name)
+
+    def begin(self, parts: Iterable[Part]) -> None:
+        """A step of all these begins."""
+        self._left = [part.name for part in parts]
+
+    def done(self, part: Part) -> None:
+        """Its own of that step has been seen to its end."""
+        self._left = [name for name in self._left if name != part.name]
 
     def is_over(self, part: Part) -> bool:
         """Whether this part is complete, so that its steps do nothing: as long as others go on, and once more when all
@@ -116,9 +124,9 @@ class Parts:
             )
         return True
 
-    def stepped(self, part: Part) -> None:
-        """Warn, once, of parts that are never stepped where this one is over and over: what the script does to them
-        stays with it, and others may wait for it there."""
+    def count(self, part: Part) -> None:
+        """It has been stepped. Warn, once, of parts that never are where this one is over and over: what the script
+        does to them stays with it, and others may wait for it there."""
         self._steps[part.name] += 1
         if self._steps[part.name] != STEPS_TO_TELL:
             return

@@ -228,8 +228,7 @@ class TrainingSession:
             raise ValueError("exclude is by part, and the model is one; give names: exclude=['head.*']")
         bridge = ModelBridge(model, exclude, keys)
         self._work_in([self._group], create=False)
-        self._start.wait(self.client)
-        self._parts.by_name[self._group].attach(bridge, whole=keys is None)
+        self._begin({self._group: bridge}, whole=keys is None)
 
     def _attach_parts(
         self,
@@ -254,9 +253,20 @@ class TrainingSession:
         }
         disjoint(bridges)
         self._work_in(names, create=True)
+        self._begin(bridges, whole=True)
+
+    def _begin(self, bridges: Mapping[str, ModelBridge], *, whole: bool) -> None:
+        """All of them, or none: whatever is refused, or interrupts this, it can be done again."""
         self._start.wait(self.client)
-        for name, bridge in bridges.items():
-            self._parts.by_name[name].attach(bridge, whole=True)
+        try:
+            for name, bridge in bridges.items():
+                self._parts.by_name[name].offer(bridge, whole=whole)
+            for name, bridge in bridges.items():
+                self._parts.by_name[name].attach(bridge)
+        except BaseException:
+            for part in self._parts.all:
+                part.detach()
+            raise
 
     def _work_in(self, names: Sequence[str], *, create: bool) -> None:
         """Have these groups be the worker's, in the life that it has."""
@@ -270,7 +280,10 @@ class TrainingSession:
         `part`, or of all parts that are not complete."""
         for each in self._parts.chosen(part):
             if not self._parts.is_over(each):
+                interrupted = each.interrupted
                 each.pull()
+                if interrupted:  # it has seen that step to its end
+                    self._parts.done(each)
 
     @for_one_thread
     def step(
@@ -311,7 +324,7 @@ class TrainingSession:
         # All that can be wrong with any part is found before something of the first one is sent.
         collected = {each.name: self._collect(each, kind) for each in parts}
         if part is None:
-            self._parts.left = [each.name for each in parts]
+            self._parts.begin(parts)
         outcome = None
         for each in parts:
             found = collected[each.name]
@@ -319,8 +332,8 @@ class TrainingSession:
                 outcome = each.push(found, weights[each.name], numbers, keep_gradients=keep_gradients)
             else:
                 outcome = found
-            self._parts.left = [name for name in self._parts.left if name != each.name]
-            self._parts.stepped(each)
+            self._parts.done(each)
+            self._parts.count(each)
         if kind is UpdateKind.GRADIENT and self._idle is None:
             bridges = [each.bridge for each in self._parts.all]
             self._idle = Idle(self, lambda: [tensor for bridge in bridges for tensor in bridge.parameters], WRAPPED)
@@ -331,11 +344,14 @@ class TrainingSession:
     def skip(self, part: str | None = None) -> Outcome:
         """This iteration has no update (an overflowed mixed-precision step, nothing left to read); otherwise as
         `step`."""
-        outcomes = [
-            Outcome(each.clock, None, Code.FINISHED) if self._parts.is_over(each) else each.skip()
-            for each in self._parts.chosen(part)
-        ]
-        return outcomes[-1]
+        parts = self._parts.to_step(part)
+        if part is None:
+            self._parts.begin(parts)
+        for each in parts:
+            over = self._parts.is_over(each)
+            outcome = Outcome(each.clock, None, Code.FINISHED) if over else each.skip()
+            self._parts.done(each)
+        return outcome
 
     def report(self, **figures: float) -> None:
         """Numbers for the server's status and dashboards, for example the loss: they go with the next push."""

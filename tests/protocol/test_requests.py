@@ -169,7 +169,9 @@ def test_the_groups_that_a_join_makes_are_groups_that_it_names(create):
         Join.read(Fields(fields, "join"))
 
 
-@pytest.mark.parametrize("join", [Join("w0", "s"), Join("w0", "s", ("g", "h"), ("h",), one_after_another=True, revision=3)])
+@pytest.mark.parametrize(
+    "join", [Join("w0", "s"), Join("w0", "s", ("g", "h"), ("h",), one_after_another=True, revision=3)]
+)
 def test_a_join_is_read_as_it_was_sent(join):
     assert Join.read(Fields(json.loads(json.dumps(join.to_fields())), "join")) == join
 

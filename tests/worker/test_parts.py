@@ -11,7 +11,7 @@ from torch import nn
 import leeway
 from leeway.errors import WireError
 from leeway.protocol.pushes import Disposition
-from leeway.worker.part import Part
+from leeway.worker.blocking import BlockingGroup
 from leeway.worker.parts import STEPS_TO_TELL
 from leeway.worker.session.states import Ending
 from tests.worker.gan import LOSS, PLAIN, REAL, discriminate, gan, noises, same, status, train_plainly
@@ -127,30 +127,90 @@ def test_a_step_of_several_parts_is_all_or_nothing():
         assert [part.clock for part in session.parts.values()] == [1, 1]
 
 
-def test_an_interrupted_step_of_several_parts_goes_on_with_those_that_are_left(monkeypatch):
+@pytest.mark.parametrize("call", ["step", "skip"])
+@pytest.mark.parametrize("where", ["before", "after"])
+def test_an_interrupted_step_of_several_parts_goes_on_with_those_that_are_left(monkeypatch, call, where):
+    """`after`: the update of G has gone out, and what became of it is not known yet."""
     netG, netD = gan()
     with serving("--mode", "sync", *PLAIN) as (_, url), leeway.connect(url, "w0") as session:
         session.attach({"D": netD, "G": netG})
-        for net in (netG, netD):
-            net(noises(1)[0]).sum().backward()
-        push = Part.push
+
+        def all_parts():
+            for net in (netG, netD):
+                net(noises(1)[0]).sum().backward()
+            return session.step(samples=8) if call == "step" else session.skip()
+
+        method = "pushpull" if call == "step" else "skip"
+        real = getattr(BlockingGroup, method)
 
         def interrupted(self, *arguments, **named):
-            if self.name == "G":
+            if self.conversation.group == "G":
+                monkeypatch.undo()
+                if where == "after":
+                    real(self, *arguments, **named)
+                raise KeyboardInterrupt
+            return real(self, *arguments, **named)
+
+        monkeypatch.setattr(BlockingGroup, method, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            all_parts()
+        all_parts()
+        assert [part.clock for part in session.parts.values()] == [1, 1]
+        all_parts()
+        assert [part.clock for part in session.parts.values()] == [2, 2]
+
+
+def test_a_pull_sees_an_interrupted_step_of_several_parts_to_its_end(monkeypatch):
+    netG, netD = gan()
+    with serving("--mode", "sync", *PLAIN) as (_, url), leeway.connect(url, "w0") as session:
+        session.attach({"D": netD, "G": netG})
+        pushpull = BlockingGroup.pushpull
+
+        def interrupted(self, *arguments, **named):
+            found = pushpull(self, *arguments, **named)
+            if self.conversation.group == "G":
                 monkeypatch.undo()
                 raise KeyboardInterrupt
-            return push(self, *arguments, **named)
+            return found
 
-        monkeypatch.setattr(Part, "push", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            session.step(samples=8)
-        assert [part.clock for part in session.parts.values()] == [1, 0]
-        session.step(samples=8)
-        assert [part.clock for part in session.parts.values()] == [1, 1]
-        for net in (netG, netD):
-            net(noises(1)[0]).sum().backward()
-        session.step(samples=8)
+        monkeypatch.setattr(BlockingGroup, "pushpull", interrupted)
+        for _ in range(2):
+            for net in (netG, netD):
+                net(noises(1)[0]).sum().backward()
+            try:
+                session.step(samples=8)
+            except KeyboardInterrupt:
+                session.pull()
         assert [part.clock for part in session.parts.values()] == [2, 2]
+
+
+@pytest.mark.parametrize("interrupted", ["offer", "pull"])
+def test_an_attach_of_parts_that_failed_between_them_can_be_made_again(monkeypatch, interrupted):
+    netG, netD = gan()
+    with serving("--mode", "sync", *PLAIN) as (_, url):
+        with leeway.connect(url, "w0") as session:
+            session.attach({"D": netD})
+        with leeway.connect(url, "w1") as session:
+            with pytest.raises(WireError, match="schema-conflict"):
+                session.attach({"G": netG, "D": gan()[0]})
+            real = getattr(BlockingGroup, interrupted)
+
+            def broken(self, *arguments, **named):
+                if self.conversation.group == "D":
+                    monkeypatch.undo()
+                    raise KeyboardInterrupt
+                return real(self, *arguments, **named)
+
+            monkeypatch.setattr(BlockingGroup, interrupted, broken)
+            for call in (lambda: session.step(samples=8), lambda: session.attach({"G": netG, "D": netD})):
+                with pytest.raises((ValueError, KeyboardInterrupt)):
+                    call()
+            session.attach({"G": netG, "D": netD})
+            before = [part.clock for part in session.parts.values()]
+            for net in (netG, netD):
+                net(noises(1)[0]).sum().backward()
+            session.step(samples=8)
+            assert [part.clock for part in session.parts.values()] == [clock + 1 for clock in before]
 
 
 def test_a_part_that_is_never_stepped_is_told_once():
