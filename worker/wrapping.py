@@ -7,6 +7,8 @@ looks on through torch's hooks, between a step and what follows it.
 
 What is pushed is a `delta`, pulled minus local. For float32 and float64 the server's `pulled - delta` is then the local
 value again, bit by bit, as long as a step is one subtraction (Dekker 1971, theorem 4.7, and Sterbenz's lemma).
+A step that was interrupted while it was pushed is completed by the next call, whose own gradients are not used: they
+may be those that the optimizer has stepped with already.
 With `server_optimizer` gradients are pushed before the step, which then finds none and moves nothing. They are those of
 this optimizer's parameters: what it does not step in the script, the server does not step for it. A step with a closure
 has it computed then: what a framework does to gradients within, such as clipping, is done before the push.
@@ -16,21 +18,21 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeAlias, TypeVar
 
 import structlog
 import torch
 
 from leeway.protocol.pushes import Disposition
 from leeway.worker import arguments
+from leeway.worker.gradients import put_back, set_aside, taken_off
 from leeway.worker.no_effect import Carrier
 from leeway.worker.parts import waiting_first
+from leeway.worker.server_steps import tell_whose_steps, warn_of_server
 from leeway.worker.session.states import Ending
-from leeway.worker.warn import warn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Iterator
+    from collections.abc import Callable, Container
 
     from torch.utils.hooks import RemovableHandle
 
@@ -44,19 +46,6 @@ T = TypeVar("T")
 Optimizer = TypeVar("Optimizer", bound=torch.optim.Optimizer)
 Model: TypeAlias = "torch.nn.Module | Mapping[str, torch.nn.Module]"
 """One module, or several parts by their names."""
-
-# Of what is warned of in a server's optimizer: its name in the settings, and the value with which a delta is a delta.
-_NEUTRAL: Final = {"kind": "sgd", "lr": 1.0, "weight_decay": 0.0, "clip_norm": None, "lr_schedule": "constant"}
-
-# The kinds of the server's optimizer that step as those of torch do.
-_KINDS: Final = {
-    "SGD": ("sgd", "momentum", "nesterov"),
-    "Adam": ("adam",),
-    "AdamW": ("adamw",),
-    "Adagrad": ("adagrad",),
-    "RMSprop": ("rmsprop",),
-    "Adadelta": ("adadelta",),
-}
 
 # Those whose steps are a session's own. Weak, both ways: the hooks on an optimizer keep its wrapping.
 WRAPPED: weakref.WeakKeyDictionary[torch.optim.Optimizer, weakref.ref[Wrapping]] = weakref.WeakKeyDictionary()
@@ -78,10 +67,14 @@ class Wrapping:
         lr: Literal["script"] | None = None,
     ) -> None:
         self._session: TrainingSession
-        self._hook: RemovableHandle
+        self._hooks: list[RemovableHandle] = []
         self._owned: tuple[int, ...] | None = None
         # Those of the session's parts that the optimizer has parameters of.
         self._parts: list[Part] = []
+        # Those that a step has still to push: where it was interrupted, the next call goes on with them.
+        self._left: list[Part] = []
+        self._aside: list[tuple[torch.nn.Parameter, torch.Tensor]] = []
+        self._unscaled: dict[int, torch.Tensor] = {}
         self._every = arguments.integer("every", every, 1, arguments.MAX_EVERY)
         self._samples = None if samples is None else arguments.samples(samples)
         self._on_server = arguments.boolean("server_optimizer", server_optimizer)
@@ -137,13 +130,17 @@ class Wrapping:
         self._session = session
         self._check_owned()
         if before is not None:
-            before._hook.remove()
+            for hook in before._hooks:
+                hook.remove()
         WRAPPED[self._optimizer] = weakref.ref(self)
         if self._on_server:
-            self._hook = self._optimizer.register_step_pre_hook(untraced(self._before))
+            self._hooks = [self._optimizer.register_step_pre_hook(untraced(self._before))]
             tell_whose_steps(self._optimizer, {part.name: session.server_optimizer(part.name) for part in self._parts})
         else:
-            self._hook = self._optimizer.register_step_post_hook(untraced(self._after))
+            self._hooks = [
+                self._optimizer.register_step_pre_hook(untraced(self._again)),
+                self._optimizer.register_step_post_hook(untraced(self._after)),
+            ]
         self._given.session = session  # type: ignore[attr-defined]  # torch names no such attribute
 
     def _before(
@@ -158,26 +155,51 @@ class Wrapping:
         if self._drives_rate:
             self._tell_rates(optimizer)
         with set_aside(other for part in self._parts for other in part.bridge.others(self.parameters)):
-            for part in self._going(lambda parameter: parameter.grad is not None):
+            self._left = self._left or self._going(lambda parameter: parameter.grad is not None)
+            for part in list(self._left):
                 self._session.step(part.name, self._weight(part, 1))
+                self._left.remove(part)
+        self._unscaled.clear()
+        for parameter in self.parameters:
+            parameter.grad = None  # of a part that the interrupted call had pushed already
+        return computed
+
+    def _again(
+        self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """A step after one that was interrupted behind its own: it moves nothing."""
+        if not self._left or self._is_over():
+            return None
+        computed = _computed(args, kwargs)
+        self._aside = taken_off(self.parameters)
         return computed
 
     def _after(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._is_over() or _found_inf(optimizer):
-            return
-        self._check_owned()
-        self._steps += 1
-        if self._steps == self._every:
-            self._steps = 0
-            for part in self._going(lambda parameter: parameter.requires_grad):
-                outcome = self._session.step(
-                    part.name, self._weight(part, self._every), update="delta", keep_gradients=True
-                )
-                taken = not outcome.dropped and outcome.disposition is not Disposition.SKIPPED
-                if taken and part.name not in self._warned:
-                    # After the first update: by that a group whose optimizer nobody chose has settled on one.
-                    self._warned.add(part.name)
-                    warn_of_server(self._session.server_optimizer(part.name))
+        aside, self._aside = self._aside, []
+        try:
+            if self._is_over() or _found_inf(optimizer):
+                return
+            self._check_owned()
+            if not self._left:
+                self._steps += 1
+                if self._steps < self._every:
+                    return
+                self._steps = 0
+                self._left = self._going(lambda parameter: parameter.requires_grad)
+            for part in list(self._left):
+                self._push(part)
+                self._left.remove(part)
+        finally:
+            put_back(aside)
+
+    def _push(self, part: Part) -> None:
+        """What the steps did to this part."""
+        outcome = self._session.step(part.name, self._weight(part, self._every), update="delta", keep_gradients=True)
+        taken = not outcome.dropped and outcome.disposition is not Disposition.SKIPPED
+        if taken and part.name not in self._warned:
+            # After the first update: by that a group whose optimizer nobody chose has settled on one.
+            self._warned.add(part.name)
+            warn_of_server(self._session.server_optimizer(part.name))
 
     def _going(self, moved: Callable[[torch.nn.Parameter], bool]) -> list[Part]:
         """The parts of which this step is an iteration: those with a parameter that it has moved. Those first that may
@@ -215,8 +237,10 @@ class Wrapping:
         scale = getattr(self._optimizer, "grad_scale", None)
         if scale is not None:
             for parameter in self.parameters:
-                if parameter.grad is not None:
-                    parameter.grad.div_(scale)
+                gradient = parameter.grad
+                # An interrupted call may have divided it already.
+                if gradient is not None and id(gradient) not in self._unscaled:
+                    self._unscaled[id(gradient)] = gradient.div_(scale)
 
     def _is_over(self) -> bool:
         """Said once."""
@@ -280,19 +304,6 @@ def untraced(hook: Callable[P, T]) -> Callable[P, T]:
     return torch.compiler.disable(hook)  # type: ignore[no-any-return, no-untyped-call]  # torch has no types here
 
 
-@contextmanager
-def set_aside(parameters: Iterable[torch.nn.Parameter]) -> Iterator[None]:
-    """These have no gradient for the length of the block, and then the one that they had."""
-    gradients = [(parameter, parameter.grad) for parameter in parameters if parameter.grad is not None]
-    try:
-        for parameter, _ in gradients:
-            parameter.grad = None
-        yield
-    finally:
-        for parameter, gradient in gradients:
-            parameter.grad = gradient
-
-
 def innermost(optimizer: Any) -> torch.optim.Optimizer:
     """The optimizer that makes the steps, below what Accelerate and others put around it."""
     while isinstance(within := getattr(optimizer, "optimizer", None), torch.optim.Optimizer):
@@ -300,32 +311,6 @@ def innermost(optimizer: Any) -> torch.optim.Optimizer:
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise ValueError(f"{type(optimizer).__name__} is no torch.optim.Optimizer; wrap what has the method step()")
     return optimizer
-
-
-def tell_whose_steps(optimizer: torch.optim.Optimizer, settings: dict[str, dict[str, Any]]) -> None:
-    """That the server's optimizer makes the steps, and which one it is, of each part. Warns where it is of another kind
-    than the script's."""
-    script = type(optimizer).__name__
-    told = {name: f"{each['kind']} with lr {each['lr']:g}" for name, each in settings.items()}
-    detail = f"{', '.join(dict.fromkeys(told.values()))}; {script} finds no gradients, and moves nothing"
-    log.info("the server's optimizer makes the steps", detail=detail)
-    kinds = _KINDS.get(script, ())
-    for name, each in settings.items():
-        if kinds and each["kind"] not in kinds:
-            warn(
-                f"this script has {script}, and the server steps {name} with {told[name]}: start it with --optimizer"
-                f" {kinds[0]} and a rate, if it is to step as the script says"
-            )
-
-
-def warn_of_server(settings: dict[str, Any]) -> None:
-    """Say what the server's optimizer does to a delta, unless it is plain SGD with rate 1."""
-    found = [f"{name} {settings[name]}" for name, neutral in _NEUTRAL.items() if settings.get(name) != neutral]
-    if found:
-        warn(
-            f"the server changes the steps that this script's optimizer makes, by its own: {', '.join(found)}. Leave"
-            " --optimizer, --lr and the like out of ps-serve, and they arrive as they were made"
-        )
 
 
 def _computed(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import count
+
 import pytest
 import torch
 from torch import nn
 
 import leeway
+from leeway.worker.blocking import BlockingGroup
 from tests.worker.gan import LOSS, REAL, discriminate, gan, noises, same
 from tests.worker.test_against_server import serving
 
@@ -161,3 +164,69 @@ def test_an_optimizer_and_a_model_that_do_not_belong_together():
             session.set_learning_rate(float("nan"))
         session.set_learning_rate(torch.tensor(0.5))
         assert session.server_optimizer()["lr"] == 0.5
+
+
+class Ones(nn.Module):
+    """A parameter whose gradient of `loss` is -1 in each element: with rate 1 each step adds one."""
+
+    def __init__(self):
+        super().__init__()
+        self.value = nn.Parameter(torch.zeros(4))
+
+    def loss(self):
+        return -self.value.sum()
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["its own steps", "the server's"])
+def at_server(request):
+    """Where to wrap, and how."""
+    flags = ("--mode", "sync", "--lr", "1") if request.param else ("--mode", "sync")
+    with serving(*flags) as (_, url):
+        yield {"url": url, "rank": "w0", "server_optimizer": request.param}
+
+
+NUMBERS = count()
+
+
+@pytest.mark.parametrize("repeat", ["the same gradients", "new gradients", "a closure"])
+@pytest.mark.parametrize(("parts", "where"), [(1, 0), (2, 0), (2, 1)])
+@pytest.mark.parametrize("when", ["before it is sent", "behind its reply"])
+def test_an_interrupted_step_that_is_called_again_counts_once_in_each_part(
+    monkeypatch, at_server, repeat, parts, where, when
+):
+    nets = {f"part{next(NUMBERS)}": Ones() for _ in range(parts)}
+    parameters = [net.value for net in nets.values()]
+    optimizer = torch.optim.SGD(parameters, lr=1.0)
+    pushpull = BlockingGroup.pushpull
+
+    def backward():
+        optimizer.zero_grad()
+        loss = sum(net.loss() for net in nets.values())
+        loss.backward()
+        return loss
+
+    def interrupted(self, *arguments, **named):
+        if self.conversation.group != list(nets)[where]:
+            return pushpull(self, *arguments, **named)
+        monkeypatch.undo()
+        if when == "behind its reply":
+            pushpull(self, *arguments, **named)
+        raise KeyboardInterrupt
+
+    def step(again=False):
+        if repeat == "a closure":
+            return optimizer.step(backward)
+        if not again or repeat == "new gradients":
+            backward()
+        return optimizer.step()
+
+    with leeway.wrap(optimizer, nets, **at_server).session as session:
+        step()
+        monkeypatch.setattr(BlockingGroup, "pushpull", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            step()
+        step(again=True)
+        assert [part.clock for part in session.parts.values()] == [2] * parts
+        step()
+        assert [part.clock for part in session.parts.values()] == [3] * parts
+        assert [parameter.tolist() for parameter in parameters] == [[3.0] * 4] * parts
