@@ -7,7 +7,7 @@ Start a server and, in other terminals, as many of these as you like, with plain
     python examples/with_accelerate.py http://127.0.0.1:8080 w1
 
 Without arguments PS_SERVER and PS_RANK say where and who. Four batches make a step; each step of AdamW, with its
-schedule and clipping, is an iteration. Needs `pip install 'leeway[tasks,transformers]'`.
+schedule and clipping, is an iteration. Needs `pip install '.[tasks,transformers]'` in your clone.
 """
 
 import sys

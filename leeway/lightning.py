@@ -1,4 +1,4 @@
-"""The callback for Lightning's `Trainer`; needs the extra `leeway[lightning]`.
+"""The callback for Lightning's `Trainer`; needs the extra `lightning`.
 
 trainer = lightning.Trainer(callbacks=[LeewayCallback(leeway.connect())])
 """
@@ -6,6 +6,8 @@ trainer = lightning.Trainer(callbacks=[LeewayCallback(leeway.connect())])
 try:
     from leeway.worker.callbacks.lightning import LeewayCallback
 except ImportError as error:
-    raise ImportError(f"leeway.lightning needs Lightning: pip install 'leeway[lightning]' ({error})") from error
+    raise ImportError(
+        f"leeway.lightning needs Lightning: pip install '.[lightning]' in your clone of Leeway ({error})"
+    ) from error
 
 __all__ = ["LeewayCallback"]

@@ -33,8 +33,12 @@ def run(program: click.Command, arguments: Sequence[str] | None, *, terminable: 
     except (click.Abort, KeyboardInterrupt):
         code = interrupts.EXIT_CODE
     except (click.ClickException, SettingError, TaskError, DataError) as error:
-        message = error.format_message() if isinstance(error, click.ClickException) else str(error)
-        line = _LONG.sub(r"\1...", " ".join(message.split()))
-        print(f"{program.name}: {line}", file=sys.stderr)
+        complain(program.name, error.format_message() if isinstance(error, click.ClickException) else str(error))
         code = BAD_USAGE
     sys.exit(code)
+
+
+def complain(name: str | None, message: str) -> None:
+    """Say what is wrong, in one line on stderr under the program's name."""
+    line = _LONG.sub(r"\1...", " ".join(message.split()))
+    print(f"{name}: {line}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The callback for the `Trainer` of Hugging Face's transformers; needs the extra `leeway[transformers]`.
+"""The callback for the `Trainer` of Hugging Face's transformers; needs the extra `transformers`.
 
 trainer = transformers.Trainer(..., callbacks=[LeewayCallback(leeway.connect())])
 """
@@ -7,7 +7,8 @@ try:
     from leeway.worker.callbacks.transformers import LeewayCallback
 except ImportError as error:
     raise ImportError(
-        f"leeway.transformers needs transformers and accelerate: pip install 'leeway[transformers]' ({error})"
+        "leeway.transformers needs transformers and accelerate: pip install '.[transformers]' in your clone of Leeway "
+        f"({error})"
     ) from error
 
 __all__ = ["LeewayCallback"]

@@ -149,7 +149,7 @@ def trace(history: Path, output: Path | None) -> int:
 
 
 def _rows(ctx: click.Context, config: ServerConfig) -> list[tuple[str, Any, str]]:
-    """(key, value, origin) of every setting, then of what the group tables say."""
+    """(key, value, origin) of every setting, then of what the group tables say, then of misspelled variables."""
     rows = [(setting.key, getattr(config, setting.name or ""), setting.origin(ctx)) for setting in SETTINGS]
     for group in config.named_groups:
         file = ctx.meta[CONFIG_FILE]
@@ -159,7 +159,9 @@ def _rows(ctx: click.Context, config: ServerConfig) -> list[tuple[str, Any, str]
             (f"group.{group.name}.{key}", getattr(group, GROUP_SETTINGS[key].name or ""), origin)
             for key in file.group_settings[group.name]
         ]
-    return rows
+    known = {key for key, _, _ in rows}
+    # What is in it is not shown: it may be meant for another program.
+    return rows + [(name, None, "environment") for name, _ in config.without_effect if name not in known]
 
 
 def _text(value: object) -> str:

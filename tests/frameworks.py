@@ -1,7 +1,7 @@
 """Lightning, transformers and Accelerate for the tests that need them, in an environment of their own.
 
 The one rule: the environment that runs the tests stays as it is. Theirs lies within it, sees its packages (torch
-above all), and holds only what `leeway[lightning]` and `leeway[transformers]` want beyond those, as `constraints.txt`
+above all), and holds only what the extras `lightning` and `transformers` want beyond those, as `constraints.txt`
 pins it.
 
 A test that needs it calls `require`; where it cannot be made, the test skips and says why. `make system` makes it by

@@ -195,6 +195,33 @@ def shown_below(block: Block) -> str:
     return after.text
 
 
+# Installing.
+
+# On the package index the name is that of somebody else's package. In a requirement of our own, pip knows who is meant.
+_OUR_NAME_TO_PIP = re.compile(r"install\b[^.;`\n]*[\s'\"]leeway(?![\w./])|leeway\[[a-z, ]+\]")
+
+
+def what_users_read() -> dict[str, str]:
+    """The pages, and all source, for messages are in it."""
+    folders = ("leeway", "protocol", "transport", "ps", "worker", "examples", "deploy", "dashboards")
+    sources = [path for folder in folders for path in (ROOT / folder).rglob("*.*") if path.is_file()]
+    kinds = {".py", ".md", ".yaml", ".html", ".js", ".mjs"}
+    return TEXTS | {str(path): path.read_text(encoding="utf-8") for path in sources if path.suffix in kinds}
+
+
+def test_nobody_is_told_to_install_leeway_from_the_package_index() -> None:
+    told = {name: found for name, text in what_users_read().items() if (found := _OUR_NAME_TO_PIP.findall(text))}
+    assert told == {}
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["`pip install leeway`", "pip install 'leeway'", "install -U leeway", "or install leeway ", "leeway[tasks]"],
+)
+def test_that_would_be_noticed(words: str) -> None:
+    assert _OUR_NAME_TO_PIP.search(words)
+
+
 # Commands.
 
 COMMANDS: dict[str, tuple[click.Command, ...]] = {

@@ -103,7 +103,7 @@ def test_importing_it_is_cheap():
 def test_a_callback_without_its_framework_says_what_to_install(name):
     if find_spec(name):
         pytest.skip(f"{name} is installed")
-    with pytest.raises(ImportError, match=rf"needs .*: pip install 'leeway\[{name}\]'"):
+    with pytest.raises(ImportError, match=rf"needs .*: pip install '\.\[{name}\]' in your clone"):
         import_module(f"leeway.{name}")
 
 

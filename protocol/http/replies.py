@@ -114,9 +114,14 @@ def read_refusal(answer: HttpReply, where: str = "the server") -> Refused:
     if status == 413:
         return Refused(BodyTooLarge(f"{where} answered HTTP 413: something before the server limits bodies"))
     # Not our server's words. What comes before it may be out of order for a while; else the address is wrong.
-    code = Code.INTERNAL if status >= 500 or status in (408, 425, 429) else Code.NOT_FOUND
+    code = Code.INTERNAL if _may_pass(status) else Code.NOT_FOUND
     moved = f", it points to {answer.headers[LOCATION]}" if LOCATION in answer.headers else ""
     return Refused(WireError(code, f"{where} answered HTTP {status}{moved}; is that a Leeway server?"))
+
+
+def _may_pass(status: int) -> bool:
+    """RFC 9110, 15.5 and 15.6; RFC 6585; RFC 8470. Not so: 501, a server that knows no POST or PUT, and 505."""
+    return status in (408, 425, 429) or (status >= 500 and status not in (501, 505))
 
 
 def _refuses(status: int) -> bool:

@@ -140,7 +140,11 @@ def _judge_group(group: Group, offer: Offer, specs: list[TensorSpec]) -> list[Te
                 )
             new.append(spec)
         elif known != spec:
-            return refuse(Code.SCHEMA_CONFLICT, f"{spec} ({spec.kind}) is known as {known} ({known.kind})")
+            return refuse(
+                Code.SCHEMA_CONFLICT,
+                f"group {group.name!r} holds another model: this one has {spec} ({spec.kind}), the group has {known} "
+                f"({known.kind}); start all workers with the same model",
+            )
     return new
 
 

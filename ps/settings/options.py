@@ -6,6 +6,7 @@ setting, with the default that `ServerConfig` gives it.
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from click.core import ParameterSource
 
+from leeway import variables
 from leeway.errors import SettingError
 from leeway.protocol.policy_terms import MODES
 from leeway.protocol.ranks import DEFAULT_GROUP
@@ -274,7 +276,7 @@ def server_config(ctx: click.Context) -> ServerConfig:
 
 
 def _without_effect(ctx: click.Context, config: ServerConfig) -> Iterator[tuple[str, str]]:
-    """The settings that were given and change nothing, as `config show` names them, and why."""
+    """The settings that were given and change nothing, as `config show` names them, and why; misspelled variables."""
     file: ConfigFile | None = ctx.meta.get(CONFIG_FILE)
     given = [setting.name or "" for setting in SETTINGS if setting.origin(ctx) != "default"]
     tables = file.group_settings if file else {}
@@ -282,6 +284,8 @@ def _without_effect(ctx: click.Context, config: ServerConfig) -> Iterator[tuple[
     keys = {setting.name: setting.key for setting in SETTINGS}
     for (group, field), why in without_effect(config, given, in_tables).items():
         yield keys[field] if group == DEFAULT_GROUP else f"group.{group}.{keys[field]}", why
+    for name, nearest in variables.misspelled(os.environ, {str(setting.envvar) for setting in SETTINGS}).items():
+        yield name, f"no command knows this variable; the nearest is {nearest}"
 
 
 def _server_config(ctx: click.Context) -> ServerConfig:

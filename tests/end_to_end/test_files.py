@@ -72,7 +72,7 @@ def test_a_worker_too_many_is_told_and_the_others_go_on(commands, data_dir):
     [
         ("linreg", PATTERN, "--files are 3, for 4 workers: each needs one at least"),
         ("linreg", "part-*", "--files 'part-*' matches no file in "),
-        ("digits", PATTERN, "task digits reads its training samples as a whole, not by --files; a9a and linreg can"),
+        ("digits", "part-*", "task digits reads its training samples as a whole, not by --files; a9a and linreg can"),
     ],
 )
 def test_what_cannot_be_dealt_out_is_told_before_anybody_joins(commands, data_dir, task, pattern, says):

@@ -133,7 +133,12 @@ class TestWhatIsNotOurs:
         ("status", "headers", "code", "words"),
         [
             (502, {}, Code.INTERNAL, "http://host/x answered HTTP 502; is that a Leeway server?"),
+            (503, {}, Code.INTERNAL, "HTTP 503"),
+            (504, {}, Code.INTERNAL, "HTTP 504"),
+            (522, {}, Code.INTERNAL, "HTTP 522"),
             (429, {}, Code.INTERNAL, "HTTP 429"),
+            (501, {}, Code.NOT_FOUND, "http://host/x answered HTTP 501; is that a Leeway server?"),
+            (505, {}, Code.NOT_FOUND, "HTTP 505"),
             (404, {}, Code.NOT_FOUND, "HTTP 404"),
             (302, {"Location": "/login"}, Code.NOT_FOUND, "HTTP 302, it points to /login; is that"),
             (413, {}, Code.BODY_TOO_LARGE, "something before the server limits bodies"),

@@ -119,6 +119,18 @@ class TestConfigShow:
         assert said["group.a.warmup"] == (3, f"file {file}")
         assert "group.a.mode" not in said
 
+    def test_a_misspelled_variable_is_named_with_the_nearest(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PS_MOD", "ssp")
+        monkeypatch.setenv("PS_BATCHSIZE", "8")  # the workers' to say
+        row = json.loads(CliRunner().invoke(command, ["config", "show", "--json"]).output)["PS_MOD"]
+        assert row == {
+            "value": None,
+            "origin": "environment",
+            "no_effect": "no command knows this variable; the nearest is PS_MODE",
+        }
+        lines = CliRunner().invoke(command, ["config", "show"]).output.splitlines()
+        assert lines[-1].endswith("environment; no effect: no command knows this variable; the nearest is PS_MODE")
+
     def test_what_has_no_effect_says_why(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         file = write(tmp_path, 'mode = "ssp"\n[group.a]\nkeys = ["a.*"]\nmode = "async"\nstaleness = 5\n')
         monkeypatch.setenv("PS_MOMENTUM", "0.5")

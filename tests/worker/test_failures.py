@@ -97,6 +97,13 @@ async def test_a_malformed_reply_in_the_middle_leaves_the_client_usable(server, 
         assert await client.pull()
 
 
+@pytest.mark.parametrize("status", ["404 Not Found", "405 Method Not Allowed", "501 Unsupported method ('POST')"])
+async def test_a_server_that_has_no_such_thing(status):
+    async with answering(f"HTTP/1.1 {status}\r\nContent-Length: 6\r\n\r\n<html>".encode()) as port:
+        with pytest.raises(WireError, match=rf"answered HTTP {status[:3]}; is that a Leeway server\?"):
+            await join(f"http://127.0.0.1:{port}", patience_seconds=300.0)
+
+
 # What may pass is asked for again.
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import click
 
 from leeway import interrupts, programs
+from leeway.errors import DataError
 from leeway.worker.data.published import DATA_SETS
 
 if TYPE_CHECKING:
@@ -87,14 +88,19 @@ def command() -> None:
     help="Where another machine serves its data directory. Default: the publishers' addresses.",
 )
 def get(names: Sequence[str], data_dir: Path, mirror: str | None) -> int:
-    """Fetch what is missing of these sets, and check what is there."""
+    """Fetch what is missing of these sets, and check what is there. One that fails does not keep back the others."""
     interrupts.end_at_once()
     from leeway.worker.data.fetching import fetch
 
     interrupts.raise_exceptions()
+    code = 0
     for name in dict.fromkeys(names):
-        fetch(DATA_SETS[name], data_dir, _Display(), mirror)
-    return 0
+        try:
+            fetch(DATA_SETS[name], data_dir, _Display(), mirror)
+        except DataError as error:
+            programs.complain("ps-data", str(error))
+            code = programs.BAD_USAGE
+    return code
 
 
 @command.command("list")

@@ -53,9 +53,12 @@ async def download(wanted: Download, folder: Path, addresses: Sequence[str], wat
         part = target.with_name(f"{target.name}.part")
         with part.open("ab+", buffering=0) as file:
             _lock(file, part)
-            have = _size(file)
-            _require_room(folder, wanted, have)
-            await _from_the_first(wanted, file, addresses, watcher)
+            try:
+                _require_room(folder, wanted, _size(file))
+                await _from_the_first(wanted, file, addresses, watcher)
+            finally:
+                if not _size(file):
+                    part.unlink(missing_ok=True)
             os.fsync(file.fileno())
             os.replace(part, target)
 

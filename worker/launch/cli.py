@@ -19,14 +19,14 @@ import click
 from click.core import ParameterSource
 
 from leeway import programs
-from leeway.errors import DataError, SettingError
+from leeway.errors import DataError, SettingError, TaskError
 from leeway.protocol import documents, routes
 from leeway.protocol.fields import shown
 from leeway.worker.launch.children import STOP_SECONDS, Children, Program
 from leeway.worker.starting import START_BARRIER
 from leeway.worker.train import cli
 from leeway.worker.train.config import WorkerConfig
-from leeway.worker.train.tasks.task import look_up
+from leeway.worker.train.tasks.task import look_up, look_up_of_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -181,13 +181,20 @@ def run(
             write("launch", f"server ended with exit code {children.worst_code} before it had an address", True)
             return children.worst_code or 1
         try:
-            for program in workers(address):
+            programs = list(workers(address))
+            write("launch", _starting([program.name for program in programs]), False)
+            for program in programs:
                 children.start(program)
             _follow(children, write, address, together, stop_seconds)
         finally:
             # The workers first: they leave in good order while there is a server to tell.
             children.stop(*(name for name in children.running if name != SERVER))
     return children.worst_code
+
+
+def _starting(names: Sequence[str]) -> str:
+    """So that nobody wonders at the silence until the first has joined."""
+    return f"starting {', '.join(names)}; each loads torch and its data before it joins"
 
 
 def _follow(
@@ -245,13 +252,14 @@ def _judge(rank: str, arguments: list[str]) -> None:
         with cli.command.make_context(rank, arguments) as ctx:
             config = WorkerConfig(**ctx.params)
         if config.files is not None:
+            look_up_of_files(config.task)
             # numpy is wanted for it, and by no other launch.
             from leeway.worker.train.data.shares import find
 
             find(config.files, config.data_dir, config.start_together)
     except click.UsageError as error:
         raise click.UsageError(f"{rank}: {error.format_message()}") from None
-    except (SettingError, DataError) as error:
+    except (SettingError, TaskError, DataError) as error:
         raise type(error)(f"{rank}: {error}") from None
 
 

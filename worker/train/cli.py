@@ -6,13 +6,14 @@ the user's own task keep their traceback.
 
 from __future__ import annotations
 
+import os
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
-from leeway import interrupts, programs
+from leeway import interrupts, programs, variables
 from leeway.errors import SettingError
 from leeway.worker import environment
 from leeway.worker.train import config
@@ -203,7 +204,17 @@ def command(**settings: Any) -> int:
     from leeway.worker.watching import logs
 
     logs.configure(worker.log_level, worker.log_format, worker.rank)
+    _warn_of_misspelled_variables()
     return run(worker)
+
+
+def _warn_of_misspelled_variables() -> None:
+    import structlog
+
+    own = {str(option.envvar) for options in SECTIONS.values() for option in options}
+    for name, nearest in variables.misspelled(os.environ, own).items():
+        detail = f"no command knows this variable; the nearest is {nearest}"
+        structlog.get_logger("worker.train").warning("a setting has no effect", setting=name, detail=detail)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -181,8 +181,9 @@ def _prepare(config: WorkerConfig) -> tuple[Task, Partition]:
     """The task, and who reads which of its samples when."""
     size, seed = config.batch_size, config.seed
     if config.files is not None:
+        create = resolve_of_files(config.task)
         files = find(config.files, config.data_dir, config.start_together)
-        of_files = resolve_of_files(config.task)(config.data_dir, config.model)
+        of_files = create(config.data_dir, config.model)
         return of_files, FileShares(files, of_files.read_files, size, seed)
     task = resolve(config.task)(config.data_dir, config.model)
     if config.partition == "random":

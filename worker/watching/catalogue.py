@@ -31,7 +31,10 @@ COMPUTE_SECONDS: Final = _timer(
     "compute", "Time from the pulled parameters to an update: reading data, forward and backward pass, evaluating."
 )
 WAIT_SECONDS: Final = _timer(
-    "wait", "Time in which a pull had to wait; for what, leeway_server_pull_wait_seconds says."
+    "wait",
+    "Time from an update handed in to the next parameters, less sending and receiving: the policy's wait, the "
+    "server's arithmetic, pauses before a request is sent again. For whom a pull waited, "
+    "leeway_server_pull_wait_seconds says by reason.",
 )
 PUSH_SECONDS: Final = _timer("push", "Time to hand in an update.")
 PULL_SECONDS: Final = _timer("pull", "Time to read parameters, less the wait.")

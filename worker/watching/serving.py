@@ -61,10 +61,15 @@ class Place:
         return cls(host, port)
 
 
+async def _point_to_metrics(_: web.Request) -> web.Response:
+    return web.Response(text=f"the metrics of this worker are at {routes.METRICS}\n")
+
+
 def serve(client: BlockingClient, registry: CollectorRegistry, place: Place) -> str:
     """Serve them until `client` ends; the URL. Raises `SettingError` when the address cannot be had."""
     app = web.Application()
     app.router.add_get(routes.METRICS, make_aiohttp_handler(registry))
+    app.router.add_get("/", _point_to_metrics)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=LAST_SCRAPE_SECONDS)
     client.end_with(runner.cleanup)
 
@@ -77,7 +82,7 @@ def serve(client: BlockingClient, registry: CollectorRegistry, place: Place) -> 
             raise SettingError(
                 f"the metrics port {place.port} at {place.host} cannot be had: {words}; choose another, or 0 for a"
                 " free one"
-            ) from error
+            ) from None
         host, port = runner.addresses[0][:2]
         return f"http://{f'[{host}]' if ':' in host else host}:{port}{routes.METRICS}"
 

@@ -131,6 +131,27 @@ def test_a_mirror_that_lacks_the_file_is_one_line(publisher, tmp_path):
     )
 
 
+def test_a_set_that_fails_does_not_keep_back_the_others(publisher, tmp_path):
+    publisher.files["/height-weight/Howell1.csv"] = b"another file"
+    done = ps_data("get", "a9a", "howell", "shakespeare", "--from", publisher.url, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    said = [line.removeprefix(f"ps-data: {publisher.url}/") for line in done.stderr.splitlines()]
+    assert said[0] == "a9a/a9a answers 404 Not Found"
+    assert said[1].startswith("height-weight/Howell1.csv has ended too early: ")
+    assert said[2].endswith(" answers 404 Not Found")
+    assert len(said) == 3
+    left = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()]
+    assert left == ["data/height-weight/Howell1.csv.part"], "what has come is kept, and no empty file"
+
+
+@pytest.mark.data
+def test_those_behind_one_that_fails_are_fetched(mirror, tmp_path):
+    del mirror.files["/a9a/a9a"]
+    done = ps_data("get", "a9a", "howell", "--from", mirror.url, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "data/height-weight/Howell1.csv  fetched\n")
+    assert done.stderr == f"ps-data: {mirror.url}/a9a/a9a answers 404 Not Found\n"
+
+
 def test_the_list_says_what_is_missing(tmp_path):
     (tmp_path / "a9a").mkdir()
     (tmp_path / "a9a" / "a9a").write_bytes(bytes(2_327_314))

@@ -65,7 +65,11 @@ def run(server: str, *workers: str, gate: Gate | None = None, together: int = 1)
 def test_workers_get_the_address_and_the_server_ends_after_them() -> None:
     code, lines = run(SERVES, "import sys; print(sys.argv[1])", "import sys; print(sys.argv[1])")
     assert code == 0
-    assert sorted(lines) == ["server: http://127.0.0.1:1", "w0: http://127.0.0.1:1", "w1: http://127.0.0.1:1"]
+    assert lines[:2] == [
+        "server: http://127.0.0.1:1",
+        "launch: starting w0, w1; each loads torch and its data before it joins",
+    ]
+    assert sorted(lines[2:]) == ["w0: http://127.0.0.1:1", "w1: http://127.0.0.1:1"]
 
 
 def test_a_worker_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
@@ -244,6 +248,10 @@ class TestCommandLines:
             (
                 ["a9a", "--data-dir", "no", "--files", "part-*"],
                 "w0: --files 'part-*' matches no file in no, the data directory",
+            ),
+            (
+                ["digits", "--data-dir", "no", "--files", "x/*"],
+                "w0: task digits reads its training samples as a whole, not by --files; a9a and linreg can",
             ),
             (["digits", "--for", "w9", "--slow 1"], "--for w9: there is no such worker; they are w0, w1"),
             (["digits", "--batch-size", "0"], "--batch-size is 0; it must be 1 or more"),

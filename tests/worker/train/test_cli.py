@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -58,6 +59,18 @@ def test_a_flag_stands_above_the_environment(trained: list[WorkerConfig], monkey
         monkeypatch.setenv(name, value)
     assert end("digits", "--batch-size", "8") == 5
     assert trained == [WorkerConfig(task="digits", server=SERVER, rank="w1", batch_size=8, slow_seconds=1.0)]
+
+
+def test_a_misspelled_variable_is_named_with_the_nearest(
+    trained: list[WorkerConfig], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PS_BATCHSIZE", "8")
+    monkeypatch.setenv("PS_MOD", "ssp")  # the server's to say
+    assert end("digits", "--log-format", "json") == 5
+    (line,) = capsys.readouterr().err.splitlines()
+    said = json.loads(line)
+    assert (said["event"], said["setting"]) == ("a setting has no effect", "PS_BATCHSIZE")
+    assert said["detail"] == "no command knows this variable; the nearest is PS_BATCH_SIZE"
 
 
 def test_the_rank_comes_from_the_launcher(trained: list[WorkerConfig], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import gc
 import http.client
 import socket
+import traceback
 import urllib.request
 from urllib.parse import urlsplit
 
@@ -20,11 +21,14 @@ from tests.worker.test_against_server import serving
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+def text_of(url):
+    with urllib.request.urlopen(url, timeout=30) as reply:
+        return reply.read().decode()
+
+
 def scraped(url):
     """What is served, by metric and labels, buckets left out."""
-    with urllib.request.urlopen(url, timeout=30) as reply:
-        text = reply.read().decode()
-    samples = [sample for family in parse(text) for sample in family.samples]
+    samples = [sample for family in parse(text_of(url)) for sample in family.samples]
     return {(sample.name.removeprefix("leeway_worker_"), *sample.labels.values()): sample.value for sample in samples}
 
 
@@ -93,6 +97,11 @@ class TestScrape:
                 optimizer.step()
             assert scraped(session.metrics_url)["samples_total",] == 15
 
+    def test_the_address_alone_says_where_they_are(self, server):
+        with leeway.connect(server, "w2", metrics_port=0) as session:
+            url = session.metrics_url.removesuffix("/metrics")
+            assert text_of(url) == "the metrics of this worker are at /metrics\n"
+
     def test_nothing_is_served_unless_asked_for(self, server):
         with leeway.connect(server, "w2") as session:
             assert session.metrics_url is None
@@ -160,8 +169,11 @@ class TestPlace:
         # Before anybody is asked: there is no server.
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
-            with pytest.raises(SettingError, match=f"metrics port {port} at 127.0.0.1 cannot be had: it is in use; ch"):
+            words = f"metrics port {port} at 127.0.0.1 cannot be had: it is in use; ch"
+            with pytest.raises(SettingError, match=words) as refused:
                 leeway.connect("http://127.0.0.1:9", "w7", metrics_port=port)
+        shown = "".join(traceback.format_exception(refused.value))
+        assert "OSError" not in shown, "there is a second traceback above it"
 
     def test_an_address_that_is_not_this_machines(self):
         with pytest.raises(ValueError, match=r"at 192.0.2.1 cannot be had: .*; choose another"):

@@ -60,8 +60,8 @@ def _load() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         from sklearn.datasets import load_digits
     except ImportError:
         raise DataError(
-            "the digits come with scikit-learn, which is not installed: pip install scikit-learn, or install leeway "
-            "with its extra, leeway[tasks]"
+            "the digits come with scikit-learn, which is not installed: pip install scikit-learn, or '.[tasks]' in "
+            "your clone of Leeway"
         ) from None
     images, labels = load_digits(return_X_y=True)
     return images, labels

@@ -83,16 +83,19 @@ CreateTask: TypeAlias = Callable[[Path, str | None], Task]
 
 
 class BuiltIn(NamedTuple):
-    """Where a built-in task is (`module:object`), and a line about it for `--help`."""
+    """Where a built-in task is (`module:object`), a line about it for `--help`, and whether it is a `FileTask`."""
 
     target: str
     description: str
+    of_files: bool = False
 
 
 BUILT_IN = MappingProxyType(
     {
         "linreg": BuiltIn(
-            "leeway.worker.train.tasks.linreg:LinearRegression", "weight on height of 352 adults (Howell1)"
+            "leeway.worker.train.tasks.linreg:LinearRegression",
+            "weight on height of 352 adults (Howell1)",
+            of_files=True,
         ),
         "digits": BuiltIn(
             "leeway.worker.train.tasks.digits:Digits", "8 x 8 digits of scikit-learn, a small MLP; no files"
@@ -102,7 +105,9 @@ BUILT_IN = MappingProxyType(
         ),
         "mnist": BuiltIn("leeway.worker.train.tasks.mnist:Mnist", "handwritten digits; model 2nn (default) or cnn"),
         "cifar10": BuiltIn("leeway.worker.train.tasks.cifar10:Cifar10", "photographs in ten classes, a small CNN"),
-        "a9a": BuiltIn("leeway.worker.train.tasks.a9a:A9a", "census income, logistic regression on 123 features"),
+        "a9a": BuiltIn(
+            "leeway.worker.train.tasks.a9a:A9a", "census income, logistic regression on 123 features", of_files=True
+        ),
         "shakespeare": BuiltIn(
             "leeway.worker.train.tasks.shakespeare:Shakespeare", "next character, an LSTM of 2 x 256"
         ),
@@ -148,7 +153,7 @@ def resolve_of_files(spec: str) -> Callable[[Path, str | None], FileTask]:
     """As `resolve`, for a task that reads files of training samples; `TaskError` for one that does not."""
     create = _named(spec)
     if not callable(getattr(create, "read_files", None)):
-        raise TaskError(f"task {spec} reads its training samples as a whole, not by --files; a9a and linreg can")
+        raise _not_of_files(spec)
     return cast("Callable[[Path, str | None], FileTask]", _checked(spec, partial(create, of_files=True)))
 
 
@@ -165,6 +170,18 @@ def look_up(spec: str) -> None:
     # The package above all: to find one within it, it would be imported.
     elif (package := place.partition(".")[0]) not in sys.modules and importlib.util.find_spec(package) is None:
         raise _no_module(place, package)
+
+
+def look_up_of_files(spec: str) -> None:
+    """Raise `TaskError` for a built-in task that reads no files; what another one does is known when it is imported."""
+    built_in = BUILT_IN.get(spec)
+    if built_in is not None and not built_in.of_files:
+        raise _not_of_files(spec)
+
+
+def _not_of_files(spec: str) -> TaskError:
+    able = " and ".join(sorted(name for name, built_in in BUILT_IN.items() if built_in.of_files))
+    return TaskError(f"task {spec} reads its training samples as a whole, not by --files; {able} can")
 
 
 def _look_up_built_in(name: str) -> None:

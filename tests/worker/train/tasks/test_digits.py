@@ -44,5 +44,5 @@ def test_plain_sgd_passes_95_percent(digits, training, learning_rate, batch_size
 
 def test_without_scikit_learn_it_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(DataError, match=r"pip install scikit-learn, or install leeway with its extra, leeway\[tasks\]"):
+    with pytest.raises(DataError, match=r"pip install scikit-learn, or '\.\[tasks\]' in your clone"):
         Digits(tmp_path)

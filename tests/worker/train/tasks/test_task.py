@@ -1,6 +1,7 @@
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -239,6 +240,11 @@ class TestTrainingFiles:
         text = OF_FILES.replace("= data_dir, model", "= data_dir, model, of_files")
         file = write(text + "    def read_files(self, files): ...\n")
         assert resolve_of_files(f"{file}:Mine")(tmp_path, "m").made_with == (tmp_path, "m", True)
+
+    @pytest.mark.parametrize("name", BUILT_IN)
+    def test_the_table_says_which_built_in_tasks_read_files(self, name):
+        place, _, attribute = BUILT_IN[name].target.partition(":")
+        assert hasattr(getattr(import_module(place), attribute), "read_files") == BUILT_IN[name].of_files
 
     def test_one_that_reads_none_is_told_which_can(self):
         with pytest.raises(TaskError) as refused:
