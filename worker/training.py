@@ -32,6 +32,7 @@ from leeway.worker import arguments
 from leeway.worker.no_effect import Idle
 from leeway.worker.part import LastLoad, Part, Update, disjoint
 from leeway.worker.parts import Parts
+from leeway.worker.sampler import Sampler
 from leeway.worker.samples import Samples
 from leeway.worker.session.states import Outcome
 from leeway.worker.starting import Start
@@ -81,6 +82,14 @@ def _batches(loader: Iterable[T]) -> Iterator[T]:
         return iter(loader)
     except TypeError:
         raise ValueError(f"loader is {shown(loader)}, it must give batches, as a DataLoader does") from None
+
+
+def _why_none(loader: object) -> str:
+    sampler = getattr(loader, "sampler", None)
+    lack = sampler.lack() if isinstance(sampler, Sampler) else ""
+    return lack or (
+        "is the data set empty or, with drop_last, smaller than a batch, or the loader an iterator that is used up?"
+    )
 
 
 class TrainingSession:
@@ -385,9 +394,7 @@ class TrainingSession:
                 self.samples.read(batch)
                 yield batch
             if empty:
-                raise ValueError(
-                    "the loader gave no batch: is the data set empty, or the loader an iterator that is used up?"
-                )
+                raise ValueError(f"the loader gave no batch: {_why_none(loader)}")
             if self.finished:
                 return
 
