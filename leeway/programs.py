@@ -1,10 +1,10 @@
-"""How the programs end: with which exit code, and what they say of a user's mistake."""
+"""What the programs have in common: how they end, with which exit code, what they say of a user's mistake; paths."""
 
 from __future__ import annotations
 
 import re
 import sys
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
@@ -21,6 +21,22 @@ BAD_USAGE: Final = 2
 """Of a program that was started in a way that the user can mend."""
 
 
+class GivenPath(click.Path):
+    """An empty path is the current folder to the system, and an unset variable of a shell to whoever wrote it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("the path is empty; is the variable set that it comes from?", param, ctx)
+        if "\0" in str(value):
+            self.fail("the path has a NUL in it, which no path can have", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+def printable(text: str) -> str:
+    """With escapes in place of what is not seen: nothing that a peer or a file says steers the terminal."""
+    return "".join(seen if seen.isprintable() else seen.encode("unicode_escape").decode() for seen in text)
+
+
 def run(program: click.Command, arguments: Sequence[str] | None, *, terminable: bool = False) -> NoReturn:
     """Run a command and end the process with the code that it returns, `BAD_USAGE` or `interrupts.EXIT_CODE`.
 
@@ -34,7 +50,7 @@ def run(program: click.Command, arguments: Sequence[str] | None, *, terminable: 
         code = interrupts.EXIT_CODE
     except (click.ClickException, SettingError, TaskError, DataError) as error:
         message = error.format_message() if isinstance(error, click.ClickException) else str(error)
-        line = _LONG.sub(r"\1...", " ".join(message.split()))
+        line = _LONG.sub(r"\1...", printable(" ".join(message.split())))
         print(f"{program.name}: {line}", file=sys.stderr)
         code = BAD_USAGE
     sys.exit(code)

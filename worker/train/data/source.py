@@ -41,7 +41,11 @@ class Source:
 
     def require(self, path: Path) -> Path:
         """Return `path` if a file is there, else raise the `DataError` of `missing`."""
-        if not path.is_file():
+        try:
+            there = path.is_file()
+        except OSError as error:  # a name that is too long, a folder that is closed to us
+            raise DataError(f"{self.title}: {path}: {error.strerror}") from None
+        if not there:
             raise self.missing(path)
         return path
 
