@@ -84,6 +84,13 @@ def _batches(loader: Iterable[T]) -> Iterator[T]:
         raise ValueError(f"loader is {shown(loader)}, it must give batches, as a DataLoader does") from None
 
 
+def _bridge_of_part(name: str, module: torch.nn.Module, exclude: str | Iterable[str]) -> ModelBridge:
+    try:
+        return ModelBridge(module, exclude, prefix=part_keys.prefix(name))
+    except ValueError as error:
+        raise ValueError(f"part {name}: {error}") from None
+
+
 def _why_none(loader: object) -> str:
     sampler = getattr(loader, "sampler", None)
     lack = sampler.lack() if isinstance(sampler, Sampler) else ""
@@ -257,10 +264,7 @@ class TrainingSession:
             exclude = {}
         if strange := [name for name in exclude if name not in modules]:
             raise ValueError(f"exclude names {strange[0]!r}, and the parts are {', '.join(names)}")
-        bridges = {
-            name: ModelBridge(module, exclude.get(name, ()), prefix=part_keys.prefix(name))
-            for name, module in modules.items()
-        }
+        bridges = {name: _bridge_of_part(name, module, exclude.get(name, ())) for name, module in modules.items()}
         disjoint(bridges)
         self._work_in(names, create=True)
         self._start.wait(self.client)
