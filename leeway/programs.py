@@ -1,10 +1,10 @@
-"""How the programs end: with which exit code, and what they say of a user's mistake."""
+"""What the programs have in common: how they end, with which exit code, what they say of a user's mistake; paths."""
 
 from __future__ import annotations
 
 import re
 import sys
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
@@ -19,6 +19,22 @@ _LONG: Final = re.compile(r"(\S{100})\S{300,}")
 
 BAD_USAGE: Final = 2
 """Of a program that was started in a way that the user can mend."""
+
+
+class GivenPath(click.Path):
+    """An empty path is the current folder to the system, and an unset variable of a shell to whoever wrote it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("the path is empty; is the variable set that it comes from?", param, ctx)
+        if "\0" in str(value):
+            self.fail("the path has a NUL in it, which no path can have", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+def printable(text: str) -> str:
+    """With escapes in place of what is not seen: nothing that a peer or a file says steers the terminal."""
+    return "".join(seen if seen.isprintable() else seen.encode("unicode_escape").decode() for seen in text)
 
 
 def run(program: click.Command, arguments: Sequence[str] | None, *, terminable: bool = False) -> NoReturn:
@@ -40,5 +56,5 @@ def run(program: click.Command, arguments: Sequence[str] | None, *, terminable: 
 
 def complain(name: str | None, message: str) -> None:
     """Say what is wrong, in one line on stderr under the program's name."""
-    line = _LONG.sub(r"\1...", " ".join(message.split()))
+    line = _LONG.sub(r"\1...", printable(" ".join(message.split())))
     print(f"{name}: {line}", file=sys.stderr)

@@ -112,9 +112,13 @@ def show(ctx: click.Context, /, as_json: bool, **settings: Any) -> int:
 
 
 @command.command("trace")
-@click.argument("history", type=click.Path(path_type=Path))
+@click.argument("history", type=programs.GivenPath(path_type=Path))
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Where to.  [default: standard output]"
+    "-o",
+    "--output",
+    type=programs.GivenPath(path_type=Path),
+    metavar="FILE",
+    help="Where to.  [default: standard output]",
 )
 def trace(history: Path, output: Path | None) -> int:
     """Make a trace of a run, for Perfetto or chrome://tracing, from the history that `--history` wrote."""

@@ -35,6 +35,16 @@ def test_a_value_of_thousands_of_digits_is_not_said_in_full(capsys: pytest.Captu
     )
 
 
+def test_what_is_not_seen_steers_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    @click.command("ps-worker")
+    def program() -> None:
+        raise DataError("no file \x1b[2J\udcff\u202eé")
+
+    with pytest.raises(SystemExit):
+        programs.run(program, [])
+    assert capsys.readouterr().err == "ps-worker: no file \\x1b[2J\\udcff\\u202eé\n"
+
+
 def test_an_error_of_the_users_own_task_keeps_its_traceback() -> None:
     @click.command("ps-worker")
     def program() -> None:

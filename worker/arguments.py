@@ -4,7 +4,8 @@ The one rule: an argument is taken or refused here, with its name, its value and
 encoded, so that no update is ever in hand that cannot be sent.
 
 Numbers may come in any clothes: whatever `operator.index` takes, numpy's scalars, tensors of one element. A bool is no
-number: it is a comparison that was meant to be counted.
+number: it is a comparison that was meant to be counted. What raises when it is asked for its number has none, whatever
+it raises.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def integer(name: str, value: Any, minimum: int, maximum: int, hint: str = "") -
     plain = _plain(value)
     try:
         number = None if isinstance(plain, bool) else operator.index(plain)
-    except TypeError:
+    except Exception:
         number = None
     if number is None:
         raise ValueError(f"{name} is {shown(value)}, it must be an integer from {minimum} to {maximum}{hint}")
@@ -54,6 +55,13 @@ def integer(name: str, value: Any, minimum: int, maximum: int, hint: str = "") -
         least = f"at least {minimum}" if number < minimum else f"at most {maximum}"
         raise ValueError(f"{name} is {shown(number)}, it must be {least}{hint}")
     return number
+
+
+def text(name: str, value: Any, example: str) -> str | None:
+    """None where none is given: None, or empty text, as a variable that is not set becomes."""
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"{name} is {shown(value)}, it must be text such as {example}")
+    return value or None
 
 
 def boolean(name: str, value: Any) -> bool:
@@ -124,7 +132,7 @@ def specs(value: Any) -> tuple[TensorSpec, ...]:
 def aliases(value: Any) -> dict[str, tuple[str, ...]]:
     """Further names, by the name that a tensor has."""
     try:
-        given = dict(value or {})
+        given = {} if value is None else dict(value)
     except (TypeError, ValueError):
         raise ValueError(f"aliases is {shown(value)}, it must map names to further names") from None
     return {name: _each(f"aliases[{shown(name)}]", names, str, "names") for name, names in given.items()}
@@ -178,7 +186,7 @@ def _plain(value: Any) -> Any:
         return value
     try:
         return item()
-    except (ValueError, RuntimeError, TypeError):
+    except Exception:
         return value
 
 
@@ -188,5 +196,5 @@ def _number(value: Any) -> float | None:
         return None
     try:
         return float(plain)
-    except (TypeError, ValueError, OverflowError, RuntimeError):
+    except Exception:
         return None

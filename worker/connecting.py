@@ -75,18 +75,17 @@ def begin(
     metrics_host: str | None = None,
 ) -> TrainingSession:
     """`connect`, for a script or for `ps-worker`. `task`: what it trains, for its metrics."""
-    address = url or os.environ.get(SERVER_VARIABLE)
-    if address and not isinstance(address, str):
-        raise ValueError(f"url is {str(address)[:80]!r}, it must be text such as http://127.0.0.1:8080")
+    address = arguments.text("url", url, "http://127.0.0.1:8080") or os.environ.get(SERVER_VARIABLE)
     if not address:
         raise ValueError(f"no server: give its address, or set {SERVER_VARIABLE}=http://HOST:PORT")
-    name = arguments.name("rank", rank or os.environ.get(RANK_VARIABLE) or default_rank())
+    rank = arguments.text("rank", rank, "w0") or os.environ.get(RANK_VARIABLE) or default_rank()
+    name = arguments.name("rank", rank)
     start, place = Start(start_together), Place.chosen(metrics_port, metrics_host)
     make = partial(
         BlockingClient,
         address,
         name,
-        group=group,
+        group=arguments.text("group", group, DEFAULT_GROUP),
         wait_seconds=wait_seconds,
         patience_seconds=patience_seconds,
         one_after_another=True,

@@ -62,6 +62,15 @@ class Sampler(torch.utils.data.Sampler[int]):
         """How many are left for one worker, as members are now."""
         return max(1, -(-(self._size - self._session.index) // self._session.count))
 
+    def lack(self) -> str:
+        """Why there is nothing to draw for this worker, as members are now; empty where there is something."""
+        index, count = self._session.index, self._session.count
+        if index < self._size:
+            return ""
+        return (
+            f"the size of the data set is {self._size}, and there are {count} workers: none is left for number {index}"
+        )
+
     def _order(self, epoch: int) -> list[int]:
         if not self._shuffle:
             return list(range(self._size))

@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from leeway.protocol.fields import MAX_INTEGER
+from leeway.worker import arguments
+
 
 class Samples:
     """Counts what a loop reads between two pushes."""
@@ -54,14 +57,39 @@ class Samples:
 
 def of_batch(batch: Any) -> int | None:
     """The samples in what a loader has given: the first dimension of the first tensor or array in it, in the order of
-    its parts. None when there is none to be found."""
-    shape = getattr(batch, "shape", None)
-    if isinstance(shape, Sequence):
-        return int(shape[0]) if len(shape) else None
-    if isinstance(batch, Mapping):
-        parts: list[Any] = list(batch.values())
-    elif isinstance(batch, (list, tuple)):
-        parts = list(batch)
-    else:
-        parts = list(vars(batch).values()) if hasattr(batch, "__dict__") else []
-    return next((count for part in parts if (count := of_batch(part)) is not None), None)
+    its parts. None when there is none to be found; a shape that begins with no number of rows says nothing."""
+    # Whatever has parts is looked at once, for it may have itself among them; kept, so that no other gets its id.
+    left, seen = [batch], dict[int, Any]()
+    while left:
+        part = left.pop()
+        shape = _shape(part)
+        if shape is not None:
+            if (rows := _rows(shape)) is not None:
+                return rows
+        elif id(part) not in seen and (parts := _parts(part)):
+            seen[id(part)] = part
+            left += reversed(parts)
+    return None
+
+
+def _shape(part: Any) -> Sequence[Any] | None:
+    try:
+        shape = part.shape
+    except Exception:  # torch's nested tensors have one that raises
+        return None
+    return shape if isinstance(shape, Sequence) else None
+
+
+def _rows(shape: Sequence[Any]) -> int | None:
+    try:
+        return arguments.integer("rows", shape[0], 0, MAX_INTEGER) if len(shape) else None
+    except ValueError:
+        return None
+
+
+def _parts(part: Any) -> list[Any]:
+    if isinstance(part, Mapping):
+        return list(part.values())
+    if isinstance(part, (list, tuple)):
+        return list(part)
+    return list(vars(part).values()) if hasattr(part, "__dict__") else []

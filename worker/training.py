@@ -32,6 +32,7 @@ from leeway.worker import arguments
 from leeway.worker.no_effect import Idle
 from leeway.worker.part import LastLoad, Part, Update, disjoint
 from leeway.worker.parts import Parts
+from leeway.worker.sampler import Sampler
 from leeway.worker.samples import Samples
 from leeway.worker.session.states import Outcome
 from leeway.worker.starting import Start
@@ -81,6 +82,21 @@ def _batches(loader: Iterable[T]) -> Iterator[T]:
         return iter(loader)
     except TypeError:
         raise ValueError(f"loader is {shown(loader)}, it must give batches, as a DataLoader does") from None
+
+
+def _bridge_of_part(name: str, module: torch.nn.Module, exclude: str | Iterable[str]) -> ModelBridge:
+    try:
+        return ModelBridge(module, exclude, prefix=part_keys.prefix(name))
+    except ValueError as error:
+        raise ValueError(f"part {name}: {error}") from None
+
+
+def _why_none(loader: object) -> str:
+    sampler = getattr(loader, "sampler", None)
+    lack = sampler.lack() if isinstance(sampler, Sampler) else ""
+    return lack or (
+        "is the data set empty or, with drop_last, smaller than a batch, or the loader an iterator that is used up?"
+    )
 
 
 class TrainingSession:
@@ -242,15 +258,12 @@ class TrainingSession:
         if keys is not None:
             raise ValueError("keys= is for a part of one group; with several parts each takes all its keys")
         if not isinstance(exclude, Mapping):
-            if exclude:
+            if exclude != ():
                 raise ValueError("with several parts exclude says of which: exclude={'G': ['head.*']}")
             exclude = {}
         if strange := [name for name in exclude if name not in modules]:
             raise ValueError(f"exclude names {strange[0]!r}, and the parts are {', '.join(names)}")
-        bridges = {
-            name: ModelBridge(module, exclude.get(name, ()), prefix=part_keys.prefix(name))
-            for name, module in modules.items()
-        }
+        bridges = {name: _bridge_of_part(name, module, exclude.get(name, ())) for name, module in modules.items()}
         disjoint(bridges)
         self._work_in(names, create=True)
         self._begin(bridges, whole=True)
@@ -401,9 +414,7 @@ class TrainingSession:
                 self.samples.read(batch)
                 yield batch
             if empty:
-                raise ValueError(
-                    "the loader gave no batch: is the data set empty, or the loader an iterator that is used up?"
-                )
+                raise ValueError(f"the loader gave no batch: {_why_none(loader)}")
             if self.finished:
                 return
 

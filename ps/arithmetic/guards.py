@@ -92,6 +92,13 @@ def same_values(frame: Frame, body: memoryview) -> bool:
     return all(torch.equal(_flat(run, one), _flat(run, other)) for run in _runs(frame.places))
 
 
+def begins_with_zeros(frame: Frame) -> bool:
+    """Whether the beginning of an update that `guard` has looked at says nothing: the rows of an embedding that no
+    sample has used are zero, in updates of unlike data too."""
+    values = _flat(_runs(frame.places)[0], Body(frame.body))
+    return not values[: BEGINNING_BYTES // values.element_size()].any()
+
+
 def _runs(places: Sequence[Place]) -> list[list[Place]]:
     """Neighbours of one dtype among the trainable tensors."""
     runs = groupby(places, key=lambda place: (place.spec.kind, place.spec.dtype))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from leeway.protocol import parts
 from leeway.protocol.codes import Code
 from leeway.protocol.ranks import DEFAULT_GROUP
 from leeway.protocol.refusals import Refused, refuse
@@ -55,7 +56,9 @@ def judge_offer(
     for spec in offer.specs:
         name = group_of(spec.name)
         if name is None:
-            return refuse(Code.UNKNOWN_TENSOR, f"no group holds a tensor named {spec.name!r}")
+            its_own = _own_keys(spec, groups[about]) if about is not None else ""
+            advice = f"; {its_own}" if its_own else ""
+            return refuse(Code.UNKNOWN_TENSOR, f"no group holds a tensor named {spec.name!r}{advice}")
         if about is not None and name != about:
             return _of_another(spec, groups[name], groups[about])
         offered.setdefault(name, []).append(spec)
@@ -89,12 +92,22 @@ def judge_offer(
     return Plan(new, tuple(kept), adoptions, whole, of_file)
 
 
+def _own_keys(spec: TensorSpec, about: Group) -> str:
+    """What to do where the group's table does not take the keys of the part of that name; empty for other tensors."""
+    if not spec.name.startswith(parts.prefix(about.name)):
+        return ""
+    own = parts.pattern(about.name)
+    return f"keys in [group.{about.name}] does not take {own}, as the part of that name has: leave keys out there"
+
+
 def _of_another(spec: TensorSpec, its: Group, about: Group) -> Refused:
+    advice = _own_keys(spec, about) or (
+        "attach what is trained there: a model whose names match, as with nn.ModuleDict, or that part of it (keys=)"
+    )
     return refuse(
         Code.SCHEMA_CONFLICT,
         f"tensor {spec.name!r} is of group {its.name!r} ({', '.join(its.keys)}), and this offer is about group "
-        f"{about.name!r} ({', '.join(about.keys)}); attach what is trained there: a model whose names match, as with "
-        f"nn.ModuleDict, or that part of it (keys=)",
+        f"{about.name!r} ({', '.join(about.keys)}); {advice}",
     )
 
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from leeway.errors import WireError
 from leeway.protocol.pushes import UpdateKind
 from leeway.ps.arithmetic import admission
-from leeway.ps.arithmetic.guards import GuardMode, guard, same_values
+from leeway.ps.arithmetic.guards import GuardMode, begins_with_zeros, guard, same_values
 from leeway.ps.arithmetic.parameters import Update
 from leeway.ps.core.deduplication import Fresh
 from leeway.ps.server.applier import INLINE_BYTES
@@ -107,12 +107,19 @@ class Pushing:
         await self._compare(push, frame, found)
 
     async def _compare(self, push: Push, frame: Frame, found: Inspected) -> None:
-        """Whether another rank has sent the same: by the numbers of both, then by the values where both are here."""
+        """Whether another rank has sent the same: by the numbers of both, then by the values where both are here.
+
+        Where the other one is gone and all that is known of its values is zeros and a sum, nothing is said.
+        """
         same = self._same[push.group]
         twin = same.look(push, found.elements, found.sums, found.begins, frame.body)
         if twin is None:
             return
-        if twin.body is not None and not await self._loop.run_in_executor(None, same_values, frame, twin.body):
+        if twin.body is None:
+            the_same = not begins_with_zeros(frame)
+        else:
+            the_same = await self._loop.run_in_executor(None, same_values, frame, twin.body)
+        if not the_same:
             return
         if same.tell():
             with self._listeners.guard("observer"):

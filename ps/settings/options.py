@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from click.core import ParameterSource
 
-from leeway import variables
+from leeway import programs, variables
 from leeway.errors import SettingError
 from leeway.protocol.policy_terms import MODES
 from leeway.protocol.ranks import DEFAULT_GROUP
@@ -92,20 +92,9 @@ def _grace(text: str) -> float | None:
         raise ValueError(f"{text!r} is no number of seconds, nor auto") from None
 
 
-class _GivenPath(click.Path):
-    """An empty path is the current folder to the system, and an unset variable of a shell to whoever wrote it."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if value == "":
-            self.fail("the path is empty; is the variable set that it comes from?", param, ctx)
-        if "\0" in str(value):
-            self.fail("the path has a NUL in it, which no path can have", param, ctx)
-        return super().convert(value, param, ctx)
-
-
-_INPUT_FILE = _GivenPath(exists=True, dir_okay=False, path_type=Path)
-_OUTPUT_FILE = _GivenPath(dir_okay=False, path_type=Path)
-_FOLDER = _GivenPath(file_okay=False, path_type=Path)
+_INPUT_FILE = programs.GivenPath(exists=True, dir_okay=False, path_type=Path)
+_OUTPUT_FILE = programs.GivenPath(dir_okay=False, path_type=Path)
+_FOLDER = programs.GivenPath(file_okay=False, path_type=Path)
 
 SECTIONS: Final = {
     "Serving": (
@@ -256,7 +245,7 @@ def config_option() -> click.Option:
     """`--config`: read before all others, for it decides their defaults."""
     return click.Option(
         ["--config", "config_path"],
-        type=_GivenPath(path_type=Path),
+        type=programs.GivenPath(path_type=Path),
         is_eager=True,
         expose_value=False,
         callback=read_config_file,

@@ -24,6 +24,19 @@ class Index:
         return 4
 
 
+class Raises:
+    """Asked for its number, it raises what no number raises."""
+
+    def __index__(self):
+        raise LookupError("index")
+
+    def __float__(self):
+        raise LookupError("float")
+
+    def item(self):
+        raise LookupError("item")
+
+
 @pytest.mark.parametrize(
     "value", [4, np.int64(4), np.uint8(4), np.array(4), torch.tensor(4), torch.tensor(4, dtype=torch.int16), Index()]
 )
@@ -34,8 +47,20 @@ def test_an_integer_in_any_clothes(value):
 
 @pytest.mark.parametrize(
     "value",
-    [True, np.True_, torch.tensor(True), 4.0, np.float32(4), torch.tensor(4.0), torch.tensor([4, 4]), "4", None, [4]],
-    ids=repr,
+    [
+        True,
+        np.True_,
+        torch.tensor(True),
+        4.0,
+        np.float32(4),
+        torch.tensor(4.0),
+        torch.tensor([4, 4]),
+        "4",
+        None,
+        [4],
+        Raises(),
+    ],
+    ids=lambda one: repr(one).partition(" at ")[0],
 )
 def test_what_is_no_integer(value):
     with pytest.raises(ValueError, match=r"^samples is .*, it must be an integer from 1 to \d+; an iteration"):
@@ -87,7 +112,7 @@ def test_a_diverged_loss_is_news():
 
 @pytest.mark.parametrize(
     "value",
-    [True, np.False_, "0.5", b"1", None, 1j, [0.5], torch.zeros(2), 10**400, object()],
+    [True, np.False_, "0.5", b"1", None, 1j, [0.5], torch.zeros(2), 10**400, object(), Raises()],
     ids=lambda one: repr(one)[:20],
 )
 def test_what_is_no_metric(value):
@@ -116,10 +141,26 @@ def test_what_is_no_update(value):
     assert arguments.update_kind("model") is UpdateKind.MODEL
 
 
-@pytest.mark.parametrize("value", [0, -1, math.nan, 301, "20", None, True])
+@pytest.mark.parametrize("value", [0, -1, math.nan, 301, "20", None, True, Raises()])
 def test_what_is_no_wait(value):
     with pytest.raises(ValueError, match=r"^wait_seconds is .*, it must be a number of seconds above 0 and"):
         arguments.seconds("wait_seconds", value, 300)
+
+
+@pytest.mark.parametrize("value", [-1, math.inf, math.nan, "0.1", None, True, Raises()])
+def test_what_is_no_rate(value):
+    with pytest.raises(ValueError, match=r"^the learning rate is .*, it must be a number at least 0"):
+        arguments.rate(value)
+
+
+@pytest.mark.parametrize("value", [0, False, [], {}, b"w0", torch.tensor([1, 2]), Raises()])
+def test_what_is_no_text(value):
+    with pytest.raises(ValueError, match=r"^rank is .*, it must be text such as w0"):
+        arguments.text("rank", value, "w0")
+
+
+def test_text_that_is_empty_is_none():
+    assert [arguments.text("rank", value, "w0") for value in (None, "", "w1")] == [None, None, "w1"]
 
 
 def test_seconds():
@@ -186,7 +227,7 @@ def test_specs_that_are_none(value):
     assert arguments.specs(iter([WEIGHT])) == (WEIGHT,)
 
 
-@pytest.mark.parametrize("value", [5, "weight", {"weight": "w"}, {"weight": 5}, {"weight": (5,)}, ["weight"]])
+@pytest.mark.parametrize("value", [0, 5, "weight", {"weight": "w"}, {"weight": 5}, {"weight": (5,)}, ["weight"]])
 def test_aliases_that_are_none(value):
     with pytest.raises(ValueError, match=r"^aliases"):
         arguments.aliases(value)

@@ -75,7 +75,9 @@ def test_what_goes_wrong_is_told_in_words():
             (({"G": netG}, (), ["0.weight"]), "keys= is for a part of one group"),
             (({"G": netG, "D": netG},), "G/0.weight and D/0.weight are the same tensor, in two parts"),
             ((netG, {"G": ["0.weight"]}), "exclude is by part, and the model is one"),
-            (({"G": 5},), "model is a int"),
+            (({"G": netG, "E": 5},), "^part E: model is a int"),
+            (({"G": netG, "E": nn.Flatten()},), "^part E: the model has no parameters"),
+            (({"G": netG}, {"G": ["x"]}), "^part G: exclude: 'x' matches no parameter"),
         ]:
             with pytest.raises(ValueError, match=words):
                 session.attach(*arguments)

@@ -8,6 +8,7 @@ import torch
 
 import leeway
 from leeway.worker.samples import Samples, of_batch
+from tests.worker.callbacks.near import serving
 
 
 @dataclass
@@ -24,6 +25,25 @@ class Graphs:
         self.name, self.x = "cora", torch.zeros(7, 3)
 
 
+class Shaped:
+    def __init__(self, *shape):
+        self.shape = shape
+
+
+def itself(*parts):
+    """A batch that has itself as its first part."""
+    batch = []
+    batch += [batch, *parts]
+    return batch
+
+
+def deep(levels):
+    batch = torch.zeros(3, 2)
+    for _ in range(levels):
+        batch = [batch]
+    return batch
+
+
 @pytest.mark.parametrize(
     ("batch", "count"),
     [
@@ -37,10 +57,25 @@ class Graphs:
         ([], None),
         ("text", None),
         (3, None),
+        (itself(), None),
+        (itself(torch.zeros(4, 2)), 4),
+        (deep(10_000), 3),
+        ([Shaped(np.int64(2)), Shaped(5)], 2),
+        *(([Shaped(first), torch.zeros(4)], 4) for first in (2**70, -5, None, "12", 1.5)),
+        ([Shaped(None)], None),
     ],
+    ids=lambda value: type(value).__name__,
 )
 def test_a_batch_has_as_many_samples_as_its_first_tensor_has_rows(batch, count):
     assert of_batch(batch) == count
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_a_tensor_that_has_no_shape_to_tell():
+    batch = torch.nested.nested_tensor([torch.zeros(2, 3), torch.zeros(4, 3)])
+    with pytest.raises(RuntimeError):
+        _ = batch.shape
+    assert of_batch([batch, torch.zeros(2)]) == 2
 
 
 def test_batches_count_in_place_of_draws():
@@ -84,7 +119,10 @@ def test_who_comes_and_goes_is_seen_at_the_next_draw():
 
 
 def test_more_workers_than_samples():
-    assert [list(leeway.Sampler(range(2), Standing(index, 3), shuffle=False)) for index in range(3)] == [[0], [1], []]
+    samplers = [leeway.Sampler(range(2), Standing(index, 3), shuffle=False) for index in range(3)]
+    assert [list(sampler) for sampler in samplers] == [[0], [1], []]
+    words = "the size of the data set is 2, and there are 3 workers: none is left for number 2"
+    assert [sampler.lack() for sampler in samplers] == ["", "", words]
 
 
 @pytest.mark.parametrize(
@@ -112,3 +150,19 @@ def test_a_loader_takes_it():
     sampler = leeway.Sampler(data, Standing(1, 2), shuffle=False)
     batches = list(torch.utils.data.DataLoader(data, batch_size=2, sampler=sampler))
     assert torch.cat([batch for (batch,) in batches]).tolist() == [1, 3, 5, 7, 9]
+
+
+def test_a_share_with_no_sample_is_told_with_both_numbers():
+    data = torch.utils.data.TensorDataset(torch.zeros(1, 2))
+    with serving(mode="async") as url, leeway.connect(url, "w0"), leeway.connect(url, "w1") as session:
+        session.attach(torch.nn.Linear(2, 1))
+        loader = torch.utils.data.DataLoader(data, sampler=leeway.Sampler(data, session))
+        with pytest.raises(
+            ValueError, match="no batch: the size of the data set is 1, and there are 2 workers: none is left"
+        ):
+            next(session.epochs(loader))
+        whole = torch.utils.data.DataLoader(data, batch_size=2, drop_last=True, sampler=leeway.Sampler([0, 1], session))
+        with pytest.raises(
+            ValueError, match="no batch: is the data set empty or, with drop_last, smaller than a batch"
+        ):
+            next(session.epochs(whole))

@@ -336,7 +336,7 @@ def test_a_wrong_barrier_is_not_sent(far_server, session, wrong, words):
     ("wrong", "words"),
     [
         ({"rank": "a b"}, "rank 'a b' must be"),
-        ({"rank": 3}, "rank 3 must be"),
+        ({"rank": 3}, "rank is 3, it must be text"),
         ({"group": "a/b"}, "group 'a/b' must be"),
         ({"wait_seconds": "20"}, "wait_seconds is '20'"),
         ({"patience_seconds": float("nan")}, "patience_seconds is nan"),
@@ -371,7 +371,17 @@ def test_two_threads_in_one_session_are_told(far_server, session, model):
     assert errors == ["another thread uses this session; a session is for one thread: connect once in each"]
 
 
-@pytest.mark.parametrize("url", [5, b"http://127.0.0.1:1", ["http://127.0.0.1:1"]], ids=str)
-def test_an_address_that_is_no_text_is_told(url):
-    with pytest.raises(ValueError, match=r"^url is .*, it must be text such as"):
-        leeway.connect(url, "w0")
+@pytest.mark.parametrize("value", [0, 5, [], {}, b"http://127.0.0.1:1", torch.tensor([1, 2])], ids=repr)
+@pytest.mark.parametrize("name", ["url", "rank", "group", "metrics_host"])
+def test_what_is_no_text_is_told_whether_it_is_true_or_not(monkeypatch, name, value):
+    monkeypatch.setenv("PS_RANK", "w0")
+    with pytest.raises(ValueError, match=f"^{name} is .*, it must be text such as"):
+        leeway.connect(**{"url": "http://127.0.0.1:1", name: value})
+
+
+def test_empty_text_is_an_argument_that_is_not_given(monkeypatch, far_server):
+    monkeypatch.setenv("PS_SERVER", far_server.url)
+    monkeypatch.setenv("PS_RANK", "w7")
+    far_server.then(far_server.joined(), far_server.refused("left"))
+    with leeway.connect("", "", group="", metrics_host="") as session:
+        assert (session.rank, list(session.parts)) == ("w7", ["default"])

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from torch.utils.data import DistributedSampler, RandomSampler, SequentialSampler
 
+from leeway.protocol.fields import shown
+from leeway.worker.training import TrainingSession
 from leeway.worker.warn import warn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     import torch
-
-    from leeway.worker.training import TrainingSession
 
 # They give every worker all samples; a `DistributedSampler` does so where the framework runs one process.
 _WHOLE = (RandomSampler, SequentialSampler, DistributedSampler)
@@ -66,7 +66,10 @@ class Fitting:
 
 
 class Fitted:
-    """What a callback is made with: a session, and the options of `session.wrap`, with their defaults."""
+    """What a callback is made with: a session, and the options of `session.wrap`, with their defaults.
+
+    Raises `ValueError` for what is no session.
+    """
 
     def __init__(
         self,
@@ -77,6 +80,11 @@ class Fitted:
         server_optimizer: bool = False,
         lr: Literal["script"] | None = None,
     ) -> None:
+        if not isinstance(session, TrainingSession):
+            raise ValueError(
+                f"session is {shown(session)}, it must be what leeway.connect returned:"
+                " LeewayCallback(leeway.connect())"
+            )
         self.session = session
         self._fitting = Fitting(session, every=every, samples=samples, server_optimizer=server_optimizer, lr=lr)
 

@@ -14,7 +14,9 @@ import click
 
 from leeway import interrupts, programs
 from leeway.errors import DataError
+from leeway.worker.data.addresses import is_address
 from leeway.worker.data.published import DATA_SETS
+from leeway.worker.data.system import errors_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -46,13 +48,19 @@ Examples:
 def _data_dir() -> Callable[[Any], Any]:
     return click.option(
         "--data-dir",
-        type=click.Path(file_okay=False, path_type=Path),
+        type=programs.GivenPath(file_okay=False, path_type=Path),
         default=Path("data"),
         show_default=True,
         envvar="PS_DATA_DIR",
         metavar="DIR",
         help="Where the data sets are.",
     )
+
+
+def _address(ctx: click.Context, param: click.Parameter, text: str | None) -> str | None:
+    if text is not None and not is_address(text):
+        raise click.BadParameter(f"{text!r} is no address of http or https with a host, such as http://fileserver:8000")
+    return text
 
 
 class _Group(click.Group):
@@ -85,6 +93,7 @@ def command() -> None:
     "--from",
     "mirror",
     metavar="URL",
+    callback=_address,
     help="Where another machine serves its data directory. Default: the publishers' addresses.",
 )
 def get(names: Sequence[str], data_dir: Path, mirror: str | None) -> int:
@@ -107,9 +116,11 @@ def get(names: Sequence[str], data_dir: Path, mirror: str | None) -> int:
 @_data_dir()
 def show(data_dir: Path) -> int:
     """Say which sets are in the data directory, and what is missing."""
+    with errors_of(data_dir):
+        found = {name: standing(data_set, data_dir) for name, data_set in DATA_SETS.items()}
     click.echo(f"in {data_dir}:")
-    for data_set in DATA_SETS.values():
-        click.echo(f"  {data_set.name:12} {_amount(data_set.size_bytes):>9}  {standing(data_set, data_dir)}")
+    for name, words in found.items():
+        click.echo(f"  {name:12} {_amount(DATA_SETS[name].size_bytes):>9}  {words}")
     return 0
 
 
@@ -163,7 +174,7 @@ class _Lines:
         pass
 
     def failed(self, problem: str) -> None:
-        click.echo(f"ps-data: {problem}", err=True)
+        click.echo(f"ps-data: {programs.printable(problem)}", err=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

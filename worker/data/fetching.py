@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 from leeway.worker.data.download import Watcher, check, download
+from leeway.worker.data.system import errors_of
 from leeway.worker.data.unpacking import unpack
 
 if TYPE_CHECKING:
@@ -34,9 +35,10 @@ def fetch(data_set: DataSet, data_dir: Path, display: Display, mirror: str | Non
     """
     folder = data_dir / data_set.folder
     for wanted in data_set.downloads:
-        fetched = _fetch(data_set, wanted, folder, display, mirror) if wanted.missing(folder) else False
-        if not fetched and not wanted.members:
-            check(folder / wanted.path, wanted)
+        with errors_of(folder):
+            fetched = _fetch(data_set, wanted, folder, display, mirror) if wanted.missing(folder) else False
+            if not fetched and not wanted.members:
+                check(folder / wanted.path, wanted)
         for member in wanted.wanted:
             display.done(folder / member.path, "fetched" if fetched else "is there")
 

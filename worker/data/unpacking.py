@@ -12,6 +12,7 @@ import zlib
 from typing import IO, TYPE_CHECKING
 
 from leeway.errors import DataError
+from leeway.worker.data.system import errors_of, refuse_other
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +28,7 @@ def unpack(archive: Path, members: Sequence[Member], folder: Path) -> None:
     """
     left = {member.path: member.size_bytes for member in members}
     try:
-        with tarfile.open(archive, "r:gz") as tar:
+        with errors_of(archive), tarfile.open(archive, "r:gz") as tar:
             for found in tar:
                 # A link would be followed to whatever it names.
                 as_wanted = found.isreg() and left.get(found.name) == found.size
@@ -36,8 +37,6 @@ def unpack(archive: Path, members: Sequence[Member], folder: Path) -> None:
                     del left[found.name]
     except (tarfile.TarError, EOFError, zlib.error) as error:
         raise DataError(f"{archive} is no complete archive ({error}): remove it and run this again") from error
-    except OSError as error:
-        raise DataError(f"{error.filename or archive}: {error.strerror or error}") from error
     if left:
         raise DataError(f"{archive} lacks {', '.join(left)}: remove it and run this again")
 
@@ -45,6 +44,7 @@ def unpack(archive: Path, members: Sequence[Member], folder: Path) -> None:
 def _write(content: IO[bytes], target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{target.name}.part")
+    refuse_other(part)
     with part.open("wb") as file:
         shutil.copyfileobj(content, file)
         file.flush()

@@ -123,7 +123,7 @@ SECTIONS: Final[Mapping[str, Sequence[click.Option]]] = {
         _option("--local-lr", float, "X", "Learning rate of the local steps."),
     ),
     "Data": (
-        _option("--data-dir", click.Path(file_okay=False, path_type=Path), "DIR", "Where the data sets are."),
+        _option("--data-dir", programs.GivenPath(file_okay=False, path_type=Path), "DIR", "Where the data sets are."),
         _option(
             "--files",
             str,

@@ -66,7 +66,7 @@ def _connect(config: WorkerConfig, task: Task) -> TrainingSession:
         task.name,
         start_together=config.start_together,
         metrics_port=config.metrics_port,
-        metrics_host=config.metrics_host,
+        metrics_host=None if config.metrics_port is None else config.metrics_host,
     )
     if session.metrics_url:
         print(session.metrics_url, flush=True)

@@ -45,10 +45,16 @@ class Place:
     @classmethod
     def chosen(cls, port: int | None, host: str | None, environ: Mapping[str, str] = os.environ) -> Place | None:
         """As the arguments say, else the environment; None: nobody wants metrics. Raises `ValueError`."""
+        host = arguments.text("metrics_host", host, DEFAULT_HOST)
         name = "metrics_port"
         if port is None:
             text = environ.get(PORT_VARIABLE)
             if not text:
+                if host is not None:
+                    raise ValueError(
+                        f"metrics_host is {shown(host)}, and no metrics are served: give metrics_port= too (0: a free"
+                        f" one), or set {PORT_VARIABLE}"
+                    )
                 return None
             name = f"the environment variable {PORT_VARIABLE}"
             port = int(text) if text.isascii() and text.isdigit() and len(text) < 6 else None
@@ -56,7 +62,7 @@ class Place:
                 raise ValueError(f"{name} is {shown(text)}, it must be a port, or 0 for a free one")
         port = arguments.integer(name, port, 0, 65535)
         host = host or environ.get(HOST_VARIABLE) or DEFAULT_HOST
-        if not isinstance(host, str) or not is_host(host):
+        if not is_host(host):
             raise ValueError(f"metrics_host is {shown(host)}, it must be an address or a name to listen at")
         return cls(host, port)
 

@@ -139,6 +139,26 @@ def test_an_offer_is_about_one_group_that_there_is(offer, code):
     assert not any(group.specs for group in machine.groups.values())
 
 
+@pytest.mark.parametrize(
+    ("keys_of_default", "code", "begins"),
+    [
+        (
+            "*",
+            Code.SCHEMA_CONFLICT,
+            "tensor 'G/w' is of group 'default' (*), and this offer is about group 'G' (e*)",
+        ),
+        ("w", Code.UNKNOWN_TENSOR, "no group holds a tensor named 'G/w'"),
+    ],
+)
+def test_a_table_that_does_not_take_the_keys_of_the_part_of_its_name_is_told(keys_of_default, code, begins):
+    policy = PolicyTerms("async")
+    groups = (GroupSettings(policy, "G", ("e*",)), GroupSettings(policy, keys=(keys_of_default,)))
+    machine = Machine(Settings(groups), 1)
+    error = reply(ask(machine, Offer(names("G/w"), whole=True, group="G"))).error
+    advice = "keys in [group.G] does not take G/*, as the part of that name has: leave keys out there"
+    assert (error.code, str(error)) == (code, f"{code}: {begins}; {advice}")
+
+
 def test_the_first_whole_offer_closes_the_set():
     machine = Machine(Settings(GROUPS), 1)
     ask(machine, Offer(names("r.a", "r.b"), whole=True, group="rest"))

@@ -374,6 +374,20 @@ class TestTheSameUpdateOfTwoRanks:
         other[-2:] = 0, 2  # the sum and the beginning are the same
         assert await self.heard(workers, [one, other]) == []
 
+    @pytest.mark.parametrize("zero", [0.0, -0.0])
+    async def test_on_arrival_rows_far_behind_zeros_are_no_proof(self, start, zero):
+        """Two rows of an embedding, each used by one worker alone: the sum and the beginning are the same."""
+        _, workers = await self.begin(start, "async", 4096)
+        one, other = np.full((2, 4096), zero, np.float32)
+        one[2000:2003] = other[3000:3003] = 1, 2, 3
+        assert await self.heard(workers, [one, other]) == []
+
+    async def test_in_a_round_they_are_compared(self, start):
+        _, workers = await self.begin(start, "sync", 4096)
+        one = np.zeros(4096, np.float32)
+        one[2000:2003] = 1, 2, 3
+        assert len(await self.heard(workers, [one, one])) == 1
+
     @pytest.mark.parametrize("mode", ["sync", "async"])
     @pytest.mark.parametrize(
         ("weights", "settings"),

@@ -31,6 +31,12 @@ def test_the_options_are_those_of_wrap():
     assert keywords(Fitted) == keywords(leeway.TrainingSession.wrap) != []
 
 
+@pytest.mark.parametrize("session", [None, "http://127.0.0.1:8080", leeway.connect], ids=["None", "text", "a function"])
+def test_what_is_no_session_is_told(session):
+    with pytest.raises(ValueError, match=r"^session is .*, it must be what leeway\.connect returned: LeewayCallback\("):
+        Fitted(session)
+
+
 def fitting(session):
     return Fitting(session, every=1, samples=None, server_optimizer=False, lr=None)
 

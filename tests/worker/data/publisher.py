@@ -11,10 +11,10 @@ CONTENT = bytes(range(256)) * 12_000  # three blocks
 
 
 class Publisher(ThreadingHTTPServer):
-    """Answers with `files[path]`. `asked`: each request's path and Range.
+    """Answers with `files[path]`, or sends to `elsewhere[path]`. `asked`: each request's path and Range.
 
-    `knows_ranges` False: whatever is asked for, the whole comes. `breaks_after`: each reply breaks off after so many
-    bytes; `pauses_after`: it waits there until `go_on`.
+    `reason`: what is said with a 404. `knows_ranges` False: whatever is asked for, the whole comes. `breaks_after`:
+    each reply breaks off after so many bytes; `pauses_after`: it waits there until `go_on`.
     """
 
     daemon_threads = True
@@ -23,6 +23,8 @@ class Publisher(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.files = files
         self.asked = []
+        self.elsewhere = {}
+        self.reason = None
         self.knows_ranges = True
         self.breaks_after = None
         self.pauses_after = None
@@ -39,9 +41,15 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         publisher, wanted = self.server, self.headers.get("Range")
         publisher.asked.append((self.path, wanted))
+        if target := publisher.elsewhere.get(self.path):
+            self.send_response(302)
+            self.send_header("Location", target)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         content = publisher.files.get(self.path)
         if content is None:
-            self.send_error(404)
+            self.send_error(404, publisher.reason)
             return
         begin = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and publisher.knows_ranges else 0
         if begin >= len(content) and begin:

@@ -113,7 +113,17 @@ def test_on_a_terminal_a_bar_shows_how_far_it_is(mirror, tmp_path):
             ["get", "a9a", "--from", "http://127.0.0.1:1"],
             "http://127.0.0.1:1/a9a/a9a cannot be reached (Cannot connect",
         ),
-        (["get", "a9a", "--from", "fileserver"], "'fileserver/a9a/a9a' is no address of http or https"),
+        *(
+            (
+                ["get", "a9a", "--from", address],
+                f"Invalid value for '--from': {address!r} is no address of http or https ",
+            )
+            for address in ("fileserver", "http://", "", "http://a b", "http://127.0.0.1:99999")
+        ),
+        (["get", "a9a", "--data-dir", ""], "Invalid value for '--data-dir': the path is empty; is the variable set "),
+        (["list", "--data-dir", ""], "Invalid value for '--data-dir': the path is empty; is the variable set "),
+        (["get", "a9a", "--data-dir", "n" * 300], f"{'n' * 300}/a9a/a9a: File name too long"),
+        (["list", "--data-dir", "n" * 300], f"{'n' * 300}/mnist/"),
     ],
 )
 def test_a_mistake_is_one_line(tmp_path, arguments, says):
@@ -150,6 +160,25 @@ def test_those_behind_one_that_fails_are_fetched(mirror, tmp_path):
     done = ps_data("get", "a9a", "howell", "--from", mirror.url, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "data/height-weight/Howell1.csv  fetched\n")
     assert done.stderr == f"ps-data: {mirror.url}/a9a/a9a answers 404 Not Found\n"
+
+
+def test_what_a_server_says_steers_no_terminal(publisher, tmp_path):
+    publisher.reason = "\x1b[31mred"
+    done = ps_data("get", "howell", "--from", publisher.url, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (
+        2,
+        f"ps-data: {publisher.url}/height-weight/Howell1.csv answers 404 \\x1b[31mred\n",
+    )
+
+
+def test_a_pipe_in_a_files_place_is_one_line(publisher, tmp_path):
+    (tmp_path / "data" / "height-weight").mkdir(parents=True)
+    os.mkfifo(tmp_path / "data" / "height-weight" / "Howell1.csv")
+    done = ps_data("get", "howell", "--from", publisher.url, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "ps-data: data/height-weight/Howell1.csv: it is a pipe, where a regular file should be\n",
+    )
 
 
 def test_the_list_says_what_is_missing(tmp_path):

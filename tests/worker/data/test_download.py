@@ -1,10 +1,18 @@
 import asyncio
 import fcntl
+import os
+import re
+import resource
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from leeway.errors import DataError
+from leeway.worker.data.addresses import broken_proxy
 from leeway.worker.data.download import check, download
 from tests.worker.data.publisher import CONTENT, Watched, download_of
 
@@ -120,6 +128,26 @@ def test_a_file_that_is_not_there_leaves_what_is(case):
     assert case.part.read_bytes() == CONTENT[:5_000]
 
 
+def test_a_chunk_that_is_broken_is_one_line(case, monkeypatch):
+    monkeypatch.setattr("leeway.worker.data.download.SILENCE_SECONDS", 0.5)
+    begun = threading.Event()
+    monkeypatch.setattr(case.watched, "received", lambda size_bytes: size_bytes and begun.set())
+    with socket.create_server(("127.0.0.1", 0)) as listening, ThreadPoolExecutor(1) as thread:
+
+        def answer():
+            taken, _ = listening.accept()
+            with taken:
+                taken.recv(65536)
+                taken.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+                begun.wait()
+                taken.sendall(b"zz\r\nabc\r\n")
+
+        answered = thread.submit(answer)
+        said = case.refusal(addresses=[f"http://127.0.0.1:{listening.getsockname()[1]}/file"])
+        answered.result(30)
+    assert re.search(rf"/file (broke off \(\w+\)|is silent): 3 of {len(CONTENT)} bytes are there, run this again", said)
+
+
 def test_the_next_address_goes_on_with_what_the_first_one_sent(case):
     case.get(addresses=[f"{case.publisher.url}/gone", f"{case.publisher.url}/file"])
     assert case.file.read_bytes() == CONTENT
@@ -131,9 +159,47 @@ def test_no_network_is_one_line(case):
     assert said.startswith("http://127.0.0.1:1/file cannot be reached (Cannot connect to host 127.0.0.1:1 ")
 
 
-@pytest.mark.parametrize("address", ["file", "http://", "ftp://127.0.0.1/file"])
+@pytest.mark.parametrize("address", ["file", "http://", "ftp://127.0.0.1/file", "http://a..b/file"])
 def test_what_is_no_address_is_told(case, address):
-    assert case.refusal(addresses=[address]) == f"{address!r} is no address of http or https"
+    assert case.refusal(addresses=[address]) == f"{address!r} is no address of http or https with a host"
+
+
+@pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/file", "http://[::bad", "http://a..b/file"])
+def test_where_it_is_sent_to_is_named_when_that_is_no_address(case, target):
+    case.publisher.elsewhere["/file"] = target
+    said = case.refusal()
+    assert said == f"{case.publisher.url}/file redirects to {target!r}, which is no address of http or https"
+
+
+def test_where_it_is_sent_to_is_named_whatever_happens_there(case):
+    case.publisher.elsewhere["/file"] = "/gone"
+    assert case.refusal() == f"{case.publisher.url}/file (redirected to '/gone') answers 404 Not Found"
+    case.publisher.elsewhere["/file"] = "http://127.0.0.1:1/x"
+    assert "/file (redirected to 'http://127.0.0.1:1/x') cannot be reached (" in case.refusal()
+    case.publisher.elsewhere["/file"] = "/file"
+    assert case.refusal().endswith("/file redirects again and again, at last to '/file'")
+    case.publisher.elsewhere = {"/old": "/file"}
+    case.get(addresses=[f"{case.publisher.url}/old"])
+    assert case.file.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("proxy", ["nonsense", "127.0.0.1:3128", "socks5://127.0.0.1:1080", "http://u:secret@[::1"])
+def test_a_proxy_that_is_none_is_named_by_its_variable(case, monkeypatch, proxy):
+    monkeypatch.delenv("NO_PROXY")
+    monkeypatch.setenv("http_proxy", proxy)
+    assert case.refusal() == (
+        "the environment variable HTTP_PROXY names no proxy: it must be an address such as http://proxy:3128"
+    )
+    assert case.publisher.asked == []
+    # It is not asked for a host that goes without one.
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert broken_proxy(f"{case.publisher.url}/file") is None
+
+
+def test_a_proxy_that_cannot_be_reached_is_not_the_address(case, monkeypatch):
+    monkeypatch.delenv("NO_PROXY")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    assert "/file cannot be reached through the proxy (Cannot connect to host 127.0.0.1:1 " in case.refusal()
 
 
 def test_no_space_is_told_before_anything_is_fetched(case):
@@ -143,10 +209,30 @@ def test_no_space_is_told_before_anything_is_fetched(case):
     assert not case.part.exists()
 
 
-def test_a_disk_that_is_full_meanwhile_is_one_line(case):
-    # The device that is always full; the system itself refuses to write.
-    case.part.symlink_to("/dev/full")
-    assert case.refusal().endswith(": No space left on device")
+def test_what_the_system_refuses_to_write_is_one_line(case):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
+    try:
+        assert case.refusal() == f"{case.file}: File too large"
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize("place", ["file", "part"])
+@pytest.mark.parametrize("what", ["a pipe", "a device"])
+@pytest.mark.parametrize("linked", [False, True])
+def test_what_may_never_end_is_not_opened(case, tmp_path, place, what, linked):
+    path = {"file": case.file, "part": case.part}[place]
+    other = tmp_path / "other" if linked else path
+    if what == "a pipe":
+        os.mkfifo(other)
+    else:
+        other, linked = Path("/dev/zero"), True
+    if linked:
+        path.symlink_to(other)
+    with pytest.raises(DataError) as refused:
+        case.get() if place == "part" else check(case.file, WANTED)
+    assert str(refused.value) == f"{path}: it is {what}, where a regular file should be"
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(case, tmp_path):

@@ -1,4 +1,5 @@
 import io
+import os
 import tarfile
 
 import pytest
@@ -52,6 +53,13 @@ def test_a_link_in_an_archive_is_no_file(tmp_path):
         tar.addfile(entry)
     with pytest.raises(DataError, match="lacks one"):
         unpack(path, [Member("one", 0)], tmp_path)
+
+
+def test_a_pipe_in_the_place_of_a_part_is_not_opened(tmp_path):
+    path = archive(tmp_path / "a.tar.gz", [("one", b"1")])
+    os.mkfifo(tmp_path / "one.part")
+    with pytest.raises(DataError, match=r"one\.part: it is a pipe, where a regular file should be$"):
+        unpack(path, [Member("one", 1)], tmp_path)
 
 
 def test_what_the_system_says_is_one_line(tmp_path):

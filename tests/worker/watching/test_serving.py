@@ -149,7 +149,9 @@ class TestPlace:
         assert Place.chosen(None, None, environment) == Place("0.0.0.0", 9100)
         assert Place.chosen(0, "::1", environment) == Place("::1", 0)
         assert Place.chosen(9100, None, {}) == Place("127.0.0.1", 9100)
+        assert Place.chosen(9100, "", {}) == Place("127.0.0.1", 9100)
         assert Place.chosen(None, None, {"PS_METRICS_PORT": ""}) is None
+        assert Place.chosen(None, "", {"PS_METRICS_HOST": "::1"}) is None
 
     @pytest.mark.parametrize(
         ("port", "host", "environment", "words"),
@@ -159,6 +161,10 @@ class TestPlace:
             (None, None, {"PS_METRICS_PORT": "http"}, "variable PS_METRICS_PORT is 'http', it must be a port, or 0"),
             (None, None, {"PS_METRICS_PORT": "99999"}, "variable PS_METRICS_PORT is 99999, it must be at most 65535"),
             (0, "a b", {}, "metrics_host is 'a b', it must be an address"),
+            (0, 0, {}, "metrics_host is 0, it must be text such as 127.0.0.1"),
+            (None, 0, {}, "metrics_host is 0, it must be text such as 127.0.0.1"),
+            (None, "0.0.0.0", {}, "metrics_host is '0.0.0.0', and no metrics are served: give metrics_port= too"),
+            (None, "::1", {"PS_METRICS_PORT": "", "PS_METRICS_HOST": "::1"}, "no metrics are served"),
         ],
     )
     def test_mistakes(self, port, host, environment, words):

@@ -10,13 +10,12 @@ As distributed with McElreath, "Statistical Rethinking"; after Howell, "Life His
 from __future__ import annotations
 
 import csv
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from leeway.worker.train.data.source import Source
+from leeway.worker.train.data.source import Source, is_finite
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,10 +65,10 @@ def read(path: Path, source: Source = PARTS) -> Howell:
                 row = [float(field) for field in fields]
             except ValueError as error:
                 raise source.malformed(path, f"has a bad line {lines.line_num}: {error}") from error
-            if len(row) != len(_COLUMNS) or not all(math.isfinite(value) for value in row) or row[3] not in (0, 1):
+            if len(row) != len(_COLUMNS) or not all(map(is_finite, row)) or row[3] not in (0, 1):
                 raise source.malformed(
                     path,
-                    f"has a bad line {lines.line_num}: {fields} is not four finite numbers, the last 0 or 1",
+                    f"has a bad line {lines.line_num}: {fields} is not four numbers, finite as float32, the last 0/1",
                 )
             rows.append(row)
     height, weight, age, male = np.array(rows, dtype=np.float64).reshape(-1, len(_COLUMNS)).T

@@ -8,12 +8,11 @@ a9a: Chang and Lin, "LIBSVM data", after Platt (1998) from UCI Adult (Becker and
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from leeway.worker.train.data.source import Labelled, Source
+from leeway.worker.train.data.source import Labelled, Source, is_finite
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,8 +81,8 @@ def _row(line: str, features: int) -> tuple[float, list[tuple[int, float]]]:
     if not words:
         raise ValueError("it is empty")
     label = float(words[0])
-    if not math.isfinite(label):
-        raise ValueError(f"label {words[0]!r} is not finite")
+    if not is_finite(label):
+        raise ValueError(f"label {words[0]!r} is not finite as a float32")
     entries: list[tuple[int, float]] = []
     previous = 0
     for word in words[1:]:
@@ -93,8 +92,8 @@ def _row(line: str, features: int) -> tuple[float, list[tuple[int, float]]]:
         index, value = int(index_text), float(value_text)
         if not previous < index <= features:
             raise ValueError(f"index {index} after {previous}; indices ascend from 1 to {features}")
-        if not math.isfinite(value):
-            raise ValueError(f"{word!r} is not finite")
+        if not is_finite(value):
+            raise ValueError(f"{word!r} is not finite as a float32")
         entries.append((index, value))
         previous = index
     return label, entries

@@ -20,12 +20,20 @@ if TYPE_CHECKING:
 # The data directory of `ps-worker` and `ps-data` where nothing else is said.
 _DEFAULT: Final = Path("data")
 
+# The largest float32: (2 - 2^-23) * 2^127.
+_LARGEST: Final = float.fromhex("0x1.fffffep+127")
+
 
 class Labelled(NamedTuple):
     """Samples and their labels: the first axis of both counts the samples."""
 
     inputs: NDArray[Any]
     labels: NDArray[Any]
+
+
+def is_finite(value: float) -> bool:
+    """Whether it is one as a float32, in which tasks hold their samples."""
+    return abs(value) <= _LARGEST
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +49,11 @@ class Source:
 
     def require(self, path: Path) -> Path:
         """Return `path` if a file is there, else raise the `DataError` of `missing`."""
-        if not path.is_file():
+        try:
+            there = path.is_file()
+        except OSError as error:  # a name that is too long, a folder that is closed to us
+            raise DataError(f"{self.title}: {path}: {error.strerror}") from None
+        if not there:
             raise self.missing(path)
         return path
 

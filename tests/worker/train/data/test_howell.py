@@ -25,7 +25,8 @@ def test_columns_are_read_in_order(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "line", ["151.765;x;63;1\n", "151.765;nan;63;1\n", "1;2;3\n", "1;2;3;4;5\n", "1;2;3;2\n", "\n"]
+    "line",
+    ["151.765;x;63;1\n", "151.765;nan;63;1\n", "151.765;1e300;63;1\n", "1;2;3\n", "1;2;3;4;5\n", "1;2;3;2\n", "\n"],
 )
 def test_a_bad_line_is_named(tmp_path, line):
     with pytest.raises(DataError, match=r"Howell1\.csv has a bad line 3: "):

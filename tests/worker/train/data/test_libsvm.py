@@ -32,6 +32,8 @@ def test_rows_become_dense(tmp_path):
         ("1 1:one", "could not convert"),
         ("1 1:", "could not convert"),
         ("1 1:inf", "'1:inf' is not finite"),
+        ("1 1:1e300", "'1:1e300' is not finite as a float32"),
+        ("-1e39 1:1", "label '-1e39' is not finite as a float32"),
         ("1 0:1", "index 0 after 0; indices ascend from 1 to 3"),
         ("1 4:1", "index 4 after 0"),
         ("1 2:1 2:1", "index 2 after 2"),

@@ -1,9 +1,11 @@
+import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from leeway.errors import DataError
-from leeway.worker.train.data.source import Source
+from leeway.worker.train.data.source import Source, is_finite
 
 SOURCE = Source(title="Example Set", folder="example", name="set")
 OWN = Source(title="Example Set", folder="example")
@@ -42,6 +44,19 @@ def test_what_nobody_can_fetch_is_named_alone():
 def test_a_folder_is_not_a_file(tmp_path):
     with pytest.raises(DataError, match="no file"):
         SOURCE.require(tmp_path)
+
+
+def test_a_path_that_the_system_refuses_is_one_line(tmp_path):
+    file = tmp_path / ("n" * 300) / "file"
+    with pytest.raises(DataError) as caught:
+        SOURCE.require(file)
+    assert str(caught.value) == f"Example Set: {file}: File name too long"
+
+
+@pytest.mark.parametrize("value", [3.4028234663852886e38, 3.5e38, 1e300, math.inf, math.nan])
+def test_a_number_is_finite_where_it_is_one_as_float32(value):
+    with np.errstate(over="ignore"):
+        assert [is_finite(number) for number in (value, -value)] == [bool(np.isfinite(np.float32(value)))] * 2
 
 
 def test_every_place_that_was_tried_is_named(tmp_path):
