@@ -82,7 +82,7 @@ class Wrapping:
         self._steps = 0
         self._rates: dict[str, float] = {}
         self._uncounted = False
-        self._over = False
+        self._told_over = False
         self._given = optimizer
         self._optimizer = inner = innermost(optimizer)
         self._carrier = Carrier(inner, drives_rate=lr is not None)
@@ -156,9 +156,7 @@ class Wrapping:
             self._tell_rates(optimizer)
         with set_aside(other for part in self._parts for other in part.bridge.others(self.parameters)):
             self._left = self._left or self._going(lambda parameter: parameter.grad is not None)
-            for part in list(self._left):
-                self._session.step(part.name, self._weight(part, 1))
-                self._left.remove(part)
+            self._see_through(lambda part: self._session.step(part.name, self._weight(part, 1)))
         self._unscaled.clear()
         for parameter in self.parameters:
             parameter.grad = None  # of a part that the interrupted call had pushed already
@@ -186,11 +184,19 @@ class Wrapping:
                     return
                 self._steps = 0
                 self._left = self._going(lambda parameter: parameter.requires_grad)
-            for part in list(self._left):
-                self._push(part)
-                self._left.remove(part)
+            self._see_through(self._push)
         finally:
             put_back(aside)
+
+    def _see_through(self, push: Callable[[Part], object]) -> None:
+        """Push what is left of a step. Nothing is, where the fault is the user's: what comes next is another step."""
+        try:
+            for part in list(self._left):
+                push(part)
+                self._left.remove(part)
+        except ValueError:
+            self._left = []
+            raise
 
     def _push(self, part: Part) -> None:
         """What the steps did to this part."""
@@ -243,14 +249,15 @@ class Wrapping:
                     self._unscaled[id(gradient)] = gradient.div_(scale)
 
     def _is_over(self) -> bool:
-        """Said once."""
-        if not self._over and all(part.finished for part in self._parts):
-            self._over = True
+        """Said once. A part goes on where a server came back from before its end."""
+        over = all(part.finished for part in self._parts)
+        if over and not self._told_over:
+            self._told_over = True
             part = self._parts[0]
             what = "the run" if self._session.finished else ", ".join(part.name for part in self._parts)
             what = f"{what} is over" if part.ending is Ending.FINISHED else "this session has ended"
             log.info(f"{what}, steps are pushed no more", detail=part.ending_detail or str(part.ending))
-        return self._over
+        return over
 
     def _weight(self, part: Part, steps: int) -> int:
         """What the update counts as."""

@@ -142,17 +142,11 @@ class Machine:
         self._emit(Over(why))
         for group in self.groups.values():
             group.end(why)
-        self._open_barriers()
+        self.barriers.stop(self._complete())
 
-    def _complete(self) -> Refused | None:
+    def _complete(self) -> Refused:
         """What is said to those who would wait for others: they have ended too, or will not come."""
-        if self.over is None and not self.finished:
-            return None
         return refuse(Code.FINISHED, self.over or "every group has come to its end")
-
-    def _open_barriers(self) -> None:
-        if refusal := self._complete():
-            self.barriers.stop(refusal)
 
     def _end_if_due(self, now: float) -> None:
         """The run is finished when every group with an end that workers are in has come to it. The others end with it.
@@ -172,7 +166,7 @@ class Machine:
                     group.settle(now)
         if all(group.done or group.deserted for group in groups):
             self.finished = True
-            self._open_barriers()
+            self.barriers.stop(self._complete())
             self._emit(Finished())
 
     @property
@@ -284,8 +278,8 @@ class Machine:
             case Leave():
                 self._end(member, Reason.LEFT, f"{member} left")
                 self._emit(Answered(request, Departed(member.rank)))
-            case Barrier() if refusal := self._complete():
-                self._emit(Answered(request, refusal))
+            case Barrier() if self.over is not None or self.finished:
+                self._emit(Answered(request, self._complete()))
             case Barrier():
                 self.barriers.arrive(request, message, member, self.membership.live(), now)
             case Pull():

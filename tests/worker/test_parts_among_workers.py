@@ -191,32 +191,43 @@ def test_a_server_that_was_killed_has_the_parts_again(resumed, tmp_path):
             session.close()
 
 
-def test_a_part_that_was_complete_goes_on_where_a_server_has_gone_back_to_before_its_end(tmp_path):
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_part_that_was_complete_goes_on_where_a_server_has_gone_back_to_before_its_end(tmp_path, wrapped):
     """Else others would wait there for a worker that never comes."""
     file = tmp_path / "leeway.toml"
     file.write_text("until = 8\n[group.D]\nuntil = 4\n")
-    flags = ["--config", str(file), "--mode", "sync", "--workers", "2", *PLAIN, "--state-dir", str(tmp_path / "state")]
+    flags = ["--config", str(file), "--mode", "sync", "--workers", "2", "--state-dir", str(tmp_path / "state")]
+    flags += () if wrapped else PLAIN
 
-    def train(session, nets, until, barrier):
+    def train(session, nets, until, barrier, optimizers):
         """Returns the iterations of D that have counted."""
-        counted = []
+        counted, seen = [], session.parts["D"].outcome
         while session.parts["G"].clock < until and not session.finished:
             for net, part in zip(nets, ("D", "G"), strict=True):
                 net(noises(1)[0]).square().mean().backward()
-                outcome = session.step(part, samples=8)
-                counted += [outcome.clock] if part == "D" and not outcome.dropped else []
+                if wrapped:
+                    optimizers[part].step()
+                else:
+                    session.step(part, samples=8)
+                before, seen = seen, session.parts["D"].outcome
+                counted += [seen.clock] if seen is not before and not seen.dropped else []
         barrier.wait(60)
         return counted
 
     def work(url, rank, nets, checkpoint, killed):
         with leeway.connect(url, rank) as session:
             session.attach(dict(zip(("D", "G"), nets, strict=True)))
-            train(session, nets, 2, checkpoint)
+            optimizers = {}
+            for name, net in zip(("D", "G"), nets, strict=True):
+                optimizers[name] = torch.optim.SGD(net.parameters(), lr=0.1)
+                if wrapped:
+                    session.wrap(optimizers[name])
+            train(session, nets, 2, checkpoint, optimizers)
             checkpoint.wait(60)
-            train(session, nets, 6, killed)
+            train(session, nets, 6, killed, optimizers)
             assert (session.parts["D"].finished, session.parts["G"].clock) == (True, 6)
             killed.wait(60)
-            again = train(session, nets, 99, checkpoint)
+            again = train(session, nets, 99, checkpoint, optimizers)
             return session.finished, session.parts["G"].clock, again
 
     checkpoint, killed = threading.Barrier(3), threading.Barrier(3)

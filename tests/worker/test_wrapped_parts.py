@@ -177,6 +177,19 @@ class Ones(nn.Module):
         return -self.value.sum()
 
 
+def test_a_step_without_gradients_leaves_nothing_to_be_completed():
+    nets = {"A": Ones(), "B": Ones()}
+    optimizer = torch.optim.SGD([net.value for net in nets.values()], lr=1.0)
+    with serving("--mode", "sync", "--lr", "1") as (_, url):
+        session = leeway.wrap(optimizer, nets, url=url, rank="w0", server_optimizer=True).session
+        with pytest.raises(ValueError, match="no parameter has a gradient"):
+            optimizer.step()
+        nets["A"].loss().backward()
+        optimizer.step()
+        assert {name: part.clock for name, part in session.parts.items()} == {"A": 1, "B": 0}
+        session.close()
+
+
 @pytest.fixture(scope="module", params=[False, True], ids=["its own steps", "the server's"])
 def at_server(request):
     """Where to wrap, and how."""

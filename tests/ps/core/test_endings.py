@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from leeway.protocol.barriers import Barrier
 from leeway.protocol.codes import Code
 from leeway.protocol.policy_terms import PolicyTerms
 from leeway.protocol.pulls import Pull
@@ -195,3 +196,19 @@ def test_a_pull_that_waits_for_parameters_is_told_the_end_and_a_reader_goes_on_w
     server.tick(5.0)
     assert server.replies[parked].error.code is Code.FINISHED
     assert reader not in server.replies
+
+
+@pytest.mark.parametrize("by", [{"until_seconds": 5.0}, {"until": 1}], ids=["by time", "by the clocks"])
+def test_nobody_passes_a_named_barrier_when_the_run_is_over(serve, by):
+    server = serve(lease_seconds=60.0, **by)
+    server.offer("w")
+    w0 = server.join("w0")
+    waiting = server.send(Barrier(w0, "b", 0, 2, 99.0))
+    assert waiting not in server.replies
+    if "until" in by:
+        server.walk(w0)
+    server.tick(5.0)
+    late = server.send(Barrier(w0, "b", 0, 1, 99.0))
+    told = [server.replies[request].error for request in (waiting, late)]
+    assert [error.code for error in told] == [Code.FINISHED] * 2
+    assert {error.detail for error in told} == {server.machine.over or "every group has come to its end"}
