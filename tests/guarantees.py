@@ -416,6 +416,8 @@ class Checker(Starts):
     def _refused(self, message, error, stuck):
         if error["code"] == "deadlock":
             must(message["life"]["rank"] in stuck, "who gives way was in a circle", request=message, circle=stuck)
+        elif error["code"] == "finished" and message["is"] == "Barrier":
+            must(self._end_has_come(), "nobody is told of an end that has not come", request=message)
         elif error["code"] == "finished" and self.live.get(message["life"]["rank"]) == message["life"]["incarnation"]:
             rank, group = message["life"]["rank"], self.groups[message["group"]]
             own = group.until is not None and group.clocks[rank] >= group.until

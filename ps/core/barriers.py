@@ -57,6 +57,7 @@ class Barriers:
     def __init__(self, emit: Callable[[Effect], None]) -> None:
         self._emit = emit
         self._named: dict[str, _Named] = {}
+        self._ended: Refused | None = None
 
     def generations(self) -> dict[str, int]:
         """The open generation of each barrier: what a joiner must name."""
@@ -82,6 +83,9 @@ class Barriers:
                 f"barrier {asked.name!r} is at generation {barrier.generation}, {asked.generation} was asked for",
                 generation=barrier.generation,
             )
+            return
+        if self._ended is not None:
+            self._emit(Answered(request, self._ended))
             return
         self._named[asked.name] = barrier
         if not barrier.arrived:
@@ -124,6 +128,11 @@ class Barriers:
         """The asker's connection is gone; that it had arrived stays true."""
         for barrier in self._named.values():
             barrier.waiting.pop(request, None)
+
+    def end(self, refusal: Refused) -> None:
+        """Nobody passes any more: those who would be waited for have ended too, or will not come."""
+        self._ended = refusal
+        self.stop(refusal)
 
     def stop(self, refusal: Refused) -> None:
         for barrier in self._named.values():

@@ -142,10 +142,10 @@ class Machine:
         self._emit(Over(why))
         for group in self.groups.values():
             group.end(why)
-        self.barriers.stop(self._complete())
+        self.barriers.end(self._complete())
 
     def _complete(self) -> Refused:
-        """What is said to those who would wait for others: they have ended too, or will not come."""
+        """What is said at named barriers when the run is over."""
         return refuse(Code.FINISHED, self.over or "every group has come to its end")
 
     def _end_if_due(self, now: float) -> None:
@@ -166,7 +166,7 @@ class Machine:
                     group.settle(now)
         if all(group.done or group.deserted for group in groups):
             self.finished = True
-            self.barriers.stop(self._complete())
+            self.barriers.end(self._complete())
             self._emit(Finished())
 
     @property
@@ -278,8 +278,6 @@ class Machine:
             case Leave():
                 self._end(member, Reason.LEFT, f"{member} left")
                 self._emit(Answered(request, Departed(member.rank)))
-            case Barrier() if self.over is not None or self.finished:
-                self._emit(Answered(request, self._complete()))
             case Barrier():
                 self.barriers.arrive(request, message, member, self.membership.live(), now)
             case Pull():

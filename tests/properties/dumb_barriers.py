@@ -16,6 +16,7 @@ class DumbBarriers:
         self.live, self.say = live, say
         self.generations: dict[str, int] = {}
         self.attempts: dict[str, Attempt] = {}
+        self.ended = None
 
     def arrive(self, request, asked, life, now) -> None:
         generation = self.generations.get(asked.name, 0)
@@ -23,6 +24,9 @@ class DumbBarriers:
             passed = ("passed", asked.name, asked.generation)
             ahead = ("refused", "invalid-value", {"generation": generation})
             self.say(request, passed if asked.generation < generation else ahead)
+            return
+        if self.ended:
+            self.say(request, self.ended)
             return
         self.generations[asked.name] = generation
         attempt = self.attempts.get(asked.name)
@@ -72,6 +76,11 @@ class DumbBarriers:
     def gone(self, request) -> None:
         for attempt in self.attempts.values():
             attempt.waiting = [one for one in attempt.waiting if one[0] != request]
+
+    def end(self) -> None:
+        """The run is finished."""
+        self.ended = ("refused", "finished", {})
+        self.send_away(self.ended)
 
     def send_away(self, told) -> None:
         for attempt in self.attempts.values():

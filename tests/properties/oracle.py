@@ -137,6 +137,7 @@ class Oracle(Conditions):
         self.min_clock()
         self.epoch = epoch
         self.waiters, self.barriers.attempts, self.parts, self.finished = [], {}, [], False
+        self.barriers.ended = None
         for update in self.updates:
             update.askers = []
             update.at = now
@@ -398,6 +399,7 @@ class Oracle(Conditions):
                 self._answer(waiter, stopping)
         if not self.finished and self.is_done():
             self.finished = True
+            self.barriers.end()
             self.happened.append(("finished",))
 
     def _settle_rounds(self) -> None:

@@ -62,8 +62,8 @@ class TestACarrier:
         return heard(step)
 
     def test_whose_rate_a_scheduler_changes(self, session, net):
-        (words,) = self.work(session, net, lambda p: torch.optim.AdamW(p, lr=0.1), lambda o: StepLR(o, 1, 0.5))
-        assert "has changed lr of AdamW, and that has no effect" in words
+        (words,) = self.work(session, net, lambda p: torch.optim.SGD(p, lr=0.1), lambda o: StepLR(o, 1, 0.5))
+        assert "has changed lr of SGD, and that has no effect" in words
         assert "lr='script'" in words
 
     def test_whose_momentum_changes_beside_the_rate(self, session, net):
@@ -148,6 +148,7 @@ class TestAnOptimizerOfItsOwn:
         assert heard(step) == []
 
     def test_nothing_is_left_when_the_session_is_gone(self, url, net):
+        gc.collect()  # sessions of before may be there still: an optimizer and its session know each other
         before = len(_global_optimizer_pre_hooks)
         session = leeway.connect(url, "w1")
         session.attach(net)

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from leeway.protocol.barriers import Barrier
+from leeway.protocol.barriers import Barrier, Passed
 from leeway.protocol.codes import Code
 from leeway.protocol.policy_terms import PolicyTerms
 from leeway.protocol.pulls import Pull
@@ -203,12 +203,15 @@ def test_nobody_passes_a_named_barrier_when_the_run_is_over(serve, by):
     server = serve(lease_seconds=60.0, **by)
     server.offer("w")
     w0 = server.join("w0")
+    server.send(Barrier(w0, "a", 0, 1, 99.0))
     waiting = server.send(Barrier(w0, "b", 0, 2, 99.0))
     assert waiting not in server.replies
     if "until" in by:
         server.walk(w0)
     server.tick(5.0)
     late = server.send(Barrier(w0, "b", 0, 1, 99.0))
+    passed = server.send(Barrier(w0, "a", 0, 1, 99.0))
+    assert server.replies[passed] == Passed("a", 0), "it was before the end"
     told = [server.replies[request].error for request in (waiting, late)]
     assert [error.code for error in told] == [Code.FINISHED] * 2
     assert {error.detail for error in told} == {server.machine.over or "every group has come to its end"}

@@ -74,6 +74,25 @@ def train(folder, *callbacks, resume=None, **options):
     return run.model
 
 
+def train_together(workers):
+    """Each in a thread of its own. Where one fails, nobody waits for it.
+
+    A Trainer that is made begins with accelerate's state of the whole process anew: all are made before any trains.
+    """
+
+    def work(run, session):
+        try:
+            run.train()
+        except BaseException:
+            for _, each in workers:
+                each.close()
+            raise
+
+    with ThreadPoolExecutor(len(workers)) as threads:
+        for trained in [threads.submit(work, *worker) for worker in workers]:
+            trained.result()
+
+
 def same(net, other):
     """Which tensors are not equal, bit by bit."""
     values = other.state_dict()
@@ -128,10 +147,9 @@ def test_two_workers_learn(tmp_path, mode, recwarn):
         run.session = session
         return run, session, steps
 
-    with serving(workers=2, mode=mode, until=40) as url, ThreadPoolExecutor(2) as threads:
-        # One after the other: a Trainer that is made begins with accelerate's state of the whole process anew.
+    with serving(workers=2, mode=mode, until=40) as url:
         workers = [prepared(place) for place in range(2)]
-        list(threads.map(lambda worker: worker[0].train(), workers))
+        train_together([(run, session) for run, session, _ in workers])
         for _, session, steps in workers:
             assert (session.ending, session.clock) == ("finished", 40)
             assert sum(steps.losses[-5:]) < sum(steps.losses[:5]) / 2
@@ -196,15 +214,15 @@ def test_an_exception_closes_the_session_of_a_with_block(tmp_path):
 
 
 def test_data_that_are_not_shared_out_are_told(tmp_path):
-    def work(place):
+    def prepared(place):
         session = leeway.connect(url, f"w{place}")
-        train(tmp_path / str(place), LeewayCallback(session), max_steps=4)
-        return session
+        return trainer(tmp_path / str(place), LeewayCallback(session), max_steps=4), session
 
-    with serving(workers=2) as url, ThreadPoolExecutor(2) as threads:
+    with serving(workers=2) as url:
+        workers = [prepared(place) for place in range(2)]
         with pytest.warns(UserWarning, match="each reads all the data: a Seedable"):
-            sessions = list(threads.map(work, range(2)))
-        assert [session.clock for session in sessions] == [4, 4]
+            train_together(workers)
+        assert [session.clock for _, session in workers] == [4, 4]
 
 
 def test_help_shows_the_options_and_their_defaults():

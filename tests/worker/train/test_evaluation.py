@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from structlog.testing import capture_logs
 from torch import nn
 
 from leeway.protocol import limits
@@ -61,10 +62,12 @@ def test_the_model_is_evaluated_as_it_would_be_used(model):
     assert task.seen[0][0] == pytest.approx(model(torch.ones(4, 3)).sum().item())
 
 
-def test_that_nothing_is_held_out_is_told_once(model, capsys):
+def test_that_nothing_is_held_out_is_told_once(model):
     evaluation = Evaluation(Held(), model, CPU, 1)
-    assert [evaluation.run() for _ in range(2)] == [{}, {}]
-    assert capsys.readouterr().out.count("no samples are held out among those that this worker has read") == 1
+    with capture_logs() as logs:
+        assert [evaluation.run() for _ in range(2)] == [{}, {}]
+    (line,) = logs
+    assert line["detail"] == "no samples are held out among those that this worker has read"
 
 
 def test_what_is_reported_is_named_and_bounded(model):

@@ -70,7 +70,7 @@ class TestTensors:
             reply = await server.put(
                 "/v1/params", frame({}, {"weight": changed, "extra": np.ones(2, np.float32)}), {"Content-Type": FRAME}
             )
-            reply.refused(409, "schema-conflict", "weight", "known as weight float32[4,3]")
+            reply.refused(409, "schema-conflict", "weight", "the group has weight float32[4,3]")
 
     async def test_new_keys_after_the_first_update(self, server, worker, gradient):
         await worker.push(gradient)
