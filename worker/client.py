@@ -312,7 +312,8 @@ class Client:
         conversation = self._first.conversation
         if conversation.error is not None and conversation.ending in (Ending.FENCED, Ending.DEADLOCK):
             return conversation.error
-        return ValueError(f"barrier {name!r} cannot be passed: this worker's run has ended ({conversation.ending_detail or conversation.ending})")
+        why = conversation.ending_detail or conversation.ending
+        return ValueError(f"barrier {name!r} cannot be passed: this worker's run has ended ({why})")
 
     async def status(self) -> dict[str, Any]:
         """The server's whole state: who waits, why, and for whom."""
