@@ -19,7 +19,6 @@ from leeway.worker.standing import Begun, Standing
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from leeway.protocol.pulls import NotYet
     from leeway.protocol.pushes import UpdateKind
     from leeway.transport.channel import Tensors, Traffic
     from leeway.worker.blocking import BlockingGroup
@@ -152,11 +151,6 @@ class Part:
     @property
     def conversation(self) -> Conversation:
         return self._client.conversation
-
-    @property
-    def waiting(self) -> NotYet | None:
-        """Why the last parked request was sent away; None when the last one was answered."""
-        return self._client.client.waiting
 
     @property
     def bridge(self) -> ModelBridge:

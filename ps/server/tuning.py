@@ -73,11 +73,11 @@ class Tuning:
         progress = {"steps": steps, "learning_rate": settings.learning_rate(steps)}
         return OptimizerState(group, settings.to_fields() | progress)
 
-    async def set_optimizer(self, group: str, changes: Mapping[str, Any]) -> OptimizerState:
-        """Other settings, from the next step decided after this on. Raises `WireError`."""
-        return await self._set_optimizer(group, changes)
+    async def set_optimizer(self, group: str, changes: Mapping[str, Any], why: str = "") -> OptimizerState:
+        """Other settings, from the next step decided after this on. `why`: where nobody has asked for them.
 
-    async def _set_optimizer(self, group: str, changes: Mapping[str, Any], why: str = "") -> OptimizerState:
+        Raises `WireError`.
+        """
         self._known(group)
         self._open.discard(group)
         try:
@@ -99,7 +99,7 @@ class Tuning:
         if group in self._open:
             self._open.discard(group)
             if kind is not UpdateKind.GRADIENT:
-                await self._set_optimizer(group, {"lr": 1.0}, "the steps that workers make are taken as they are")
+                await self.set_optimizer(group, {"lr": 1.0}, "the steps that workers make are taken as they are")
 
     def configure(self, group: str, fields: Mapping[str, Any]) -> None:
         """The machine has taken the change."""

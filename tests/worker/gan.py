@@ -45,16 +45,21 @@ def same(*pairs):
     )
 
 
+def train(netG, netD, of_g, of_d, count):
+    """As a script does, with an optimizer for each."""
+    for noise in noises(count):
+        of_d.zero_grad()
+        loss, fakes = discriminate(netG, netD, noise)
+        loss.backward()
+        of_d.step()
+        of_g.zero_grad()
+        LOSS(netD(fakes), REAL).backward()
+        of_g.step()
+
+
 def train_plainly(count):
     """What the session is compared with: plain torch, SGD."""
     netG, netD = gan()
     of_g, of_d = (torch.optim.SGD(net.parameters(), lr=0.1) for net in (netG, netD))
-    for noise in noises(count):
-        netD.zero_grad()
-        loss, fakes = discriminate(netG, netD, noise)
-        loss.backward()
-        of_d.step()
-        netG.zero_grad()
-        LOSS(netD(fakes), REAL).backward()
-        of_g.step()
+    train(netG, netD, of_g, of_d, count)
     return netG, netD

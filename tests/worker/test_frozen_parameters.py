@@ -126,7 +126,7 @@ def test_toggling_loses_neither_gradients_nor_pulls():
         # As some do, before the step.
         model[trained].requires_grad_(False)
         assert names(bridge.gradients()) == {f"{trained}.weight"}
-        bridge.load(served(bridge, lambda name, tensor: torch.full_like(tensor, step)))  # noqa: B023
+        bridge.load(served(bridge, lambda name, tensor, step=step: torch.full_like(tensor, step)))
         bridge.forget_gradients()
         assert (model["g"].weight == step).all()
         assert (model["d"].weight == step).all()

@@ -10,7 +10,7 @@ from torch import nn
 
 import leeway
 from leeway.worker.blocking import BlockingGroup
-from tests.worker.gan import LOSS, REAL, discriminate, gan, noises, same
+from tests.worker.gan import gan, noises, same, train
 from tests.worker.test_against_server import serving
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("one_thread")]
@@ -25,22 +25,12 @@ def test_a_wrap_for_each_optimizer(mode):
     plain_g = torch.optim.Adam(plainG.parameters(), lr=0.01, betas=(0.5, 0.999))
     plain_d = torch.optim.RMSprop(plainD.parameters(), lr=0.01)
 
-    def train(netG, netD, of_g, of_d):
-        for noise in noises(10):
-            of_d.zero_grad()
-            loss, fakes = discriminate(netG, netD, noise)
-            loss.backward()
-            of_d.step()
-            of_g.zero_grad()
-            LOSS(netD(fakes), REAL).backward()
-            of_g.step()
-
-    train(plainG, plainD, plain_g, plain_d)
+    train(plainG, plainD, plain_g, plain_d, 10)
     with serving("--mode", mode) as (_, url):
         of_d = leeway.wrap(of_d, {"G": netG, "D": netD}, url=url, rank="w0")
         with of_d.session as session:
             of_g = session.wrap(of_g)
-            train(netG, netD, of_g, of_d)
+            train(netG, netD, of_g, of_d, 10)
             assert [part.clock for part in session.parts.values()] == [10, 10]
     assert same((netG, plainG), (netD, plainD))
 
