@@ -22,12 +22,15 @@ class Code(StrEnum):
     NOT_GRANTED = "not-granted"
     WRONG_CLOCK = "wrong-clock"
     FENCED = "fenced"
+    STAGE_REPLACED = "stage-replaced"
+    STAGES_DIFFER = "stages-differ"
     SCHEMA_CONFLICT = "schema-conflict"
     SCHEMA_CLOSED = "schema-closed"
     SCHEMA_TOO_LARGE = "schema-too-large"
     NO_STATE_DIR = "no-state-dir"
     DEADLOCK = "deadlock"
     EVICTED = "evicted"
+    STAGE_LOST = "stage-lost"
     LEFT = "left"
     FINISHED = "finished"
     BODY_TOO_LARGE = "body-too-large"
@@ -57,11 +60,14 @@ STATUS: dict[Code, int] = {
     Code.NOT_GRANTED: 409,
     Code.WRONG_CLOCK: 409,
     Code.FENCED: 409,
+    Code.STAGE_REPLACED: 409,
+    Code.STAGES_DIFFER: 409,
     Code.SCHEMA_CONFLICT: 409,
     Code.SCHEMA_CLOSED: 409,
     Code.NO_STATE_DIR: 409,
     Code.DEADLOCK: 409,
     Code.EVICTED: 410,
+    Code.STAGE_LOST: 410,
     Code.LEFT: 410,
     Code.FINISHED: 410,
     Code.BODY_TOO_LARGE: 413,

@@ -57,6 +57,23 @@ MAX_BARRIERS = 1024
 # Parts of one push. Overlap with the backward pass wants about ten.
 MAX_PARTS = 1024
 
+# Stages of a replica. Deeper pipelines are mostly bubble.
+MAX_STAGES = 64
+
+# Characters of the address at which a stage is reached: a URL.
+MAX_ADDRESS = 256
+
+# Things that must be the same in all stages of a replica (model, seed, ...), and the characters of one.
+MAX_PLAN = 32
+MAX_PLAN_TEXT = 256
+
+# Characters of what a stage has to tell the others: some figures for each layer of the model. Every join of the replica
+# is answered with those of all stages.
+MAX_NOTES = 65_536
+
+# Characters of the secret by which the stages of a replica know each other. One has 64.
+MAX_SECRET = 256
+
 # Characters of a session id. A UUID has 36.
 MAX_SESSION_LENGTH = 64
 

@@ -12,6 +12,7 @@ from leeway.protocol.fields import Fields
 from leeway.protocol.lives import Life
 from leeway.protocol.pushes import LastPush
 from leeway.protocol.ranks import NAME_WORDS, is_rank
+from leeway.protocol.replicas import Place, Replica
 from leeway.protocol.tensors import TensorSpec
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ class Join:
     default group's settings. `one_after_another`: this life never asks for one thing while it waits for another, so
     that a circle of such lives, each waiting in one group and missed in the next, is one that nothing would end.
     `revision`: how often this session has named other groups before; a join that comes late and has a smaller one than
-    the life has seen changes nothing.
+    the life has seen changes nothing. `place`: the one that this process, of the id `session`, wants in a replica;
+    `wait_seconds`: how long it waits for the other stages.
     """
 
     rank: str
@@ -35,13 +37,16 @@ class Join:
     create: tuple[str, ...] = ()
     one_after_another: bool = False
     revision: int = 0
+    place: Place | None = None
+    wait_seconds: float | None = None
 
     def __str__(self) -> str:
+        place = f" {self.place}" if self.place else ""
         create = f" create={','.join(self.create)}" if self.create else ""
-        return f"join {self.rank} session={self.session}{create}"
+        return f"join {self.rank} session={self.session}{place}{create}"
 
     @classmethod
-    def read(cls, fields: Fields) -> Join:
+    def read(cls, fields: Fields, wait_seconds: float | None = None) -> Join:
         groups = None
         if "groups" in fields:
             groups = tuple(fields.listing("groups", limits.MAX_GROUPS))
@@ -57,6 +62,8 @@ class Join:
             create,
             fields.flag("one_after_another"),
             fields.integer("revision") if "revision" in fields else 0,
+            Place.read(fields.mapping("place", 16)) if "place" in fields else None,
+            wait_seconds,
         )
 
     def to_fields(self) -> dict[str, Any]:
@@ -69,6 +76,8 @@ class Join:
             fields["one_after_another"] = True
         if self.revision:
             fields["revision"] = self.revision
+        if self.place:
+            fields["place"] = self.place.to_fields()
         return fields
 
 
@@ -77,7 +86,8 @@ class GroupState:
     """What a joiner must know of one group: its clock there, the policy and the schema.
 
     `whole`: these are all the keys there will be, for a worker has declared so. `until`: the clock at which it is
-    complete, None for the run's, 0 for none: it goes on as long as others do.
+    complete, None for the run's, 0 for none: it goes on as long as others do. `committed`: how many updates of this
+    rank have been accepted in all its lives, skips included: its place in the data.
     """
 
     clock: int
@@ -86,6 +96,7 @@ class GroupState:
     specs: tuple[TensorSpec, ...] = ()
     whole: bool = False
     until: int | None = None
+    committed: int = 0
 
     @classmethod
     def read(cls, value: object) -> GroupState:
@@ -97,6 +108,7 @@ class GroupState:
             specs=tuple(TensorSpec.read(item) for item in fields.listing("specs", limits.MAX_TENSORS)),
             whole=fields.flag("whole"),
             until=fields.integer("until") if "until" in fields else None,
+            committed=fields.integer("committed") if "committed" in fields else 0,
         )
 
     def to_fields(self) -> dict[str, Any]:
@@ -107,12 +119,16 @@ class GroupState:
             "specs": [spec.to_row() for spec in self.specs],
             "whole": self.whole,
             "until": self.until,
+            "committed": self.committed,
         }
 
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """A life. `resumed`: it is the one this session already had. `index` of `count` live workers, for the data."""
+    """A life. `resumed`: it is the one this session already had. `index` of `count` live workers, for the data.
+
+    `replica`: of which it is a stage.
+    """
 
     epoch: int
     incarnation: int
@@ -124,10 +140,12 @@ class Joined:
     barriers: Mapping[str, int] = field(default_factory=dict)
     until: int | None = None
     limits: Capacity = DEFAULT_CAPACITY
+    replica: Replica | None = None
 
     def __str__(self) -> str:
         clocks = " ".join(f"{name}@{group.clock}" for name, group in self.groups.items())
-        return f"{'resumed' if self.resumed else 'joined'} #{self.incarnation} {clocks}"
+        committed = "".join(f" committed={group.committed}" for group in self.groups.values() if self.replica)
+        return f"{'resumed' if self.resumed else 'joined'} #{self.incarnation} {clocks}{committed}"
 
     @classmethod
     def read(cls, value: object) -> Joined:
@@ -145,10 +163,11 @@ class Joined:
             barriers={name: Fields(barriers, "barriers").integer(name) for name in barriers},
             until=fields.integer("until", 1) if "until" in fields else None,
             limits=Capacity.read(fields.mapping("limits", 64)) if "limits" in fields else DEFAULT_CAPACITY,
+            replica=Replica.read(fields.mapping("replica", 16)) if "replica" in fields else None,
         )
 
     def to_fields(self) -> dict[str, Any]:
-        return {
+        fields = {
             "epoch": self.epoch,
             "incarnation": self.incarnation,
             "resumed": self.resumed,
@@ -160,6 +179,7 @@ class Joined:
             "until": self.until,
             "limits": self.limits.to_fields(),
         }
+        return fields if self.replica is None else fields | {"replica": self.replica.to_fields()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,9 @@ class Offer:
 
     `whole`: these are all keys of the group, and a group with others is refused. `group`: all keys are of this one;
     None: each is of the group whose patterns it matches, and a whole offer is about the default one. `aliases`:
-    further names of tied tensors, under which a file may have them. `from_file`: the server's own, of `--init`.
+    further names of tied tensors, under which a file may have them. `spread`: this question declares what several
+    stages then offer, each its own values; nothing is readable before all of them are there. `from_file`: the server's
+    own, of `--init`.
     """
 
     specs: tuple[TensorSpec, ...]
@@ -30,6 +32,7 @@ class Offer:
     group: str | None = None
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     from_file: bool = False
+    spread: bool = False
 
     def __str__(self) -> str:
         verb = "ask" if self.ask else "init" if self.from_file else "offer"
@@ -52,6 +55,7 @@ class Offer:
             whole=fields.flag("whole"),
             group=fields.rank("group") if "group" in fields else None,
             aliases={name: tuple(others) for name, others in aliases.items()},
+            spread=fields.flag("spread"),
         )
 
     def to_fields(self) -> dict[str, Any]:
@@ -63,6 +67,8 @@ class Offer:
             fields["group"] = self.group
         if self.aliases:
             fields["aliases"] = {name: list(others) for name, others in self.aliases.items()}
+        if self.spread:
+            fields["spread"] = True
         return fields
 
 

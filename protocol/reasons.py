@@ -22,6 +22,8 @@ class Reason(StrEnum):
     OWN_UPDATE = "own-update"
     MIN_VERSION = "min-version"
     SWITCHING = "switching"
+    # a stage waits for the others of its replica: at the join, and with its part of a push
+    WAITING_FOR_STAGES = "waiting-for-stages"
     # a parked request ends without an answer
     REPLACED = "replaced"
     BARRIER = "barrier"
@@ -39,3 +41,5 @@ class Reason(StrEnum):
     LEASE_EXPIRED = "lease-expired"
     ITERATION_TOO_LONG = "iteration-too-long"
     NEW_SESSION = "new-session"
+    # the version that a replica was granted is no longer there for the stage that asks for it
+    GRANT_LOST = "grant-lost"

@@ -135,6 +135,20 @@ class Layout:
             raise ValueError(f"no tensor is called {unknown[0]!r}")
         return Layout.of(place.spec for name, place in self.places.items() if name in wanted)
 
+    def excerpt(self, names: Iterable[str]) -> tuple[Layout, list[slice]]:
+        """A layout of its own for some of the tensors, and the stretches of a body of this one that make one of that:
+        as few as there can be, padding included. Raises `ValueError` for an unknown name.
+        """
+        wanted = self.restrict(names)
+        stretches: list[slice] = []
+        for name in wanted.places:
+            place = self.places[name]
+            start, end = place.offset_bytes, aligned(place.end_bytes)
+            if stretches and stretches[-1].stop == start:
+                start = stretches.pop().start
+            stretches.append(slice(start, end))
+        return wanted, stretches
+
     def __str__(self) -> str:
         counts = f"{len(self.places)} tensors in {len(self.spans)} spans"
         return f"{counts}, {self.nbytes} bytes, {self.digest[:12]}"

@@ -47,7 +47,8 @@ def write_request(request: Request) -> HttpRequest:
             headers = _waiting(request.wait_seconds)
             return _framed("POST", routes.UPDATES, request.to_fields(), query=_wanted(request), headers=headers)
         case Join():
-            return _json("POST", routes.WORKERS, request.to_fields())
+            headers = _waiting(request.wait_seconds)
+            return _json("POST", routes.WORKERS, request.to_fields(), headers=headers)
         case Leave(life):
             return HttpRequest("DELETE", routes.WORKER, *_named(life), _HEADERS)
         case Heartbeat(life):
@@ -70,7 +71,7 @@ def write_request(request: Request) -> HttpRequest:
 
 def waits_seconds(request: Request) -> float:
     """How long the answer may take because the asker wants to wait."""
-    return (request.wait_seconds or 0.0) if isinstance(request, Pull | Push | Barrier) else 0.0
+    return (request.wait_seconds or 0.0) if isinstance(request, Join | Pull | Push | Barrier) else 0.0
 
 
 def _json(
@@ -131,7 +132,8 @@ def read_head(head: HttpRequest) -> Awaited:
 
 
 def _join(head: HttpRequest) -> Awaited:
-    return Awaited(Content.JSON, lambda fields, specs: Join.read(Fields(fields, "join")), limits.MAX_JSON_BYTES)
+    wait = wait_seconds(head.headers.get(PREFER))
+    return Awaited(Content.JSON, lambda fields, specs: Join.read(Fields(fields, "join"), wait), limits.MAX_JSON_BYTES)
 
 
 def _life(head: HttpRequest) -> Life:

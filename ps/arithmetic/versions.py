@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from leeway.protocol.spans import Layout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from leeway.transport.memory.pool import Pool
 
@@ -61,6 +61,8 @@ class VersionStore:
         self._live: dict[int, int] = {}
         self._tokens = itertools.count()
         self._current = Snapshot(0, Layout.of(()), memoryview(b""))
+        # Superseded or not, these stay for the stages of replicas that have not asked yet, and count apart.
+        self._kept: dict[int, Snapshot] = {}
 
     @property
     def current(self) -> Snapshot:
@@ -75,7 +77,24 @@ class VersionStore:
     @property
     def room(self) -> bool:
         """Whether another version can be written now. If not, slow readers have pinned all: see `pinned`."""
-        return len(self._live) < self._limit
+        apart = {id(snapshot.body.obj) for snapshot in self._kept.values()} - {id(self._current.body.obj)}
+        return len(self._live) - len(apart) < self._limit
+
+    def keep(self, numbers: Iterable[int]) -> None:
+        """Keep these too, of which one that was not kept before is the current one; none is let go."""
+        new = [number for number in numbers if number not in self._kept]
+        assert all(number == self._current.number for number in new), f"keep {new}, and the newest is {self._current}"
+        # Another thread asks for `room`: the old mapping stays as it was.
+        self._kept = self._kept | {number: self._current for number in new}
+
+    def keep_only(self, numbers: Iterable[int]) -> None:
+        """Let go of all that are kept and not among these."""
+        wanted = frozenset(numbers)
+        self._kept = {number: snapshot for number, snapshot in self._kept.items() if number in wanted}
+
+    def of_number(self, number: int) -> Snapshot:
+        """The current one, or one that is kept."""
+        return self._current if number == self._current.number else self._kept[number]
 
     def pinned(self) -> tuple[int, ...]:
         """The numbers of superseded versions that somebody still reads, the oldest first."""

@@ -1,7 +1,8 @@
 """Named barriers, beside the policies. A barrier is (name, generation).
 
 A generation is passed when all that were live at its first arrival, and still are, have arrived, and at least
-`parties` have. Repeats of a request return at once. The dead are not waited for.
+`parties` have. Repeats of a request return at once. The dead are not waited for. A replica has arrived when all its
+stages have.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from leeway.protocol.barriers import Barrier
     from leeway.ps.core.effects import Effect
-    from leeway.ps.core.membership import Incarnation
+    from leeway.ps.core.lives import Incarnation
 
 
 @dataclass(slots=True)
@@ -32,6 +33,7 @@ class _Arrival:
     """A request that waits at a barrier."""
 
     member: Incarnation
+    stage: int | None
     wait_seconds: float
     until: float
 
@@ -42,6 +44,7 @@ class _Named:
     parties: int = 1
     expected: set[Incarnation] = field(default_factory=set)
     arrived: set[Incarnation] = field(default_factory=set)
+    stages: dict[Incarnation, set[int | None]] = field(default_factory=dict)
     waiting: dict[int, _Arrival] = field(default_factory=dict)
 
     @property
@@ -88,29 +91,34 @@ class Barriers:
             self._emit(Answered(request, self._ended))
             return
         self._named[asked.name] = barrier
-        if not barrier.arrived:
+        if not barrier.stages:
             barrier.expected = set(live)
             barrier.parties = 1
-        barrier.arrived.add(member)
+        stages = barrier.stages.setdefault(member, set())
+        stages.add(asked.life.stage)
+        if len(stages) == member.stages:
+            barrier.arrived.add(member)
         barrier.parties = max(barrier.parties, asked.parties)
         wait_seconds = asked.wait_seconds or 0.0
-        barrier.waiting[request] = _Arrival(member, wait_seconds, now + wait_seconds)
+        barrier.waiting[request] = _Arrival(member, asked.life.stage, wait_seconds, now + wait_seconds)
         self._pass_if_complete(asked.name, barrier)
         if request in barrier.waiting:
             if asked.wait_seconds is None:
                 self._give_up(asked.name, barrier, request)
             else:
                 detail = self._why(asked.name, barrier)
-                self._emit(Parked(request, None, member.rank, member.number, Reason.BARRIER, detail))
+                stage = asked.life.stage
+                self._emit(Parked(request, None, member.rank, member.number, Reason.BARRIER, detail, (), stage))
 
-    def depart(self, member: Incarnation, refusal: Refused) -> None:
+    def depart(self, member: Incarnation) -> None:
         """The life has ended: nobody waits for it any more, and its own requests are told so."""
         for name, barrier in self._named.items():
             barrier.expected.discard(member)
             barrier.arrived.discard(member)
+            barrier.stages.pop(member, None)
             for request in [request for request, arrival in barrier.waiting.items() if arrival.member is member]:
-                del barrier.waiting[request]
-                self._emit(Answered(request, refusal))
+                arrival = barrier.waiting.pop(request)
+                self._emit(Answered(request, member.refusal(arrival.stage)))
             self._pass_if_complete(name, barrier)
 
     def paused(self, seconds: float, now: float) -> None:
@@ -146,7 +154,7 @@ class Barriers:
         passed = Passed(name, barrier.generation)
         waiting = list(barrier.waiting)
         barrier.generation += 1
-        barrier.expected, barrier.arrived, barrier.waiting = set(), set(), {}
+        barrier.expected, barrier.arrived, barrier.stages, barrier.waiting = set(), set(), {}, {}
         for request in waiting:
             self._emit(Answered(request, passed))
 

@@ -15,14 +15,22 @@ from leeway.protocol.policy_terms import PolicyTerms
 from leeway.protocol.pushes import Disposition, UpdateKind
 from leeway.protocol.ranks import is_rank
 from leeway.protocol.reasons import Reason
+from leeway.protocol.replicas import Place
 from leeway.protocol.tensors import TensorSpec
+from leeway.ps.core.joins import REMEMBERED_PROCESSES
 from leeway.ps.core.membership import REMEMBERED_LIVES
 from leeway.ps.core.progress import REMEMBERED_GRANTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-_ENDINGS = (Reason.LEFT, Reason.NEW_SESSION, Reason.LEASE_EXPIRED, Reason.ITERATION_TOO_LONG)
+_ENDINGS = (
+    Reason.LEFT,
+    Reason.NEW_SESSION,
+    Reason.LEASE_EXPIRED,
+    Reason.ITERATION_TOO_LONG,
+    Reason.GRANT_LOST,
+)
 
 
 class _Exact(Fields):
@@ -60,6 +68,12 @@ def _check(fields: _Exact) -> list[int]:
     }
     for name in fields.listing("parts", limits.MAX_GROUPS) if "parts" in fields else ():
         _must(name in groups, f"there is no group {name!r}, which a worker has made")
+    for rank, stages in (fields.mapping("processes", limits.MAX_RANKS) if "processes" in fields else {}).items():
+        _must(is_rank(rank) and isinstance(stages, dict), f"{rank!r} is no rank with stages")
+        for stage in stages:
+            known = _Exact(stages, f"the stages of {rank!r}").listing(stage, REMEMBERED_PROCESSES)
+            _must(stage.isdecimal() and int(stage) < limits.MAX_STAGES, f"{rank!r} has no stage {stage!r}")
+            _must(all(isinstance(one, str) for one in known), f"a process of stage {stage} of {rank!r} has no id")
     lives: dict[str, dict[str, int]] = {name: {} for name in groups}
     for rank, saved in fields.mapping("ranks", limits.MAX_RANKS).items():
         _check_rank(rank, _Exact(saved, f"rank {rank!r}"), groups, lives)
@@ -81,6 +95,10 @@ def _check_group(name: str, group: _Exact, clocks: Mapping[str, int]) -> Iterabl
     for name_of_flag in ("whole", "from_file"):
         if name_of_flag in group:
             group.flag(name_of_flag)
+    if "declared" in group:
+        declared = [TensorSpec.read(row) for row in group.listing("declared", limits.MAX_TENSORS)]
+        _must(set(specs) <= set(declared), f"group {name!r} has a key that is not among those declared")
+        _must(group.flag("whole") == (set(specs) == set(declared)), f"group {name!r} is not as whole as it says")
     _must(min(clocks.values(), default=least) == least, f"group {name!r}: the min clock {least} is nobody's")
     if "switching_at" in group:
         at = group.integer("switching_at")
@@ -105,6 +123,9 @@ def _check_group(name: str, group: _Exact, clocks: Mapping[str, int]) -> Iterabl
 def _check_rank(rank: str, saved: _Exact, groups: Mapping[str, _Exact], live: dict[str, dict[str, int]]) -> None:
     """Adds the clocks of its live life to `live`, group by group."""
     _must(is_rank(rank), f"{rank!r} is no rank")
+    committed = saved.mapping("committed", limits.MAX_GROUPS) if "committed" in saved else {}
+    for name in committed:
+        _Exact(committed, f"what was accepted of {rank!r}").integer(name)
     rows = saved.listing("lives", REMEMBERED_LIVES + 1)
     lives = [_Exact(row, f"a life of {rank!r}") for row in rows]
     numbers = [life.integer("number", 1) for life in lives]
@@ -115,6 +136,7 @@ def _check_rank(rank: str, saved: _Exact, groups: Mapping[str, _Exact], live: di
     for place, life in enumerate(lives):
         life.flag("one_after_another") if "one_after_another" in life else None
         life.integer("revision") if "revision" in life else None
+        _check_seats(f"a life of {rank!r}", life)
         if "ended" in life:
             life.choice("ended", _ENDINGS)
         else:
@@ -125,6 +147,20 @@ def _check_rank(rank: str, saved: _Exact, groups: Mapping[str, _Exact], live: di
             clock = _check_progress(f"{rank!r} in group {name!r}", _Exact(progress, f"{rank!r}"), groups[name])
             if "ended" not in life:
                 live[name][rank] = clock
+
+
+def _check_seats(who: str, life: _Exact) -> None:
+    rows = life.listing("seats", limits.MAX_STAGES) if "seats" in life else []
+    seats = [_Exact(row, f"a seat of {who}") for row in rows]
+    places = [Place.read(seat.mapping("place", 16)) for seat in seats]
+    right = all((place.stage, place.stages) == (stage, len(seats)) for stage, place in enumerate(places))
+    _must(right, f"the seats of {who} are not those of its stages")
+    for seat in seats:
+        seat.text("session"), seat.flag("left")
+    if "culprit" in life:
+        _must(life.integer("culprit") < len(seats), f"{who} ended by a stage that it has not")
+    if seats:
+        _must(len(life.mapping("groups", limits.MAX_GROUPS)) == 1, f"{who} is a replica in several groups")
 
 
 def _check_progress(who: str, progress: _Exact, group: _Exact) -> int:

@@ -16,7 +16,7 @@ from leeway.protocol.refusals import Refused, refuse
 
 if TYPE_CHECKING:
     from leeway.protocol.pushes import Push
-    from leeway.ps.core.membership import Incarnation
+    from leeway.ps.core.lives import Incarnation
     from leeway.ps.core.progress import Progress, Record
 
 
@@ -40,6 +40,7 @@ class Repeat:
 class StagedAgain:
     """A part that is staged already."""
 
+    member: Incarnation
     progress: Progress
 
 
@@ -52,7 +53,8 @@ def judge(member: Incarnation, push: Push) -> Verdict:
     if progress is None:
         return not_joined(member, push.group)
     record = progress.record
-    if record and push.clock == record.clock and push.parts == record.parts:
+    # Of a replica any stage's, whatever the record was made of: one of them may have skipped.
+    if record and push.clock == record.clock and (push.parts == record.parts or member.is_replica):
         return Repeat(member, record)
     if progress.has_passed(push.clock) and not member.ended:
         # Its grant was on its way when it was moved on: it is late, whatever it was computed from.
@@ -64,7 +66,7 @@ def judge(member: Incarnation, push: Push) -> Verdict:
             clock=progress.clock,
         )
     if member.ended:
-        return member.refusal()
+        return member.refusal(push.life.stage)
     if push.clock != progress.clock:
         return refuse(
             Code.WRONG_CLOCK,
@@ -103,7 +105,7 @@ def _judge_part(member: Incarnation, progress: Progress, push: Push) -> Verdict:
                 "on the number of parts, version, round, kind or samples",
             )
     if push.part in progress.staged:
-        return StagedAgain(progress)
+        return StagedAgain(member, progress)
     keys = frozenset(push.keys)
     for _, other in progress.staged.values():
         if shared := keys.intersection(other.keys):

@@ -13,8 +13,8 @@ from leeway.ps.core.rounds import RoundState
 
 if TYPE_CHECKING:
     from leeway.ps.core.groups import Group
+    from leeway.ps.core.lives import Incarnation, Seat
     from leeway.ps.core.machine import Machine
-    from leeway.ps.core.membership import Incarnation
 
 
 def status(machine: Machine, now: float) -> dict[str, Any]:
@@ -32,6 +32,7 @@ def status(machine: Machine, now: float) -> dict[str, Any]:
         "finished": machine.finished,
         "groups": {name: _group(group) for name, group in machine.groups.items()},
         "live_workers": len(live),
+        "forming": [_forming(machine, rank) for rank in list(machine.joins.forming)[:most]],
         "workers": [_worker(machine, member, now) for member in live[:most]],
         "barriers": machine.barriers.generations(),
     }
@@ -49,17 +50,41 @@ def _group(group: Group) -> dict[str, Any]:
             "state": str(group.rounds.state),
             "waits_for": list(islice(group.rounds.missing, limits.MAX_NAMED_WAITERS)),
         },
-        "readers_waiting": len(group.waiting) - sum(1 for member in group.roster if group.waiting.of(member)),
+        "readers_waiting": len(group.waiting) - len(group.waiting.members),
     }
 
 
+def _forming(machine: Machine, rank: str) -> dict[str, Any]:
+    """A replica that waits for stages."""
+    forming = machine.joins.forming[rank]
+    return {"rank": rank, "stages": forming.stages, "missing": list(forming.missing)}
+
+
 def _worker(machine: Machine, member: Incarnation, now: float) -> dict[str, Any]:
-    return {
+    row: dict[str, Any] = {
         "rank": member.rank,
         "incarnation": member.number,
         "lease_left_seconds": round(machine.membership.lease_left(member, now), 3),
         "groups": {name: _progress(machine.groups[name], member) for name in member.groups},
     }
+    if member.is_replica:
+        (group,) = (machine.groups[name] for name in member.groups)
+        row["stages"] = [_stage(machine, group, member, seat, now) for seat in member.seats]
+    return row
+
+
+def _stage(machine: Machine, group: Group, member: Incarnation, seat: Seat, now: float) -> dict[str, Any]:
+    """What one stage of a replica does; `pushed`: its part is there, and others are not."""
+    if seat.left:
+        state = "left"
+    elif group.waiting.of_stage(member, seat.stage):
+        state = "waiting"
+    elif seat.stage in member.groups[group.name].staged:
+        state = "pushed"
+    else:
+        state = "computing" if member.groups[group.name].computing else "idle"
+    left = machine.membership.seat_left(seat, now)
+    return {"stage": seat.stage, "state": state, "lease_left_seconds": round(left, 3)}
 
 
 def _progress(group: Group, member: Incarnation) -> dict[str, Any]:

@@ -32,7 +32,9 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """The request waits. `group` None: at a named barrier; `rank` None: a reader's. `waiting_for`: ranks."""
+    """The request waits. `group` None: at a named barrier, or, with incarnation 0, for the other stages of a replica;
+    `rank` None: a reader's. `waiting_for`: ranks. `stage`: the one that asks.
+    """
 
     request: int
     group: str | None
@@ -41,10 +43,14 @@ class Parked:
     reason: Reason
     detail: str
     waiting_for: tuple[str, ...] = ()
+    stage: int | None = None
 
     @property
     def who(self) -> str:
-        return "reader" if self.rank is None else f"{self.rank}#{self.incarnation}"
+        if self.rank is None:
+            return "reader"
+        stage = "" if self.stage is None else f"/{self.stage}"
+        return f"{self.rank}{stage}#{self.incarnation}" if self.incarnation else f"{self.rank}{stage}"
 
     def __str__(self) -> str:
         return f"park {self.who}: {self.detail}"
@@ -184,6 +190,20 @@ class Create:
 
 
 @dataclass(frozen=True, slots=True)
+class Pin:
+    """Keep these versions of the group, and no others, for stages that have not been answered yet.
+
+    One that was not kept before is the newest published one.
+    """
+
+    group: str
+    versions: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"keep {self.group} {' '.join(f'v{number}' for number in self.versions) or 'nothing'}"
+
+
+@dataclass(frozen=True, slots=True)
 class Configure:
     """The group's optimizer goes by these settings, from the next version decided on."""
 
@@ -206,13 +226,15 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class Began:
-    """A new life of a rank."""
+    """A new life of a rank. `stages`: of how many processes, where it is a replica."""
 
     rank: str
     incarnation: int
+    stages: int | None = None
 
     def __str__(self) -> str:
-        return f"began {self.rank}#{self.incarnation}"
+        stages = "" if self.stages is None else f" of {self.stages} stages"
+        return f"began {self.rank}#{self.incarnation}{stages}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,7 +325,7 @@ class Finished:
 
 
 # What is done here, before anybody is told of it.
-Deed = Create | Apply | Initialize | Adopt | Configure | Drop | Finished
+Deed = Create | Apply | Initialize | Adopt | Pin | Configure | Drop | Finished
 # What somebody outside is told, or goes on to wait for.
 Word = Answered | Parked
 # What listeners are told; nothing is carried out.

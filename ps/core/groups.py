@@ -11,7 +11,7 @@ from leeway.protocol.membership import GroupState
 from leeway.protocol.pulls import Pull
 from leeway.protocol.pushes import LastPush, PushPulled
 from leeway.protocol.reasons import Reason
-from leeway.ps.core.effects import Advanced, Answered, PassedOver
+from leeway.ps.core.effects import Advanced, Answered, PassedOver, Pin
 from leeway.ps.core.in_flight import Adding, Adopting, OnArrival
 from leeway.ps.core.offerings import Offerings
 from leeway.ps.core.pulls import Pulls
@@ -29,16 +29,27 @@ if TYPE_CHECKING:
     from leeway.protocol.refusals import Refused
     from leeway.protocol.tuning import PolicyState
     from leeway.ps.core.effects import Effect
-    from leeway.ps.core.membership import Incarnation
+    from leeway.ps.core.lives import Incarnation
+    from leeway.ps.core.membership import Membership
     from leeway.ps.core.progress import Record
     from leeway.ps.core.settings import GroupSettings
 
 
 class Group(Situation):
     def __init__(
-        self, settings: GroupSettings, *, epoch: int, workers: int, until: int | None, emit: Callable[[Effect], None]
+        self,
+        settings: GroupSettings,
+        *,
+        epoch: int,
+        workers: int,
+        until: int | None,
+        emit: Callable[[Effect], None],
+        membership: Membership,
+        lose: Callable[[Incarnation, str], None],
     ) -> None:
-        super().__init__(settings, epoch=epoch, workers=workers, until=until, emit=emit)
+        super().__init__(
+            settings, epoch=epoch, workers=workers, until=until, emit=emit, membership=membership, lose=lose
+        )
         self.pulls = Pulls(self)
         self.pushes = Pushes(self, self.pulls)
         self.offerings = Offerings(self)
@@ -56,12 +67,15 @@ class Group(Situation):
             self.arrived.add(member.rank)
             self.assembled = len(self.arrived) >= self.workers
 
-    def exit(self, member: Incarnation, refusal: Refused) -> None:
-        """The life has ended, whatever the way. Accepted pushes stay; staged parts and parked pulls do not."""
+    def exit(self, member: Incarnation, refusal: Callable[[int | None], Refused]) -> None:
+        """The life has ended, whatever the way. Accepted pushes stay; staged parts and parked requests do not.
+
+        `refusal`: what they are told, by stage.
+        """
         self.roster.exit(member)
         if self.rounds.state is RoundState.OPEN:
             self.rounds.remove(member.rank)
-        self.drop_staged(member.groups[self.name])
+        self.pushes.exited(member, refusal)
         self.pulls.exited(member, refusal)
 
     def is_unused_by(self, member: Incarnation) -> bool:
@@ -107,6 +121,7 @@ class Group(Situation):
             specs=tuple(self.specs.values()),
             whole=self.whole,
             until=self.own_until,
+            committed=self.membership.committed(member.rank).get(self.name, 0),
         )
 
     # A push, and the pull that comes with it.
@@ -125,13 +140,20 @@ class Group(Situation):
         if not push.pull:
             self.emit(Answered(request, pushed))
         elif member.ended:
-            self.emit(Answered(request, PushPulled(pushed, member.refusal())))
+            self.emit(Answered(request, PushPulled(pushed, member.refusal(push.life.stage))))
         else:
             # The push may have closed its round: the pull is judged by what is true after it.
             self.settle(now)
             clock = push.clock + 1 if record.next_clock is None else record.next_clock
             pull = Pull(self.name, push.life, clock, since=push.since, wait_seconds=push.wait_seconds)
             self.pulls.take(request, pull, member, now, pushed)
+
+    def tell_all(self, waiters: Iterable[tuple[int, Push]], member: Incarnation, record: Record, now: float) -> None:
+        """Each stage of a replica, or a worker: the first that asks with its part, and whoever asks again."""
+        told: set[int] = set()
+        for request, push in waiters:
+            self.tell(request, push, member, record, now, Reason.REPEATED if push.part in told else None)
+            told.add(push.part)
 
     # Versions come out.
 
@@ -145,8 +167,7 @@ class Group(Situation):
         elif isinstance(step, Adopting):
             self.offerings.adopted(step, failed=failed)
         elif isinstance(step, OnArrival):
-            for place, (request, push) in enumerate(self.pushes.applied(step, failed=failed)):
-                self.tell(request, push, step.member, step.record, now, Reason.REPEATED if place else None)
+            self.tell_all(self.pushes.applied(step, failed=failed), step.member, step.record, now)
         else:
             self.keeper.stepped(step, failed=failed)
 
@@ -163,6 +184,7 @@ class Group(Situation):
         """The state as it is now is what a next start goes on from: no round opens or closes any more, nobody waits."""
         self.stopped = True
         self.waiting.stop(refusal)
+        self.pushes.stop(refusal)
 
     def settle(self, now: float) -> None:
         """Close and open rounds, wake whoever can go on. Called after every event."""
@@ -170,6 +192,14 @@ class Group(Situation):
             self._move_on(self.keeper.close_if_due(now))
             self._move_on(self.keeper.open_if_due())
         self.pulls.look_again(now)
+
+    def settle_pins(self) -> None:
+        """Keep what replicas that compute were granted, for those of their stages that still ask for it."""
+        granted = (member.groups[self.name].grants for member in self.roster if member.is_replica)
+        pinned = tuple(sorted({number for grants in granted for number, _ in grants}))
+        if pinned != self.pinned:
+            self.pinned = pinned
+            self.emit(Pin(self.name, pinned))
 
     def _move_on(self, late: Iterable[str]) -> None:
         """Of these, whose pull waits, for a version say, need not ask again to take part once more."""
@@ -182,6 +212,7 @@ class Group(Situation):
         """Tell those whose wait has run out, after those who can go on."""
         self.settle(now)
         self.pulls.expire(now)
+        self.pushes.expire(now)
 
     def paused(self, seconds: float, now: float) -> None:
         """The last `seconds` are part of nobody's iteration and of nobody's wait."""
@@ -190,6 +221,7 @@ class Group(Situation):
             progress.granted_at = min(progress.granted_at + seconds, now)
         self.rounds.paused(seconds, now)
         self.waiting.paused(seconds, now)
+        self.pushes.paused(seconds, now)
 
     def gone(self, request: int) -> None:
         """The asker is no longer there: it waits neither for a pull nor for what is still being made."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from leeway.protocol.offers import Offered
     from leeway.protocol.tensors import TensorSpec
-    from leeway.ps.core.membership import Incarnation
+    from leeway.ps.core.lives import Incarnation
     from leeway.ps.core.progress import Record
 
 

@@ -14,13 +14,13 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, assert_never
 
-from leeway.protocol import limits, parts
+from leeway.protocol import parts
 from leeway.protocol.barriers import Barrier
 from leeway.protocol.codes import Code
-from leeway.protocol.membership import Departed, Heartbeat, Join, Joined, Leave, Renewed
+from leeway.protocol.membership import Departed, Heartbeat, Join, Leave, Renewed
 from leeway.protocol.offers import Offer, Offered
 from leeway.protocol.pulls import Pull
-from leeway.protocol.pushes import Push, Staged
+from leeway.protocol.pushes import Push
 from leeway.protocol.reasons import Reason
 from leeway.protocol.refusals import Refused, refuse
 from leeway.protocol.tuning import OptimizerState, SetOptimizer, SetPolicy
@@ -29,9 +29,7 @@ from leeway.ps.core.barriers import Barriers
 from leeway.ps.core.deduplication import Fresh, StagedAgain, judge, not_joined
 from leeway.ps.core.effects import (
     Answered,
-    Began,
     Configure,
-    Create,
     Drop,
     Ended,
     Finished,
@@ -45,7 +43,9 @@ from leeway.ps.core.endings import Endings
 from leeway.ps.core.events import Asked, Failed, Gone, Paused, Published, Stop, Tick
 from leeway.ps.core.groups import Group
 from leeway.ps.core.in_flight import Offering
-from leeway.ps.core.membership import Incarnation, Membership
+from leeway.ps.core.joins import Joins
+from leeway.ps.core.lives import Incarnation, Seat
+from leeway.ps.core.membership import Membership
 from leeway.ps.core.offers import judge_offer
 
 if TYPE_CHECKING:
@@ -68,9 +68,10 @@ class Machine:
         self.over: str | None = None
         self.epoch = epoch
         self.membership = Membership(settings.lease_seconds)
+        self.joins = Joins(self)
         self._effects: list[Effect] = []
         self._now = 0.0
-        self.barriers = Barriers(self._emit)
+        self.barriers = Barriers(self.emit)
         self.groups = {group.name: self._group(group) for group in settings.groups}
         # The groups that workers have made, in the order in which they did.
         self.parts: list[str] = []
@@ -83,7 +84,15 @@ class Machine:
 
     def _group(self, settings: GroupSettings) -> Group:
         workers, until = self.settings.workers, self.settings.until
-        return Group(settings, epoch=self.epoch, workers=workers, until=until, emit=self._emit)
+        return Group(
+            settings,
+            epoch=self.epoch,
+            workers=workers,
+            until=until,
+            emit=self.emit,
+            membership=self.membership,
+            lose=lambda member, detail: self.end(member, Reason.GRANT_LOST, detail),
+        )
 
     def create(self, name: str) -> None:
         """Begin a part: a group that no setting names."""
@@ -91,7 +100,7 @@ class Machine:
         group.over = self.over
         self.parts.append(name)
 
-    def _emit(self, effect: Effect) -> None:
+    def emit(self, effect: Effect) -> None:
         self._effects.append(effect)
         match effect:
             case Answered():
@@ -100,6 +109,10 @@ class Machine:
                 self._may_circle, self._parked = True, effect
             case Switched() | SwitchBegun() | Ended() | WaitingFor():
                 self._may_circle = True
+
+    def may_circle(self) -> None:
+        """Something has happened that may have closed a circle of waiters."""
+        self._may_circle = True
 
     def step(self, event: Event, now: float) -> list[Effect]:
         """Take one event, return what is to be done about it, in order."""
@@ -113,6 +126,8 @@ class Machine:
         self._break_circles(now)
         self._end_if_due(now)
         self._find_missed(now)
+        for group in self.groups.values():
+            group.settle_pins()
         return self._effects
 
     def _break_circles(self, now: float) -> None:
@@ -139,13 +154,18 @@ class Machine:
         if why is None or self.over is not None or self.finished or self.stopping:
             return
         self.over = why
-        self._emit(Over(why))
+        self.emit(Over(why))
         for group in self.groups.values():
             group.end(why)
-        self.barriers.end(self._complete())
+        self._nobody_comes()
 
-    def _complete(self) -> Refused:
-        """What is said at named barriers when the run is over."""
+    def _nobody_comes(self) -> None:
+        """Who waits for others to come waits in vain."""
+        self.barriers.end(self.complete())
+        self.joins.dismiss(self.complete())
+
+    def complete(self) -> Refused:
+        """What is said to those who wait for others when the run is over."""
         return refuse(Code.FINISHED, self.over or "every group has come to its end")
 
     def _end_if_due(self, now: float) -> None:
@@ -166,8 +186,8 @@ class Machine:
                     group.settle(now)
         if all(group.done or group.deserted for group in groups):
             self.finished = True
-            self.barriers.end(self._complete())
-            self._emit(Finished())
+            self._nobody_comes()
+            self.emit(Finished())
 
     @property
     def next_deadline(self) -> float | None:
@@ -185,6 +205,7 @@ class Machine:
             case Gone(request):
                 self.membership.answered(request, now)
                 self.barriers.gone(request)
+                self.joins.gone(request)
                 for group in self.groups.values():
                     group.gone(request)
             case Published(name, number):
@@ -197,12 +218,14 @@ class Machine:
                 self.endings.paused(seconds, now)
                 self.membership.paused(seconds, now)
                 self.barriers.paused(seconds, now)
+                self.joins.paused(seconds, now)
                 for group in self.groups.values():
                     group.paused(seconds, now)
             case Stop():
                 self.stopping = True
                 refusal = self._stopping()
                 self.barriers.stop(refusal)
+                self.joins.dismiss(refusal)
                 for group in self.groups.values():
                     group.stop(refusal)
             case _:
@@ -211,28 +234,28 @@ class Machine:
     def _asked(self, request: int, message: Request, now: float) -> None:
         if self.stopping:
             if isinstance(message, (Push, Offer)):
-                self._emit(Drop((request,)))
-            self._emit(Answered(request, self._stopping()))
+                self.emit(Drop((request,)))
+            self.emit(Answered(request, self._stopping()))
             return
         match message:
             case Join():
-                self._join(request, message, now)
+                self.joins.take(request, message, now)
             case Offer():
                 self._offer(request, message)
             case SetPolicy():
                 self._set_policy(request, message)
             case SetOptimizer(name, settings):
                 if name in self.groups:
-                    self._emit(Configure(name, settings))
-                    self._emit(Answered(request, OptimizerState(name, settings)))
+                    self.emit(Configure(name, settings))
+                    self.emit(Answered(request, OptimizerState(name, settings)))
                 else:
-                    self._emit(Answered(request, self._unknown_group(name)))
+                    self.emit(Answered(request, self.unknown_group(name)))
             case Pull(life=None):
                 group = self.groups.get(message.group)
                 if group:
                     group.pulls.take(request, message, None, now)
                 else:
-                    self._emit(Answered(request, self._unknown_group(message.group)))
+                    self.emit(Answered(request, self.unknown_group(message.group)))
             case Push():
                 self._push(request, message, now)
             case Leave() | Heartbeat() | Pull() | Barrier():
@@ -261,123 +284,83 @@ class Machine:
         member = self._member(message.life) if message.life else None
         assert member is not None, "a reader's pull does not come here"
         if isinstance(member, Refused):
-            self._emit(Answered(request, member))
-        elif member.ended:
-            already = isinstance(message, Leave) and member.ended is Reason.LEFT
-            self._emit(Answered(request, Departed(member.rank) if already else member.refusal()))
+            self.emit(Answered(request, member))
+            return
+        seat = member.seat(message.life.stage if message.life else None)
+        if isinstance(seat, Refused):
+            self.emit(Answered(request, seat))
+        elif member.ended or seat.left:
+            self._asked_by_gone(request, message, member, seat)
         else:
-            self.membership.asks(request, member, now)
-            self._asked_by_member(request, message, member, now)
+            self.membership.asks(request, seat, now)
+            self._asked_by_member(request, message, member, seat, now)
+
+    def _asked_by_gone(
+        self, request: int, message: Leave | Heartbeat | Pull | Barrier, member: Incarnation, seat: Seat
+    ) -> None:
+        """Its life has ended, or it has said goodbye before that."""
+        if isinstance(message, Leave):
+            if seat.left or member.ended is Reason.LEFT:
+                self.emit(Answered(request, Departed(member.rank)))
+                return
+            self.joins.leave(member.rank, seat.stage)
+        elif not member.ended:
+            self.emit(Answered(request, refuse(Code.LEFT, f"stage {seat.stage} of {member} has left", last={})))
+            return
+        self.emit(Answered(request, member.refusal(seat.stage)))
 
     def _asked_by_member(
-        self, request: int, message: Leave | Heartbeat | Pull | Barrier, member: Incarnation, now: float
+        self, request: int, message: Leave | Heartbeat | Pull | Barrier, member: Incarnation, seat: Seat, now: float
     ) -> None:
         match message:
             case Heartbeat():
-                self._emit(Answered(request, Renewed(self.settings.lease_seconds)))
+                self.emit(Answered(request, Renewed(self.settings.lease_seconds)))
             case Leave():
-                self._end(member, Reason.LEFT, f"{member} left")
-                self._emit(Answered(request, Departed(member.rank)))
+                self._leave(member, seat)
+                self.emit(Answered(request, Departed(member.rank)))
             case Barrier():
                 self.barriers.arrive(request, message, member, self.membership.live(), now)
             case Pull():
                 if message.group in member.groups:
                     self.groups[message.group].pulls.take(request, message, member, now)
                 elif message.group in self.groups:
-                    self._emit(Answered(request, not_joined(member, message.group)))
+                    self.emit(Answered(request, not_joined(member, message.group)))
                 else:
-                    self._emit(Answered(request, self._unknown_group(message.group)))
+                    self.emit(Answered(request, self.unknown_group(message.group)))
             case _:
                 assert_never(message)
 
-    def _join(self, request: int, join: Join, now: float) -> None:
-        if refused := self._judge_groups(join):
-            self._emit(Answered(request, refused))
+    def _leave(self, member: Incarnation, seat: Seat) -> None:
+        """A stage that leaves takes the replica with it, unless that has come to its end: then the others leave too."""
+        seat.left = True
+        if member.is_replica and any(not each.left for each in member.seats) and self._is_complete(member):
             return
-        member = self.membership.of_session(join.rank, join.session)
-        if member and member.ended:
-            self._emit(Answered(request, member.refusal()))
-            return
-        resumed = member is not None
-        if not member:
-            old = self.membership.of_rank(join.rank)
-            if old:
-                self._end(old, Reason.NEW_SESSION, f"{old} was replaced by a new process of rank {old.rank}")
-            member = self.membership.begin(join.rank, join.session, now)
-            if not member:
-                self._emit(Answered(request, refuse(Code.BUSY, "too many ranks have joined this server")))
-                return
-            self._emit(Began(member.rank, member.number))
-        if join.revision >= member.revision:  # else it is an old one that comes late, or twice
-            member.one_after_another, member.revision = join.one_after_another, join.revision
-            self._enter(member, join)
-        self.membership.renew(member, now)
-        live = self.membership.live()
-        reply = Joined(
-            epoch=self.epoch,
-            incarnation=member.number,
-            resumed=resumed,
-            lease_seconds=self.settings.lease_seconds,
-            index=live.index(member),
-            count=len(live),
-            groups={name: self.groups[name].state_for(member) for name in member.groups},
-            barriers=self.barriers.generations(),
-            until=self.settings.until,
-            limits=self.settings.capacity,
+        who = member if seat.stage is None else f"stage {seat.stage} of {member}"
+        self.end(member, Reason.LEFT, f"{who} left", seat.stage)
+
+    def _is_complete(self, member: Incarnation) -> bool:
+        """Whether nothing more is computed in this life."""
+        return all(
+            self.groups[name].is_over_at(progress.clock) and not progress.computing
+            for name, progress in member.groups.items()
         )
-        self._emit(Answered(request, reply))
 
-    def _judge_groups(self, join: Join) -> Refused | None:
-        """Why the groups that it names cannot be joined."""
-        for name in join.groups or ():
-            if name not in self.groups and name not in join.create:
-                return self._unknown_group(name)
-        new = [name for name in dict.fromkeys(join.create) if name not in self.groups]
-        if len(self.groups) + len(new) > limits.MAX_GROUPS:
-            most = f"a server has {limits.MAX_GROUPS} groups at most, and this one has {len(self.groups)}"
-            return refuse(Code.INVALID_VALUE, f"{most}; {', '.join(new)} cannot be made")
-        for name in new:
-            for other in self.groups.values():
-                if key := next((key for key in other.specs if key.startswith(parts.prefix(name))), None):
-                    its = f"its key {key!r} is in group {other.name}"
-                    return refuse(Code.SCHEMA_CONFLICT, f"group {name!r} cannot be made, {its}; choose another name")
-        return None
-
-    def _enter(self, member: Incarnation, join: Join) -> None:
-        """Have the life be in the groups that the join names. Asked again, it may name others: those are entered, and
-        of the rest those are left in which it has done nothing.
-        """
-        if join.groups is None:
-            wanted = () if member.groups else tuple(group.name for group in self.settings.groups)
-        else:
-            wanted = join.groups
-            for name in [name for name in member.groups if name not in wanted]:
-                group = self.groups[name]
-                if group.is_unused_by(member):
-                    group.exit(member, not_joined(member, name))
-                    self._may_circle = True
-                    del member.groups[name]
-        for name in wanted:
-            if name not in self.groups:
-                self.create(name)
-                self._emit(Create(name))
-            if name not in member.groups:
-                self.groups[name].enter(member)
-
-    def _end(self, member: Incarnation, reason: Reason, detail: str) -> None:
-        self.membership.end(member, reason, detail)
-        self._emit(Ended(member.rank, member.number, reason, detail))
-        refusal = member.refusal()
+    def end(self, member: Incarnation, reason: Reason, detail: str, culprit: int | None = None) -> None:
+        """End a life. `culprit`: the stage of a replica by which it ends."""
+        self.membership.end(member, reason, detail, culprit)
+        self.emit(Ended(member.rank, member.number, reason, detail))
         for name in member.groups:
-            self.groups[name].exit(member, refusal)
-        self.barriers.depart(member, refusal)
+            self.groups[name].exit(member, member.refusal)
+        self.barriers.depart(member)
+        self.joins.ended(member)
 
     def _tick(self, now: float) -> None:
         if self.stopping:
             return  # time decides nothing behind the state that is saved
-        for member in self.membership.expired(now):
-            silent = f"{member} was silent for longer than its lease of {self.settings.lease_seconds:g} s"
-            self._end(member, Reason.LEASE_EXPIRED, silent)
+        for member, seat in self.membership.expired(now):
+            who = member if seat.stage is None else f"stage {seat.stage} of {member}"
+            silent = f"{who} was silent for longer than its lease of {self.settings.lease_seconds:g} s"
+            self.end(member, Reason.LEASE_EXPIRED, silent, seat.stage)
         limit = self.settings.max_iteration_seconds
         if limit is not None:
             for member in list(self.membership.live()):
@@ -385,8 +368,9 @@ class Machine:
                     progress.computing and progress.granted_at + limit <= now for progress in member.groups.values()
                 ):
                     hung = f"{member} has been in one iteration for longer than {limit:g} s"
-                    self._end(member, Reason.ITERATION_TOO_LONG, hung)
+                    self.end(member, Reason.ITERATION_TOO_LONG, hung)
         self.barriers.expire(now)
+        self.joins.expire(now)
         for group in self.groups.values():
             group.expire(now)
 
@@ -408,6 +392,14 @@ class Machine:
             return False
         return any(member.rank in awaited[name] for name in member.groups if name not in waits)
 
+    def keys_of(self, life: Life | None) -> tuple[str, ...] | None:
+        """Those that a stage pulls, as it has declared; None: all of the group."""
+        member = self.membership.find(life) if life else None
+        if member is None or life is None or life.stage is None:
+            return None
+        place = member.seats[life.stage].place
+        return place.keys if place else None
+
     # Pushes.
 
     def judge(self, push: Push) -> Verdict:
@@ -416,22 +408,25 @@ class Machine:
         if isinstance(member, Refused):
             return member
         if push.group not in self.groups:
-            return self._unknown_group(push.group)
-        return judge(member, push)
+            return self.unknown_group(push.group)
+        seat = member.seat(push.life.stage)
+        return seat if isinstance(seat, Refused) else judge(member, push)
 
     def _push(self, request: int, push: Push, now: float) -> None:
         member = self._member(push.life)
         if isinstance(member, Incarnation) and not member.ended:
-            self.membership.asks(request, member, now)
+            seat = member.seat(push.life.stage)
+            if isinstance(seat, Seat):
+                self.membership.asks(request, seat, now)
         verdict = self.judge(push)
         if isinstance(verdict, Fresh):
             self._take_push(request, push, verdict.member, now)
             return
-        self._emit(Drop((request,)))
+        self.emit(Drop((request,)))
         if isinstance(verdict, Refused):
-            self._emit(Answered(request, verdict))
+            self.emit(Answered(request, verdict))
         elif isinstance(verdict, StagedAgain):
-            self._emit(Answered(request, Staged(push.clock, verdict.progress.missing(push.parts))))
+            self.groups[push.group].pushes.staged_again(request, push, verdict.member, now)
         elif verdict.record.disposition is None:
             verdict.record.waiters.append((request, push))
         else:
@@ -445,7 +440,8 @@ class Machine:
             # Before the pull that may have come with it is looked at.
             self._end_run(self.endings.by_figures(push.metrics, group.name, group.published))
             if record.disposition is not None:
-                group.tell(request, push, member, record, now)
+                waiters, record.waiters = record.waiters, []
+                group.tell_all([(request, push), *waiters], member, record, now)
 
     # Keys.
 
@@ -470,8 +466,8 @@ class Machine:
     def _offer(self, request: int, offer: Offer) -> None:
         plan = self.judge_offer(offer)
         if isinstance(plan, Refused):
-            self._emit(Drop((request,)))
-            self._emit(Answered(request, plan))
+            self.emit(Drop((request,)))
+            self.emit(Answered(request, plan))
             return
         names = tuple(spec.name for specs in plan.new.values() for spec in specs)
         storing = {} if offer.ask else plan.new
@@ -479,12 +475,14 @@ class Machine:
         # The question too says what a group is; only values have to wait until they are sent.
         for name in plan.of_file:
             self.groups[name].from_file = True
+        if offer.ask and offer.spread and plan.whole is not None and plan.whole in plan.new:
+            self.groups[plan.whole].offerings.declare(offer.specs)
         if plan.whole is not None and plan.whole not in plan.new.keys() - storing.keys():
             self.groups[plan.whole].whole = True
             self.groups[plan.whole].from_file = False
         if not storing and not plan.adoptions:
-            self._emit(Drop((request,)))
-            self._emit(Answered(request, reply))
+            self.emit(Drop((request,)))
+            self.emit(Answered(request, reply))
             return
         offering = Offering(request, reply, groups_left=len(storing) + len(plan.adoptions))
         for name, specs in storing.items():
@@ -497,17 +495,17 @@ class Machine:
     def _set_policy(self, request: int, wanted: SetPolicy) -> None:
         group = self.groups.get(wanted.group)
         if not group:
-            self._emit(Answered(request, self._unknown_group(wanted.group)))
+            self.emit(Answered(request, self.unknown_group(wanted.group)))
             return
         try:
             state = group.set_policy(wanted.terms)
         except ValueError as error:
-            self._emit(Answered(request, refuse(Code.INVALID_VALUE, str(error))))
+            self.emit(Answered(request, refuse(Code.INVALID_VALUE, str(error))))
             return
-        self._emit(Answered(request, state))
+        self.emit(Answered(request, state))
 
     def _stopping(self) -> Refused:
         return refuse(Code.STOPPING, "the server is stopping; ask again when it is back")
 
-    def _unknown_group(self, name: str) -> Refused:
+    def unknown_group(self, name: str) -> Refused:
         return refuse(Code.UNKNOWN_GROUP, f"there is no group {name!r}; this server has {', '.join(self.groups)}")

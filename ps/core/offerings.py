@@ -15,7 +15,7 @@ from leeway.ps.core.effects import Adopt, Answered, Drop, Initialize
 from leeway.ps.core.in_flight import Adding, Adopting
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from leeway.protocol.refusals import Refused
     from leeway.protocol.tensors import TensorSpec
@@ -30,10 +30,18 @@ class Offerings:
         # What the tensors are called in the version that is computed, while other names are being given.
         self._named: Mapping[str, TensorSpec] = {}
 
+    def declare(self, specs: Iterable[TensorSpec]) -> None:
+        """These are all keys; several stages offer them, each its own, and nothing is read before all are there."""
+        group = self._group
+        group.declared = {spec.name: spec for spec in specs}
+        group.readable = False
+
     def add(self, specs: tuple[TensorSpec, ...], offering: Offering) -> None:
         """Add keys, none of them known, from the body of the offer: they make the next version."""
         group = self._group
         self._keep(group.specs | {spec.name: spec for spec in specs})
+        if group.declared is not None and not group.declared.keys() - group.specs.keys():
+            group.whole = True
         number = group.decide(Adding(offering, tuple(spec.name for spec in specs)))
         group.emit(Initialize(group.name, number, offering.request, specs))
 
@@ -44,7 +52,7 @@ class Offerings:
             self._keep({name: spec for name, spec in group.specs.items() if name not in adding.keys})
             # Whoever declared them offers them again.
             group.whole = False
-        else:
+        elif group.declared is None or (group.whole and not self._are_adding):
             group.readable = True
         self._come_so_far(adding.offering, failed=failed)
 
@@ -57,8 +65,12 @@ class Offerings:
         if not self._adopting:
             self._named = group.specs
         self._keep({spec.name: spec for spec in adoption.specs})
-        for member in group.roster:
+        for member in list(group.roster):
             progress = member.groups[group.name]
+            if member.is_replica and progress.grants:
+                # Some of its stages compute from what others can no longer have.
+                group.lose(member, f"the tensors that {member} has pulled have got the names of a model meanwhile")
+                continue
             progress.grants.clear()
             group.drop_staged(progress)
         group.named_from = group.decide(Adopting(offering, group.specs))
@@ -75,6 +87,10 @@ class Offerings:
             if not self._adopting:
                 self._keep(adopting.specs)
         self._come_so_far(adopting.offering, failed=failed)
+
+    @property
+    def _are_adding(self) -> bool:
+        return any(isinstance(step, Adding) for step in self._group.in_flight.values())
 
     @property
     def _adopting(self) -> bool:

@@ -131,8 +131,9 @@ def _judge_against_file(group: Group, offer: Offer, specs: tuple[TensorSpec, ...
 
 def _judge_group(group: Group, offer: Offer, specs: list[TensorSpec]) -> list[TensorSpec] | Refused:
     """Those of `specs` that are new to the group."""
-    if offer.whole and group.specs:
-        difference = Difference.between(group.specs, (spec.name for spec in specs))
+    known_specs = group.specs if group.declared is None else group.declared
+    if offer.whole and known_specs:
+        difference = Difference.between(known_specs, (spec.name for spec in specs))
         if difference:
             return refuse(
                 Code.SCHEMA_CONFLICT,
@@ -143,9 +144,9 @@ def _judge_group(group: Group, offer: Offer, specs: list[TensorSpec]) -> list[Te
             )
     new = []
     for spec in specs:
-        known = group.specs.get(spec.name)
+        known = known_specs.get(spec.name)
         if known is None:
-            if group.schema_closed or group.whole:
+            if group.schema_closed or group.whole or group.declared is not None:
                 why = "has had its first update" if group.schema_closed else "was offered whole"
                 return refuse(
                     Code.SCHEMA_CLOSED,
@@ -158,6 +159,8 @@ def _judge_group(group: Group, offer: Offer, specs: list[TensorSpec]) -> list[Te
                 f"group {group.name!r} holds another model: this one has {spec} ({spec.kind}), the group has {known} "
                 f"({known.kind}); start all workers with the same model",
             )
+        elif spec.name not in group.specs:
+            new.append(spec)
     return new
 
 

@@ -64,6 +64,8 @@ class Progress:
     that iteration was answered with; empty = not granted. `owed`: the newest version that contains an effective push of
     its own; no pull is answered with less (read my writes). `kind`: of its last update, skips aside. `staged`: parts of
     the push under way, part -> (request, push).
+
+    A replica's iteration is granted once, with one version for all its stages: its `grants` are one at most.
     """
 
     clock: int

@@ -19,11 +19,13 @@ from leeway.ps.core.rounds import RoundState
 from leeway.ps.core.waiting import Waiting
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from leeway.protocol.pulls import Pull
     from leeway.protocol.pushes import Pushed
     from leeway.protocol.refusals import Refused
     from leeway.ps.core.decisions import Decision
-    from leeway.ps.core.membership import Incarnation
+    from leeway.ps.core.lives import Incarnation
     from leeway.ps.core.situation import Situation
 
 
@@ -46,12 +48,17 @@ class Pulls:
         group = self._group
         if member:
             progress = member.groups[group.name]
+            stage = pull.life.stage if pull.life else None
             if pull.clock != progress.clock and not progress.has_passed(pull.clock):
                 group.waiting.say(request, pushed, _wrong_clock(member, pull.clock, progress.clock))
                 return
+            if member.is_replica and progress.grants:
+                self._grant_again(request, pull, member, now, pushed)
+                return
             self.catch_up(member)
-            newer = NotYet(Reason.REPLACED, f"a newer pull of {member} was asked in place of this one")
-            group.waiting.release(member, newer)
+            if older := group.waiting.of_stage(member, stage):
+                newer = NotYet(Reason.REPLACED, f"a newer pull of {member} was asked in place of this one")
+                group.waiting.answer(older, newer)
             if why := group.is_over_at(progress.clock):
                 self._release_from_round(member)
                 group.waiting.say(request, pushed, refuse(Code.FINISHED, why, clock=progress.clock))
@@ -67,6 +74,19 @@ class Pulls:
             # At the stop nobody is parked.
             if member and not self._waited_for and group.waiting.of(member):
                 self._wait_for(decision)
+
+    def _grant_again(self, request: int, pull: Pull, member: Incarnation, now: float, pushed: Pushed | None) -> None:
+        """Another stage, or the same one again: the iteration is the replica's, and so is its version."""
+        group = self._group
+        ((number, _),) = member.groups[group.name].grants
+        version = Version(group.epoch, number)
+        if number in (group.published, *group.pinned) or pull.since == version:
+            granted = self._grant(pull, member, Answer(Reason.GRANTED), now)
+            group.waiting.say(request, pushed, granted)
+            return
+        group.lose(member, f"version {number}, which {member} was granted, is gone with a restart of the server")
+        assert pull.life is not None
+        group.waiting.say(request, pushed, member.refusal(pull.life.stage))
 
     def _release_from_round(self, member: Incarnation) -> None:
         """It is told that the end has come, so it will push no more."""
@@ -88,6 +108,10 @@ class Pulls:
     def judge(self, pull: Pull, member: Incarnation | None) -> Decision:
         """May this pull be answered now?"""
         group = self._group
+        if not group.readable and group.declared is not None:
+            left, of = len(group.declared.keys() - group.specs.keys()), len(group.declared)
+            detail = f"{left} of the {of} tensors of group {group.name} are still to be offered by stages"
+            return Park(Reason.NO_PARAMETERS, detail)
         if not group.readable:
             return Park(Reason.NO_PARAMETERS, f"group {group.name} has no parameters yet; nobody has offered any")
         if group.published < pull.min_version:
@@ -104,17 +128,20 @@ class Pulls:
     def _grant(self, pull: Pull, member: Incarnation | None, decision: Answer, now: float) -> Granted:
         """Answer with the newest version, and remember for the push what it was answered with."""
         group = self._group
-        version = Version(group.epoch, group.published)
-        unchanged = pull.since == version
         if member is None:
-            return Granted(version, decision.reason, count=group.live_workers, unchanged=unchanged)
+            version = Version(group.epoch, group.published)
+            return Granted(version, decision.reason, count=group.live_workers, unchanged=pull.since == version)
         group.started = True
         progress = member.groups[group.name]
-        round_number = group.rounds.number if group.rounds.state is RoundState.OPEN else None
+        grant = group.published, group.rounds.number if group.rounds.state is RoundState.OPEN else None
         if not progress.grants:
             progress.granted_at = now
-        if (group.published, round_number) not in progress.grants:
-            progress.grants.append((group.published, round_number))
+        elif member.is_replica:
+            (grant,) = progress.grants
+        if grant not in progress.grants:
+            progress.grants.append(grant)
+        number, round_number = grant
+        version = Version(group.epoch, number)
         return Granted(
             version,
             decision.reason,
@@ -123,7 +150,7 @@ class Pulls:
             lag=progress.clock - group.min_clock,
             index=group.roster.index_of(member.rank),
             count=group.live_workers,
-            unchanged=unchanged,
+            unchanged=pull.since == version,
             step_failed=progress.record is not None and progress.record.step_failed,
             too_few=progress.record is not None and progress.record.too_few,
         )
@@ -134,8 +161,8 @@ class Pulls:
         """A worker has joined: who waits may now wait for it too."""
         self._doubtful = True
 
-    def exited(self, member: Incarnation, refusal: Refused) -> None:
-        """The life has ended; nobody waits for it, and its own pull is told so."""
+    def exited(self, member: Incarnation, refusal: Callable[[int | None], Refused]) -> None:
+        """The life has ended; nobody waits for it, and its own pulls are told so. `refusal`: by stage."""
         self._doubtful = True
         self._waited_for = tuple(rank for rank in self._waited_for if rank != member.rank)
         self._group.waiting.release(member, refusal)
@@ -146,7 +173,7 @@ class Pulls:
 
     def advanced(self, member: Incarnation, over: int, clock: int) -> None:
         """Iteration `over` had its end: a pull of it that still waits came too late, and is not the pull of `clock`."""
-        self._group.waiting.release(member, _wrong_clock(member, over, clock))
+        self._group.waiting.release(member, lambda _: _wrong_clock(member, over, clock))
 
     def end(self, why: str) -> None:
         """Nobody goes on: workers that wait are told so, and those that have not begun are waited for no more."""

@@ -6,34 +6,52 @@ what is accepted has its record at once, and its disposition when that has falle
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from leeway.protocol.codes import Code
 from leeway.protocol.pushes import Disposition, Staged, UpdateKind
 from leeway.protocol.reasons import Reason
 from leeway.protocol.refusals import refuse
-from leeway.ps.core.effects import Accepted, Advanced, Answered, Apply, Contribution, Drop
+from leeway.ps.core.effects import Accepted, Advanced, Answered, Apply, Contribution, Drop, Parked
 from leeway.ps.core.in_flight import OnArrival
 from leeway.ps.core.policies.policy import Reception
 from leeway.ps.core.progress import Record
 from leeway.ps.core.rounds import Held
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from leeway.protocol.pushes import Push
-    from leeway.ps.core.membership import Incarnation
+    from leeway.protocol.refusals import Refused
+    from leeway.ps.core.lives import Incarnation
     from leeway.ps.core.pulls import Pulls
     from leeway.ps.core.situation import Situation
+
+
+@dataclass(slots=True)
+class _Awaiting:
+    request: int
+    push: Push
+    until: float
 
 
 class Pushes:
     def __init__(self, group: Situation, pulls: Pulls) -> None:
         self._group = group
         self._pulls = pulls
+        # Stages that have handed in their parts, and wait for those of the others.
+        self._awaiting: dict[tuple[Incarnation, int | None], _Awaiting] = {}
+        self._stopped: Refused | None = None
 
     def take(self, request: int, push: Push, member: Incarnation, now: float) -> Record | None:
         """The record, without a disposition while it is still to be applied; None: the push is refused, or staged."""
         group = self._group
         progress = member.groups[group.name]
+        if misplaced := self._misplaced(push, member):
+            group.emit(Drop((request,)))
+            group.emit(Answered(request, misplaced))
+            return None
         # Who has been moved on already may be a member of the open round, but not with this push.
         moved = progress.has_passed(push.clock)
         reception = Reception.LATE if moved else group.policy.push(group, member.rank)
@@ -48,12 +66,83 @@ class Pushes:
         else:
             progress.staged[push.part] = (request, push)
             if missing := progress.missing(push.parts):
-                group.emit(Answered(request, Staged(push.clock, missing)))
+                self._stage(request, push, member, missing, now)
                 return None
             bodies = tuple(progress.staged[part][0] for part in range(push.parts))
             progress.staged.clear()
             group.schema_closed = True
         return self._accept(request, push, member, bodies, reception, now)
+
+    def _misplaced(self, push: Push, member: Incarnation) -> Refused | None:
+        """What is wrong with a stage's part: it is the one of its number, and of its own tensors."""
+        if not member.is_replica or push.kind is UpdateKind.SKIP:
+            return None
+        stage = push.life.stage
+        if (push.part, push.parts) != (stage, member.stages):
+            its = f"stage {stage} of {member} pushes part {stage} of {member.stages}"
+            return refuse(Code.INCONSISTENT_PARTS, f"{its}, and not part {push.part} of {push.parts}")
+        place = member.seats[stage or 0].place
+        if place and place.owned is not None and (strange := set(push.keys).difference(place.owned)):
+            name = min(strange)
+            owned = f"tensor {name!r} is not among those that stage {stage} of {member} owns"
+            return refuse(Code.UNKNOWN_TENSOR, f"{owned}; the stage that owns it pushes the sum", tensor=name)
+        return None
+
+    def _stage(self, request: int, push: Push, member: Incarnation, missing: tuple[int, ...], now: float) -> None:
+        """Some parts are missing: a stage's request waits for those of the other stages."""
+        group = self._group
+        if not member.is_replica or push.wait_seconds is None or self._stopped:
+            group.emit(Answered(request, self._stopped or Staged(push.clock, missing)))
+            return
+        if older := self._awaiting.get((member, push.part)):
+            group.emit(Answered(older.request, Staged(push.clock, missing)))
+        self._awaiting[member, push.part] = _Awaiting(request, push, now + push.wait_seconds)
+        detail = f"the push of iteration {push.clock} of {member} waits for the parts of stages {_listed(missing)}"
+        reason = Reason.WAITING_FOR_STAGES
+        group.emit(Parked(request, group.name, member.rank, member.number, reason, detail, (), push.life.stage))
+
+    def staged_again(self, request: int, push: Push, member: Incarnation, now: float) -> None:
+        """This part is there already."""
+        progress = member.groups[self._group.name]
+        self._stage(request, push, member, progress.missing(push.parts), now)
+
+    def exited(self, member: Incarnation, refusal: Callable[[int | None], Refused]) -> None:
+        """The life has ended: what is staged goes with it, and who waits for other parts is told so."""
+        self._group.drop_staged(member.groups[self._group.name])
+        for awaiting in self._no_longer_await(member):
+            self._group.emit(Answered(awaiting.request, refusal(awaiting.push.life.stage)))
+
+    def _no_longer_await(self, member: Incarnation) -> list[_Awaiting]:
+        """Those of its stages that waited, in their order."""
+        if not self._awaiting:
+            return []
+        found = (self._awaiting.pop((member, stage), None) for stage in range(member.stages))
+        return [awaiting for awaiting in found if awaiting]
+
+    def expire(self, now: float) -> None:
+        """Tell those whose wait for the other parts has run out; their own stay staged."""
+        for (member, part), awaiting in list(self._awaiting.items()):
+            if awaiting.until <= now:
+                del self._awaiting[member, part]
+                missing = member.groups[self._group.name].missing(member.stages)
+                self._group.emit(Answered(awaiting.request, Staged(awaiting.push.clock, missing)))
+
+    def paused(self, seconds: float, now: float) -> None:
+        """The last `seconds` are part of nobody's wait."""
+        for awaiting in self._awaiting.values():
+            assert awaiting.push.wait_seconds is not None, "who does not want to wait is not here"
+            awaiting.until = min(awaiting.until + seconds, now + awaiting.push.wait_seconds)
+
+    def stop(self, refusal: Refused) -> None:
+        """Nobody waits any more."""
+        self._stopped = refusal
+        for awaiting in self._awaiting.values():
+            self._group.emit(Answered(awaiting.request, refusal))
+        self._awaiting.clear()
+
+    def awaits(self, member: Incarnation, stage: int | None) -> bool:
+        """Whether this stage has handed in its part, and waits for the others'."""
+        return (member, stage) in self._awaiting
 
     def _misfit(self, kind: UpdateKind, reception: Reception) -> str | None:
         """Why an update of this kind cannot be taken now."""
@@ -81,6 +170,9 @@ class Pushes:
         progress = member.groups[group.name]
         record = Record(push.clock, push.parts, Reason.SKIPPED)
         progress.record = record
+        group.membership.accepted(member.rank, group.name)
+        # Stages that wait for the others' parts are told with whoever brought the last one.
+        record.waiters += [(awaiting.request, awaiting.push) for awaiting in self._no_longer_await(member)]
         if push.kind is not UpdateKind.SKIP:
             progress.kind = push.kind
         next_clock = progress.clock if progress.has_passed(push.clock) else group.rounds.next_number
@@ -112,7 +204,7 @@ class Pushes:
         number = group.decide(OnArrival(member, record))
         record.version = member.groups[group.name].owed = number
         record.staleness = number - push.version - 1
-        record.waiters.append((request, push))
+        record.waiters.insert(0, (request, push))
         group.emit(
             Apply(
                 group.name,
@@ -150,3 +242,8 @@ class Pushes:
         for step in self._group.in_flight.values():
             if isinstance(step, OnArrival):
                 step.record.waiters = [waiter for waiter in step.record.waiters if waiter[0] != request]
+        self._awaiting = {key: awaiting for key, awaiting in self._awaiting.items() if awaiting.request != request}
+
+
+def _listed(stages: tuple[int, ...]) -> str:
+    return ",".join(str(stage) for stage in stages)

@@ -14,7 +14,7 @@ from leeway.ps.core.progress import Progress
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from leeway.ps.core.membership import Incarnation
+    from leeway.ps.core.lives import Incarnation
 
 
 class Roster:

@@ -7,18 +7,21 @@ Bodies of held contributions are referred to by their place in the list that `sa
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from leeway.protocol.policy_terms import PolicyTerms
 from leeway.protocol.pushes import Disposition, UpdateKind
 from leeway.protocol.reasons import Reason
+from leeway.protocol.replicas import Place
 from leeway.protocol.schema import Sizes
 from leeway.protocol.tensors import TensorSpec
 from leeway.ps.core import policies
 from leeway.ps.core.consistency import check
 from leeway.ps.core.in_flight import OnArrival
+from leeway.ps.core.joins import REMEMBERED_PROCESSES
+from leeway.ps.core.lives import Incarnation, Seat
 from leeway.ps.core.machine import Machine
-from leeway.ps.core.membership import Incarnation
 from leeway.ps.core.policies.switching import Switching
 from leeway.ps.core.progress import Progress, Record
 from leeway.ps.core.roster import Roster
@@ -44,8 +47,16 @@ def save(machine: Machine) -> tuple[dict[str, Any], list[int]]:
         "parts": list(machine.parts),
         "groups": {name: _save_group(group, bodies) for name, group in machine.groups.items()},
         "ranks": {
-            rank: {"incarnations": count, "lives": [_save_life(machine, life) for life in lives]}
+            rank: {
+                "incarnations": count,
+                "lives": [_save_life(machine, life) for life in lives],
+                "committed": dict(machine.membership.committed(rank)),
+            }
             for rank, (count, lives) in machine.membership.remembered().items()
+        },
+        "processes": {
+            rank: {str(stage): list(known) for stage, known in stages.items()}
+            for rank, stages in machine.joins.processes.items()
         },
     }
     return state, bodies
@@ -69,6 +80,7 @@ def _save_group(group: Group, bodies: list[int]) -> dict[str, Any]:
         "arrived": sorted(group.arrived),
         "schema_closed": group.schema_closed,
         "whole": group.whole,
+        "declared": None if group.declared is None else [spec.to_row() for spec in group.declared.values()],
         "from_file": group.from_file,
         "specs": [spec.to_row() for spec in group.specs.values()],
         "round": rounds.number if is_open else rounds.next_number,
@@ -114,13 +126,20 @@ def _save_life(machine: Machine, life: Incarnation) -> dict[str, Any]:
         }
     return {
         "number": life.number,
-        "session": life.session,
+        "session": life.seats[0].session,
+        "seats": [_save_seat(seat) for seat in life.seats] if life.is_replica else None,
+        "culprit": life.culprit,
         "ended": life.ended and str(life.ended),
         "ended_detail": life.ended_detail,
         "one_after_another": life.one_after_another,
         "revision": life.revision,
         "groups": groups,
     }
+
+
+def _save_seat(seat: Seat) -> dict[str, Any]:
+    assert seat.place is not None
+    return {"session": seat.session, "left": seat.left, "place": seat.place.to_fields()}
 
 
 def restore(settings: Settings, state: dict[str, Any], bodies: Sequence[int], epoch: int, now: float) -> Machine:
@@ -149,7 +168,12 @@ def restore(settings: Settings, state: dict[str, Any], bodies: Sequence[int], ep
         _restore_group(machine.groups[name], saved_group, bodies, state["ranks"], now)
     for rank, saved_rank in state["ranks"].items():
         lives = [_restore_life(rank, saved, now + settings.lease_seconds) for saved in saved_rank["lives"]]
-        machine.membership.remember(rank, saved_rank["incarnations"], lives)
+        # States of before this was counted say nothing of it.
+        machine.membership.remember(rank, saved_rank["incarnations"], lives, saved_rank.get("committed", {}))
+    machine.joins.processes = {
+        rank: {int(stage): deque(known, maxlen=REMEMBERED_PROCESSES) for stage, known in stages.items()}
+        for rank, stages in state.get("processes", {}).items()
+    }
     for name, group in machine.groups.items():
         # The slowest first: whoever enters alone is the minimum, which never goes back.
         members = [(life.groups[name], life) for life in machine.membership.live() if name in life.groups]
@@ -166,7 +190,10 @@ def _restore_group(
     group.specs = {spec.name: spec for spec in specs}
     group.sizes = Sizes.of(specs, group.name)
     group.decided = group.published = saved["version"]
-    group.readable = bool(specs)
+    # States of before there were stages have declared nothing.
+    if saved.get("declared") is not None:
+        group.declared = {spec.name: spec for spec in map(TensorSpec.read, saved["declared"])}
+    group.readable = bool(specs) and (group.declared is None or saved["whole"])
     group.started, group.schema_closed = saved["started"], saved["schema_closed"]
     # Checkpoints of before this was saved: a run that had begun goes on, for another the ranks speak for themselves.
     joined = [
@@ -201,7 +228,14 @@ def _restore_group(
 
 
 def _restore_life(rank: str, saved: dict[str, Any], lease_until: float) -> Incarnation:
-    life = Incarnation(rank, saved["number"], saved["session"], lease_until)
+    # Lives of before there were replicas say nothing of seats.
+    if saved.get("seats"):
+        seats = [
+            Seat(seat["session"], lease_until, Place.read(seat["place"]), left=seat["left"]) for seat in saved["seats"]
+        ]
+    else:
+        seats = [Seat(saved["session"], lease_until)]
+    life = Incarnation(rank, saved["number"], tuple(seats), culprit=saved.get("culprit"))
     life.ended = Reason(saved["ended"]) if saved["ended"] else None
     life.ended_detail = saved["ended_detail"]
     # Lives of before there were parts have one group each, or say nothing of how they ask.

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from leeway.protocol.tensors import TensorSpec
     from leeway.ps.core.effects import Effect
     from leeway.ps.core.in_flight import InFlight
+    from leeway.ps.core.lives import Incarnation
+    from leeway.ps.core.membership import Membership
     from leeway.ps.core.policies.policy import Policy
     from leeway.ps.core.progress import Progress
     from leeway.ps.core.settings import GroupSettings
@@ -31,9 +33,20 @@ if TYPE_CHECKING:
 
 class Situation:
     def __init__(
-        self, settings: GroupSettings, *, epoch: int, workers: int, until: int | None, emit: Callable[[Effect], None]
+        self,
+        settings: GroupSettings,
+        *,
+        epoch: int,
+        workers: int,
+        until: int | None,
+        emit: Callable[[Effect], None],
+        membership: Membership,
+        lose: Callable[[Incarnation, str], None],
     ) -> None:
         name = self.name = settings.name
+        self.membership = membership
+        # Ends a life that cannot go on, for a reason in words.
+        self.lose = lose
         # The patterns of the keys that it holds.
         self.keys = settings.keys
         # What its aggregation rule asks for.
@@ -56,6 +69,8 @@ class Situation:
         self.whole = False
         # The keys are those of a file of initial values, and no worker has said yet what they are in its model.
         self.from_file = False
+        # What the question of a stage has declared, all of which has to be there before anything is read.
+        self.declared: dict[str, TensorSpec] | None = None
         # Invariant: no worker is granted a version before this one, in which tensors had other names or kinds.
         self.named_from = 0
         self.started = False
@@ -69,6 +84,8 @@ class Situation:
         self.in_flight: dict[int, InFlight] = {}
         self.roster = Roster(name)
         self.waiting = WaitingRoom(name, emit)
+        # The versions that are kept for the stages of replicas: those that a replica which is computing was granted.
+        self.pinned: tuple[int, ...] = ()
 
     # What a policy may see (policies.policy.View).
 

@@ -21,10 +21,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A reply, and the version that a granted pull is answered with, pinned from the moment of the decision."""
+    """A reply, and the version that a granted pull is answered with, pinned from the moment of the decision; of that
+    the `keys` alone, None for all.
+    """
 
     reply: Reply
     version: Snapshot | None = None
+    keys: tuple[str, ...] | None = None
 
 
 @dataclass(slots=True)

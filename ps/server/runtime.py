@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from leeway.protocol.codes import Code
+from leeway.protocol.membership import Joined
 from leeway.protocol.pulls import Granted, Pull
 from leeway.protocol.pushes import Push, PushPulled
 from leeway.protocol.refusals import Refused, refuse
@@ -28,6 +29,7 @@ from leeway.ps.core.effects import (
     Finished,
     Initialize,
     Parked,
+    Pin,
 )
 from leeway.ps.core.events import Asked, Failed, Gone, Paused, Published, Stop, Tick
 from leeway.ps.server.asking import Askers, Outcome
@@ -40,6 +42,7 @@ from leeway.ps.server.pauses import Pauses
 from leeway.ps.server.publishing import Publishing
 from leeway.ps.server.pushing import Pushing
 from leeway.ps.server.readers import Readers
+from leeway.ps.server.secrets import Secrets
 from leeway.ps.server.tuning import Tuning
 from leeway.ps.watching.decision_log import DecisionLog
 from leeway.ps.watching.feed import Feed
@@ -113,6 +116,7 @@ class Runtime:
         self.askers = Askers(loop, clock, first=self.bodies.highest + 1)
         self.readers = Readers(self._slow_reader_closed)
         self.pauses = Pauses()
+        self.secrets = Secrets()
         self.background = Background(lambda name, error: self._fail_soundly(f"the task '{name}'", error))
         self._queue = EventQueue(self._take, self.fail)
         self._deadline = Deadline(loop, clock, lambda: self._queue.put(Tick()))
@@ -217,6 +221,8 @@ class Runtime:
         # Here, between what is done and what is told, is the place of whatever must be kept before it is told.
         for effect in effects:
             self._say(effect)
+            if isinstance(effect, Pin):
+                self.parameters[effect.group].versions.keep_only(effect.versions)
         self._deadline.set(self.machine.next_deadline)
 
     # Effects out.
@@ -234,6 +240,8 @@ class Runtime:
                 self.offering.initialize(effect)
             case Adopt():
                 self.offering.adopt(effect)
+            case Pin(group, versions):
+                self.parameters[group].versions.keep(versions)
             case Configure(group, fields):
                 self.tuning.configure(group, fields)
             case Drop(bodies):
@@ -257,13 +265,15 @@ class Runtime:
         with self.listeners.guard("observer"):
             self.observer.answered(asking.message, reply, asking.waited_for, self._clock() - asking.since)
         granted = reply.pulled if isinstance(reply, PushPulled) else reply
-        version = None
+        version = keys = None
         if isinstance(granted, Granted) and not granted.unchanged:
             assert isinstance(asking.message, (Pull, Push)), "only these are granted anything"
-            version = self.parameters[asking.message.group].versions.current
-            assert version.number == granted.version.number, f"{granted} but {version}"
+            version = self.parameters[asking.message.group].versions.of_number(granted.version.number)
+            keys = self.machine.keys_of(asking.message.life)
+        if isinstance(reply, Joined) and reply.replica is not None:
+            reply = self.secrets.told(reply, asking.message)
         if not asking.outcome.done():
-            asking.outcome.set_result(Outcome(reply, version))
+            asking.outcome.set_result(Outcome(reply, version, keys))
 
     # Faults of our own.
 

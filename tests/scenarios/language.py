@@ -10,6 +10,8 @@ one line (`*` = the pull is answered). `pytest tests/scenarios --rewrite` writes
     init w b                          the values of a file
     join w0 w1 [groups=a,b] [create=b] [one-after-another] [x18] new processes
     rejoin w0#1 [groups=a,b] [create=b] [one-after-another]      the process of that life once more
+    join r0/0 r0/1 of=2 [plan=model:a,seed:1] [owned=w] [keys=w,b] [no-wait | wait=5]   stages of a replica
+    rejoin r0/0 [owned=w]             that stage's process once more
     pull w0 [@3] [no-wait | wait=5] [min-version=2] [since=1.4] [group=a]        pull reader
     push w0 [@3] [delta | model | skip] [samples=4] [part=1/2] [keys=a,b] [version=2] [round=1] [no-wait]   pushpull ...
          [figures=loss:0.5,accuracy:nan]

@@ -17,6 +17,7 @@ from leeway.protocol.membership import Heartbeat, Join, Joined, Leave
 from leeway.protocol.offers import Offer
 from leeway.protocol.pulls import Granted, Pull
 from leeway.protocol.pushes import Push, Pushed, PushPulled, UpdateKind
+from leeway.protocol.replicas import Place
 from leeway.protocol.tuning import SetPolicy
 from leeway.protocol.versions import Version
 from leeway.ps.core import describe
@@ -41,16 +42,26 @@ class Client:
 
     rank: str
     session: str
+    place: Place | None = None
     life: Life | None = None
     clock: dict[str, int] = field(default_factory=dict)
     grant: dict[str, tuple[int, int | None]] = field(default_factory=dict)
     pushes: dict[tuple[int, int], Push] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.rank if self.place is None else f"{self.rank}/{self.place.stage}"
+
+    @property
+    def part(self) -> str:
+        return "1/1" if self.place is None else f"{self.place.stage + 1}/{self.place.stages}"
 
 
 class Scenario:
     def __init__(self) -> None:
         self.now = 0.0
         self.requests = 0
+        self.processes = 0
         self.open: dict[int, tuple[Client | str, str]] = {}
         self.body: dict[int, str] = {}
         self.spent: set[int] = set()
@@ -112,7 +123,8 @@ class Scenario:
         both = effect.reply
         for reply in (both.pushed, both.pulled) if isinstance(both, PushPulled) else (both,):
             if isinstance(reply, Joined):
-                client.life = Life(client.rank, reply.epoch, reply.incarnation)
+                stage = client.place and client.place.stage
+                client.life = Life(client.rank, reply.epoch, reply.incarnation, stage)
                 client.clock = {name: one.clock for name, one in reply.groups.items()}
                 self.clients[str(client.life)] = client
             elif isinstance(reply, Granted):
@@ -124,7 +136,7 @@ class Scenario:
     def name(self, client: Client | str) -> str:
         if isinstance(client, str):
             return client
-        return client.rank if self.clients[client.rank] is client else str(client.life)
+        return client.name if self.clients[client.name] is client else str(client.life or f"an old {client.name}")
 
     def ask(self, who: str, message, *, plainly: bool = False) -> int:
         self.requests += 1
@@ -173,20 +185,32 @@ class Scenario:
         self.do_offer(words, ask=True)
 
     def do_join(self, words: Words) -> None:
-        for rank in words.names * words.times:
-            older = [name for name in self.clients if name.startswith(f"{rank}#")]
-            self.clients[rank] = Client(rank, f"session-{len(older) + 1}")
-            self.ask(rank, self.joining(self.clients[rank], words))
+        for name in words.names * words.times:
+            rank, _, stage = name.partition("/")
+            place = self.place(int(stage), words) if stage else None
+            self.processes += 1
+            self.clients[name] = Client(rank, f"session-{self.processes}", place)
+            self.ask(name, self.joining(self.clients[name], words))
+
+    @staticmethod
+    def place(stage: int, words: Words) -> Place:
+        plan = dict(pair.split(":") for pair in words.listed("plan"))
+        owned = words.listed("owned") or None
+        keys = words.listed("keys") or owned
+        return Place(stage, words.number("of", 2), f"http://stage-{stage}", plan, keys=keys, owned=owned)
 
     def do_rejoin(self, words: Words) -> None:
         for name in words.names:
             client = self.clients[name]
+            if "owned" in words.options:
+                client.place = self.place(client.place.stage, words)
             self.ask(name, self.joining(client, words))
 
-    @staticmethod
-    def joining(client: Client, words: Words) -> Join:
+    def joining(self, client: Client, words: Words) -> Join:
         groups, create = words.listed("groups") or None, words.listed("create")
-        return Join(client.rank, client.session, groups, create, "one-after-another" in words.options)
+        together = "one-after-another" in words.options
+        wait = self.wait(words) if client.place else None
+        return Join(client.rank, client.session, groups, create, together, place=client.place, wait_seconds=wait)
 
     def do_pull(self, words: Words, plainly: bool = False) -> int:
         (name,) = words.names
@@ -207,10 +231,12 @@ class Scenario:
         client = self.clients[name]
         group = words.options.get("group", "default")
         version, in_round = client.grant.get(group, (self.machine.groups[group].published, None))
-        part, parts = map(int, words.options.get("part", "1/1").split("/"))
+        part, parts = map(int, words.options.get("part", client.part).split("/"))
         kind = next(
             (UpdateKind(kind) for kind in ("delta", "model", "skip") if kind in words.options), UpdateKind.GRADIENT
         )
+        if kind is UpdateKind.SKIP:
+            part = parts = 1
         push = Push(
             self.life(name),
             client.clock.get(group, 0) if words.clock is None else words.clock,
@@ -247,7 +273,7 @@ class Scenario:
     def do_resend(self, words: Words) -> None:
         (name,) = words.names
         pushes = self.clients[name].pushes
-        part = int(words.options.get("part", "1/1").split("/")[0]) - 1
+        part = int(words.options.get("part", self.clients[name].part).split("/")[0]) - 1
         clock = max(clock for clock, _ in pushes) if words.clock is None else words.clock
         self.ask(name, pushes[clock, part])
 
@@ -275,7 +301,12 @@ class Scenario:
         self.ask("policy", SetPolicy(policy(words.names[0]), words.options.get("group", "default")))
 
     def do_status(self, _: Words) -> None:
-        for worker in describe.status(self.machine, self.now)["workers"]:
+        status = describe.status(self.machine, self.now)
+        for forming in status["forming"]:
+            self.out.append(f"{forming['rank']} waits for stages {forming['missing']} of {forming['stages']}")
+        for worker in status["workers"]:
+            if "stages" in worker:
+                self.out.append(f"{worker['rank']}: {', '.join(stage['state'] for stage in worker['stages'])}")
             for name, group in worker["groups"].items():
                 why = group.get("why")
                 told = (

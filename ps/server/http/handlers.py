@@ -7,6 +7,7 @@ The one rule: nothing is decided here.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,10 @@ if TYPE_CHECKING:
     from leeway.ps.server.runtime import Runtime
     from leeway.ps.server.saving import Saving
     from leeway.transport.http.counts import Counts
+
+
+# Different selections of a group's tensors that are remembered: one for each stage of a model, and some for readers.
+EXCERPTS = 128
 
 
 class Handlers:
@@ -79,7 +84,11 @@ class Handlers:
             return Outgoing(outcome.reply)
         assert isinstance(message, Pull | Push), "only these are answered with a version"
         body = self._runtime.readers.lend(message.group, outcome.version, connection)
-        return Outgoing(outcome.reply, outcome.version.layout, [body])
+        layout = outcome.version.layout
+        if outcome.keys is None:
+            return Outgoing(outcome.reply, layout, [body])
+        excerpt, stretches = _excerpt(layout, outcome.keys)
+        return Outgoing(outcome.reply, excerpt, [body[stretch] for stretch in stretches])
 
     async def pull(self, request: web.Request) -> web.StreamResponse:
         """A frame; or, for people and other programs, a file."""
@@ -89,9 +98,9 @@ class Handlers:
         accept = accepted(head.headers.get(ACCEPT))
         if routes.FRAME not in accept:
             return await self._download(request, pull, accept)
-        if "keys" in request.query:
-            raise MalformedRequest("'keys' selects tensors of a safetensors or npy answer; a frame has the whole group")
         outcome = _unless_known(request, await answer(self._runtime, pull))
+        if outcome.version is not None and (keys := _keys(request, pull.group, outcome.version.layout)) is not None:
+            outcome = replace(outcome, keys=_of_its_own(keys, outcome.keys))
         outgoing = self._outgoing(pull, outcome, request.transport)
         return await sending.answered(request, outgoing.reply, outgoing.layout, outgoing.body)
 
@@ -161,6 +170,21 @@ def _keys(request: web.Request, group: str, layout: Layout) -> list[str] | None:
                 raise WireError(Code.UNKNOWN_TENSOR, f"there is no tensor {key[:120]!r} in group {group}")
             keys[key] = None
     return list(keys)
+
+
+@lru_cache(maxsize=EXCERPTS)
+def _excerpt(layout: Layout, keys: tuple[str, ...]) -> tuple[Layout, list[slice]]:
+    try:
+        return layout.excerpt(keys)
+    except ValueError as error:
+        raise WireError(Code.UNKNOWN_TENSOR, str(error)) from None
+
+
+def _of_its_own(keys: list[str], declared: tuple[str, ...] | None) -> tuple[str, ...]:
+    """What a stage asks for is among what it has declared."""
+    if declared is not None and (strange := set(keys).difference(declared)):
+        raise WireError(Code.UNKNOWN_TENSOR, f"tensor {min(strange)!r} is not among the keys that this stage declared")
+    return tuple(keys)
 
 
 def _unless_known(request: web.Request, outcome: Outcome) -> Outcome:

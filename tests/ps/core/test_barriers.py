@@ -9,9 +9,10 @@ from leeway.protocol.lives import Life
 from leeway.protocol.pulls import NotYet
 from leeway.protocol.reasons import Reason
 from leeway.protocol.refusals import refuse
+from leeway.protocol.replicas import Place
 from leeway.ps.core.barriers import Barriers
 from leeway.ps.core.effects import Answered, Parked
-from leeway.ps.core.membership import Incarnation
+from leeway.ps.core.lives import Incarnation, Seat
 
 
 class Meeting:
@@ -20,16 +21,22 @@ class Meeting:
     def __init__(self) -> None:
         self.effects: list[object] = []
         self.barriers = Barriers(self.effects.append)
-        self.live = [Incarnation(f"w{number}", 1, "s", 10.0) for number in range(3)]
+        self.live = [Incarnation(f"w{number}", 1, (Seat("s", 10.0),)) for number in range(3)]
         self.requests = 0
 
-    def arrive(self, who: int, generation: int = 0, *, name="b", parties=1, wait=9.0, now=0.0) -> list[object]:
+    def arrive(
+        self, who: int, generation: int = 0, *, name="b", parties=1, wait=9.0, now=0.0, stage=None
+    ) -> list[object]:
         """What is new since."""
         self.effects.clear()
         self.requests += 1
-        asked = Barrier(Life(f"w{who}", 1, 1), name, generation, parties, wait)
+        asked = Barrier(Life(f"w{who}", 1, 1, stage), name, generation, parties, wait)
         self.barriers.arrive(self.requests, asked, self.live[who], self.live, now)
         return list(self.effects)
+
+    def depart(self, who: int, culprit: int | None = None) -> list[object]:
+        self.live[who].ended, self.live[who].culprit = Reason.LEASE_EXPIRED, culprit
+        return self.after(self.barriers.depart, self.live[who])
 
     def after(self, action, *given) -> list[object]:
         self.effects.clear()
@@ -90,7 +97,7 @@ def test_fewer_than_the_parties_do_not_pass(meeting):
 def test_a_new_generation_asks_for_its_own_parties(meeting):
     meeting.live = meeting.live[:1]
     meeting.arrive(0, parties=2)
-    meeting.barriers.depart(meeting.live[0], refuse(Code.LEFT, "left"))
+    meeting.depart(0)
     assert meeting.arrive(0) == [Answered(2, Passed("b", 0))]
 
 
@@ -98,12 +105,27 @@ def test_nobody_waits_for_the_dead_and_the_dead_are_told_so(meeting):
     meeting.arrive(0)
     meeting.arrive(0, name="other")
     meeting.arrive(1)
-    told = refuse(Code.EVICTED, "silent")
-    assert meeting.after(meeting.barriers.depart, meeting.live[2], told) == [
-        Answered(1, Passed("b", 0)),
-        Answered(3, Passed("b", 0)),
-    ]
-    assert meeting.after(meeting.barriers.depart, meeting.live[0], told) == [Answered(2, told)]
+    assert meeting.depart(2) == [Answered(1, Passed("b", 0)), Answered(3, Passed("b", 0))]
+    (told,) = meeting.depart(0)
+    assert (told.request, code(told)) == (2, Code.EVICTED)
+
+
+def test_a_replica_has_arrived_when_all_its_stages_have(meeting):
+    seats = tuple(Seat(f"s{stage}", 10.0, Place(stage, 2)) for stage in range(2))
+    meeting.live[1:] = [Incarnation("w1", 1, seats)]
+    meeting.arrive(0)
+    (parked,) = meeting.arrive(1, stage=0)
+    assert (parked.detail, parked.stage) == ("barrier b/0 waits for w1", 0)
+    assert meeting.arrive(1, stage=0)[0].detail == "barrier b/0 waits for w1"
+    assert [effect.request for effect in meeting.arrive(1, stage=1)] == [1, 2, 3, 4]
+
+
+def test_a_stage_at_a_barrier_is_told_how_its_replica_ended(meeting):
+    seats = tuple(Seat(f"s{stage}", 10.0, Place(stage, 2)) for stage in range(2))
+    meeting.live[1:] = [Incarnation("w1", 1, seats)]
+    meeting.arrive(1, stage=0)
+    (told,) = meeting.depart(1, culprit=1)
+    assert code(told) is Code.STAGE_LOST
 
 
 def test_a_wait_runs_out(meeting):

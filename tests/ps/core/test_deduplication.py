@@ -10,7 +10,7 @@ from leeway.protocol.pushes import Disposition, Push, Pushed, UpdateKind
 from leeway.protocol.reasons import Reason
 from leeway.protocol.refusals import Refused
 from leeway.ps.core.deduplication import Fresh, Repeat, StagedAgain, judge
-from leeway.ps.core.membership import Incarnation
+from leeway.ps.core.lives import Incarnation, Seat
 from leeway.ps.core.progress import REMEMBERED_GRANTS, Progress, Record
 
 PUSH = Push(Life("w0", 1, 1), 5, 7, UpdateKind.GRADIENT, 4)
@@ -22,7 +22,7 @@ def member() -> Incarnation:
     """At clock 5, granted version 7; its push of iteration 4 was applied."""
     progress = Progress(5, record=Record(4, 1, Reason.ON_ARRIVAL, Disposition.APPLIED, 6, 0))
     progress.grants.append((7, None))
-    return Incarnation("w0", 1, "s", 10.0, {"default": progress})
+    return Incarnation("w0", 1, (Seat("s", 10.0),), {"default": progress})
 
 
 def progress_of(member: Incarnation) -> Progress:
@@ -102,7 +102,7 @@ def test_parts_that_fit_are_fresh_and_a_part_again_is_not(member):
     progress = progress_of(member)
     assert isinstance(judge(member, PART), Fresh)
     progress.staged[0] = (1, PART)
-    assert judge(member, PART) == StagedAgain(progress)
+    assert judge(member, PART) == StagedAgain(member, progress)
     assert isinstance(judge(member, replace(PART, part=2, keys=("c",))), Fresh)
     assert progress.missing(3) == (1, 2)
 

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from leeway.ps.core.membership import Incarnation
+from leeway.ps.core.lives import Incarnation, Seat
 from leeway.ps.core.progress import Progress
 from leeway.ps.core.roster import Roster
 
 
 def member(rank: str, number: int = 1) -> Incarnation:
-    return Incarnation(rank, number, "s", 10.0)
+    return Incarnation(rank, number, (Seat("s", 10.0),))
 
 
 @pytest.fixture

@@ -11,13 +11,13 @@ from leeway.protocol.reasons import Reason
 from leeway.protocol.refusals import refuse
 from leeway.ps.core.decisions import Park
 from leeway.ps.core.effects import Answered, Parked
-from leeway.ps.core.membership import Incarnation
+from leeway.ps.core.lives import Incarnation, Seat
 from leeway.ps.core.waiting import Waiting, WaitingRoom
 
 WHY = Park(Reason.LAG, "too far ahead", ("w1",))
 TOLD = NotYet(Reason.LAG, "still")
 PUSHED = Pushed(3, Disposition.APPLIED, Reason.ON_ARRIVAL, 5, 0)
-W0 = Incarnation("w0", 1, "s", 10.0)
+W0 = Incarnation("w0", 1, (Seat("s", 10.0),))
 
 
 @pytest.fixture
@@ -63,12 +63,12 @@ def test_an_answered_one_waits_no_more(room, effects):
 
 def test_the_pushs_result_comes_with_the_answer(room, effects):
     room.park(of(1, W0, pushed=PUSHED), WHY)
-    room.release(W0, TOLD)
+    room.release(W0, lambda stage: TOLD)
     assert effects[-1] == Answered(1, PushPulled(PUSHED, TOLD))
 
 
 def test_who_does_not_wait_is_not_released(room, effects):
-    room.release(W0, TOLD)
+    room.release(W0, lambda stage: TOLD)
     assert effects == []
 
 
