@@ -63,8 +63,10 @@ MAX_STAGES = 64
 # Characters of the address at which a stage is reached: a URL.
 MAX_ADDRESS = 256
 
-# Things that must be the same in all stages of a replica (model, seed, ...), and the characters of one.
+# Things that must be the same in all stages of a replica (model, seed, ...).
 MAX_PLAN = 32
+
+# Characters of one of these: a digest has 64.
 MAX_PLAN_TEXT = 256
 
 # Characters of what a stage has to tell the others: some figures for each layer of the model. Every join of the replica

@@ -331,6 +331,7 @@ _REACTIONS = {
     Reaction.REJOIN: "join again, same session",
     Reaction.DROP: "join again for the clock",
     Reaction.NEW_LIFE: "join again, new session",
+    Reaction.NEXT_LIFE: "join again, same session",
     Reaction.STOP: "end",
     Reaction.FINISH: "end",
     Reaction.SKIP: "push a skip instead",
@@ -372,11 +373,14 @@ def test_what_can_be_changed_of_an_optimizer_is_told() -> None:
     assert [field.name for field in dataclasses.fields(OptimizerSettings) if f"`{field.name}`" not in page] == []
 
 
-_LIFE = {"rank": "w0", "epoch": 1, "incarnation": 1}
+_LIFE = {"rank": "w0", "epoch": 1, "incarnation": 1, "stage": 0}
 
 # A request with all its fields, and what reads it.
 _WHOLE = {
-    "join": ({"rank": "w0", "session": "s", "groups": ["default"]}, Join.read),
+    "join": (
+        {"rank": "w0", "session": "s", "groups": ["default"], "place": {"stage": 0, "stages": 1}},
+        Join.read,
+    ),
     "pull": (
         _LIFE | {"clock": 1, "group": "default", "min_version": 1, "since": "1.1"},
         lambda fields: Pull.read(fields, None),

@@ -140,8 +140,11 @@ class BlockingClient:
         """The calls of one of its groups; None: of its only one. Raises `ValueError` when it is none."""
         return BlockingGroup(self, self.client.group(name))
 
+    reach = waiting(Client.reach)
     join = waiting(Client.join)
     work_in = waiting(Client.work_in)
+    take_place = waiting(Client.take_place)
+    begin_anew = waiting(Client.begin_anew)
     barrier = waiting(Client.barrier)
     status = waiting(Client.status)
     leave = waiting(Client.leave)

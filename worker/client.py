@@ -28,7 +28,7 @@ import asyncio
 import contextlib
 import random
 import uuid
-from functools import wraps
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from leeway.errors import ServerLost, SettingError, WireError
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from leeway.protocol.pulls import NotYet
+    from leeway.protocol.replicas import Place, Replica
     from leeway.transport.channel import Channel, Traffic
 
 # Long enough that a parked pull costs nothing, short enough that a dead path is noticed; proxies often give up
@@ -122,7 +123,9 @@ class Client:
             arguments.function("channel", channel)
         self.url = server_url(url)
         keep_freed_memory()
-        self._shared = shared = SharedLife(rank, lambda: uuid.uuid4().hex, one_after_another=bool(one_after_another))
+        self._shared = shared = SharedLife(
+            rank, lambda: uuid.uuid4().hex, one_after_another=bool(one_after_another), wait_seconds=wait_seconds
+        )
         self._link = Link(
             self.url,
             shared,
@@ -155,6 +158,31 @@ class Client:
             if not self._shared.joining:
                 conversations[0].rejoin(Code.NOT_JOINED)
             await self._first.begin_anew()
+
+    async def take_place(self, place: Place) -> None:
+        """Be this stage of a replica, and join: until all its stages are there. Asked again for the same stage it tells
+        more of the place (its keys), in the same life. Nothing is in hand.
+
+        Raises what `join` raises, and `WireError` for a place that does not fit the other stages (`stages-differ`).
+        """
+        async with self._link.calls.under_way(), self._every_turn():
+            self._shared.take_place(place)
+            await self._first.drive(self._first.has_joined)
+
+    async def begin_anew(self) -> None:
+        """Give the life of the replica up, as if this process had been replaced, and be the same stage of the next."""
+        async with self._link.calls.under_way(), self._every_turn():
+            self._shared.begin_anew()
+            await self._first.drive(self._first.has_joined)
+
+    @property
+    def replica(self) -> Replica | None:
+        """Of which this process is a stage, as the last join has told it."""
+        return self._shared.replica
+
+    def tell_of_refusal(self, refused: Callable[[WireError], None] | None) -> None:
+        """Have this called, in the client's loop, when the server refuses a heartbeat: the life is over."""
+        self._link.on_refused = refused
 
     def group(self, name: str | None = None) -> GroupClient:
         """The calls of one of this client's groups; None: of its only one. Raises `ValueError` when it is none."""
@@ -221,6 +249,12 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    async def reach(self) -> None:
+        """Wait until the server is there, and has these groups; nobody joins. Raises what `join` raises."""
+        async with self._link.calls.under_way():
+            for name in self._groups:
+                await self._link.wait_out(partial(_policy_of, name))
 
     async def join(self) -> None:
         """Begin a life, unless there is one. `conversation` then has the clock, the policy, index and count."""
@@ -333,6 +367,10 @@ class Client:
     receive_into = of_only_group(GroupClient.receive_into)
     optimizer = of_only_group(GroupClient.optimizer)
     set_optimizer = of_only_group(GroupClient.set_optimizer)
+
+
+async def _policy_of(group: str, channel: Channel) -> Any:
+    return await channel.read_json(routes.POLICY, {"group": group})
 
 
 def _names(group: str | None, groups: Sequence[str] | None) -> tuple[str, ...]:

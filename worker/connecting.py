@@ -44,7 +44,8 @@ def connect(
     metrics_port: int | None = None,
     metrics_host: str | None = None,
 ) -> TrainingSession:
-    """Join the server at `url`, waiting for it if it is not there yet.
+    """Reach the server at `url`, waiting for it if it is not there yet. The worker joins with the first call that needs
+    it to: `attach`, `pipeline`, `index`, `count`, `clock`.
 
     `url`: default the environment variable `PS_SERVER`. `rank`: this worker's stable name; by default `PS_RANK`, else
     what torchrun, Slurm or Kubernetes says (`w0`, `w1`, ...), else host and process id. `group`: the keys it trains.
@@ -95,7 +96,7 @@ def begin(
     try:
         client = hold(server_url(address), name, make)
         reporting = Reporting(client, task, place) if place else None
-        client.join()
+        client.reach()
         return TrainingSession(client, start, reporting)
     except BaseException:
         if client is not None:

@@ -36,7 +36,7 @@ from leeway.worker.session.states import Ending, State
 from leeway.worker.skips import RefusedInARow
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 
     from leeway.protocol.decoder import Allocate
     from leeway.protocol.frames import Buffer
@@ -101,12 +101,14 @@ class GroupClient:
         *,
         whole: bool = False,
         aliases: Mapping[str, tuple[str, ...]] | None = None,
+        own: Collection[str] | None = None,
     ) -> None:
         """Offer initial values, where the server lacks any, now and after it has lost its state.
 
         `values(layout)` returns the buffers of a body for some of `specs`; it is called for the wanted ones.
         `whole`: these are all keys of the group, and a server that has others refuses with `schema-conflict`.
-        `aliases`: further names of tied tensors, under which a file of initial values may have them.
+        `aliases`: further names of tied tensors, under which a file of initial values may have them. `own`: of a stage,
+        those of `specs` that it has; they alone are asked of `values`, and nothing is read before all are there.
         """
         specs, aliases = arguments.specs(specs), arguments.aliases(aliases)
         Layout.of(specs)
@@ -114,7 +116,7 @@ class GroupClient:
         async with self._call():
             await self._settle()
             self._values = values
-            self.conversation.offer(specs, whole=whole, aliases=aliases)
+            self.conversation.offer(specs, whole=whole, aliases=aliases, own=own)
             await self.drive(self.has_joined)
 
     async def withdraw(self) -> None:

@@ -114,6 +114,7 @@ class TrainingSession:
         self._start = start or Start()
         self._reporting = reporting
         self._idle: Idle | None = None
+        self._has_joined = False
         self._caller: int | None = None  # the thread whose call is under way
         self.samples = Samples()
         """What was read since the last push, as `epochs` and `Sampler` count it."""
@@ -126,6 +127,14 @@ class TrainingSession:
     def _part(self, name: str) -> Part:
         group = self.client.group(name)
         return Part(name, group, self.samples, self._figures, self._last_load, self._reporting)
+
+    @property
+    def _joined(self) -> Parts:
+        """The parts of a worker that has joined: what is asked of them the server has to tell."""
+        if not self._has_joined:
+            self.client.join()
+            self._has_joined = True
+        return self._parts
 
     # What there is to know. Of a session with several parts each has its own clock, outcome and end.
 
@@ -141,7 +150,7 @@ class TrainingSession:
     @property
     def clock(self) -> int:
         """The index of the iteration under way."""
-        return self._parts.only("clock").clock
+        return self._joined.only("clock").clock
 
     @property
     def version(self) -> int:
@@ -171,22 +180,22 @@ class TrainingSession:
     @property
     def policy(self) -> str:
         """The group's policy at the last join."""
-        return self._parts.only("policy").policy
+        return self._joined.only("policy").policy
 
     @property
     def until(self) -> int | None:
         """The clock at which the run is complete, where the server has one."""
-        return self._parts.only("until").until
+        return self._joined.only("until").until
 
     @property
     def index(self) -> int:
         """This worker's place among the `count` live ones, from 0: for partitioning data."""
-        return self._parts.going.index
+        return self._joined.going.index
 
     @property
     def count(self) -> int:
         """How many workers were live at the last pull, at least 1."""
-        return self._parts.going.count
+        return self._joined.going.count
 
     @property
     def finished(self) -> bool:
@@ -270,6 +279,8 @@ class TrainingSession:
 
     def _begin(self, bridges: Mapping[str, ModelBridge], *, whole: bool) -> None:
         """All of them, or none: whatever is refused, or interrupts this, it can be done again."""
+        self.client.join()
+        self._has_joined = True
         self._start.wait(self.client)
         try:
             for name, bridge in bridges.items():

@@ -24,6 +24,8 @@ def status(machine: Machine, now: float) -> dict[str, Any]:
     """
     live = machine.membership.live()
     most = limits.MAX_STATUS_ROWS // len(machine.groups)
+    if any(member.is_replica for member in live):
+        most //= 2  # a row of 64 stages is half as long again as the longest of a worker
     return {
         "epoch": machine.epoch,
         "until": machine.settings.until,

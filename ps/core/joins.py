@@ -178,7 +178,7 @@ class Joins:
     def _not_yet(self, rank: str, forming: Forming) -> NotYet:
         missing = ",".join(map(str, forming.missing))
         of = f"{rank} waits for its stages {missing} of {forming.stages}"
-        return NotYet(Reason.WAITING_FOR_STAGES, of, tuple(f"{rank}/{stage}" for stage in forming.missing))
+        return NotYet(Reason.WAITING_FOR_STAGES, of)
 
     # Lives begin and end.
 

@@ -17,6 +17,7 @@ from leeway.protocol.pushes import Disposition, LastPush, Pushed, PushPulled, St
 from leeway.protocol.ranks import is_rank
 from leeway.protocol.reasons import Reason
 from leeway.protocol.refusals import Refused
+from leeway.protocol.replicas import Replica, Stage
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.protocol.tuning import OptimizerState, PolicyState
 from leeway.protocol.versions import Version
@@ -42,6 +43,12 @@ groups = st.builds(
     st.none() | last,
     st.lists(st.just(W), max_size=2).map(tuple),
     until=maybe_counts,
+    committed=counts,
+)
+replicas = st.builds(
+    Replica,
+    st.lists(st.builds(Stage, st.text(max_size=9), st.text(max_size=9)), max_size=3).map(tuple),
+    st.text(max_size=limits.MAX_SECRET),
 )
 names = st.lists(st.text(), max_size=3).map(tuple)
 
@@ -59,6 +66,7 @@ REPLIES = {
         groups=st.dictionaries(ranks, groups, max_size=2),
         barriers=st.dictionaries(ranks, counts, max_size=2),
         until=st.none() | st.integers(1, MAX_INTEGER),
+        replica=st.none() | replicas,
     ),
     Granted: st.builds(
         Granted,

@@ -16,6 +16,7 @@ from leeway.protocol.policy_terms import PolicyTerms
 from leeway.protocol.pulls import Pull
 from leeway.protocol.pushes import Push, UpdateKind
 from leeway.protocol.ranks import is_rank
+from leeway.protocol.replicas import Place
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.protocol.times import StepTimes
 from leeway.protocol.tuning import SetOptimizer, SetPolicy
@@ -23,7 +24,7 @@ from leeway.protocol.versions import Version
 
 ranks = st.text("aw.-_09", min_size=1, max_size=64).filter(is_rank)
 counts = st.integers(0, MAX_INTEGER)
-lives = st.builds(Life, ranks, counts, st.integers(1, MAX_INTEGER))
+lives = st.builds(Life, ranks, counts, st.integers(1, MAX_INTEGER), st.none() | st.integers(0, limits.MAX_STAGES - 1))
 versions = st.builds(Version, st.integers(0, 10**18 - 1), st.integers(0, 10**18 - 1))
 # As precise as `Prefer: wait` is.
 waits = st.none() | st.floats(0, limits.MAX_WAIT_SECONDS).map(lambda seconds: float(f"{seconds:g}"))
@@ -64,11 +65,28 @@ def pushes(draw, names=ANY_TEXT):
     )
 
 
+@st.composite
+def places(draw):
+    stages = draw(st.integers(1, limits.MAX_STAGES))
+    owned = draw(st.none() | st.lists(st.text(min_size=1, max_size=9), max_size=3).map(tuple))
+    return Place(
+        draw(st.integers(0, stages - 1)),
+        stages,
+        draw(st.text(max_size=limits.MAX_ADDRESS)),
+        draw(st.dictionaries(st.text(), st.text(min_size=1, max_size=limits.MAX_PLAN_TEXT), max_size=3)),
+        draw(st.text(max_size=99)),
+        None if owned is None else (*owned, "another"),
+        owned,
+    )
+
+
 joins = st.builds(
     Join,
     ranks,
     st.text(min_size=1, max_size=limits.MAX_SESSION_LENGTH),
     st.none() | st.lists(st.text(), min_size=1, max_size=3).map(tuple),
+    place=st.none() | places(),
+    wait_seconds=waits,
 )
 pulls = st.builds(
     Pull, group=ranks, life=lives, clock=counts, min_version=counts, since=st.none() | versions, wait_seconds=waits

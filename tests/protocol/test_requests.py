@@ -48,7 +48,7 @@ def test_leave_heartbeat_and_life(life):
 
 @given(joins)
 def test_join(join):
-    assert Join.read(wired(join)) == join
+    assert Join.read(wired(join), join.wait_seconds) == join
 
 
 @given(pulls)

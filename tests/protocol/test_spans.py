@@ -167,3 +167,20 @@ def test_restrict_is_the_layout_of_the_subset(specs, data):
 def test_restrict_names_what_it_does_not_know():
     with pytest.raises(ValueError, match="no tensor is called 'other'"):
         Layout.of([BIAS]).restrict(["fc.bias", "other"])
+
+
+def test_an_excerpt_is_the_layout_of_some_and_where_they_lie():
+    specs = {name: TensorSpec(name, (20,), "float32", Kind.TRAINABLE) for name in "abcd"}
+    layout = Layout.of(specs.values())
+    body = bytearray(layout.nbytes)
+    for place in layout.places.values():
+        body[place.offset_bytes : place.end_bytes] = place.spec.name.encode() * place.spec.nbytes
+    excerpt, stretches = layout.excerpt(["d", "a", "b"])
+    assert excerpt == Layout.of(specs[name] for name in "abd")
+    assert stretches == [slice(0, 256), slice(384, 512)]
+    cut = b"".join(body[stretch] for stretch in stretches)
+    for place in excerpt.places.values():
+        assert cut[place.offset_bytes : place.end_bytes] == place.spec.name.encode() * place.spec.nbytes
+    assert len(cut) == excerpt.nbytes
+    with pytest.raises(ValueError, match="no tensor is called 'e'"):
+        layout.excerpt(["e"])

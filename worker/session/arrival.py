@@ -88,7 +88,7 @@ class Arrival:
             case Reaction.REJOIN | Reaction.DROP:
                 self._pace.answered()
                 self._shared.going[0].rejoin(error.code)
-            case Reaction.NEW_LIFE | Reaction.STOP:
+            case Reaction.NEW_LIFE | Reaction.NEXT_LIFE | Reaction.STOP:
                 self._pace.answered()
                 if self._shared.over(error):
                     self._pace.failed(retry_after_seconds)

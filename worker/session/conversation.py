@@ -23,7 +23,7 @@ from leeway.protocol.codes import Code
 from leeway.protocol.membership import Departed, Joined, Leave
 from leeway.protocol.offers import Offered
 from leeway.protocol.pulls import Granted, NotYet, Pull
-from leeway.protocol.pushes import Pushed, PushPulled
+from leeway.protocol.pushes import Pushed, PushPulled, Staged
 from leeway.protocol.ranks import DEFAULT_GROUP
 from leeway.protocol.reasons import Reason
 from leeway.protocol.refusals import Refused
@@ -123,6 +123,11 @@ class Conversation(Course):
                 self._refused(error, retry_after_seconds)
             case State.JOINING, Joined():
                 self.shared.joined(reply)
+            case State.JOINING, NotYet():
+                self._pace.not_yet(retry_after_seconds, parked=True)
+            case State.PUSHING, Staged():
+                # The other stages have not pushed in the time to wait: the same part asks again.
+                self._pace.not_yet(retry_after_seconds, parked=True)
             case State.OFFERING, Offered():
                 if self._offering.answered(reply.wanted):
                     self._to_pulling()
@@ -181,7 +186,7 @@ class Conversation(Course):
             case Reaction.DROP:
                 self.update.drop(code)
                 self.rejoin(code)
-            case Reaction.NEW_LIFE | Reaction.STOP:
+            case Reaction.NEW_LIFE | Reaction.NEXT_LIFE | Reaction.STOP:
                 pending = self.shared.over(error)
                 if self in pending:
                     self.state = State.PUSHING

@@ -24,7 +24,7 @@ from leeway.worker.session.states import Ending, Outcome, State
 from leeway.worker.session.updates import Recall, UpdateInHand
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
     from random import Random
 
     from leeway.errors import WireError
@@ -61,6 +61,8 @@ class Course:
         self.grant: Granted | None = None
         self.index = 0
         self.count = 1
+        # How many updates of this rank have been accepted, in all its lives: its place in the data.
+        self.committed = 0
 
         # Invariant: empty in every state but PUSHING and, on the way back to it, JOINING.
         self.update = UpdateInHand()
@@ -110,12 +112,16 @@ class Course:
         *,
         whole: bool = False,
         aliases: Mapping[str, tuple[str, ...]] | None = None,
+        own: Collection[str] | None = None,
     ) -> None:
         """Offer initial values for these tensors, now and whenever a server is met that lacks any of them.
 
         `whole`: they are all of the group; a server that has others refuses. `aliases`: further names of tied ones.
+        `own`: of a stage, those that it has values of; the other stages offer the others.
         """
-        self._offering.change(Offer(tuple(specs), ask=True, whole=whole, group=self.group, aliases=dict(aliases or {})))
+        spread = own is not None
+        question = Offer(tuple(specs), True, whole, self.group, dict(aliases or {}), spread=spread)
+        self._offering.change(question, own)
         if self.state in (State.OFFERING, State.PULLING, State.COMPUTING):
             self._asked = None
             self._offer_or_pull()
@@ -150,6 +156,7 @@ class Course:
             raise ValueError(f"a push follows an answered pull of its iteration; this session is {self.state}")
         assert self.life is not None
         assert self.grant is not None
+        place = None if kind is UpdateKind.SKIP else self.shared.place
         push = Push(
             self.life,
             self.clock,
@@ -158,11 +165,13 @@ class Course:
             samples,
             group=self.group,
             round=self.grant.round,
+            part=0 if place is None else place.stage,
+            parts=1 if place is None else place.stages,
             keys=keys,
             values=values,
             pull=pull,
             since=self._held if pull else None,
-            wait_seconds=self.wait_seconds if pull else None,
+            wait_seconds=self.wait_seconds if pull or place else None,
             metrics=dict(metrics or {}),
             times=times,
         )
@@ -183,7 +192,7 @@ class Course:
         if before is not None:
             self._lapse(Code.OLD_EPOCH if before.epoch != joined.epoch else Code.NOT_JOINED)
         self.index, self.count = joined.index, joined.count
-        self.policy, self._own_until = group.policy, group.until
+        self.policy, self._own_until, self.committed = group.policy, group.until, group.committed
         self._offering.meet(group.specs, whole=group.whole)
         if self.update.push is not None:
             self._resume(self.update.push, joined.resumed, group)
@@ -281,6 +290,7 @@ class Course:
     def _pushed(self, pushed: Pushed) -> None:
         self._pace.got_on()
         self.update.settle(pushed)
+        self.committed += 1
         self.clock = pushed.clock + 1 if pushed.next_clock is None else pushed.next_clock
         self._to_pulling()
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from leeway.protocol.offers import Offer
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from leeway.protocol.tensors import TensorSpec
 
 
@@ -17,15 +19,18 @@ class Offering:
     `known`: the tensors of the group, as far as the server has told.
     """
 
-    __slots__ = ("_wanted", "_whole", "known", "question")
+    __slots__ = ("_own", "_wanted", "_whole", "known", "question")
 
     def __init__(self) -> None:
         self.question = Offer((), ask=True)
         self.known: tuple[TensorSpec, ...] = ()
         self._whole = False
+        self._own: frozenset[str] | None = None
         self._wanted: tuple[TensorSpec, ...] | None = None
 
-    def change(self, question: Offer) -> None:
+    def change(self, question: Offer, own: Collection[str] | None = None) -> None:
+        """`own`: those of a question that is spread over stages which are offered here; None: all."""
+        self._own = None if own is None else frozenset(own)
         self.question = question
         self._wanted = None
 
@@ -50,12 +55,18 @@ class Offering:
         """The request to send now: a new object each time."""
         if self._wanted is None:
             return dataclasses.replace(self.question)
-        return dataclasses.replace(self.question, specs=self._wanted, ask=False)
+        names = {spec.name for spec in self._wanted}
+        aliases = {name: others for name, others in self.question.aliases.items() if name in names}
+        whole = self.question.whole and self._own is None
+        return dataclasses.replace(
+            self.question, specs=self._wanted, ask=False, whole=whole, aliases=aliases, spread=False
+        )
 
     def answered(self, wanted: tuple[str, ...]) -> bool:
         """Whether all is done; else the values that are wanted come next."""
-        if self._wanted is None and wanted:
-            self._wanted = tuple(spec for spec in self.question.specs if spec.name in frozenset(wanted))
+        ours = frozenset(wanted) if self._own is None else self._own.intersection(wanted)
+        if self._wanted is None and ours:
+            self._wanted = tuple(spec for spec in self.question.specs if spec.name in ours)
             return False
         # Stored or kept, the server knows all that were offered now.
         there = () if self.question.whole else self.known

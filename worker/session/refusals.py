@@ -17,6 +17,7 @@ class Reaction(StrEnum):
     REJOIN = "join again with the same session; the update in hand is told its end there"
     DROP = "join again for the server's clock; under that name the update in hand was not accepted"
     NEW_LIFE = "draw a new session and join again; the refusal tells the end of the update in hand"
+    NEXT_LIFE = "join again with the same session, for the next life of the replica; likewise"
     STOP = "end: another process has the rank, or somebody has ended this life"
     FINISH = "end: the run is complete"
     SKIP = "push a skip in place of the update"
@@ -39,6 +40,8 @@ REACTIONS = MappingProxyType(
         Code.NOT_GRANTED: Reaction.DROP,
         Code.WRONG_CLOCK: Reaction.DROP,
         Code.EVICTED: Reaction.NEW_LIFE,
+        Code.STAGE_REPLACED: Reaction.NEXT_LIFE,
+        Code.STAGE_LOST: Reaction.NEXT_LIFE,
         Code.FENCED: Reaction.STOP,
         Code.LEFT: Reaction.STOP,
         Code.FINISHED: Reaction.FINISH,

@@ -21,23 +21,37 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from leeway.protocol.membership import Joined
+    from leeway.protocol.replicas import Place, Replica
     from leeway.worker.session.conversation import Conversation
 
 
 class SharedLife:
     """`new_session` draws an id never drawn before: joining again with the same one is the same life.
-    `one_after_another`: this worker never asks for one thing while it waits for another (`Join`).
+    `one_after_another`: this worker never asks for one thing while it waits for another (`Join`). `wait_seconds`: how
+    long the server may park the join of a stage.
     """
 
     __slots__ = ("_epoch", "_join", "_named", "_new_session", "_revision", "_session", "barriers", "conversations",
-                 "create", "lease_seconds", "life", "limits", "one_after_another", "rank", "until")  # fmt: skip
+                 "create", "lease_seconds", "life", "limits", "one_after_another", "place", "rank", "replica", "until",
+                 "wait_seconds")  # fmt: skip
 
-    def __init__(self, rank: str, new_session: Callable[[], str], *, one_after_another: bool = False) -> None:
+    def __init__(
+        self,
+        rank: str,
+        new_session: Callable[[], str],
+        *,
+        one_after_another: bool = False,
+        wait_seconds: float | None = None,
+    ) -> None:
         self.rank = rank
         self.one_after_another = one_after_another
         self.conversations: list[Conversation] = []
         # The groups that are made where they are not there yet.
         self.create: tuple[str, ...] = ()
+
+        # The place of this process in a replica; None: it is a worker by itself.
+        self.place: Place | None = None
+        self.wait_seconds = wait_seconds
 
         # As told by the last join. `barriers`: how often each named one has been passed.
         self.life: Life | None = None
@@ -45,6 +59,7 @@ class SharedLife:
         self.until: int | None = None
         self.barriers: dict[str, int] = {}
         self.limits = DEFAULT_CAPACITY
+        self.replica: Replica | None = None
 
         self._new_session = new_session
         self._session = new_session()
@@ -77,13 +92,35 @@ class SharedLife:
             create = tuple(name for name in self.create if name in groups)
             self._revision += self._named not in ((), groups)
             self._named = groups
-            self._join = Join(self.rank, self._session, groups, create, self.one_after_another, self._revision)
+            self._join = Join(
+                self.rank,
+                self._session,
+                groups,
+                create,
+                self.one_after_another,
+                self._revision,
+                self.place,
+                self.wait_seconds if self.place else None,
+            )
         return self._join
 
     def replace(self, conversations: Sequence[Conversation], create: Sequence[str]) -> None:
         """Talk of these groups from here on, in the same life: the next join says so. None has been pulled from yet."""
         self.conversations, self.create = list(conversations), tuple(create)
         self._join = None
+
+    def take_place(self, place: Place) -> None:
+        """Be this stage of a replica from the next join on, or tell more of the place that is held already."""
+        self.place, self._join = place, None
+        for conversation in self.going:
+            conversation.rejoin(Code.NOT_JOINED)
+
+    def begin_anew(self) -> None:
+        """Give this life up for another one, as a new process would: what was under way of it is lost."""
+        self._session, self._join, self.life = self._new_session(), None, None
+        for conversation in self.going:
+            conversation.update.drop(Code.STAGE_LOST)
+            conversation.rejoin(Code.STAGE_LOST)
 
     def is_newest(self, join: object) -> bool:
         return join is not None and join is self._join
@@ -98,7 +135,8 @@ class SharedLife:
             if conversation.group not in joined.groups:
                 missing = f"{self.rank} has joined, but not its group {conversation.group!r}"
                 raise WireError(Code.UNKNOWN_GROUP, missing)
-        before, self.life = self.life, Life(self.rank, joined.epoch, joined.incarnation)
+        stage = None if self.place is None else self.place.stage
+        before, self.life = self.life, Life(self.rank, joined.epoch, joined.incarnation, stage)
         going = self.going
         if self._epoch not in (None, joined.epoch):
             # The server may have gone back to before the end of those that are complete: it is asked about them too.
@@ -106,7 +144,7 @@ class SharedLife:
                 conversation.begin_again()
         self._epoch = joined.epoch
         self.lease_seconds, self.until = joined.lease_seconds, joined.until
-        self.barriers, self.limits = dict(joined.barriers), joined.limits
+        self.barriers, self.limits, self.replica = dict(joined.barriers), joined.limits, joined.replica
         # An equal life that is not taken up again is not ours: the server has forgotten the one before.
         another = not joined.resumed or self.life != before
         for conversation in going:
@@ -131,8 +169,9 @@ class SharedLife:
         for conversation in going:
             conversation.update.recall(last.get(conversation.group))
             conversation.update.drop(error.code)
-        if REACTIONS[error.code] is Reaction.NEW_LIFE:
-            self._session = self._new_session()
+        if REACTIONS[error.code] in (Reaction.NEW_LIFE, Reaction.NEXT_LIFE):
+            if self.place is None:
+                self._session = self._new_session()
             self._join = None
             for conversation in going:
                 conversation.rejoin(error.code)

@@ -50,7 +50,9 @@ class UpdateInHand:
         `tensor`: which of them, if the refusal says so.
         """
         assert self.push is not None
-        self.push = dataclasses.replace(self.push, kind=UpdateKind.SKIP, samples=0, keys=(), values=(), metrics={})
+        self.push = dataclasses.replace(
+            self.push, kind=UpdateKind.SKIP, samples=0, keys=(), values=(), metrics={}, part=0, parts=1
+        )
         self._refused_as, self._refused_tensor = code, tensor
 
     def part(self) -> bool:
