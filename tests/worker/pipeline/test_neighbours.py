@@ -22,7 +22,7 @@ from leeway.worker.pipeline.blocking import BlockingNeighbours
 from leeway.worker.pipeline.neighbours import Dropped
 from leeway.worker.session import backoff
 from tests.worker.pipeline.cutting import cutting
-from tests.worker.pipeline.stages import LIFE, NEXT_LIFE, SERVER, Doing, begin, handed, same, stages, until
+from tests.worker.pipeline.stages import LIFE, NEXT_LIFE, SERVER, Doing, begin, handed, quiet, same, stages, until
 
 FORWARD, BACKWARD, SHARE = Direction
 
@@ -318,6 +318,7 @@ class TestNeighboursThatAreNone:
             with capture_logs() as logs:
                 two[0].send(1, handed())
                 until(lambda: two[0].carried.sent_again >= 1)
+                quiet(two[0])
         assert (
             "this is stage 2 of w0#1, which has 3 stages, and the handover goes from stage 0 to 1" in logs[0]["detail"]
         )
@@ -435,6 +436,8 @@ class TestClosing:
                 first.send(1, handed(FORWARD, m, elements=500_000))
             until(lambda: second.carried.waiting == 1)
             waiting = Doing(lambda: first.receive(1, BACKWARD, 0))
+            for stage in (first, second):
+                stage._client.close()
         with pytest.raises(SessionClosed):
             waiting.result()
         for loop in loops:
