@@ -13,6 +13,7 @@ class Code(StrEnum):
 
     MALFORMED_FRAME = "malformed-frame"
     MALFORMED_REQUEST = "malformed-request"
+    UNKNOWN_NEIGHBOUR = "unknown-neighbour"
     NOT_FOUND = "not-found"
     METHOD_NOT_ALLOWED = "method-not-allowed"
     NOT_ACCEPTABLE = "not-acceptable"
@@ -51,6 +52,7 @@ class Code(StrEnum):
 STATUS: dict[Code, int] = {
     Code.MALFORMED_FRAME: 400,
     Code.MALFORMED_REQUEST: 400,
+    Code.UNKNOWN_NEIGHBOUR: 403,
     Code.NOT_FOUND: 404,
     Code.METHOD_NOT_ALLOWED: 405,
     Code.NOT_ACCEPTABLE: 406,

@@ -8,6 +8,7 @@ what was decided, why, and what the asker needs to go on. No tensor is in a mess
 from __future__ import annotations
 
 from leeway.protocol.barriers import Barrier, Passed
+from leeway.protocol.handovers import Handover, Taken
 from leeway.protocol.membership import Departed, Heartbeat, Join, Joined, Leave, Renewed
 from leeway.protocol.offers import Offer, Offered
 from leeway.protocol.pulls import Granted, NotYet, Pull
@@ -17,6 +18,9 @@ from leeway.protocol.tuning import OptimizerState, PolicyState, SetOptimizer, Se
 
 WorkerRequest = Leave | Heartbeat | Pull | Push | Barrier
 Request = Join | Offer | SetPolicy | SetOptimizer | WorkerRequest
+
+# What a stage of a pipeline asks of another. No parameter server answers it.
+StageRequest = Handover
 
 Reply = (
     Joined
@@ -31,5 +35,6 @@ Reply = (
     | Passed
     | PolicyState
     | OptimizerState
+    | Taken
     | Refused
 )

@@ -9,6 +9,7 @@ import ast
 import dataclasses
 import importlib
 import io
+import json
 import os
 import re
 import shlex
@@ -34,7 +35,9 @@ from leeway.errors import MalformedRequest
 from leeway.protocol import limits
 from leeway.protocol.barriers import Barrier
 from leeway.protocol.codes import STATUS, Code
+from leeway.protocol.decoder import decode
 from leeway.protocol.fields import Fields
+from leeway.protocol.handovers import Direction, Handover, Label, Taken
 from leeway.protocol.lives import Life
 from leeway.protocol.membership import GroupState, Join, Joined
 from leeway.protocol.names import REFUSED_CHARACTERS
@@ -42,6 +45,7 @@ from leeway.protocol.policy_terms import PolicyTerms
 from leeway.protocol.pulls import Granted, NotYet, Pull
 from leeway.protocol.pushes import Disposition, LastPush, Push, Pushed, Staged, UpdateKind
 from leeway.protocol.reasons import Reason
+from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.protocol.times import StepTimes
 from leeway.protocol.tuning import PolicyState, SetPolicy
 from leeway.ps.arithmetic.settings import OptimizerSettings
@@ -49,6 +53,7 @@ from leeway.ps.core import membership, progress
 from leeway.ps.server.http.handlers import Handlers
 from leeway.ps.settings.options import SETTINGS
 from leeway.transport.http.counts import Uncounted
+from leeway.worker.pipeline.door import HOLD_SECONDS, Door
 from leeway.worker.session.refusals import REACTIONS, Reaction
 from tests import frameworks
 from tests.load.__main__ import parser as load_parser
@@ -305,6 +310,12 @@ def served_routes() -> set[str]:
     return {f"{route.method} {route.path}" for route in Handlers(runtime, None, 0, Uncounted()).table()}
 
 
+def between_stages() -> set[str]:
+    """What stages answer to each other, and no server does."""
+    door = object.__new__(Door)
+    return {f"{route.method} {route.path}" for route in door.routes()}
+
+
 def rows(heading: str) -> list[list[str]]:
     """The table below a heading of the HTTP page, without its head."""
     section = HTTP.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
@@ -347,13 +358,13 @@ def test_the_errors_are_all_codes_with_their_status_and_what_a_worker_does() -> 
 
 @pytest.mark.parametrize("name", PAGES)
 def test_paths_that_are_quoted_are_served(name: str) -> None:
-    paths = {route.partition(" ")[2] for route in served_routes()}
+    paths = {route.partition(" ")[2] for route in served_routes() | between_stages()}
     patterns = [re.compile(re.sub(r"\{\w+\}", "[^/]+", path)) for path in paths]
     quoted = re.findall(r"(?:8080|[A-Z`]) ?(/(?:v1|livez|readyz|openapi|metrics)[\w/{}.-]*)", TEXTS[name])
     assert [path for path in quoted if not any(one.fullmatch(path.rstrip(".")) for one in patterns)] == []
 
 
-@pytest.mark.parametrize("message", [Joined, GroupState, LastPush, Granted, NotYet, Pushed, Staged, PolicyState])
+@pytest.mark.parametrize("message", [Joined, GroupState, LastPush, Granted, NotYet, Pushed, Staged, PolicyState, Taken])
 def test_every_field_of_a_reply_is_told(message: type) -> None:
     names = {field.name for field in dataclasses.fields(message)}
     if "terms" in names:
@@ -366,6 +377,39 @@ def test_every_field_of_a_push_is_told() -> None:
     push = Push(Life("w0", 1, 1), 0, 1, UpdateKind.GRADIENT, 1, round=0, metrics={"loss": 1.0}, times=StepTimes(4))
     told = [*push.to_fields(), *StepTimes().to_fields()]
     assert [name for name in told if f'"{name}"' not in HTTP] == []
+
+
+def test_every_field_of_a_handover_is_told_and_is_needed() -> None:
+    label = Label(Life("w3", 17, 1), 0, 1, 41, Direction.FORWARD, 2)
+    specs = (TensorSpec("y", (2, 3), "bfloat16", Kind.FLOAT_BUFFER),)
+    fields = Handover(label, 2, 6, (("y", "float32"),)).to_fields()
+    assert [name for name in fields if f'"{name}"' not in HTTP] == []
+    (route,) = between_stages()
+    assert f"`{route}?{'&'.join(f'{name}=' for name in label.to_fields())}`" in HTTP
+    for name in label.to_fields():
+        with pytest.raises(MalformedRequest, match=f"'{name}' is missing"):
+            Label.read(Fields(label.to_fields() | {name: None}, "handover"))
+    for name in fields:
+        with pytest.raises(MalformedRequest, match=f"'{name}' is missing"):
+            Handover.read(Fields(fields | {name: None}, "handover"), label, specs)
+
+
+def test_the_directions_of_a_handover_are_all_directions() -> None:
+    assert [row[0].strip("`") for row in rows("Handovers between stages")] == [*Direction]
+
+
+def test_the_example_of_a_handover_is_the_vector() -> None:
+    example = HTTP.partition("The message and the tensors of the vector `handover`")[2].split("```")[1].split("\n")
+    frame = decode(bytes.fromhex((DOCS / "reference" / "frame-vectors" / "handover.hex").read_text("ascii")))
+    assert json.loads(example[1]) == frame.message
+    told = [line.split()[:3] for line in example[2:] if line]
+    assert told == [[spec.name, spec.dtype, str(spec.kind)] for spec in frame.specs]
+    label = Label(Life("w3", 17, 1), 0, 1, 41, Direction.FORWARD, 2)
+    assert Handover.read(Fields(frame.message, "handover"), label, frame.specs).to_fields() == frame.message
+
+
+def test_how_long_a_handover_is_held() -> None:
+    assert f"After {HOLD_SECONDS:g} s of that the answer is 503 `busy`" in HTTP
 
 
 def test_what_can_be_changed_of_an_optimizer_is_told() -> None:

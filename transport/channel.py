@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from leeway.protocol.barriers import Barrier
+from leeway.protocol.handovers import Handover
 from leeway.protocol.membership import Heartbeat, Join, Leave
 from leeway.protocol.offers import Offer
 from leeway.protocol.pulls import Pull
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from leeway.protocol.messages import Reply
     from leeway.protocol.spans import Layout
 
-Sent = Join | Leave | Heartbeat | Offer | Pull | Push | Barrier | SetOptimizer
+Sent = Join | Leave | Heartbeat | Offer | Pull | Push | Barrier | SetOptimizer | Handover
 
 
 @dataclass(frozen=True, slots=True)

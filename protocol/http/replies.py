@@ -12,6 +12,7 @@ from leeway.errors import BodyTooLarge, WireError
 from leeway.protocol import routes
 from leeway.protocol.barriers import Barrier, Passed
 from leeway.protocol.codes import Code
+from leeway.protocol.handovers import Handover, Taken
 from leeway.protocol.http.headers import ETAG, LOCATION, RETRY_AFTER, RETRY_AFTER_SECONDS, compact, fields_in
 from leeway.protocol.http.terms import NONE, Content, HttpReply
 from leeway.protocol.membership import Departed, Heartbeat, Join, Joined, Leave, Renewed
@@ -22,7 +23,7 @@ from leeway.protocol.refusals import Refused
 from leeway.protocol.tuning import OptimizerState, PolicyState, SetOptimizer, SetPolicy
 
 if TYPE_CHECKING:
-    from leeway.protocol.messages import Reply, Request
+    from leeway.protocol.messages import Reply, Request, StageRequest
 
 _AGAIN = str(RETRY_AFTER_SECONDS)
 
@@ -55,7 +56,7 @@ def write_reply(reply: Reply) -> HttpReply:
 # In.
 
 
-def expect(request: Request, status: int, media_type: str) -> Content:
+def expect(request: Request | StageRequest, status: int, media_type: str) -> Content:
     """What content to receive of an answer with this head."""
     if _refuses(status):
         return Content.PROBLEM if media_type == routes.PROBLEM else Content.NOTHING
@@ -70,7 +71,7 @@ def expect(request: Request, status: int, media_type: str) -> Content:
             return Content.JSON
 
 
-def read_reply(request: Request, answer: HttpReply, where: str = "the server") -> Reply:
+def read_reply(request: Request | StageRequest, answer: HttpReply, where: str = "the server") -> Reply:
     """What stands for a reply to this request. `where`: who answered, for people.
 
     Raises `WireError` or `ValueError` when nothing does.
@@ -103,6 +104,8 @@ def read_reply(request: Request, answer: HttpReply, where: str = "the server") -
             return PolicyState.read(fields)
         case SetOptimizer():
             return OptimizerState.read(fields)
+        case Handover():
+            return Taken.read(fields)
         case _:
             assert_never(request)
 

@@ -14,6 +14,7 @@ from leeway.protocol import limits, routes
 from leeway.protocol.barriers import Barrier
 from leeway.protocol.codes import Code
 from leeway.protocol.fields import Fields, Query
+from leeway.protocol.handovers import Handover, Label
 from leeway.protocol.http.headers import ACCEPT, IF_NONE_MATCH, PREFER, prefer_wait, wait_seconds
 from leeway.protocol.http.terms import NONE, Awaited, Content, HttpRequest
 from leeway.protocol.lives import Life
@@ -29,7 +30,7 @@ from leeway.protocol.versions import Version
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from leeway.protocol.messages import Request
+    from leeway.protocol.messages import Request, StageRequest
 
 _ACCEPT = f"{routes.FRAME}, application/json"
 _HEADERS: Final[Mapping[str, str]] = {ACCEPT: _ACCEPT}
@@ -38,7 +39,7 @@ _HEADERS: Final[Mapping[str, str]] = {ACCEPT: _ACCEPT}
 # Out.
 
 
-def write_request(request: Request) -> HttpRequest:
+def write_request(request: Request | StageRequest) -> HttpRequest:
     match request:
         case Pull():
             headers = _waiting(request.wait_seconds)
@@ -65,11 +66,13 @@ def write_request(request: Request) -> HttpRequest:
             return _json("PUT", routes.POLICY, request.to_fields(), query={"group": group})
         case SetOptimizer(group, settings):
             return _json("PUT", routes.OPTIMIZER, dict(settings), query={"group": group})
+        case Handover(label):
+            return _framed("POST", routes.HANDOVERS, request.to_fields(), query=_query(label.to_fields()))
         case _:
             assert_never(request)
 
 
-def waits_seconds(request: Request) -> float:
+def waits_seconds(request: Request | StageRequest) -> float:
     """How long the answer may take because the asker wants to wait."""
     return (request.wait_seconds or 0.0) if isinstance(request, Join | Pull | Push | Barrier) else 0.0
 
@@ -127,8 +130,19 @@ def read_head(head: HttpRequest) -> Awaited:
     """
     read = _READERS.get((head.method, head.route))
     if read is None:
-        raise WireError(Code.NOT_FOUND, f"{head.method} {head.path[:120]!r} is no request of the protocol")
+        raise _no_request(head)
     return read(head)
+
+
+def read_label(head: HttpRequest) -> Label:
+    """What a stage is about to be handed; with the frame it makes a `Handover`. Raises `WireError`."""
+    if (head.method, head.route) != ("POST", routes.HANDOVERS):
+        raise _no_request(head)
+    return Label.read(Query(head.query))
+
+
+def _no_request(head: HttpRequest) -> WireError:
+    return WireError(Code.NOT_FOUND, f"{head.method} {head.path[:120]!r} is no request of the protocol")
 
 
 def _join(head: HttpRequest) -> Awaited:

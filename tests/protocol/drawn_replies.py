@@ -9,6 +9,7 @@ from leeway.protocol import limits
 from leeway.protocol.barriers import Passed
 from leeway.protocol.codes import Code
 from leeway.protocol.fields import MAX_INTEGER
+from leeway.protocol.handovers import Direction, Taken
 from leeway.protocol.membership import Departed, GroupState, Joined, Renewed
 from leeway.protocol.offers import Offered
 from leeway.protocol.policy_terms import PolicyTerms
@@ -99,6 +100,7 @@ REPLIES = {
         ),
         maybe_counts,
     ),
+    Taken: st.builds(Taken, counts, st.sampled_from(Direction), counts, st.booleans()),
     OptimizerState: st.builds(
         OptimizerState,
         ranks,

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from leeway.protocol import limits
 from leeway.protocol.barriers import Barrier
 from leeway.protocol.fields import MAX_INTEGER
+from leeway.protocol.handovers import ROUNDED, Direction, Handover, Label
 from leeway.protocol.lives import Life
 from leeway.protocol.membership import Heartbeat, Join, Leave
 from leeway.protocol.offers import Offer
@@ -17,7 +18,7 @@ from leeway.protocol.pulls import Pull
 from leeway.protocol.pushes import Push, UpdateKind
 from leeway.protocol.ranks import is_rank
 from leeway.protocol.replicas import Place
-from leeway.protocol.tensors import Kind, TensorSpec
+from leeway.protocol.tensors import DTYPES, Kind, TensorSpec
 from leeway.protocol.times import StepTimes
 from leeway.protocol.tuning import SetOptimizer, SetPolicy
 from leeway.protocol.versions import Version
@@ -117,6 +118,34 @@ def offers(draw):
     )
 
 
+@st.composite
+def labels(draw):
+    direction = draw(st.sampled_from(Direction))
+    sender = draw(st.integers(1, 1000))
+    other = draw(st.integers(0, 1000).filter(lambda stage: stage != sender))
+    receiver = {Direction.FORWARD: sender + 1, Direction.BACKWARD: sender - 1}.get(direction, other)
+    micro_batch = 0 if direction is Direction.SHARE else draw(counts)
+    return Label(draw(lives), sender, receiver, draw(counts), direction, micro_batch)
+
+
+@st.composite
+def handovers(draw):
+    total = draw(counts)
+    handed = draw(st.dictionaries(st.sampled_from("abcdef"), st.sampled_from([*DTYPES]), max_size=3))
+    return Handover(draw(labels()), draw(st.integers(0, total)), total, tuple(handed.items()))
+
+
+def carried(handover):
+    """The tensors of its frame, rounded where they may be."""
+    rounded = handover.label.direction is not Direction.SHARE
+    return tuple(
+        TensorSpec(name, (3,), ROUNDED if rounded else dtype, Kind.FLOAT_BUFFER)
+        if DTYPES[dtype].floating
+        else TensorSpec(name, (3,), dtype, Kind.INTEGER_BUFFER)
+        for name, dtype in handover.handed
+    )
+
+
 ON_THE_WIRE = {
     Join: joins,
     Leave: st.builds(Leave, lives),
@@ -130,4 +159,5 @@ ON_THE_WIRE = {
     Barrier: barriers,
     SetPolicy: policies,
     SetOptimizer: optimizers,
+    Handover: handovers(),
 }

@@ -15,13 +15,15 @@ from leeway.protocol.barriers import Barrier
 from leeway.protocol.codes import Code
 from leeway.protocol.decoder import decode
 from leeway.protocol.documents import parse
+from leeway.protocol.fields import Fields
 from leeway.protocol.frames import encode
+from leeway.protocol.handovers import Direction, Handover, Label
 from leeway.protocol.http.headers import compact
-from leeway.protocol.http.requests import read_head, waits_seconds, write_request
+from leeway.protocol.http.requests import read_head, read_label, waits_seconds, write_request
 from leeway.protocol.http.terms import Content, HttpRequest
 from leeway.protocol.lives import Life
 from leeway.protocol.membership import Heartbeat, Join, Leave
-from leeway.protocol.messages import Request
+from leeway.protocol.messages import Request, StageRequest
 from leeway.protocol.offers import Offer
 from leeway.protocol.policy_terms import PolicyTerms
 from leeway.protocol.pulls import Pull
@@ -30,10 +32,11 @@ from leeway.protocol.spans import Layout
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.protocol.tuning import SetPolicy
 from leeway.protocol.versions import Version
-from tests.protocol.drawn_requests import ON_THE_WIRE
+from tests.protocol.drawn_requests import ON_THE_WIRE, carried
 
 LIFE = Life("w0", 3, 2)
 PUSH = Push(LIFE, 5, 7, UpdateKind.GRADIENT, 4)
+HANDOVER = Handover(Label(LIFE, 0, 1, 5, Direction.FORWARD, 3), 8, 32)
 W = TensorSpec("w", (3,), "float32", Kind.TRAINABLE)
 
 
@@ -41,6 +44,9 @@ def travelled(request, specs=()):
     """What the other side reads, of what it is told: the head without the content, and the content as bytes."""
     sent = write_request(request)
     head = sent._replace(content=Content.NOTHING, fields=None)
+    if isinstance(request, Handover):
+        frame = framed(sent, specs)
+        return Handover.read(Fields(frame.message, "handover"), read_label(head), frame.specs)
     awaited = read_head(head)
     assert awaited.content is sent.content
     match sent.content:
@@ -51,13 +57,17 @@ def travelled(request, specs=()):
             assert len(content) <= awaited.limit_bytes
             return awaited.read(parse(content), ())
         case Content.FRAME:
-            layout = Layout.of(specs)
-            frame = decode(b"".join(encode(sent.fields, layout, [bytes(layout.nbytes)])))
+            frame = framed(sent, specs)
             return awaited.read(frame.message, frame.specs)
 
 
+def framed(sent, specs):
+    layout = Layout.of(specs)
+    return decode(b"".join(encode(sent.fields, layout, [bytes(layout.nbytes)])))
+
+
 def test_every_request_is_drawn():
-    assert ON_THE_WIRE.keys() == set(get_args(Request))
+    assert ON_THE_WIRE.keys() == set(get_args(Request | StageRequest))
 
 
 @pytest.mark.parametrize("kind", ON_THE_WIRE)
@@ -68,6 +78,8 @@ def test_a_request_is_read_as_it_was_written(kind, data):
     specs = getattr(request, "specs", ())
     if kind is Push:
         specs = tuple(replace(W, name=name) for name in request.keys)
+    if kind is Handover:
+        specs = carried(request)
     read = travelled(request, specs)
     assert read == request
     if kind is Push:
@@ -85,6 +97,7 @@ def test_a_request_is_read_as_it_was_written(kind, data):
         (PUSH, "POST /v1/updates"),
         (Barrier(LIFE, "b", 0), "POST /v1/barriers/b"),
         (SetPolicy(PolicyTerms("sync")), "PUT /v1/policy"),
+        (HANDOVER, "POST /v1/handovers"),
     ],
 )
 def test_where_requests_go(request_, line):
@@ -102,6 +115,19 @@ def test_what_is_no_request():
     assert refused.value.code is Code.NOT_FOUND
 
 
+def test_a_server_is_handed_nothing_and_a_stage_is_asked_nothing_else():
+    for read, request in ((read_head, HANDOVER), (read_label, PUSH)):
+        with pytest.raises(WireError, match="is no request of the protocol") as refused:
+            read(write_request(request))
+        assert refused.value.code is Code.NOT_FOUND
+
+
+def test_whose_a_handover_is_stands_in_its_head():
+    sent = write_request(HANDOVER)
+    assert sent.query.keys() == HANDOVER.label.to_fields().keys()
+    assert sent.query.keys().isdisjoint(sent.fields)
+
+
 @pytest.mark.parametrize("asks", [PUSH, replace(PUSH, pull=True, since=Version(1, 2), wait_seconds=20.0)])
 def test_what_a_push_asks_for_is_not_in_its_body(asks):
     assert write_request(asks).fields == PUSH.to_fields()
@@ -109,7 +135,7 @@ def test_what_a_push_asks_for_is_not_in_its_body(asks):
 
 @pytest.mark.parametrize(
     ("request_", "seconds"),
-    [(Pull(wait_seconds=3.0), 3.0), (replace(PUSH, wait_seconds=None), 0.0), (Leave(LIFE), 0.0)],
+    [(Pull(wait_seconds=3.0), 3.0), (replace(PUSH, wait_seconds=None), 0.0), (Leave(LIFE), 0.0), (HANDOVER, 0.0)],
 )
 def test_how_long_an_answer_may_take(request_, seconds):
     assert waits_seconds(request_) == seconds

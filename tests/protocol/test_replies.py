@@ -11,6 +11,7 @@ from leeway.errors import MalformedRequest, WireError
 from leeway.protocol import limits
 from leeway.protocol.barriers import Passed
 from leeway.protocol.codes import Code
+from leeway.protocol.handovers import Direction, Taken
 from leeway.protocol.membership import Departed, GroupState, Joined, Renewed
 from leeway.protocol.offers import Offered
 from leeway.protocol.policy_terms import PolicyTerms
@@ -36,6 +37,7 @@ EXAMPLES = {
     Departed: Departed("w0"),
     PolicyState: PolicyState("default", PolicyTerms("sync"), 3),
     OptimizerState: OptimizerState("default", {"lr": 0.1}),
+    Taken: Taken(3, Direction.BACKWARD, 1),
     PushPulled: PushPulled(PUSHED, refuse(Code.FINISHED, "the run is over", clock=3)),
 }
 

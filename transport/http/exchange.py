@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from leeway.protocol.http.terms import HttpRequest
     from leeway.protocol.messages import Reply
     from leeway.transport.channel import Sent, Tensors
+    from leeway.transport.credentials import Bearer
 
 CONNECT_SECONDS = 10.0
 
@@ -52,13 +53,21 @@ SILENCE_SECONDS = 60.0
 
 
 class Exchange:
-    """Sends requests to one server: the `Channel` that is HTTP. To be made in a running loop."""
+    """Sends requests to one server: the `Channel` that is HTTP. To be made in a running loop.
 
-    def __init__(self, url: str, *, silence_seconds: float = SILENCE_SECONDS) -> None:
+    `credentials` go with each of them, and not on to another address.
+    """
+
+    def __init__(
+        self, url: str, *, silence_seconds: float = SILENCE_SECONDS, credentials: Bearer | None = None
+    ) -> None:
         # No limit of connections: a parked pull, a heartbeat and a status each have their own.
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_SECONDS)
         self._http = aiohttp.ClientSession(
-            connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
+            connector=connector,
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers=credentials.headers if credentials is not None else None,
         )
         self._url = url
         self._silence_seconds = silence_seconds

@@ -34,6 +34,8 @@ REACTIONS = MappingProxyType(
         # Also what a proxy's own 502 or 504 is read as.
         Code.INTERNAL: Reaction.AGAIN,
         Code.STORAGE_FAILED: Reaction.AGAIN,
+        # Of another life: the server says which of the two is over.
+        Code.UNKNOWN_NEIGHBOUR: Reaction.AGAIN,
         Code.OLD_EPOCH: Reaction.REJOIN,
         Code.NOT_JOINED: Reaction.REJOIN,
         Code.SUPERSEDED: Reaction.DROP,

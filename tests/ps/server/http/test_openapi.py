@@ -78,7 +78,8 @@ class TestFile:
 
     def test_every_path_is_one_of_the_protocol(self, api):
         paths = {value for name, value in vars(routes).items() if name.isupper() and str(value).startswith("/")}
-        assert set(api["paths"]) == paths
+        # What stages of a pipeline answer is none of a server's.
+        assert set(api["paths"]) == paths - {routes.HANDOVERS}
 
     def test_every_operation_says_what_it_is(self, api):
         ids = []
