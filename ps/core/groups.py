@@ -195,8 +195,8 @@ class Group(Situation):
 
     def settle_pins(self) -> None:
         """Keep what replicas that compute were granted, for those of their stages that still ask for it."""
-        granted = (member.groups[self.name].grants for member in self.roster if member.is_replica)
-        pinned = tuple(sorted({number for grants in granted for number, _ in grants}))
+        granted = (member.groups[self.name].granted for member in self.roster.replicas)
+        pinned = tuple(sorted({each.version.number for each in granted if each}))
         if pinned != self.pinned:
             self.pinned = pinned
             self.emit(Pin(self.name, pinned))

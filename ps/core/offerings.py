@@ -71,7 +71,7 @@ class Offerings:
                 # Some of its stages compute from what others can no longer have.
                 group.lose(member, f"the tensors that {member} has pulled have got the names of a model meanwhile")
                 continue
-            progress.grants.clear()
+            progress.take_back()
             group.drop_staged(progress)
         group.named_from = group.decide(Adopting(offering, group.specs))
         group.emit(Adopt(group.name, group.named_from, adoption.specs, adoption.sources))

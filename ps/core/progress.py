@@ -13,6 +13,7 @@ from leeway.protocol.pushes import Disposition, Pushed
 from leeway.protocol.reasons import Reason
 
 if TYPE_CHECKING:
+    from leeway.protocol.pulls import Granted
     from leeway.protocol.pushes import Push, UpdateKind
 
 # How many different answers to the pull of one iteration may be on their way at once: a client asks again after a
@@ -65,12 +66,14 @@ class Progress:
     its own; no pull is answered with less (read my writes). `kind`: of its last update, skips aside. `staged`: parts of
     the push under way, part -> (request, push).
 
-    A replica's iteration is granted once, with one version for all its stages: its `grants` are one at most.
+    A replica's iteration is granted once, for all its stages: its `grants` are one at most, and `granted` is the reply
+    that all of them get, with the same version and the same share of the data. It is not saved.
     """
 
     clock: int
     passed: int | None = None
     grants: deque[tuple[int, int | None]] = field(default_factory=lambda: deque(maxlen=REMEMBERED_GRANTS))
+    granted: Granted | None = None
     granted_at: float = 0.0
     owed: int = 0
     record: Record | None = None
@@ -90,13 +93,18 @@ class Progress:
         """To this iteration, the one before having had its end."""
         self.clock = clock
         self.passed = None
-        self.grants.clear()
+        self.take_back()
 
     def move(self, clock: int) -> None:
         """To this iteration, those before it having gone by without this worker."""
         self.passed = self.clock if self.passed is None else self.passed
         self.clock = clock
+        self.take_back()
+
+    def take_back(self) -> None:
+        """The grant: this iteration is to be pulled anew, or is over."""
         self.grants.clear()
+        self.granted = None
 
     def missing(self, parts: int) -> tuple[int, ...]:
         return tuple(part for part in range(parts) if part not in self.staged)

@@ -6,6 +6,7 @@ the worker's own updates), and only then is the policy asked.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from leeway.protocol.codes import Code
@@ -53,7 +54,7 @@ class Pulls:
                 group.waiting.say(request, pushed, _wrong_clock(member, pull.clock, progress.clock))
                 return
             if member.is_replica and progress.grants:
-                self._grant_again(request, pull, member, now, pushed)
+                self._grant_again(request, pull, member, pushed)
                 return
             self.catch_up(member)
             if older := group.waiting.of_stage(member, stage):
@@ -75,23 +76,21 @@ class Pulls:
             if member and not self._waited_for and group.waiting.of(member):
                 self._wait_for(decision)
 
-    def _grant_again(self, request: int, pull: Pull, member: Incarnation, now: float, pushed: Pushed | None) -> None:
-        """Another stage, or the same one again: the iteration is the replica's, and so is its version."""
+    def _grant_again(self, request: int, pull: Pull, member: Incarnation, pushed: Pushed | None) -> None:
+        """Another stage, or the same one again: the iteration is the replica's, with its version and its data."""
         group = self._group
-        ((number, _),) = member.groups[group.name].grants
-        version = Version(group.epoch, number)
-        if number in (group.published, *group.pinned) or pull.since == version:
-            granted = self._grant(pull, member, Answer(Reason.GRANTED), now)
-            group.waiting.say(request, pushed, granted)
+        granted = member.groups[group.name].granted
+        if granted is not None:
+            group.waiting.say(request, pushed, replace(granted, unchanged=pull.since == granted.version))
             return
-        group.lose(member, f"version {number}, which {member} was granted, is gone with a restart of the server")
+        group.lose(member, f"what {member} was granted is gone with a restart of the server")
         assert pull.life is not None
         group.waiting.say(request, pushed, member.refusal(pull.life.stage))
 
     def _release_from_round(self, member: Incarnation) -> None:
         """It is told that the end has come, so it will push no more."""
         group = self._group
-        member.groups[group.name].grants.clear()
+        member.groups[group.name].take_back()
         if group.rounds.state is RoundState.OPEN:
             group.rounds.remove(member.rank)
 
@@ -128,21 +127,17 @@ class Pulls:
     def _grant(self, pull: Pull, member: Incarnation | None, decision: Answer, now: float) -> Granted:
         """Answer with the newest version, and remember for the push what it was answered with."""
         group = self._group
+        version = Version(group.epoch, group.published)
         if member is None:
-            version = Version(group.epoch, group.published)
             return Granted(version, decision.reason, count=group.live_workers, unchanged=pull.since == version)
         group.started = True
         progress = member.groups[group.name]
-        grant = group.published, group.rounds.number if group.rounds.state is RoundState.OPEN else None
+        round_number = group.rounds.number if group.rounds.state is RoundState.OPEN else None
         if not progress.grants:
             progress.granted_at = now
-        elif member.is_replica:
-            (grant,) = progress.grants
-        if grant not in progress.grants:
-            progress.grants.append(grant)
-        number, round_number = grant
-        version = Version(group.epoch, number)
-        return Granted(
+        if (group.published, round_number) not in progress.grants:
+            progress.grants.append((group.published, round_number))
+        granted = Granted(
             version,
             decision.reason,
             clock=progress.clock,
@@ -154,6 +149,9 @@ class Pulls:
             step_failed=progress.record is not None and progress.record.step_failed,
             too_few=progress.record is not None and progress.record.too_few,
         )
+        if member.is_replica:
+            progress.granted = granted
+        return granted
 
     # What happens beside them.
 

@@ -25,6 +25,8 @@ class Roster:
         # Found when asked for, and good until a worker comes, goes, or leaves the minimum: a thousand who wait for the
         # same few are then told so at the cost of one.
         self._slowest: tuple[str, ...] | None = None
+        # Those of them that are replicas: few, and looked at after every event.
+        self.replicas: tuple[Incarnation, ...] = ()
         self.clocks = Clocks(min_clock)
 
     def __len__(self) -> int:
@@ -95,3 +97,4 @@ class Roster:
         self._members = {rank: members[rank] for rank in sorted(members, key=natural)}
         self._indices = {rank: index for index, rank in enumerate(self._members)}
         self._slowest = None
+        self.replicas = tuple(member for member in self._members.values() if member.is_replica)
