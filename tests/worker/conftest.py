@@ -56,7 +56,7 @@ class Seen:
 
 
 class ScriptedServer:
-    """Answers each request but heartbeats by the next entry of `script`: a response, or what makes one from the
+    """Answers each request but heartbeats and questions about the policy by the next entry of `script`: a response, or what makes one from the
     request. `seen` has the requests, `heartbeats` counts the others, `beaten` is set by each."""
 
     def __init__(self):
@@ -66,12 +66,16 @@ class ScriptedServer:
         self.beaten = asyncio.Event()
         self.heartbeat = lambda request: web.json_response({"lease_seconds": self.lease_seconds})
         self.lease_seconds = 30.0
+        # Asked by a session before it joins, to know that there is a server.
+        self.policy = lambda request: web.json_response({"group": "default", "mode": "ssp", "staleness": 3})
 
     async def handle(self, request):
         if request.path.endswith("/lease"):
             self.heartbeats += 1
             self.beaten.set()
             return self.heartbeat(request)
+        if (request.method, request.path) == ("GET", routes.POLICY):
+            return self.policy(request)
         entry = self.script.pop(0)
         if callable(entry) and getattr(entry, "unread", False):
             return await entry(request)
