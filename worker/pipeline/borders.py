@@ -33,6 +33,10 @@ def joined(tensors: Mapping[str, torch.Tensor]) -> Activations:
     return tensors[_ALONE] if _ALONE in tensors else tuple(tensors.values())
 
 
+def detached(activations: Activations) -> Activations:
+    return joined({name: tensor.detach() for name, tensor in named(activations).items()})
+
+
 def check(layer: str, output: object) -> Activations:
     """What this layer gave, if it can go over a border. Raises `ValueError` else."""
     tensors = output if type(output) is tuple else (output,)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from leeway.worker.pipeline.borders import Exit, check, enter, named
+from leeway.worker.pipeline.borders import Exit, check, detached, enter, joined, named
 from leeway.worker.pipeline.keeping import Keeping, bytes_of
 from leeway.worker.pipeline.randomness import forward_seed, seeded
 from leeway.worker.pipeline.written import Written
@@ -107,7 +107,7 @@ class Computing:
             assert isinstance(result, torch.Tensor)
             self.losses.append(result.detach())
             return None
-        return _detached(result)
+        return detached(result)
 
     def backward(self, micro_batch: int, errors: Mapping[str, torch.Tensor] = _NO_ERRORS) -> Mapping[str, torch.Tensor]:
         """The errors of what the stage received, by name, from those of what it gave; what has none is left out."""
@@ -181,9 +181,7 @@ class Computing:
         return seeded(forward_seed(self._seed, self._rank, layer, self._iteration, micro_batch), self._device)
 
     def _here(self, activations: Activations) -> Activations:
-        if isinstance(activations, torch.Tensor):
-            return activations.to(self._device)
-        return tuple(tensor.to(self._device) for tensor in activations)
+        return joined({name: tensor.to(self._device) for name, tensor in named(activations).items()})
 
     # Bytes: counted once for each size of a micro-batch, because to count costs a call for each tensor that is kept.
 
@@ -199,12 +197,4 @@ class Computing:
 
 
 def _cloned(activations: Activations) -> Activations:
-    if isinstance(activations, torch.Tensor):
-        return activations.clone()
-    return tuple(tensor.clone() for tensor in activations)
-
-
-def _detached(activations: Activations) -> Activations:
-    if isinstance(activations, torch.Tensor):
-        return activations.detach()
-    return tuple(tensor.detach() for tensor in activations)
+    return joined({name: tensor.clone() for name, tensor in named(activations).items()})

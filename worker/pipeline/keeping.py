@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 
 class Keeping:
-    """Counts what is saved for the backward pass within. `nbytes`: of that and what was `add`ed."""
+    """Counts what is saved for the backward pass within. `nbytes`: of that and what was `add`ed; `keeps` tells whether
+    a tensor's memory is counted."""
 
     def __init__(self, modules: Iterable[torch.nn.Module]) -> None:
         self._own = {_place(tensor) for module in modules for tensor in (*module.parameters(), *module.buffers())}
@@ -25,6 +26,14 @@ class Keeping:
     @property
     def nbytes(self) -> int:
         return sum(self._bytes.values())
+
+    def keeps(self, tensor: torch.Tensor) -> bool:
+        return _place(tensor) in self._bytes
+
+    def without(self, tensors: Iterable[torch.Tensor]) -> int:
+        """The bytes of what is in the memory of none of these."""
+        left_out = set(map(_place, tensors))
+        return sum(nbytes for place, nbytes in self._bytes.items() if place not in left_out)
 
     def add(self, tensor: torch.Tensor) -> None:
         if (place := _place(tensor)) not in self._own:

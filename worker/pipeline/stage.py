@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import dataclass
-from itertools import accumulate
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,12 +16,14 @@ from torch import nn
 
 from leeway.worker.module_names import find
 from leeway.worker.module_names import names as names_of
+from leeway.worker.pipeline.cut import check, parts
 from leeway.worker.pipeline.layers import SHOWN_NAMES, tensors_of
 from leeway.worker.pipeline.realising import clear, realise
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
+    from leeway.worker.pipeline.cut import Cut
     from leeway.worker.pipeline.layers import Layer, Layers
 
 _CPU = torch.device("cpu")
@@ -58,7 +60,7 @@ class Stage:
 
 
 def build(
-    layers: Layers, sizes: Sequence[int], number: int, seed: int, *, init: bool = False, device: torch.device = _CPU
+    layers: Layers, sizes: Cut, number: int, seed: int, *, init: bool = False, device: torch.device = _CPU
 ) -> Stage:
     """Make stage `number` of the cut `sizes` (layers of each stage).
 
@@ -67,16 +69,14 @@ def build(
     so that a parameter or persistent buffer needs no `reset_parameters`.
     Raises `ValueError` for a stage that is not in the cut, and for values that nothing sets.
     """
-    starts = [0, *accumulate(sizes)]
-    if starts[-1] != len(layers) or min(sizes) < 1:
-        raise ValueError(
-            f"the cut {_comma(sizes)} is not one of {len(layers)} layers: it must hold all, 1 or more a stage"
-        )
-    if not 0 <= number < len(sizes):
-        raise ValueError(f"stage {number} is not one of {len(sizes)}: they are numbered from 0 to {len(sizes) - 1}")
-    chosen = layers.layers[starts[number] : starts[number + 1]]
+    count = len(sizes)
+    check(sizes, len(layers), count)
+    if not 0 <= number < count:
+        raise ValueError(f"stage {number} is not one of {count}: they are numbered from 0 to {count - 1}")
+    bounds = parts(sizes)
+    chosen = layers.layers[slice(*bounds[number])]
     _realise(layers, chosen, seed, init, device)
-    stage_of = {index: stage for stage in range(len(sizes)) for index in range(starts[stage], starts[stage + 1])}
+    stage_of = [stage for stage, bound in enumerate(bounds) for _ in range(*bound)]
     ties = []
     for key in dict.fromkeys(key for layer in chosen for key in layer.keys):
         stages = tuple(dict.fromkeys(stage_of[index] for index in layers.holders[key]))
@@ -84,7 +84,7 @@ def build(
             parameter = _tensor(layers, chosen, key)
             assert isinstance(parameter, nn.Parameter), key
             ties.append(Tie(key, parameter, stages[0], stages))
-    return Stage(number, len(sizes), _module(layers, chosen), chosen, tuple(ties))
+    return Stage(number, count, _module(layers, chosen), chosen, tuple(ties))
 
 
 def _realise(layers: Layers, chosen: Sequence[Layer], seed: int, init: bool, device: torch.device) -> None:
@@ -147,14 +147,15 @@ def _persistent(layer: Layer) -> set[str]:
 def _module(layers: Layers, chosen: Sequence[Layer]) -> nn.Module:
     """The layers under their paths, in the order of the whole model. A key whose first name is in none of them is under
     that name all the same, alone in its module."""
-    names = {key for layer in chosen for key in layer.keys}
-    elsewhere = {key for key in names if not any(layers.paths[key].startswith(f"{layer.name}.") for layer in chosen)}
+    held = {key for layer in chosen for key in layer.keys}
+    inside = tuple(f"{layer.name}." for layer in chosen)
+    elsewhere = [key for key in layers.names if key in held and not layers.paths[key].startswith(inside)]
     puts: list[tuple[int, str, nn.Module | torch.Tensor]] = [
         *((layers.places[layer.name], layer.name, layer.module) for layer in chosen),
         *((layers.places[_parent(layers.paths[key])], key, _tensor(layers, chosen, key)) for key in elsewhere),
     ]
     root = nn.Module()
-    for _, path, content in sorted(puts, key=lambda put: put[:2]):
+    for _, path, content in sorted(puts, key=itemgetter(0)):
         container = _container(root, _parent(path))
         own = path.rpartition(".")[2]
         if isinstance(content, nn.Module):
@@ -185,7 +186,3 @@ def _container(root: nn.Module, path: str) -> nn.Module:
             root.add_module(name, nn.Module())
         root = root.get_submodule(name)
     return root
-
-
-def _comma(sizes: Iterable[int]) -> str:
-    return ",".join(map(str, sizes))
