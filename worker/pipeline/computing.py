@@ -14,6 +14,7 @@ import torch
 
 from leeway.worker.pipeline.borders import Exit, check, detached, enter, joined, named
 from leeway.worker.pipeline.keeping import Keeping, bytes_of
+from leeway.worker.pipeline.late_weights import LateWeights
 from leeway.worker.pipeline.randomness import forward_seed, seeded
 from leeway.worker.pipeline.written import Written
 
@@ -42,6 +43,8 @@ class _Kept:
     received: Activations | None = None
     targets: Activations | None = None
     written: Written | None = None
+    # What is left to do behind the backward pass, where it is split.
+    late: LateWeights | None = None
 
 
 class Computing:
@@ -66,9 +69,12 @@ class Computing:
         self._sizes: dict[Hashable, int] = {}
         self.begin(0)
 
-    def begin(self, iteration: int) -> None:
-        """Forget the activations that an iteration that was dropped has left."""
-        self._iteration = iteration
+    def begin(self, iteration: int, *, splits: bool = False) -> None:
+        """Forget the activations that an iteration that was dropped has left.
+
+        `splits`: a backward pass is two calls, `backward` and `weights`, and activations are kept up to the second.
+        """
+        self._iteration, self._splits = iteration, splits
         self._device = next((p.device for p in self.stage.module.parameters()), torch.device("cpu"))
         self._kept.clear()
         self.losses: list[torch.Tensor] = []
@@ -123,8 +129,15 @@ class Computing:
             if not kept.end.requires_grad:
                 raise ValueError("the loss depends on no parameter; it was detached, or computed without gradients")
             torch.autograd.backward(kept.end, kept.end.new_tensor(kept.weight))
-        del self._kept[micro_batch]
+        if kept.late is None:
+            del self._kept[micro_batch]
         return {name: leaf.grad for name, leaf in kept.leaves.items() if leaf.grad is not None}
+
+    def weights(self, micro_batch: int) -> None:
+        """The second half of the backward pass, where it is split."""
+        late = self._kept.pop(micro_batch).late
+        assert late is not None, micro_batch
+        late.compute()
 
     def look(self, micro_batch: int, received: Activations, targets: Activations | None = None) -> Activations:
         """The output by forward alone: nothing is kept. `losses` has the loss where there are targets."""
@@ -140,7 +153,8 @@ class Computing:
         leaves, value = ({}, _cloned(received)) if self.stage.first else enter(received)
         size = self._size_of(received)
         keeping = Keeping(layer.module for layer in self.stage.layers) if size not in self._sizes else None
-        with keeping or nullcontext(), torch.enable_grad():
+        kept.late = LateWeights() if self._splits else None
+        with keeping or nullcontext(), kept.late or nullcontext(), torch.enable_grad():
             result = self._result(micro_batch, value, targets)
             if self.stage.last:
                 assert isinstance(result, torch.Tensor)

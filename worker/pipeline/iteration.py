@@ -92,10 +92,11 @@ class Iteration:
         """Gradients afresh. Of a tied key the stage that owns it has the sum in the end, and the others have None."""
         if self._stage.last and self._targets is None:
             raise ValueError("the last stage needs targets to train; give it the batch's, as the first has its inputs")
-        began = self._begin()
+        began = self._begin(splits=schedule.splits)
         self._stage.module.zero_grad(set_to_none=True)
+        acts = {Act.FORWARD: self._forward, Act.BACKWARD: self._backward, Act.WEIGHTS: self._computing.weights}
         for action in schedule.actions(self._stage.number, self._stage.count, self._count):
-            self._do(began, action, {Act.FORWARD: self._forward, Act.BACKWARD: self._backward}[action.act])
+            self._do(began, action, acts[action.act])
         self._share()
         return self._outcome(began)
 
@@ -107,8 +108,8 @@ class Iteration:
                 self._do(began, action, self._look)
         return self._outcome(began)
 
-    def _begin(self) -> float:
-        self._computing.begin(self._number)
+    def _begin(self, *, splits: bool = False) -> float:
+        self._computing.begin(self._number, splits=splits)
         return self._clock()
 
     def _do(self, began: float, action: Action, act: Callable[[int], None]) -> None:

@@ -73,6 +73,10 @@ class InTurn(Computing):
         with self._turn:
             return super().backward(*arguments)
 
+    def weights(self, *arguments):
+        with self._turn:
+            return super().weights(*arguments)
+
     def look(self, *arguments):
         with self._turn:
             return super().look(*arguments)

@@ -67,7 +67,7 @@ def test_as_plain_values():
     plan = make([LAYERS] * 3, "1f1b", 4)
     assert Plan.read(json.loads(json.dumps(plan.to_fields()))) == plan
     assert LayerCost.read(json.loads(json.dumps(LAYER.to_fields()))) == LAYER
-    with pytest.raises(MalformedRequest, match="'schedule' is 'zig-zag', it must be one of gpipe, 1f1b"):
+    with pytest.raises(MalformedRequest, match="'schedule' is 'zig-zag', it must be one of gpipe, 1f1b, zb-h1"):
         Plan.read(plan.to_fields() | {"schedule": "zig-zag"})
     with pytest.raises(MalformedRequest, match="a layer's costs: 'parameters' is missing"):
         LayerCost.read({"name": "0", "forward_seconds": 0, "backward_seconds": 0})

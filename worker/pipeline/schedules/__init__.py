@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from leeway.worker.pipeline.schedules.gpipe import GPipe
 from leeway.worker.pipeline.schedules.one_forward_one_backward import OneForwardOneBackward
+from leeway.worker.pipeline.schedules.zb_h1 import ZbH1
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from leeway.worker.pipeline.schedules.schedule import Schedule
 
 SCHEDULES: Mapping[str, Schedule] = MappingProxyType(
-    {schedule.name: schedule for schedule in (GPipe(), OneForwardOneBackward())}
+    {schedule.name: schedule for schedule in (GPipe(), OneForwardOneBackward(), ZbH1())}
 )
 
 

@@ -46,11 +46,12 @@ def test_activations_are_kept_for_as_many_as_it_says(each):
 
 
 def test_how_many_are_kept():
-    gpipe, alternating = SCHEDULES["gpipe"], SCHEDULES["1f1b"]
+    gpipe, alternating, halved = SCHEDULES["gpipe"], SCHEDULES["1f1b"], SCHEDULES["zb-h1"]
     for stages, count in SIZES:
         for stage in range(stages):
             assert gpipe.held(stage, stages, count) == count
             assert alternating.held(stage, stages, count) == min(count, stages - stage)
+            assert halved.held(stage, stages, count) == min(count, stages)
 
 
 class Links:
@@ -104,6 +105,20 @@ def test_the_order_of_one_forward_one_backward():
     assert " ".join(map(str, actions)) == "F0 F1 B0 F2 B1 F3 B2 B3"
 
 
+def test_the_order_of_zb_h1():
+    orders = [" ".join(map(str, SCHEDULES["zb-h1"].actions(stage, 2, 3))) for stage in range(2)]
+    assert orders == ["F0 F1 B0 W0 F2 B1 W1 B2 W2", "F0 B0 F1 B1 W0 F2 B2 W1 W2"]
+
+
+def test_the_bubble_of_zb_h1_is_a_third():
+    """Table 2 of the paper: (P - 1)(F + B - W), where there are enough micro-batches."""
+    for stages in range(1, 7):
+        for count in range(2 * stages, 13):
+            whole = makespan(SCHEDULES["1f1b"], [1.0] * stages, [2.0] * stages, count)
+            halved = makespan(SCHEDULES["zb-h1"], [1.0] * stages, [2.0] * stages, count)
+            assert (whole, halved) == (3 * count + 3 * (stages - 1), 3 * count + stages - 1)
+
+
 def test_the_order_of_gpipe():
     assert " ".join(map(str, SCHEDULES["gpipe"].actions(0, 2, 2))) == "F0 F1 B0 B1"
 
@@ -125,7 +140,7 @@ def test_the_best_is_what_the_slowest_stage_and_the_way_there_and_back_allow(sec
     stages = len(seconds)
     for each in SCHEDULES.values():
         longest = max(count * (f + b) for f, b in zip(seconds, back, strict=True))
-        assert makespan(each, seconds, back, count) >= max(longest, sum(seconds) + max(back)) * (1 - 1e-9)
+        assert makespan(each, seconds, back, count) >= max(longest, sum(seconds) + max(back) / 2) * (1 - 1e-9)
         assert 1 / stages * (1 - 1e-9) <= best(each, seconds, back, count) <= 1 + 1e-9
 
 
@@ -147,5 +162,5 @@ def test_of_unequal_stages_the_order_may_hide_more_than_the_closed_form():
 
 def test_by_name():
     assert schedule("1f1b").name == "1f1b"
-    with pytest.raises(ValueError, match="no schedule 'zig-zag'; choose one of gpipe, 1f1b"):
+    with pytest.raises(ValueError, match="no schedule 'zig-zag'; choose one of gpipe, 1f1b, zb-h1"):
         schedule("zig-zag")
