@@ -30,7 +30,7 @@ def named(activations: Activations) -> dict[str, torch.Tensor]:
 
 def joined(tensors: Mapping[str, torch.Tensor]) -> Activations:
     """The reverse of `named`."""
-    return tensors[_ALONE] if _ALONE in tensors else tuple(tensors.values())
+    return tensors[_ALONE] if _ALONE in tensors else tuple(tensors[str(index)] for index in range(len(tensors)))
 
 
 def detached(activations: Activations) -> Activations:

@@ -50,11 +50,6 @@ def sums(rows: Sequence[Sequence[float]]) -> Cost:
     return lambda stage, begin, end: totals[stage][end] - totals[stage][begin]
 
 
-def largest(cut: Cut, cost: Cost) -> float:
-    """What the most expensive stage costs."""
-    return max(cost(stage, *bounds) for stage, bounds in enumerate(parts(cut)))
-
-
 def parts(cut: Cut) -> list[tuple[int, int]]:
     """The first layer of each stage, and the first behind it."""
     ends = list(accumulate(cut))

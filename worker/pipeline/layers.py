@@ -77,12 +77,11 @@ class Layers:
             for index, path in enumerate(paths)
         )
         # Where the tensor of each object is first, buffers that stay at home included: that layer decides its values.
-        self.firsts: dict[int, tuple[int, str]] = {}
-        self._pinned: list[torch.Tensor] = []  # an id is one object's only while that lives
+        # By the id of the object, with the object: an id is one's only while that lives.
+        self.firsts: dict[int, tuple[int, str, torch.Tensor]] = {}
         for layer in self.layers:
             for path, tensor in tensors_of(layer.module):
-                if self.firsts.setdefault(id(tensor), (layer.index, path)) == (layer.index, path):
-                    self._pinned.append(tensor)
+                self.firsts.setdefault(id(tensor), (layer.index, path, tensor))
         # Where each module of the model stands in it, which may be another order than that in which the blocks run.
         self.places = {path: place for place, (path, _) in enumerate(root.named_modules(remove_duplicate=False))}
         self.paths = named
@@ -163,17 +162,16 @@ def _tied(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[str, ...]]:
 
 def _holders(key: str, names: Sequence[str], paths: Mapping[str, str], blocks: Sequence[str]) -> tuple[int, ...]:
     """The layers that have one of these names."""
-    found = {
-        index for name in names for index, block in enumerate(blocks) if paths[name].startswith(f"{block}.")
-    }  # fmt: skip
+    found = set()
+    for index, block in enumerate(blocks):
+        inside = [name for name in names if paths[name].startswith(f"{block}.")]
+        if not all(name.startswith(f"{block}.") for name in inside):
+            raise ValueError(f"block {block} is within a wrapper; give the model that is wrapped, not the wrapper")
+        if inside:
+            found.add(index)
     if not found:
         shown = ", ".join(blocks[:SHOWN_NAMES]) + (" ..." if len(blocks) > SHOWN_NAMES else "")
         raise ValueError(f"{key} is in none of the blocks ({shown}); name the block that has it, or move it into one")
-    for name in names:
-        for index in found:
-            block = blocks[index]
-            if paths[name].startswith(f"{block}.") and not name.startswith(f"{block}."):
-                raise ValueError(f"block {block} is within a wrapper; give the model that is wrapped, not the wrapper")
     return tuple(sorted(found))
 
 

@@ -108,8 +108,8 @@ def _from_other_layers(
     wanted: dict[int, dict[int, str]] = {}
     for layer in chosen:
         for _, tensor in tensors_of(layer.module):
-            index, path = layers.firsts.get(id(tensor), (layer.index, ""))
-            if tensor.is_meta and index not in ours:
+            if tensor.is_meta and layers.firsts[id(tensor)][0] not in ours:
+                index, path, _ = layers.firsts[id(tensor)]
                 wanted.setdefault(index, {})[id(tensor)] = path
     values = {}
     for index, paths in wanted.items():
@@ -125,23 +125,22 @@ def _judge(layer: Layer, unset: Mapping[str, torch.Tensor], init: bool) -> None:
     """Refuse what has no values and gets none, else clear it until they come."""
     if not unset:
         return
-    at_home = {path for path in unset if f"{layer.name}.{path}" not in _persistent(layer)}
-    missing = sorted(at_home) if init else list(unset)
-    if missing:
-        names = ", ".join(f"{layer.name}.{path}" for path in missing[:SHOWN_NAMES])
-        more = f" and {len(missing) - SHOWN_NAMES} more" if len(missing) > SHOWN_NAMES else ""
-        remedy = "give their module a reset_parameters that sets them, or build the model with values"
-        if not init:
-            remedy = f"needs --init: give a file of initial values; or {remedy}"
-        else:
-            remedy = f"no file of initial values has them (persistent=False); {remedy}"
-        raise ValueError(f"nothing sets the values of {names}{more}: {remedy}")
+    persistent = set(names_of(layer.module).values())
+    at_home = [path for path in unset if path not in persistent]
+    remedy = "give their module a reset_parameters that sets them, or build the model with values"
+    if at_home:
+        why = f"no file of initial values has them (persistent=False); {remedy}"
+        raise ValueError(f"nothing sets the values of {_names(layer, at_home)}: {why}")
+    if not init:
+        why = f"needs --init: give a file of initial values; or {remedy}"
+        raise ValueError(f"nothing sets the values of {_names(layer, list(unset))}: {why}")
     for tensor in unset.values():
         clear(tensor)
 
 
-def _persistent(layer: Layer) -> set[str]:
-    return {f"{layer.name}.{path}" for path in names_of(layer.module).values()}
+def _names(layer: Layer, paths: Sequence[str]) -> str:
+    more = f" and {len(paths) - SHOWN_NAMES} more" if len(paths) > SHOWN_NAMES else ""
+    return ", ".join(f"{layer.name}.{path}" for path in paths[:SHOWN_NAMES]) + more
 
 
 def _module(layers: Layers, chosen: Sequence[Layer]) -> nn.Module:

@@ -6,13 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leeway.worker.pipeline.cut import balanced, check, largest, parts, read, sums
+from leeway.worker.pipeline.cut import balanced, check, parts, read, sums
 
 
 def every(layers, stages):
     for ends in combinations(range(1, layers), stages - 1):
         edges = (0, *ends, layers)
         yield tuple(end - begin for begin, end in pairwise(edges))
+
+
+def largest(cut, cost):
+    return max(cost(stage, *bounds) for stage, bounds in enumerate(parts(cut)))
 
 
 @st.composite

@@ -3,12 +3,16 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import cross_entropy
 
 from leeway.worker.pipeline.computing import Computing
 from leeway.worker.pipeline.layers import Layers
 from leeway.worker.pipeline.measuring import measure, stand_in
+from leeway.worker.pipeline.plan import make as planned
+from leeway.worker.pipeline.schedules import SCHEDULES
 from leeway.worker.pipeline.stage import build
 from tests.worker.pipeline.models import Transformer, kinds, on_meta
+from tests.worker.pipeline.near import Pipeline
 
 
 class Ticks:
@@ -80,6 +84,21 @@ def test_a_stage_keeps_as_many_bytes_as_its_layers_together(name):
     computing.forward(0, kind.inputs, 1.0, kind.targets)
     # Beside them the loss keeps something of the output, which is no layer's.
     assert computing.held_bytes == pytest.approx(sum(cost.activation_bytes for cost in costs), rel=0.25)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("schedule", ["gpipe", "1f1b"])
+def test_each_stage_holds_as_many_bytes_as_the_plan_says(schedule, recompute):
+    def make():
+        blocks = (nn.Sequential(nn.Linear(32, 64), nn.GELU(), nn.Linear(64, 32)) for _ in range(6))
+        return nn.Sequential(*blocks, nn.Linear(32, 4))
+
+    costs = measure(Layers(on_meta(make)()), stand_in((8, 32)), runs=1)
+    plan = planned([costs] * 3, schedule, 4, "2,3,2", recompute=recompute)
+    pipeline = Pipeline(on_meta(make), plan.cut, loss=cross_entropy, recompute=recompute)
+    outcomes = pipeline.train(SCHEDULES[schedule], 4, stand_in((32, 32)), stand_in((32,), torch.int64))
+    for stage, outcome in zip(plan.stages, outcomes, strict=True):
+        assert outcome.activation_bytes == pytest.approx(stage.activation_bytes, rel=0.15)
 
 
 def test_one_layer_is_real_at_a_time_and_the_model_is_left_alone():

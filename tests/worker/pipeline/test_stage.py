@@ -152,7 +152,7 @@ def refused(make, words, **arguments):
 def test_values_that_nothing_sets_are_noticed():
     refused(Bare, r"values of 0\.weight, 0\.scale, 0\.steps, 0\.mask: needs --init: .* reset_parameters")
     refused(Half, r"values of 0\.weight: needs --init")
-    refused(AtHome, r"values of 0\.table: needs --init")
+    refused(AtHome, r"values of 0\.table: no file .*persistent=False.* reset_parameters")
     refused(Replacing, r"weight: reset_parameters puts another object in its place; let it write in place")
 
 
