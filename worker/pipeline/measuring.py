@@ -68,23 +68,34 @@ def measure(
     given = joined({name: tensor.to(device) for name, tensor in named(example).items()})
     saved: frozenset[str] = frozenset()
     for layer in layers.layers:
-        module = _real(layer, device)
-        passes = [_run(layer, module, given, saved, device, clock) for _ in range(runs + 1)][1:]
-        output = passes[-1].output
-        costs.append(
-            LayerCost(
-                name=layer.name,
-                forward_seconds=median(one.forward_seconds for one in passes),
-                backward_seconds=median(one.backward_seconds for one in passes),
-                parameters=sum(parameter.numel() for parameter in module.parameters()),
-                value_bytes=bytes_of(tensor for _, tensor in tensors_of(module)),
-                activation_bytes=passes[-1].activation_bytes,
-                input_bytes=bytes_of(named(given).values()),
-                output_bytes=bytes_of(named(output).values()),
-            )
-        )
-        given, saved = output, passes[-1].saved
+        cost, given, saved = _measured(layer, given, saved, runs, device, clock)
+        costs.append(cost)
     return costs
+
+
+def _measured(
+    layer: Layer,
+    given: Activations,
+    saved: frozenset[str],
+    runs: int,
+    device: torch.device,
+    clock: Callable[[], float],
+) -> tuple[LayerCost, Activations, frozenset[str]]:
+    """The costs, with what the layer behind is given, and `saved` of it. The layer itself is gone then."""
+    module = _real(layer, device)
+    passes = [_run(layer, module, given, saved, device, clock) for _ in range(runs + 1)][1:]
+    output = passes[-1].output
+    cost = LayerCost(
+        name=layer.name,
+        forward_seconds=median(one.forward_seconds for one in passes),
+        backward_seconds=median(one.backward_seconds for one in passes),
+        parameters=sum(parameter.numel() for parameter in module.parameters()),
+        value_bytes=bytes_of(tensor for _, tensor in tensors_of(module)),
+        activation_bytes=passes[-1].activation_bytes,
+        input_bytes=bytes_of(named(given).values()),
+        output_bytes=bytes_of(named(output).values()),
+    )
+    return cost, output, passes[-1].saved
 
 
 def _real(layer: Layer, device: torch.device) -> torch.nn.Module:
@@ -115,6 +126,7 @@ def _run(
     start = _now(clock, device)
     exit.backward(errors)
     end = _now(clock, device)
+    module.zero_grad(set_to_none=True)
     for_us = {name: tensor for name, tensor in inputs.items() if name in saved or keeping.keeps(tensor)}
     # What is given as it came, or written in place, the layer behind counts in its turn.
     ours = {name for name, tensor in outputs.items() if keeping.keeps(tensor) or _is_one_of(tensor, for_us)}

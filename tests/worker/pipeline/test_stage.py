@@ -199,3 +199,19 @@ def test_stages_and_cuts_that_do_not_fit():
     for sizes, words in refusals.items():
         with pytest.raises(ValueError, match=words):
             build(layers, sizes, 0, 3)
+
+
+def test_a_dense_layout_is_kept_and_any_other_made_dense():
+    class Laid(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(2, 3, 2).to(memory_format=torch.channels_last)
+            self.register_buffer("ids", torch.arange(3).expand(4, 3))
+
+        def reset_parameters(self):
+            self.ids.copy_(torch.arange(3).expand(4, 3))
+
+    layer = build(Layers([on_meta(Laid)()]), (1,), 0, 3).layers[0].module
+    assert layer.conv.weight.is_contiguous(memory_format=torch.channels_last)
+    assert layer.ids.is_contiguous()
+    assert layer.ids.tolist() == [[0, 1, 2]] * 4
