@@ -19,6 +19,8 @@ Activations: TypeAlias = "torch.Tensor | tuple[torch.Tensor, ...]"
 
 # The name of the only tensor. Those of a tuple are called 0, 1 and so on.
 _ALONE = "activation"
+# Behind a name: the order of dimensions in memory, if it is another than that of the shape.
+_ORDER = ":"
 
 
 def named(activations: Activations) -> dict[str, torch.Tensor]:
@@ -31,6 +33,39 @@ def named(activations: Activations) -> dict[str, torch.Tensor]:
 def joined(tensors: Mapping[str, torch.Tensor]) -> Activations:
     """The reverse of `named`."""
     return tensors[_ALONE] if _ALONE in tensors else tuple(tensors[str(index)] for index in range(len(tensors)))
+
+
+def laid_out(activations: Activations) -> dict[str, torch.Tensor]:
+    """As `named`, and as they lie in memory: contiguous, but for gaps. The name says in which order dimensions lie.
+
+    A link keeps no strides; and in another order a layer behind would draw another dropout mask.
+    """
+    found = {}
+    for name, tensor in named(activations).items():
+        order = _order(tensor)
+        suffix = "" if order == sorted(order) else _ORDER + ",".join(map(str, order))
+        found[name + suffix] = tensor.permute(order)
+    return found
+
+
+def restored(tensors: Mapping[str, torch.Tensor]) -> Activations:
+    """The reverse of `laid_out`."""
+    found = {}
+    for name, tensor in tensors.items():
+        own, _, order = name.partition(_ORDER)
+        if order:
+            places = list(map(int, order.split(",")))
+            tensor = tensor.permute([places.index(dimension) for dimension in range(len(places))])
+        found[own] = tensor
+    return joined(found)
+
+
+def _order(tensor: torch.Tensor) -> list[int]:
+    """The dimensions, from that whose steps in memory are longest; what is expanded lies nowhere, and stays."""
+    strides = tensor.stride()
+    if tensor.is_contiguous() or 0 in strides:
+        return list(range(tensor.dim()))
+    return sorted(range(tensor.dim()), key=lambda dimension: -strides[dimension])
 
 
 def detached(activations: Activations) -> Activations:

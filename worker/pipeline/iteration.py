@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from leeway.protocol.handovers import Direction
-from leeway.worker.pipeline.borders import joined, named
+from leeway.worker.pipeline.borders import laid_out, restored
 from leeway.worker.pipeline.micro_batches import micro_batches, samples_of
 from leeway.worker.pipeline.neighbours import Handed
 from leeway.worker.pipeline.schedules.schedule import Act, Action
@@ -137,7 +137,7 @@ class Iteration:
         weight = self._samples[micro_batch] / self._total
         output = self._computing.forward(micro_batch, received, weight, self._target(micro_batch))
         if output is not None:
-            self._hand(self._stage.number + 1, Direction.FORWARD, micro_batch, named(output))
+            self._hand(self._stage.number + 1, Direction.FORWARD, micro_batch, laid_out(output))
 
     def _backward(self, micro_batch: int) -> None:
         errors: Mapping[str, torch.Tensor] = {}
@@ -152,7 +152,7 @@ class Iteration:
         target = self._target(micro_batch)
         output = self._computing.look(micro_batch, received, target)
         if not self._stage.last:
-            self._hand(self._stage.number + 1, Direction.FORWARD, micro_batch, named(output))
+            self._hand(self._stage.number + 1, Direction.FORWARD, micro_batch, laid_out(output))
         elif target is None:
             self._outputs.append(output)
 
@@ -163,7 +163,7 @@ class Iteration:
             return received
         handed = self._take(self._stage.number - 1, Direction.FORWARD, micro_batch)
         self._samples[micro_batch], self._total = handed.samples, handed.total
-        return joined(handed.tensors)
+        return restored(handed.tensors)
 
     def _target(self, micro_batch: int) -> Activations | None:
         if self._targets is None:

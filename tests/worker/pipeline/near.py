@@ -31,14 +31,15 @@ class Wires:
 
 
 class Near:
-    """The neighbours of one stage. What is sent is copied, as by a link."""
+    """The neighbours of one stage. What is sent is copied, and loses its strides, as by a link."""
 
     def __init__(self, wires, stage):
         self._wires, self._stage = wires, stage
 
     def send(self, stage, handed):
         assert all(not tensor.requires_grad for tensor in handed.tensors.values())
-        copies = {name: tensor.clone() for name, tensor in handed.tensors.items()}
+        form = torch.contiguous_format
+        copies = {name: tensor.clone(memory_format=form) for name, tensor in handed.tensors.items()}
         copy = Handed(handed.direction, handed.micro_batch, handed.samples, handed.total, copies)
         wire = self._wires.between(self._stage, stage, handed.direction)
         self._until_done(lambda: wire.put(copy, timeout=_LOOK_SECONDS))

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from leeway.worker.pipeline.borders import laid_out, restored
 from leeway.worker.pipeline.computing import Computing
 from leeway.worker.pipeline.layers import Layers
 from leeway.worker.pipeline.schedules import SCHEDULES
@@ -216,3 +217,26 @@ def test_what_a_dropped_iteration_has_left_is_forgotten():
     stage.forward(0, torch.randn(2, 3), 1.0)
     stage.begin(1)
     assert (stage.held, stage.held_bytes, stage.most_held) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.arange(24.0).view(2, 3, 4),
+        torch.arange(24.0).view(2, 3, 4).transpose(0, 1),
+        torch.arange(24.0).view(2, 3, 4).permute(2, 0, 1),
+        torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last),
+        torch.arange(24.0).view(2, 3, 4)[:, :, 1:3].transpose(0, 2),
+        torch.arange(3.0).expand(2, 3),
+        torch.tensor(1.0),
+    ],
+)
+def test_over_a_border_dimensions_lie_in_the_order_in_which_they_lay(tensor):
+    for activations in (tensor, (tensor, torch.ones(2))):
+        sent = {name: one.clone(memory_format=torch.contiguous_format) for name, one in laid_out(activations).items()}
+        back = restored(sent)
+        assert isinstance(back, tuple) == isinstance(activations, tuple)
+        found = back[0] if isinstance(back, tuple) else back
+        assert torch.equal(found, tensor)
+        # Dropout's mask has the strides of what preserves them.
+        assert torch.empty_like(found).stride() == torch.empty_like(tensor).stride()
