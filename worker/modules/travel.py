@@ -17,9 +17,12 @@ _PLAIN_DISPATCH = (torch.Tensor.__torch_dispatch__, torch._C._disabled_torch_dis
 _PLAIN_FUNCTION = (torch._C._disabled_torch_function_impl,)
 
 
-def spec_of(name: str, tensor: torch.Tensor) -> TensorSpec:
-    """A parameter of integers is an integer buffer: no optimizer can step it. Raises `ValueError`."""
-    if why := fault(tensor):
+def spec_of(name: str, tensor: torch.Tensor, *, on_meta: bool = False) -> TensorSpec:
+    """A parameter of integers is an integer buffer: no optimizer can step it. `on_meta`: it may be without values yet.
+
+    Raises `ValueError`.
+    """
+    if why := fault(tensor, on_meta=on_meta):
         raise ValueError(f"{name} {why}; or leave it out: attach(model, exclude=[{name!r}])")
     dtype = _DTYPE_NAMES[tensor.dtype]
     if not DTYPES[dtype].floating:
@@ -31,17 +34,17 @@ def spec_of(name: str, tensor: torch.Tensor) -> TensorSpec:
     return TensorSpec(name, tuple(tensor.shape), dtype, kind)
 
 
-def fault(tensor: torch.Tensor) -> str | None:
-    """Why it cannot travel, and what to do, to be said behind its name; None if it can."""
+def fault(tensor: torch.Tensor, *, on_meta: bool = False) -> str | None:
+    """Why it cannot travel, and what to do, to be said behind its name; None if it can. `on_meta`: as in `spec_of`."""
     try:
-        return _fault(tensor)
+        return _fault(tensor, on_meta=on_meta)
     except (RuntimeError, NotImplementedError) as error:
         # Some kind of tensor that does not even tell its shape or address.
         words = str(error).partition("\n")[0]
         return f"is no plain tensor with memory of its own ({words}); make it one before the model is attached"
 
 
-def _fault(tensor: torch.Tensor) -> str | None:
+def _fault(tensor: torch.Tensor, *, on_meta: bool) -> str | None:
     if is_lazy(tensor):
         return "has no shape yet; run one forward pass before the model is attached"
     if tensor.is_nested:
@@ -58,7 +61,7 @@ def _fault(tensor: torch.Tensor) -> str | None:
         )
     if tensor._is_zerotensor():
         return "is a zero without memory; give it some: clone()"
-    if tensor.is_meta:
+    if tensor.is_meta and not on_meta:
         return (
             "is on the meta device and has no values; give it some before attach: model.to_empty(device=...), then"
             " initialize it or load_state_dict"
@@ -67,7 +70,7 @@ def _fault(tensor: torch.Tensor) -> str | None:
         return f"is {tensor.layout}; make it dense: to_dense()"
     if tensor.dtype not in _DTYPE_NAMES:
         return f"is {tensor.dtype}; what travels is {', '.join(DTYPES)}: {_remedy(tensor)}"
-    if not tensor.numel():
+    if tensor.is_meta or not tensor.numel():
         return None
     elements = Elements.of(tensor)
     needed = elements.end_bytes - elements.start_bytes + tensor.storage_offset() * tensor.dtype.itemsize

@@ -101,6 +101,15 @@ def test_what_cannot_travel(make, words):
         view.look()
 
 
+def test_what_has_no_values_yet_is_described_where_they_will_come():
+    weight = torch.nn.Parameter(torch.zeros(2, 3, device="meta"))
+    assert spec_of("weight", weight, on_meta=True) == spec_of("weight", torch.nn.Parameter(torch.zeros(2, 3)))
+    with pytest.raises(ValueError, match="is on the meta device"):
+        spec_of("weight", weight)
+    with pytest.raises(ValueError, match=r"is torch\.complex64"):
+        spec_of("weight", torch.zeros(2, device="meta", dtype=torch.complex64), on_meta=True)
+
+
 def test_a_kind_that_nobody_has_thought_of(monkeypatch):
     def refuse(tensor):
         raise NotImplementedError("no address\nand more")
