@@ -32,6 +32,9 @@ from leeway.worker import arguments
 from leeway.worker.no_effect import Idle
 from leeway.worker.part import LastLoad, Part, Update, disjoint
 from leeway.worker.parts import Parts
+from leeway.worker.pipeline.blocking import BlockingNeighbours
+from leeway.worker.pipeline.pipeline import Pipeline
+from leeway.worker.pipeline.settings import pipeline_of
 from leeway.worker.sampler import Sampler
 from leeway.worker.samples import Samples
 from leeway.worker.session.states import Outcome
@@ -297,6 +300,59 @@ class TrainingSession:
         if list(self.parts) != list(names):
             self.client.work_in(names, create=create)
             self._parts = Parts({name: self._part(name) for name in names})
+
+    @for_one_thread
+    def pipeline(
+        self,
+        model: torch.nn.Module | Sequence[torch.nn.Module],
+        stages: int,
+        stage: int,
+        micro_batches: int,
+        *,
+        loss: Callable[[Any, Any], torch.Tensor] | None = None,
+        blocks: str | Iterable[str] | None = None,
+        cut: str = "time",
+        example: Any = None,
+        schedule: str = "1f1b",
+        seed: int = 0,
+        recompute: bool = False,
+        wire_dtype: Literal["bfloat16"] | None = None,
+        device: str | torch.device = "cpu",
+        host: str | None = None,
+        port: int = 0,
+        advertise: str | None = None,
+    ) -> Pipeline:
+        """Train one stage of a model whose layers are spread over `stages` processes, this one being number `stage`,
+        from 0. All of them connect with the same rank: together they are one worker, a replica.
+
+        `model`: an `nn.Sequential`, a list of modules, or a module with `blocks`, the names of its parts in the order
+        in which they run. Built under `torch.device("meta")` it takes no memory; each stage makes its own layers real, and
+        initial values are a function of (`seed`, layer). `micro_batches`: how many a batch is cut into. `loss(output,
+        target)`: the mean over a micro-batch, on the last stage. `cut`: "time" or "memory", balanced by what each layer
+        costs on the machines that will run it, for which all stages need an `example` of a batch's inputs (or inputs in
+        the first step), or how many layers each stage has, "2,3". `schedule`: "1f1b", "gpipe" or "zb-h1". `recompute`:
+        keep only what a stage receives, and compute the rest again for the backward pass. `wire_dtype`: "bfloat16"
+        halves what activations and errors take on the way.
+        `host` and `port`: where this stage listens for the others; `advertise`: HOST or HOST:PORT by which they reach
+        it, where that is another. In place of `attach`, and before anything else is asked of the session.
+
+        Raises `ValueError` for a model that cannot be cut so and for a wrong argument, `WireError` (`stages-differ`)
+        where another stage has another model, cut, seed, schedule, number of micro-batches or version of torch.
+        """
+        self.client.check()
+        if self._parts.attached or self._has_joined:
+            raise ValueError("this process has joined as a worker already; call pipeline before anything else")
+        settings, layers = pipeline_of(
+            model, stages, stage, micro_batches, loss, blocks, cut, schedule, seed, device, recompute=recompute
+        )
+        neighbours = BlockingNeighbours(
+            self.client, self.client.client.url, host=host, port=port, advertise=advertise, wire_dtype=wire_dtype
+        )
+        self._has_joined = True
+        pipeline = Pipeline(self.client, neighbours, layers, settings, self._start)
+        if example is not None or not settings.measured:
+            pipeline.begin(example)
+        return pipeline
 
     @for_one_thread
     def pull(self, part: str | None = None) -> None:

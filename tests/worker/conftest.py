@@ -56,8 +56,8 @@ class Seen:
 
 
 class ScriptedServer:
-    """Answers each request but heartbeats and questions about the policy by the next entry of `script`: a response, or what makes one from the
-    request. `seen` has the requests, `heartbeats` counts the others, `beaten` is set by each."""
+    """Answers each request by the next entry of `script`, a response or what makes one from the request; but heartbeats
+    and questions about the policy. `seen` has the requests, `heartbeats` counts those, `beaten` is set by each."""
 
     def __init__(self):
         self.script = []
