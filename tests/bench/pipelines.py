@@ -35,8 +35,8 @@ def against_torch(rounds: int, seconds: float) -> Section:
     section = Section(
         "Pipelines: two stages against torch.distributed.pipelining over gloo",
         f"A transformer of {BLOCKS} blocks of {WIDTH}, {BATCH} sequences of {LENGTH} in {MICRO_BATCHES} micro-batches,"
-        " 1F1B, plain SGD. torch's stages step their own parameters; Leeway's push to a server, a third process on the same"
-        " two cores, and pull. Bytes are those of activations and errors, in bfloat16 beside float32.",
+        " 1F1B, plain SGD. torch's stages step their own parameters; Leeway's push to a server, a third process on the"
+        " same two cores, and pull. Bytes are those of activations and errors, in bfloat16 beside float32.",
     )
     flags = ["--cut", f"{half},{half}"]
     found = take_turns(
