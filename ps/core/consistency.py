@@ -131,7 +131,8 @@ def _check_rank(rank: str, saved: _Exact, groups: Mapping[str, _Exact], live: di
     numbers = [life.integer("number", 1) for life in lives]
     _must(numbers == sorted(set(numbers)), f"the lives of {rank!r} are numbered {numbers}")
     _must(numbers[-1:] <= [saved.integer("incarnations")], f"{rank!r} has had fewer lives than are remembered")
-    sessions = [life.text("session") for life in lives]
+    # A stage has its id over all lives.
+    sessions = [life.text("session") for life in lives if "seats" not in life]
     _must(len(set(sessions)) == len(sessions), f"two lives of {rank!r} have one session")
     for place, life in enumerate(lives):
         life.flag("one_after_another") if "one_after_another" in life else None

@@ -194,9 +194,13 @@ class Group(Situation):
         self.pulls.look_again(now)
 
     def settle_pins(self) -> None:
-        """Keep what replicas that compute were granted, for those of their stages that still ask for it."""
+        """Keep what replicas that compute were granted, for those of their stages that still ask for it.
+
+        What was superseded before a restart is gone; their pushes from it are taken all the same.
+        """
         granted = (member.groups[self.name].grants for member in self.roster if member.is_replica)
-        pinned = tuple(sorted({number for grants in granted for number, _ in grants}))
+        there = (self.published, *self.pinned)
+        pinned = tuple(sorted({number for grants in granted for number, _ in grants if number in there}))
         if pinned != self.pinned:
             self.pinned = pinned
             self.emit(Pin(self.name, pinned))

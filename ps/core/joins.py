@@ -93,7 +93,7 @@ class Joins:
             return refuse(Code.FENCED, newer, last={})
         if self._machine.over is not None or self._machine.finished:
             return self._machine.complete()
-        if not self._membership.has_room(join.rank) or len(self.forming) >= limits.MAX_RANKS:
+        if not self._membership.has_room(join.rank):
             return refuse(Code.BUSY, "too many ranks have joined this server")
         return self._misfit(join, place)
 
@@ -153,6 +153,7 @@ class Joins:
         known = self.processes.setdefault(join.rank, {}).setdefault(place.stage, deque(maxlen=REMEMBERED_PROCESSES))
         if join.session not in known:
             known.append(join.session)
+        self._membership.know(join.rank)
         self._membership.asks(request, seat, now)
         newer_join = NotYet(Reason.REPLACED, "a newer join of this stage was asked in place of this one")
         self._answer(forming, forming.requests_of(place.stage), newer_join)
@@ -287,14 +288,18 @@ class Joins:
         for forming in self.forming.values():
             forming.waiting.pop(request, None)
 
-    def leave(self, rank: str, stage: int | None) -> None:
-        """A stage says goodbye before the life it waits for has begun."""
-        forming = self.forming.get(rank)
-        if forming and stage is not None:
-            for places in (forming.seats, forming.expected):
-                places.pop(stage, None)
-            if forming.deserted:
-                del self.forming[rank]
+    def leave(self, rank: str, seat: Seat) -> None:
+        """A process says goodbye whose life has ended: it does not come for the next one."""
+        forming, stage = self.forming.get(rank), seat.stage
+        if forming is None or stage is None:
+            return
+        for places in (forming.seats, forming.expected):
+            if (there := places.get(stage)) and there.session == seat.session:
+                del places[stage]
+                gone = refuse(Code.LEFT, f"stage {stage} of {rank} has left", last={})
+                self._answer(forming, forming.requests_of(stage), gone)
+        if forming.deserted:
+            del self.forming[rank]
 
     def dismiss(self, refusal: Refused) -> None:
         """Nobody waits any more."""

@@ -300,10 +300,10 @@ class Machine:
     ) -> None:
         """Its life has ended, or it has said goodbye before that."""
         if isinstance(message, Leave):
+            self.joins.leave(member.rank, seat)
             if seat.left or member.ended is Reason.LEFT:
                 self.emit(Answered(request, Departed(member.rank)))
                 return
-            self.joins.leave(member.rank, seat.stage)
         elif not member.ended:
             self.emit(Answered(request, refuse(Code.LEFT, f"stage {seat.stage} of {member} has left", last={})))
             return
