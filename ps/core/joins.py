@@ -8,7 +8,6 @@ taken is fenced for good, in whatever order they come back.
 from __future__ import annotations
 
 from collections import deque
-from functools import partial
 from typing import TYPE_CHECKING
 
 from leeway.protocol import limits, parts
@@ -18,7 +17,6 @@ from leeway.protocol.pulls import NotYet
 from leeway.protocol.reasons import Reason
 from leeway.protocol.refusals import Refused, refuse
 from leeway.protocol.replicas import Replica, Stage
-from leeway.ps.core.deduplication import not_joined
 from leeway.ps.core.effects import Answered, Began, Create, Parked
 from leeway.ps.core.forming import Forming, Gathered, difference, owned_twice
 
@@ -252,7 +250,7 @@ class Joins:
             for name in [name for name in member.groups if name not in wanted]:
                 group = groups[name]
                 if group.is_unused_by(member):
-                    group.exit(member, partial(_not_in, not_joined(member, name)))
+                    group.exit(member, member.refusal)  # nothing of it waits there that would be told
                     self._machine.may_circle()
                     del member.groups[name]
         for name in wanted:
@@ -317,7 +315,3 @@ class Joins:
 
     def _say(self, request: int, reply: Joined | NotYet | Refused) -> None:
         self._machine.emit(Answered(request, reply))
-
-
-def _not_in(refusal: Refused, stage: int | None) -> Refused:
-    return refusal
