@@ -187,8 +187,8 @@ class Joins:
         return member
 
     def ended(self, member: Incarnation) -> None:
-        """The other stages of a replica come back for the next life."""
-        if not member.is_replica or (member.ended is Reason.LEFT and all(seat.left for seat in member.seats)):
+        """The other stages of a replica come back for the next life, unless the run is over."""
+        if not member.is_replica or self._machine.over is not None or self._machine.finished:
             return
         lost = member.culprit
         (group,) = member.groups

@@ -50,7 +50,9 @@ class Offering:
         """The request to send now: a new object each time."""
         if self._wanted is None:
             return dataclasses.replace(self.question)
-        return dataclasses.replace(self.question, specs=self._wanted, ask=False)
+        # Where the stages of a replica offer the others, these are not all keys.
+        whole = self.question.whole and len(self._wanted) == len(self.question.specs)
+        return dataclasses.replace(self.question, specs=self._wanted, ask=False, whole=whole)
 
     def answered(self, wanted: tuple[str, ...]) -> bool:
         """Whether all is done; else the values that are wanted come next."""

@@ -14,7 +14,7 @@ from leeway.protocol.pushes import Disposition
 from leeway.protocol.reasons import Reason
 from leeway.protocol.refusals import Refused
 from leeway.protocol.tensors import Kind, TensorSpec
-from leeway.ps.core.effects import Adopt
+from leeway.ps.core.effects import Adopt, Drop
 from leeway.ps.core.events import Failed
 from leeway.ps.core.saved import restore, save
 
@@ -105,6 +105,16 @@ def test_what_could_not_be_stored_keeps_what_came_behind_it_from_being_read(serv
     assert not is_readable(server)
     server.ask(Offer(specs("b")))
     assert is_readable(server)
+
+
+def test_the_values_of_a_stage_alone_are_not_stored_where_nobody_has_declared_the_others(serve):
+    """The server has lost that in a crash since the question."""
+    server = serve()
+    assert server.ask(Offer(specs("w"), spread=True)) == Offered((), (), wanted=("w",))
+    assert Drop((server.requests,)) in server.effects
+    assert not server.machine.groups["default"].specs
+    server.ask(asks("w", "b"))
+    assert server.ask(Offer(specs("w"), spread=True)) == Offered(("w",), ())
 
 
 def test_what_is_declared_is_saved(server):
