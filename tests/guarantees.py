@@ -81,7 +81,9 @@ class Checker(Starts):
                 if message["is"] == "Push":
                     self._pushed(event["request"], message, effects)
                 elif message["is"] == "Join" and message["place"]:
-                    refused = _answers(effects).get(event["request"], {}).get("is") == "Refused"
+                    # Who has waited, be it for this one event, had its place.
+                    first = next(one for one in effects if one.get("request") == event["request"])
+                    refused = first["is"] == "Answered" and first["reply"]["is"] == "Refused"
                     self.seats.is_asked(message, refused=refused)
                 elif message["is"] == "Leave":
                     self.seats.is_left(message["life"])

@@ -513,9 +513,9 @@ def iteration_of(push: Push) -> tuple:
 
 
 def _is_refused(request: int, effects) -> bool:
-    return any(
-        isinstance(one, Answered) and one.request == request and isinstance(one.reply, Refused) for one in effects
-    )
+    """At once: who has waited, be it for this one event, had its place."""
+    first = next(one for one in effects if isinstance(one, (Answered, Parked)) and one.request == request)
+    return isinstance(first, Answered) and isinstance(first.reply, Refused)
 
 
 def _is_same_part(message, push: Push) -> bool:
