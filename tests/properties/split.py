@@ -4,7 +4,7 @@ The stages of a replica do together what one worker does: their first pull is it
 last join its join. So what is played with stages to one machine is played with workers to the other and to the oracle,
 and after every move the two machines stand alike.
 
-The one rule: what is a replica's alone, who may sit and what each stage is told, is judged by its history, as of any run.
+The one rule: what is a replica's alone, who may sit and what each stage is told, is judged by its history.
 """
 
 import json
