@@ -3,11 +3,13 @@
 A failure prints the whole schedule and how to play that seed again.
 """
 
+import json
 from collections import Counter
 from random import Random
 
 import pytest
 
+from tests.replay import replay
 from tests.simulation.network import Weather
 from tests.simulation.replicas import Replicas
 from tests.simulation.simulation import QUORUMS, TICK_SECONDS, Trouble
@@ -120,3 +122,13 @@ def test_a_run_that_is_over_by_time_waits_for_the_iteration_of_a_replica():
     for seed in range(100):
         simulation = play(Replicas(seed, until=1000, until_seconds=Random(seed).uniform(0.1, 9.0)))
         assert simulation.invariants.finished
+
+
+def test_a_machine_that_takes_the_history_once_more_decides_the_same():
+    """Though it has no ticks that led to nothing: who was silent is forgotten by the time alone."""
+    for seed in range(150):
+        simulation = Replicas(seed)
+        # A start counts its time anew.
+        if not any(trouble.verb in ("stop", "kill") for trouble in simulation.troubles):
+            play(simulation)
+            replay(json.loads(json.dumps(simulation.invariants.rows)))

@@ -70,6 +70,17 @@ def test_a_wait_ends_and_the_stage_is_there_until_its_lease_runs_out(server):
     assert not server.machine.joins.forming
 
 
+def test_who_was_silent_for_its_lease_is_not_there_though_no_tick_has_come(server):
+    """A history has no tick that leads to nothing, and decides the same."""
+    server.sit(0, wait_seconds=None)
+    server.now += 10.0
+    not_yet = server.replies[server.sit(1, wait_seconds=None)]
+    assert not_yet.waiting_for == ("r0/0",)
+    server.now += 10.0
+    server.step(Paused(0.0))
+    assert not server.machine.joins.forming
+
+
 def test_a_pause_is_part_of_no_wait_and_of_no_lease(server):
     waits, silent = server.sit(0, wait_seconds=5.0), server.sit(1, of=3, rank="r1", wait_seconds=None)
     assert isinstance(server.replies[silent], NotYet)
