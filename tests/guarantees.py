@@ -267,6 +267,8 @@ class Checker(Starts):
                 for group in self.groups.values():
                     if rank in group.clocks:
                         group.forget(rank)
+            case "Forgotten":
+                self.seats.is_forgotten(effect["rank"], effect["stage"])
             case "Advanced":
                 group, rank, clock = self.groups[effect["group"]], effect["rank"], effect["clock"]
                 if group.clocks[rank] != clock:

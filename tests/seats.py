@@ -107,6 +107,11 @@ class Seats:
         if over and stage in there and there[stage].session == over.sessions.get(stage):
             del there[stage]
 
+    def is_forgotten(self, rank, stage):
+        """It was silent for its lease while the replica formed."""
+        must(rank not in self.live, "the life has not begun", rank=rank, stage=stage)
+        self.asked.get(rank, {}).pop(stage, None)
+
     def began(self, rank, stages):
         there = self.asked.pop(rank, {})
         if stages is not None:

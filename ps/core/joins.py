@@ -17,7 +17,7 @@ from leeway.protocol.pulls import NotYet
 from leeway.protocol.reasons import Reason
 from leeway.protocol.refusals import Refused, refuse
 from leeway.protocol.replicas import Replica, Stage
-from leeway.ps.core.effects import Answered, Began, Create, Parked
+from leeway.ps.core.effects import Answered, Began, Create, Forgotten, Parked
 from leeway.ps.core.forming import Forming, Gathered, difference, owned_twice
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ class Joins:
         self.processes: dict[str, dict[int, deque[str]]] = {}
 
     def take(self, request: int, join: Join, now: float) -> None:
-        self._forget_the_silent(join.rank, now)
         refused = self._judge_groups(join) or (self._judge_place(join, join.place) if join.place else None)
         if refused:
             self._say(request, refused)
@@ -264,30 +263,19 @@ class Joins:
     # Time, and those who go.
 
     def expire(self, now: float) -> None:
-        """Who has waited long enough is told for whom; who was silent for its lease is there no more."""
-        for rank in list(self.forming):
-            self._forget_the_silent(rank, now)
-        for rank, forming in self.forming.items():
+        """Who was silent for its lease is there no more; who has waited long enough is told for whom."""
+        for rank, forming in list(self.forming.items()):
+            for seats in (forming.expected, forming.seats):
+                for stage in [stage for stage, seat in seats.items() if self._membership.seat_left(seat, now) <= 0]:
+                    del seats[stage]
+                    self._machine.emit(Forgotten(rank, stage))
             late = [request for request, gathered in forming.waiting.items() if gathered.until <= now]
             self._answer(forming, late, self._not_yet(rank, forming))
-
-    def _forget_the_silent(self, rank: str, now: float) -> None:
-        """Whose lease has run out is there no more: by the time, whether a tick has come meanwhile or not, for a history
-        has no tick that leads to nothing.
-        """
-        forming = self.forming.get(rank)
-        if forming is None:
-            return
-        for seats in (forming.seats, forming.expected):
-            for stage in [stage for stage, seat in seats.items() if self._membership.seat_left(seat, now) <= 0]:
-                del seats[stage]
-        if forming.deserted:
-            del self.forming[rank]
+            if forming.deserted:
+                del self.forming[rank]
 
     def paused(self, seconds: float, now: float) -> None:
         """The last `seconds` count against nobody."""
-        for rank in list(self.forming):
-            self._forget_the_silent(rank, now - seconds)
         for forming in self.forming.values():
             for seat in (*forming.seats.values(), *forming.expected.values()):
                 self._membership.seat_paused(seat, seconds, now)

@@ -24,6 +24,7 @@ from leeway.ps.core.effects import (
     Drop,
     Ended,
     Finished,
+    Forgotten,
     Initialize,
     Parked,
     RoundClosed,
@@ -199,6 +200,8 @@ class Invariants:
                 silent_enough = reason is not Reason.LEASE_EXPIRED or silent >= self.settings.lease_seconds - 1e-6
                 must(silent_enough, "only the silent are evicted", rank=rank, silent=silent)
                 self.fixed = None if self.fixed is None else -1
+            case Forgotten(rank, stage) if stage in self.checker.seats.asked.get(rank, {}):
+                must(not self._is_heard_of(rank, stage, now), "only the silent are forgotten", rank=rank, stage=stage)
             case Apply():
                 for contribution in effect.contributions:
                     for body in contribution.bodies:

@@ -125,7 +125,7 @@ def test_a_run_that_is_over_by_time_waits_for_the_iteration_of_a_replica():
 
 
 def test_a_machine_that_takes_the_history_once_more_decides_the_same():
-    """Though it has no ticks that led to nothing: who was silent is forgotten by the time alone."""
+    """Though it has no ticks that led to nothing."""
     for seed in range(150):
         simulation = Replicas(seed)
         # A start counts its time anew.

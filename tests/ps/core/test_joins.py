@@ -13,7 +13,7 @@ from leeway.protocol.pulls import NotYet
 from leeway.protocol.reasons import Reason
 from leeway.protocol.refusals import Refused
 from leeway.protocol.replicas import Place, Stage
-from leeway.ps.core.effects import Answered, Began, Ended, Parked
+from leeway.ps.core.effects import Answered, Began, Ended, Forgotten, Parked
 from leeway.ps.core.events import Gone, Paused, Stop
 from leeway.ps.core.joins import REMEMBERED_PROCESSES
 from leeway.ps.core.settings import GroupSettings
@@ -66,18 +66,8 @@ def test_a_wait_ends_and_the_stage_is_there_until_its_lease_runs_out(server):
     assert server.replies[request].reason is Reason.WAITING_FOR_STAGES
     server.tick(9.9)
     assert server.machine.joins.forming["r0"].missing == (1,)
-    server.tick(0.1)
-    assert not server.machine.joins.forming
-
-
-def test_who_was_silent_for_its_lease_is_not_there_though_no_tick_has_come(server):
-    """A history has no tick that leads to nothing, and decides the same."""
-    server.sit(0, wait_seconds=None)
-    server.now += 10.0
-    not_yet = server.replies[server.sit(1, wait_seconds=None)]
-    assert not_yet.waiting_for == ("r0/0",)
-    server.now += 10.0
-    server.step(Paused(0.0))
+    # A history has no tick that leads to nothing: it is told.
+    assert server.tick(0.1) == [Forgotten("r0", 0)]
     assert not server.machine.joins.forming
 
 
