@@ -7,9 +7,10 @@ which update is in which version are worked out here once more, from what came i
 
 import json
 
-from leeway.protocol.ranks import natural
+from leeway.protocol.ranks import DEFAULT_GROUP, natural
 from tests.known import ROUNDING_SECONDS, Group, Violated, left_waiting, must
 from tests.replay import replay
+from tests.seats import is_whole
 from tests.starts import Starts, settings_of
 
 __all__ = ["Checker", "Violated", "check", "judge", "read"]
@@ -79,6 +80,13 @@ class Checker(Starts):
                 message = self.messages[event["request"]] = event["message"]
                 if message["is"] == "Push":
                     self._pushed(event["request"], message, effects)
+                elif message["is"] == "Join" and message["place"]:
+                    # Who has waited, be it for this one event, had its place.
+                    first = next(one for one in effects if one.get("request") == event["request"])
+                    refused = first["is"] == "Answered" and first["reply"]["is"] == "Refused"
+                    self.seats.is_asked(message, refused=refused)
+                elif message["is"] == "Leave":
+                    self.seats.is_left(message["life"])
             case "Published" | "Failed":
                 self._published(self.groups[event["group"]], event["number"], failed=event["is"] == "Failed")
             case "Gone":
@@ -97,8 +105,16 @@ class Checker(Starts):
         for group in self.groups.values():
             over = group.deadline is not None and group.deadline + ROUNDING_SECONDS < t
             must(not over, "a round closes when its quorum is there and its grace over", round=group.round)
+            self._are_pinned(group)
+        self.seats.joining = None
         self._no_circle_is_left()
         self._come_to_the_end()
+
+    def _are_pinned(self, group):
+        """What a replica was granted is kept for its other stages. A start has the newest version alone."""
+        granted = {number for rank in self.seats.live for number, _ in group.grants.get(rank, ())}
+        kept = tuple(sorted(granted & {group.published, *group.pinned}))
+        must(group.pinned == kept, "what replicas were granted is kept, and nothing else", true=kept, told=group.pinned)
 
     def _no_circle_is_left(self):
         left = self._left_waiting()
@@ -128,7 +144,7 @@ class Checker(Starts):
 
     def _waits_no_more(self, request):
         for group in self.groups.values():
-            group.waiting = {rank: asked for rank, asked in group.waiting.items() if asked != request}
+            group.waits_no_more(request)
 
     def _name(self, push):
         life = push["life"]
@@ -138,8 +154,7 @@ class Checker(Starts):
         """A push that is not effective on arrival is taken at once, though its worker may be told much later."""
         name, group = self._name(push), self.groups.get(push["group"])
         self.bodies[request] = (name, push["samples"], push)
-        answers = {effect["request"]: effect["reply"] for effect in effects if effect["is"] == "Answered"}
-        refused = answers.get(request, {}).get("is") in ("Refused", "Staged")
+        refused = _answers(effects).get(request, {}).get("is") in ("Refused", "Staged")
         must(refused or group, "a push is to a group that is there", name=name)
         if group is None:
             return
@@ -148,7 +163,8 @@ class Checker(Starts):
         live = self.live.get(name[2]) == name[3] and name[2] in group.clocks
         passed = live and group.has_passed(name[2], name[4])
         fresh = live and (passed or group.clocks[name[2]] == name[4]) and not applying
-        if refused or not fresh:
+        waits = any(_waits_for_parts(effect) and effect["request"] == request for effect in effects)
+        if refused or waits or not fresh:
             return
         if passed or (group.mode == "sync" and name[2] not in group.missing):
             must(dropped, "a late update is dropped", name=name)
@@ -162,6 +178,7 @@ class Checker(Starts):
     def _late(self, group, name, push, *, passed):
         """Its round has closed without it: its worker goes on with the next to open, or is there already."""
         to = group.clocks[name[2]] if passed else group.next
+        self._counted(group, name[2])
         if passed:
             del group.passed[name[2]]
             group.last[name[2]] = name
@@ -173,7 +190,13 @@ class Checker(Starts):
     def _parts(self, name):
         return sum(one[0] == name for one in self.bodies.values())
 
+    @staticmethod
+    def _counted(group, rank):
+        """One more update of this rank is accepted: the next is of the next batch."""
+        group.committed[rank] = group.committed.get(rank, 0) + 1
+
     def _taken(self, group, name, push, disposition):
+        self._counted(group, name[2])
         self._accepted(group, push)
         if group.mode == "sync":
             group.missing.remove(name[2])
@@ -186,7 +209,8 @@ class Checker(Starts):
     def _published(self, group, number, *, failed):
         must(number == group.published + 1, "versions come out in their order", number=number, after=group.published)
         group.published = number
-        group.readable = group.readable or (number in group.offers and not failed)
+        if number in group.offers and not failed:
+            group.are_there(group.offers[number])
         group.applying = None if group.applying == number else group.applying
         for name, staleness in group.in_flight.pop(number):
             if failed:
@@ -232,15 +256,19 @@ class Checker(Starts):
             case "Began":
                 must(effect["rank"] not in self.live, "a rank has one life", rank=effect["rank"])
                 self.live[effect["rank"]] = effect["incarnation"]
+                self.seats.began(effect["rank"], effect["stages"])
                 self.facts.began.append((self.t, effect["rank"], effect["incarnation"]))
             case "Ended":
                 rank = effect["rank"]
                 must(self.live.pop(rank, None) == effect["incarnation"], "only a live one ends", rank=rank)
                 self.facts.ended.append((self.t, rank, effect["incarnation"], effect["reason"]))
                 self.one_after_another.discard(rank)
+                self.seats.end(rank, effect["incarnation"], effect["reason"])
                 for group in self.groups.values():
                     if rank in group.clocks:
                         group.forget(rank)
+            case "Forgotten":
+                self.seats.is_forgotten(effect["rank"], effect["stage"])
             case "Advanced":
                 group, rank, clock = self.groups[effect["group"]], effect["rank"], effect["clock"]
                 if group.clocks[rank] != clock:
@@ -281,7 +309,7 @@ class Checker(Starts):
                 group = self.groups[effect["group"]]
                 must(effect["number"] == group.decided + 1, "versions grow by one", number=effect["number"])
                 group.in_flight[effect["number"]] = []
-                group.offers.add(effect["number"])
+                group.offers[effect["number"]] = {spec["name"] for spec in effect["specs"]}
                 if effect["is"] == "Adopt":
                     group.named_from = effect["number"]
             case "Apply":
@@ -290,8 +318,10 @@ class Checker(Starts):
                 must(effect["group"] not in self.groups, "a part is made once", **effect)
                 of_group = settings_of(effect["group"], self.settings)
                 self.groups[effect["group"]] = Group.made(of_group, self.settings)
-            case "Parked" if effect["group"] and effect["rank"]:
-                self.groups[effect["group"]].waiting[effect["rank"]] = effect["request"]
+            case "Parked" if effect["group"] and effect["rank"] and effect["reason"] != "waiting-for-stages":
+                self.groups[effect["group"]].waits(effect["rank"], effect["request"])
+            case "Pin":
+                self.groups[effect["group"]].pinned = tuple(effect["versions"])
             case "Drop":
                 for body in effect["bodies"]:
                     self.bodies.pop(body, None)
@@ -351,7 +381,9 @@ class Checker(Starts):
         for contribution in effect["contributions"]:
             found = [self.bodies.pop(body, None) for body in contribution["bodies"]]
             must(None not in found, "what is applied was pushed, and once", version=number, **contribution)
-            (name,) = {one[0] for one in found}
+            must(len({one[0] for one in found}) == 1, "an update is of one iteration", names=[one[0] for one in found])
+            name = found[0][0]
+            is_whole(name, [one[2] for one in found if one[2]])
             must(name[2] == contribution["rank"], "an update is its own rank's", name=name)
             must(name[1] == effect["group"], "an update is in its own group alone", name=name, group=effect["group"])
             must({one[1] for one in found} == {contribution["samples"]}, "the weight is what was pushed", name=name)
@@ -366,6 +398,7 @@ class Checker(Starts):
                 must(not group.open, "a step is made when its round is closed", name=name)
             else:
                 push = found[0][2]
+                self._counted(group, name[2])
                 self._accepted(group, push)
                 staleness = number - push["version"] - 1
                 must(effect["staleness"] == staleness, "staleness is counted in versions", name=name)
@@ -392,7 +425,17 @@ class Checker(Starts):
         match pushed["is"]:
             case "Pushed":
                 self._disposed(message, pushed)
+            case "Staged":
+                self._staged(message, pushed)
+            case "Departed":
+                self._departed(message["life"])
+            case "Offered" if message["ask"] and message["spread"] and message["whole"] and pushed["wanted"]:
+                group = self.groups[message["group"] or DEFAULT_GROUP]
+                group.declared = {spec["name"] for spec in message["specs"]}
+                group.are_there(set())
             case "Joined":
+                if message["place"]:
+                    self.seats.are_told(message["rank"], pushed["replica"])
                 if message["one_after_another"]:
                     self.one_after_another.add(message["rank"])
                 for name, group in self.groups.items():
@@ -403,6 +446,8 @@ class Checker(Starts):
                     group.arrived.add(message["rank"])
                     clock = group.clocks.setdefault(message["rank"], state["clock"])
                     must(clock == state["clock"], "a life goes on at its clock", rank=message["rank"])
+                    count = group.committed.get(message["rank"], 0)
+                    must(state["committed"] == count, "a rank goes on behind what was accepted of it", count=count)
                     start = {"sync": group.next, "switching": group.switching_at}.get(group.mode, group.min_clock)
                     if not pushed["resumed"]:
                         must(clock == start, "a joiner starts at the min clock, or with the next round", start=start)
@@ -411,12 +456,14 @@ class Checker(Starts):
         if granted["is"] == "Granted":
             self._granted(message, granted, reply)
         elif granted["is"] == "Refused":
+            if (life := message.get("life")) and life["epoch"] == self.epoch:
+                self.seats.is_told(life, granted["error"]["code"])
             self._refused(message, granted["error"], stuck)
 
     def _refused(self, message, error, stuck):
         if error["code"] == "deadlock":
             must(message["life"]["rank"] in stuck, "who gives way was in a circle", request=message, circle=stuck)
-        elif error["code"] == "finished" and message["is"] == "Barrier":
+        elif error["code"] == "finished" and message["is"] in ("Barrier", "Join"):
             must(self._end_has_come(), "nobody is told of an end that has not come", request=message)
         elif error["code"] == "finished" and self.live.get(message["life"]["rank"]) == message["life"]["incarnation"]:
             rank, group = message["life"]["rank"], self.groups[message["group"]]
@@ -426,6 +473,22 @@ class Checker(Starts):
             )
             group.grants[rank] = set()
             group.missing.discard(rank)
+
+    def _staged(self, push, staged):
+        name = self._name(push)
+        there = {one["part"] for other, _, one in self.bodies.values() if one and other == name}
+        missing = set(range(push["parts"])) - there
+        must(missing and set(staged["missing"]) == missing, "who waits is told which parts are missing", name=name)
+
+    def _departed(self, life):
+        """A stage that leaves ends the life, unless that has come to its end: then the others say goodbye too."""
+        rank = life["rank"]
+        if self.live.get(rank) != life["incarnation"] or life["epoch"] != self.epoch:
+            return
+        (group,) = (group for group in self.groups.values() if rank in group.clocks)
+        own = group.until is not None and group.clocks[rank] >= group.until
+        must(own or group.over or self._end_has_come(), "a life without one of its stages has come to its end", **life)
+        must(not group.grants.get(rank), "who computes does not end", **life)
 
     def _disposed(self, push, pushed):
         # A server that goes on from a checkpoint has the push under its own epoch, whatever the repeat names.
@@ -440,11 +503,18 @@ class Checker(Starts):
         group = self.groups[message["group"]]
         epoch, number = (int(part) for part in granted["version"].split("."))
         exchange = {"request": message, "granted": granted}
-        must((epoch, number) == (self.epoch, group.published), "a pull gets the newest version", **exchange)
         must(group.readable, "there is something to read", **exchange)
         if message["life"] is None:
+            must((epoch, number) == (self.epoch, group.published), "a pull gets the newest version", **exchange)
             return
         rank = message["life"]["rank"]
+        shared = group.grants.get(rank) if rank in self.seats.live else None
+        if shared:
+            must({(number, granted["round"])} == shared, "all stages of a replica get one version", **exchange)
+            there = granted["unchanged"] or number in (group.published, *group.pinned)
+            must(epoch == self.epoch and there, "what a stage is granted is kept", **exchange)
+        else:
+            must((epoch, number) == (self.epoch, group.published), "a pull gets the newest version", **exchange)
         must(self.live.get(rank) == message["life"]["incarnation"], "only a live one is granted", **exchange)
         clock, asked = group.clocks[rank], message["clock"]
         if reply["is"] == "PushPulled":
@@ -453,6 +523,9 @@ class Checker(Starts):
         must(in_turn and granted["clock"] == clock, "a pull is of the clock's iteration", clock=clock, **exchange)
         lag = clock - group.min_clock
         must(granted["lag"] == lag, "the lag is clock minus min clock", lag=lag, **exchange)
+        if shared:
+            group.seen[rank] = number
+            return  # it was the first stage's to wait for its turn
         if group.mode in ("async", "ssp"):
             must(group.all_have_joined, "nobody begins before all have joined", **exchange)
         if group.mode == "ssp":
@@ -469,3 +542,11 @@ class Checker(Starts):
         group.seen[rank], group.started = number, True
         group.grants.setdefault(rank, set()).add((number, granted["round"]))
         self.facts.granted.append((self.t, rank, clock, lag, number))
+
+
+def _answers(effects):
+    return {effect["request"]: effect["reply"] for effect in effects if effect["is"] == "Answered"}
+
+
+def _waits_for_parts(effect):
+    return effect["is"] == "Parked" and effect["reason"] == "waiting-for-stages"

@@ -58,7 +58,8 @@ class Group:
     `next`: the round that opens next. `passed`: the clock from which a worker was moved on, until it pushes again;
     `asked_from`: until its clock goes on by a push, for that is how long a pull of before may wait.
     `last`: the newest accepted update. `arrivals`: when the contributions of the open round came. `waiting`: the parked
-    pull of each, by its request. `named_from`: nobody is granted a version before this one.
+    pulls of each, by their requests: of a replica each stage's. `named_from`: nobody is granted a version before this
+    one. `committed`: how many updates of a rank were accepted, over all its lives. `pinned`: versions that are kept.
     """
 
     mode: str
@@ -80,8 +81,10 @@ class Group:
     arrived: set = field(default_factory=set)
     workers: int = 0
     least: int = 1
-    # The versions that bring keys, and whether one of them is out.
-    offers: set = field(default_factory=set)
+    # The versions that bring keys, with those keys; the keys that are there, and those that stages have declared.
+    offers: dict = field(default_factory=dict)
+    keys: set = field(default_factory=set)
+    declared: set | None = None
     readable: bool = False
     arrivals: list = field(default_factory=list)
     gaps: deque = field(default_factory=lambda: deque(maxlen=64))
@@ -97,6 +100,8 @@ class Group:
     open: bool = False
     stopped: bool = False
     waiting: dict = field(default_factory=dict)
+    committed: dict = field(default_factory=dict)
+    pinned: tuple = ()
     named_from: int = 0
     # The version of the last round, until it is published.
     applying: int | None = None
@@ -114,7 +119,11 @@ class Group:
         )
         group.missing, group.open = set(saved["missing"] or ()), is_open
         group.arrivals = [now] * len(saved["held"])
-        group.started, group.arrived, group.readable = saved["started"], set(saved["arrived"]), bool(saved["specs"])
+        group.started, group.arrived = saved["started"], set(saved["arrived"])
+        group.keys = {spec[0] for spec in saved["specs"]}
+        if saved.get("declared") is not None:
+            group.declared = {spec[0] for spec in saved["declared"]}
+        group.are_there(set())
         group.workers = 0 if saved["assembled"] else settings["workers"]
         group._are_set(of_group, settings)
         return group
@@ -170,6 +179,11 @@ class Group:
         self.missing.discard(rank)
         self.moved()
 
+    def are_there(self, keys):
+        """These too; nothing is read before all that are declared are."""
+        self.keys |= keys
+        self.readable = bool(self.keys) and (self.declared is None or self.declared <= self.keys)
+
     # The end.
 
     @property
@@ -192,6 +206,14 @@ class Group:
         self.missing = {rank for rank in self.missing if self.grants.get(rank)}
 
     # Who waits for whom.
+
+    def waits(self, rank, request):
+        self.waiting.setdefault(rank, set()).add(request)
+
+    def waits_no_more(self, request):
+        for requests in self.waiting.values():
+            requests.discard(request)
+        self.waiting = {rank: requests for rank, requests in self.waiting.items() if requests}
 
     def waits_for(self, rank):
         """Whose pushes the parked pull of this rank waits for; nobody's: for something else."""

@@ -11,6 +11,7 @@ from leeway.protocol.lives import Life
 from leeway.protocol.messages import Request
 from leeway.protocol.policy_terms import PolicyTerms
 from leeway.protocol.pushes import UpdateKind
+from leeway.protocol.replicas import Place
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.protocol.times import StepTimes
 from leeway.protocol.versions import Version
@@ -25,7 +26,7 @@ CLASSES = {
     for found in (
         *get_args(events.Event),
         *get_args(Request),
-        *(Capacity, Goal, GroupSettings, Life, Plateau, Settings, StepTimes, TensorSpec),
+        *(Capacity, Goal, GroupSettings, Life, Place, Plateau, Settings, StepTimes, TensorSpec),
     )
 }
 # A row has the terms of a policy among its own fields.

@@ -6,6 +6,7 @@ and not saved is noted as lost.
 
 from leeway.protocol.ranks import DEFAULT_GROUP
 from tests.known import Facts, Group, must
+from tests.seats import Seats
 
 
 class Starts:
@@ -31,6 +32,7 @@ class Starts:
         self.t = row.get("t", 0.0)
         self.messages, self.bodies = {}, {}
         self.live, self.one_after_another, self.over = {}, set(), False
+        self.seats = Seats.restored(state)
         for rank, saved in state["ranks"].items():
             if saved["lives"] and saved["lives"][-1]["ended"] is None:
                 self.live[rank] = saved["lives"][-1]["number"]
@@ -60,6 +62,7 @@ class Starts:
         saved, ranks = state["groups"][group_name], state["ranks"]
         group = Group.restored(saved, settings_of(group_name, settings), settings, self.t)
         for rank, saved_rank in ranks.items():
+            group.committed[rank] = saved_rank.get("committed", {}).get(group_name, 0)
             for life in saved_rank["lives"]:
                 if progress := life["groups"].get(group_name):
                     self._progress(group, (self.epoch, group_name, rank, life["number"]), progress)
@@ -96,7 +99,8 @@ class Starts:
     def _state(group):
         """What has to be the same behind a clean stop."""
         held = {rank: name[3:] for rank, name in group.held.items()}
-        return group.published, group.min_clock, group.clocks, held
+        committed = {rank: count for rank, count in group.committed.items() if count}
+        return group.published, group.min_clock, group.clocks, held, committed
 
 
 def _held(life, group, round_number):

@@ -12,6 +12,7 @@ from leeway.errors import WireError
 from leeway.protocol import limits
 from leeway.protocol.fields import MAX_INTEGER, Fields
 from leeway.protocol.policy_terms import PolicyTerms
+from leeway.protocol.pulls import Granted
 from leeway.protocol.pushes import Disposition, UpdateKind
 from leeway.protocol.ranks import is_rank
 from leeway.protocol.reasons import Reason
@@ -131,7 +132,8 @@ def _check_rank(rank: str, saved: _Exact, groups: Mapping[str, _Exact], live: di
     numbers = [life.integer("number", 1) for life in lives]
     _must(numbers == sorted(set(numbers)), f"the lives of {rank!r} are numbered {numbers}")
     _must(numbers[-1:] <= [saved.integer("incarnations")], f"{rank!r} has had fewer lives than are remembered")
-    sessions = [life.text("session") for life in lives]
+    # A stage has its id over all lives.
+    sessions = [life.text("session") for life in lives if "seats" not in life]
     _must(len(set(sessions)) == len(sessions), f"two lives of {rank!r} have one session")
     for place, life in enumerate(lives):
         life.flag("one_after_another") if "one_after_another" in life else None
@@ -170,6 +172,10 @@ def _check_progress(who: str, progress: _Exact, group: _Exact) -> int:
         pair = isinstance(grant, list) and len(grant) == 2
         _must(pair and type(grant[0]) is int and 0 <= grant[0] <= version, f"{who} was granted {grant!r}")
         _must(grant[1] is None or (type(grant[1]) is int and grant[1] == clock), f"{who} was granted {grant!r}")
+    if "granted" in progress:
+        granted = Granted.read(progress.mapping("granted", 16))
+        its = [list(grant) for grant in progress.listing("grants", REMEMBERED_GRANTS)]
+        _must([granted.version.number, granted.round] in its, f"{who} was granted {granted}, and was not")
     passed = progress.integer("passed") if "passed" in progress else clock
     _must(passed <= clock, f"{who} was moved back")
     if "kind" in progress:

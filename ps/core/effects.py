@@ -251,6 +251,17 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
+class Forgotten:
+    """A process that came for a stage, or was expected back, was silent for its lease before the life began."""
+
+    rank: str
+    stage: int
+
+    def __str__(self) -> str:
+        return f"forgotten {self.rank}/{self.stage}"
+
+
+@dataclass(frozen=True, slots=True)
 class RoundOpened:
     group: str
     number: int
@@ -336,6 +347,7 @@ News = (
     | WaitingFor
     | Began
     | Ended
+    | Forgotten
     | RoundOpened
     | RoundClosed
     | SwitchBegun

@@ -149,12 +149,12 @@ class Group(Situation):
             self.pulls.take(request, pull, member, now, pushed)
 
     def tell_all(self, waiters: Iterable[tuple[int, Push]], member: Incarnation, record: Record, now: float) -> None:
-        """Each stage of a replica, or a worker: the first that asks with its part, and whoever asks again."""
-        told: set[tuple[int | None, int]] = set()
+        """Each stage of a replica, or a worker; who has asked more than once is told that it repeats itself."""
+        told: set[int | None] = set()
         for request, push in waiters:
-            who = push.life.stage, push.part
-            self.tell(request, push, member, record, now, Reason.REPEATED if who in told else None)
-            told.add(who)
+            stage = push.life.stage
+            self.tell(request, push, member, record, now, Reason.REPEATED if stage in told else None)
+            told.add(stage)
 
     # Versions come out.
 

@@ -8,7 +8,6 @@ taken is fenced for good, in whatever order they come back.
 from __future__ import annotations
 
 from collections import deque
-from functools import partial
 from typing import TYPE_CHECKING
 
 from leeway.protocol import limits, parts
@@ -18,8 +17,7 @@ from leeway.protocol.pulls import NotYet
 from leeway.protocol.reasons import Reason
 from leeway.protocol.refusals import Refused, refuse
 from leeway.protocol.replicas import Replica, Stage
-from leeway.ps.core.deduplication import not_joined
-from leeway.ps.core.effects import Answered, Began, Create, Parked
+from leeway.ps.core.effects import Answered, Began, Create, Forgotten, Parked
 from leeway.ps.core.forming import Forming, Gathered, difference, owned_twice
 
 if TYPE_CHECKING:
@@ -93,7 +91,7 @@ class Joins:
             return refuse(Code.FENCED, newer, last={})
         if self._machine.over is not None or self._machine.finished:
             return self._machine.complete()
-        if not self._membership.has_room(join.rank) or len(self.forming) >= limits.MAX_RANKS:
+        if not self._membership.has_room(join.rank):
             return refuse(Code.BUSY, "too many ranks have joined this server")
         return self._misfit(join, place)
 
@@ -153,6 +151,7 @@ class Joins:
         known = self.processes.setdefault(join.rank, {}).setdefault(place.stage, deque(maxlen=REMEMBERED_PROCESSES))
         if join.session not in known:
             known.append(join.session)
+        self._membership.know(join.rank)
         self._membership.asks(request, seat, now)
         newer_join = NotYet(Reason.REPLACED, "a newer join of this stage was asked in place of this one")
         self._answer(forming, forming.requests_of(place.stage), newer_join)
@@ -188,8 +187,8 @@ class Joins:
         return member
 
     def ended(self, member: Incarnation) -> None:
-        """The other stages of a replica come back for the next life."""
-        if not member.is_replica or (member.ended is Reason.LEFT and all(seat.left for seat in member.seats)):
+        """The other stages of a replica come back for the next life, unless the run is over."""
+        if not member.is_replica or self._machine.over is not None or self._machine.finished:
             return
         lost = member.culprit
         (group,) = member.groups
@@ -251,7 +250,7 @@ class Joins:
             for name in [name for name in member.groups if name not in wanted]:
                 group = groups[name]
                 if group.is_unused_by(member):
-                    group.exit(member, partial(_not_in, not_joined(member, name)))
+                    group.exit(member, member.refusal)  # nothing of it waits there that would be told
                     self._machine.may_circle()
                     del member.groups[name]
         for name in wanted:
@@ -264,13 +263,14 @@ class Joins:
     # Time, and those who go.
 
     def expire(self, now: float) -> None:
-        """Who has waited long enough is told for whom; who was silent for its lease is there no more."""
+        """Who was silent for its lease is there no more; who has waited long enough is told for whom."""
         for rank, forming in list(self.forming.items()):
-            late = [request for request, gathered in forming.waiting.items() if gathered.until <= now]
-            self._answer(forming, late, self._not_yet(rank, forming))
-            for seats in (forming.seats, forming.expected):
+            for seats in (forming.expected, forming.seats):
                 for stage in [stage for stage, seat in seats.items() if self._membership.seat_left(seat, now) <= 0]:
                     del seats[stage]
+                    self._machine.emit(Forgotten(rank, stage))
+            late = [request for request, gathered in forming.waiting.items() if gathered.until <= now]
+            self._answer(forming, late, self._not_yet(rank, forming))
             if forming.deserted:
                 del self.forming[rank]
 
@@ -287,14 +287,18 @@ class Joins:
         for forming in self.forming.values():
             forming.waiting.pop(request, None)
 
-    def leave(self, rank: str, stage: int | None) -> None:
-        """A stage says goodbye before the life it waits for has begun."""
-        forming = self.forming.get(rank)
-        if forming and stage is not None:
-            for places in (forming.seats, forming.expected):
-                places.pop(stage, None)
-            if forming.deserted:
-                del self.forming[rank]
+    def leave(self, rank: str, seat: Seat) -> None:
+        """A process says goodbye whose life has ended: it does not come for the next one."""
+        forming, stage = self.forming.get(rank), seat.stage
+        if forming is None or stage is None:
+            return
+        for places in (forming.seats, forming.expected):
+            if (there := places.get(stage)) and there.session == seat.session:
+                del places[stage]
+                gone = refuse(Code.LEFT, f"stage {stage} of {rank} has left", last={})
+                self._answer(forming, forming.requests_of(stage), gone)
+        if forming.deserted:
+            del self.forming[rank]
 
     def dismiss(self, refusal: Refused) -> None:
         """Nobody waits any more."""
@@ -312,7 +316,3 @@ class Joins:
 
     def _say(self, request: int, reply: Joined | NotYet | Refused) -> None:
         self._machine.emit(Answered(request, reply))
-
-
-def _not_in(refusal: Refused, stage: int | None) -> Refused:
-    return refusal

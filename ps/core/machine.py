@@ -300,10 +300,10 @@ class Machine:
     ) -> None:
         """Its life has ended, or it has said goodbye before that."""
         if isinstance(message, Leave):
+            self.joins.leave(member.rank, seat)
             if seat.left or member.ended is Reason.LEFT:
                 self.emit(Answered(request, Departed(member.rank)))
                 return
-            self.joins.leave(member.rank, seat.stage)
         elif not member.ended:
             self.emit(Answered(request, refuse(Code.LEFT, f"stage {seat.stage} of {member} has left", last={})))
             return
@@ -470,8 +470,10 @@ class Machine:
             self.emit(Answered(request, plan))
             return
         names = tuple(spec.name for specs in plan.new.values() for spec in specs)
-        storing = {} if offer.ask else plan.new
-        reply = Offered((), plan.kept, wanted=names) if offer.ask else Offered(names, plan.kept)
+        # The values of one stage alone, and a server that has lost the declaration in a crash: it is to be asked anew.
+        stray = offer.spread and any(self.groups[name].declared is None for name in plan.new)
+        storing = {} if offer.ask or stray else plan.new
+        reply = Offered((), plan.kept, wanted=names) if offer.ask or stray else Offered(names, plan.kept)
         # The question too says what a group is; only values have to wait until they are sent.
         for name in plan.of_file:
             self.groups[name].from_file = True

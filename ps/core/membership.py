@@ -86,6 +86,10 @@ class Membership:
         """Whether it is known, or not too many others are."""
         return rank in self._ranks or len(self._ranks) < limits.MAX_RANKS
 
+    def know(self, rank: str) -> None:
+        """There is room for it from here on, though it may have no life yet."""
+        self._ranks.setdefault(rank, _Rank())
+
     def begin(self, rank: str, seats: tuple[Seat, ...]) -> Incarnation:
         """A new life of this rank, which must have none, and for which there must be room."""
         known = self._ranks.setdefault(rank, _Rank())

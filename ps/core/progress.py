@@ -67,7 +67,7 @@ class Progress:
     the push under way, part -> (request, push).
 
     A replica's iteration is granted once, for all its stages: its `grants` are one at most, and `granted` is the reply
-    that all of them get, with the same version and the same share of the data. It is not saved.
+    that all of them get, with the same version and the same share of the data.
     """
 
     clock: int

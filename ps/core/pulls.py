@@ -79,9 +79,10 @@ class Pulls:
     def _grant_again(self, request: int, pull: Pull, member: Incarnation, pushed: Pushed | None) -> None:
         """Another stage, or the same one again: the iteration is the replica's, with its version and its data."""
         group = self._group
-        granted = member.groups[group.name].granted
-        if granted is not None:
-            group.waiting.say(request, pushed, replace(granted, unchanged=pull.since == granted.version))
+        progress = member.groups[group.name]
+        if granted := progress.granted:
+            lag, unchanged = progress.clock - group.min_clock, pull.since == granted.version
+            group.waiting.say(request, pushed, replace(granted, lag=lag, unchanged=unchanged))
             return
         group.lose(member, f"what {member} was granted is gone with a restart of the server")
         assert pull.life is not None

@@ -42,7 +42,6 @@ class Pushes:
         self._pulls = pulls
         # Stages that have handed in their parts, and wait for those of the others.
         self._awaiting: dict[tuple[Incarnation, int | None], _Awaiting] = {}
-        self._stopped: Refused | None = None
 
     def take(self, request: int, push: Push, member: Incarnation, now: float) -> Record | None:
         """The record, without a disposition while it is still to be applied; None: the push is refused, or staged."""
@@ -91,8 +90,8 @@ class Pushes:
     def _stage(self, request: int, push: Push, member: Incarnation, missing: tuple[int, ...], now: float) -> None:
         """Some parts are missing: a stage's request waits for those of the other stages."""
         group = self._group
-        if not member.is_replica or push.wait_seconds is None or self._stopped:
-            group.emit(Answered(request, self._stopped or Staged(push.clock, missing)))
+        if not member.is_replica or push.wait_seconds is None:
+            group.emit(Answered(request, Staged(push.clock, missing)))
             return
         if older := self._awaiting.get((member, push.part)):
             group.emit(Answered(older.request, Staged(push.clock, missing)))
@@ -135,14 +134,9 @@ class Pushes:
 
     def stop(self, refusal: Refused) -> None:
         """Nobody waits any more."""
-        self._stopped = refusal
         for awaiting in self._awaiting.values():
             self._group.emit(Answered(awaiting.request, refusal))
         self._awaiting.clear()
-
-    def awaits(self, member: Incarnation, stage: int | None) -> bool:
-        """Whether this stage has handed in its part, and waits for the others'."""
-        return (member, stage) in self._awaiting
 
     def _misfit(self, kind: UpdateKind, reception: Reception) -> str | None:
         """Why an update of this kind cannot be taken now."""

@@ -8,14 +8,17 @@ Bodies of held contributions are referred to by their place in the list that `sa
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from leeway.protocol.policy_terms import PolicyTerms
+from leeway.protocol.pulls import Granted
 from leeway.protocol.pushes import Disposition, UpdateKind
 from leeway.protocol.reasons import Reason
 from leeway.protocol.replicas import Place
 from leeway.protocol.schema import Sizes
 from leeway.protocol.tensors import TensorSpec
+from leeway.protocol.versions import Version
 from leeway.ps.core import policies
 from leeway.ps.core.consistency import check
 from leeway.ps.core.in_flight import OnArrival
@@ -28,7 +31,7 @@ from leeway.ps.core.roster import Roster
 from leeway.ps.core.rounds import Held, Rounds, RoundState
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from leeway.ps.core.groups import Group
     from leeway.ps.core.settings import Settings
@@ -109,6 +112,7 @@ def _save_life(machine: Machine, life: Incarnation) -> dict[str, Any]:
             "clock": clock,
             "passed": progress.passed if clock == progress.clock else None,
             "grants": [list(grant) for grant in progress.grants] if clock == progress.clock else [],
+            "granted": progress.granted.to_fields() if progress.granted and clock == progress.clock else None,
             "owed": progress.owed,
             "kind": progress.kind and str(progress.kind),
             "record": record
@@ -167,7 +171,8 @@ def restore(settings: Settings, state: dict[str, Any], bodies: Sequence[int], ep
     for name, saved_group in state["groups"].items():
         _restore_group(machine.groups[name], saved_group, bodies, state["ranks"], now)
     for rank, saved_rank in state["ranks"].items():
-        lives = [_restore_life(rank, saved, now + settings.lease_seconds) for saved in saved_rank["lives"]]
+        lease_until = now + settings.lease_seconds
+        lives = [_restore_life(rank, saved, lease_until, machine.groups) for saved in saved_rank["lives"]]
         # States of before this was counted say nothing of it.
         machine.membership.remember(rank, saved_rank["incarnations"], lives, saved_rank.get("committed", {}))
     machine.joins.processes = {
@@ -227,7 +232,7 @@ def _restore_group(
         group.rounds.reopen(saved["missing"], held, now)
 
 
-def _restore_life(rank: str, saved: dict[str, Any], lease_until: float) -> Incarnation:
+def _restore_life(rank: str, saved: dict[str, Any], lease_until: float, groups: Mapping[str, Group]) -> Incarnation:
     # Lives of before there were replicas say nothing of seats.
     if saved.get("seats"):
         seats = [
@@ -247,6 +252,10 @@ def _restore_life(rank: str, saved: dict[str, Any], lease_until: float) -> Incar
         # States of before this was known say nothing of it.
         if saved_progress.get("kind"):
             progress.kind = UpdateKind(saved_progress["kind"])
+        # What has been superseded by now is gone: only what the stages hold can be pushed.
+        granted = Granted.read(saved_progress["granted"]) if saved_progress.get("granted") else None
+        if granted and granted.version.number == groups[name].published:
+            progress.granted = replace(granted, version=Version(groups[name].epoch, granted.version.number))
         if saved_progress["record"]:
             record = saved_progress["record"]
             progress.record = Record(

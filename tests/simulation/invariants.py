@@ -11,16 +11,31 @@ import math
 from copy import deepcopy
 from dataclasses import dataclass, field
 
-from leeway.protocol.membership import Joined
+from leeway.protocol.membership import Departed, Join, Joined
 from leeway.protocol.pulls import Granted, NotYet
-from leeway.protocol.pushes import Disposition, Push, PushPulled, UpdateKind
+from leeway.protocol.pushes import Disposition, Push, PushPulled, Staged, UpdateKind
 from leeway.protocol.reasons import Reason
-from leeway.ps.core.effects import Answered, Apply, Began, Drop, Ended, Finished, Initialize, Parked, RoundClosed
+from leeway.protocol.refusals import Refused
+from leeway.ps.core.effects import (
+    Accepted,
+    Answered,
+    Apply,
+    Began,
+    Drop,
+    Ended,
+    Finished,
+    Forgotten,
+    Initialize,
+    Parked,
+    RoundClosed,
+)
 from leeway.ps.core.events import Asked, Failed, Gone, Paused, Stop, Tick
 from leeway.ps.watching.history import plain
 from tests.guarantees import Checker, must
 
 LifeName = tuple[str, int]
+# A process of a life: with the stage of a replica, or None.
+SeatName = tuple[str, int, int | None]
 
 
 @dataclass
@@ -35,6 +50,8 @@ class Facts:
     unmade: set[int] = field(default_factory=set)
     # By body.
     held: dict[int, int] = field(default_factory=dict)
+    # By rank of a replica: how many batches of it were accepted, which is the number of its next one.
+    batches: dict[str, int] = field(default_factory=dict)
     begun: bool = False
 
 
@@ -50,10 +67,15 @@ class Invariants:
         self.facts = Facts()
         # Of this server process.
         self.open: dict[int, object] = {}
-        self.parked: dict[int, tuple[object, float]] = {}
+        self.parked: dict[int, tuple[object, float, Reason]] = {}
         self.bodies: dict[int, Push] = {}
-        self.heard: dict[LifeName, float] = {}
+        self.heard: dict[SeatName, float] = {}
+        # Stages that wait for their replica to begin, by rank and stage; those that have said goodbye before its end.
+        self.sitting: dict[tuple[str, int], float] = {}
+        self.left: set[SeatName] = set()
         self.missed: set[LifeName] = set()
+        # By iteration of a replica: the batch that it is of.
+        self.batches: dict[tuple, int] = {}
         self.granted_under: dict[tuple[str, LifeName], tuple[int, str, int | None]] = {}
         self.epoch = 1
         self.stopped = self.finished = False
@@ -81,13 +103,15 @@ class Invariants:
     def event(self, event, effects, machine, now: float) -> None:
         for message in self.open.values():
             life = getattr(message, "life", None)
-            if life and (life.rank, life.incarnation) not in self.missed:
-                self._renewed(life, now)  # until this moment it had a request open, which is not silence
+            if life is None or (life.rank, life.incarnation) not in self.missed:
+                self._renewed_by(message, now)  # until this moment it had a request open, which is not silence
         for name, group in machine.groups.items():
             keys = {spec.name for spec in self.specs.get(name, ())}
             must(group.specs.keys() <= keys, "all declare one model, and no other is there", keys=list(group.specs))
         match event:
             case Asked(request, message):
+                if isinstance(message, Join) and not _is_refused(request, effects):
+                    self._sits(message, now)
                 self._asked(request, message, now)
             case Paused(seconds):
                 self._paused(seconds, now)
@@ -112,7 +136,8 @@ class Invariants:
         self._deadline(machine)
         self._bound()
         if isinstance(event, Tick):
-            self._leases(now)
+            self._leases(machine, now)
+        self._forming(machine, now)
         self._bodies(machine)
         for known in self.known.values():
             self._rounds(known)
@@ -130,34 +155,53 @@ class Invariants:
         self.open[request] = message
         if isinstance(message, Push):
             self.bodies[request] = message
-        self._renewed_by(message, now)
+        if not isinstance(message, Join):
+            self._renewed_by(message, now)
 
     def _renewed_by(self, message, now: float) -> None:
-        life = getattr(message, "life", None)
-        if life:
+        if life := getattr(message, "life", None):
             self._renewed(life, now)
+        elif isinstance(message, Join):
+            self._sits(message, now)
+
+    def _sits(self, join: Join, now: float) -> None:
+        if join.place and not self.stopped:
+            self.sitting[join.rank, join.place.stage] = now
 
     def _renewed(self, life, now: float) -> None:
-        name = (life.rank, life.incarnation)
+        name = (life.rank, life.incarnation, life.stage)
         if not self.stopped and life.epoch == self.epoch and self.lives.get(life.rank) == life.incarnation:
             self.heard[name] = now
+
+    def _seats(self, rank: str, incarnation: int) -> list[SeatName]:
+        return [seat for seat in self.heard if seat[:2] == (rank, incarnation)]
 
     def _paused(self, seconds: float, now: float) -> None:
         """What lies within the pause is as if it were now, all before is later by so much."""
         self.ends_at = min(self.ends_at + seconds, now + (self.settings.until_seconds or math.inf))
-        self.heard = {life: min(at + seconds, now) for life, at in self.heard.items()}
-        self.parked = {request: (ask, min(since + seconds, now)) for request, (ask, since) in self.parked.items()}
+        self.heard = {seat: min(at + seconds, now) for seat, at in self.heard.items()}
+        self.sitting = {seat: min(at + seconds, now) for seat, at in self.sitting.items()}
+        self.parked = {
+            request: (ask, min(since + seconds, now), reason) for request, (ask, since, reason) in self.parked.items()
+        }
 
     def _effect(self, effect, now: float) -> None:
         match effect:
-            case Began(rank, incarnation):
-                self.heard[rank, incarnation] = now
+            case Began(rank, incarnation, None):
+                self.heard[rank, incarnation, None] = now
+                self.fixed = None if self.fixed is None else -1
+            case Began(rank, incarnation, stages):
+                for stage in range(stages):
+                    self.heard[rank, incarnation, stage] = self.sitting.pop((rank, stage), now)
                 self.fixed = None if self.fixed is None else -1
             case Ended(rank, incarnation, reason):
-                silent = now - self.heard[rank, incarnation]
+                seats = self._seats(rank, incarnation)
+                silent = now - min(self.heard.pop(seat) for seat in seats if seat not in self.left)
                 silent_enough = reason is not Reason.LEASE_EXPIRED or silent >= self.settings.lease_seconds - 1e-6
                 must(silent_enough, "only the silent are evicted", rank=rank, silent=silent)
                 self.fixed = None if self.fixed is None else -1
+            case Forgotten(rank, stage) if stage in self.checker.seats.asked.get(rank, {}):
+                must(not self._is_heard_of(rank, stage, now), "only the silent are forgotten", rank=rank, stage=stage)
             case Apply():
                 for contribution in effect.contributions:
                     for body in contribution.bodies:
@@ -173,8 +217,11 @@ class Invariants:
                     push = self.bodies.pop(body, None)
                     if push is not None and push.kind is not UpdateKind.SKIP:
                         must(body not in self.facts.held, "an accepted update is never dropped", update=push.samples)
-            case Parked(request):
-                self.parked[request] = (self.open[request], now)
+            case Parked(request, reason=reason):
+                self.parked[request] = (self.open[request], now, reason)
+            case Accepted(request):
+                self._batch(self.open[request])
+                self._no_longer_parked(effect)
             case RoundClosed(needed=int()):
                 name = (effect.group, effect.number)
                 held = {body for body, push in self.bodies.items() if (push.group, push.round) == name and push.samples}
@@ -183,6 +230,22 @@ class Invariants:
                     self.facts.held.pop(body, None)
             case Finished():
                 self.finished = True
+
+    def _batch(self, push: Push) -> None:
+        """The batches of a replica are accepted one after the other, over all its lives."""
+        if push.life.stage is not None:
+            rank = push.life.rank
+            batch, due = self.batches[iteration_of(push)], self.facts.batches.get(rank, 0)
+            must(batch == due, "no batch is lost or counted twice", push=push, batch=batch, due=due)
+            self.facts.batches[rank] = due + 1
+
+    def _no_longer_parked(self, accepted: Accepted) -> None:
+        """All parts are there: their requests wait for the step, as that of a worker's push does."""
+        name = (accepted.rank, accepted.clock)
+        for request, (message, _, reason) in list(self.parked.items()):
+            waits = reason is Reason.WAITING_FOR_STAGES and isinstance(message, Push)
+            if waits and (message.life.rank, message.clock) == name:
+                del self.parked[request]
 
     def _failed(self, event: Failed) -> None:
         """The version has nothing in it that was meant for it."""
@@ -233,23 +296,34 @@ class Invariants:
 
     def _answered(self, effect: Answered, now: float) -> None:
         message = self.open.pop(effect.request)
-        _, since = self.parked.pop(effect.request, (message, now))
-        self._renewed_by(message, now)
+        parked = effect.request in self.parked
+        _, since, _ = self.parked.pop(effect.request, (message, now, None))
         reply = effect.reply
+        if not (isinstance(message, Join) and isinstance(reply, Refused)):
+            self._renewed_by(message, now)
         if isinstance(reply, PushPulled):
             reply = reply.pulled
         if isinstance(reply, NotYet):
             waited = reply.reason is Reason.REPLACED or now - since >= (message.wait_seconds or 0.0) - 1e-6
             must(waited, "a wait lasts as long as was asked for", request=message, waited=now - since)
+        elif isinstance(reply, Staged) and parked:
+            again = [one for one in self.open.values() if _is_same_part(one, message)]
+            waited = now - since >= message.wait_seconds - 1e-6
+            must(waited or again, "a wait lasts as long as was asked for", request=message, waited=now - since)
         elif isinstance(reply, Joined):
-            self.heard[message.rank, reply.incarnation] = now
+            self.heard[message.rank, reply.incarnation, message.place and message.place.stage] = now
+        elif isinstance(reply, Departed) and self.lives.get(message.life.rank) == message.life.incarnation:
+            self.left.add((message.life.rank, message.life.incarnation, message.life.stage))
         elif isinstance(reply, Granted) and getattr(message, "life", None):
-            self._granted(message.group, (message.life.rank, message.life.incarnation), reply.clock)
+            self._granted(message.group, message.life, reply.clock)
 
-    def _granted(self, group: str, life: LifeName, clock: int) -> None:
+    def _granted(self, group: str, asking, clock: int) -> None:
         """1: with fixed members staleness is bounded."""
         mode = (self.known[group].mode, self.known[group].bound)
-        self.granted_under[group, life] = (clock, *mode)
+        life = (asking.rank, asking.incarnation)
+        if asking.stage is None or self.granted_under.get((group, life), (None,))[0] != clock:
+            # Of a replica the first stage waits for its turn.
+            self.granted_under[group, life] = (clock, *mode)
         if self.fixed is None and self.lives:
             self.fixed = len(self.lives)
             self.fixed_mode = mode
@@ -259,11 +333,33 @@ class Invariants:
             most = (2 * mode[1] + 1) * (self.fixed - 1)
             must(self.largest_staleness <= most, "staleness is bounded", found=self.largest_staleness, most=most)
 
-    def _leases(self, now: float) -> None:
-        """7: silence longer than the lease is eviction."""
+    def _leases(self, machine, now: float) -> None:
+        """7: silence longer than the lease is eviction, of each process by itself."""
+        lease = self.settings.lease_seconds + 1e-6
         for rank, incarnation in self.lives.items():
-            silent = now - self.heard[rank, incarnation]
-            must(silent < self.settings.lease_seconds + 1e-6, "the dead are evicted", rank=rank, silent=silent)
+            for seat in self._seats(rank, incarnation):
+                silent = now - self.heard[seat]
+                must(silent < lease or seat in self.left, "the dead are evicted", seat=seat, silent=silent)
+        for rank, forming in machine.joins.forming.items():
+            for stage in forming.seats:
+                silent = now - self.sitting[rank, stage]
+                must(silent < lease, "the dead are not waited for", rank=rank, stage=stage, silent=silent)
+
+    def _forming(self, machine, now: float) -> None:
+        """Who has asked for a place is there until its lease has run out."""
+        if self.stopped or self.finished or self.checker.over:
+            must(not machine.joins.forming, "nobody waits for what does not come", ranks=list(machine.joins.forming))
+            return
+        for rank, there in self.checker.seats.asked.items():
+            forming = machine.joins.forming.get(rank)
+            for stage in there:
+                is_there = forming is not None and stage in forming.seats
+                silent = not self._is_heard_of(rank, stage, now)
+                must(is_there or silent, "a stage that has come is there", rank=rank, stage=stage)
+
+    def _is_heard_of(self, rank: str, stage: int, now: float) -> bool:
+        """Whether the lease of this stage, which waits for the others, runs on."""
+        return now - self.sitting[rank, stage] < self.settings.lease_seconds - 1e-6
 
     def _find_missed(self, now: float) -> None:
         """7: whose requests are all parked, and who is waited for elsewhere, is heard of by heartbeats alone."""
@@ -275,15 +371,19 @@ class Invariants:
             if waits and len(mine) == len(waits) and awaited:
                 missed.add((rank, incarnation))
         for life in missed - self.missed:
-            self.heard[life] = now
+            for seat in self._seats(*life):
+                self.heard[seat] = now
         self.missed = missed
 
     def _bodies(self, machine) -> None:
         """Every body that has come in is staged, held, or has ended in exactly one step or drop."""
         groups = machine.groups.values()
         held = {body for group in groups for one in group.rounds.held.values() for body in one.bodies}
+        staged = {body for group in groups for member in group.roster for body in _staged(member.groups[group.name])}
         self.facts.held = {body: self.bodies[body].samples for body in held if body in self.bodies}
-        must(self.bodies.keys() == held, "no body is forgotten, none is lost", open=set(self.bodies), held=held)
+        must(
+            self.bodies.keys() == held | staged, "no body is forgotten, none is lost", open=set(self.bodies), held=held
+        )
 
     def _rounds(self, known) -> None:
         """A round closes when nobody is missing, and the next opens when nothing stands in its way."""
@@ -305,14 +405,25 @@ class Invariants:
 
     def _waiters(self, now: float, ticked: bool) -> None:
         """6: nobody waits who could go on. 9: nobody waits when the server stops."""
-        for message, since in self.parked.values():
+        for message, since, reason in self.parked.values():
             must(not self.stopped, "nobody waits for a server that stops", request=message)
             if ticked:
                 must(since + message.wait_seconds > now - 1e-6, "a wait ends in time", request=message)
+            if isinstance(message, Join):
+                asked = self.checker.seats.asked.get(message.rank, {})
+                must(message.place.stage in asked, "who waits for the other stages is there", request=message)
+                there = [stage for stage in asked if self._is_heard_of(message.rank, stage, now)]
+                must(len(there) < message.place.stages, "no forgotten waiter", request=message)
+                continue
             rank = message.life.rank
             must(self.lives.get(rank) == message.life.incarnation, "the ended do not wait", request=message)
             known = self.known[message.group]
+            if reason is Reason.WAITING_FOR_STAGES:
+                must(known.clocks[rank] == message.clock, "no forgotten waiter", request=message)
+                continue
             must(not self._could_go_on(known, rank), "no forgotten waiter", request=message)
+            granted = message.life.stage is not None and known.grants.get(rank)
+            must(not granted, "no forgotten waiter: another stage has gone on", request=message)
             must(not known.is_behind(rank), "whose round has closed is moved on", request=message)
 
     @staticmethod
@@ -345,10 +456,26 @@ class Invariants:
         self.fixed = -1
         self.granted_under, self.missed = {}, set()
         lives = {member.rank: member.number for member in machine.membership.live()}
-        self.heard = dict.fromkeys(lives.items(), now)
+        seats = [(member, seat) for member in machine.membership.live() for seat in member.seats]
+        self.heard = {(member.rank, member.number, seat.stage): now for member, seat in seats}
+        self.sitting = {}
+        self.left = {(member.rank, member.number, seat.stage) for member, seat in seats if seat.left}
         must(lives == self.lives, "saved workers are live again", saved=self.lives, restored=lives)
 
     # The workers.
+
+    def computes(self, iteration: tuple, batch: int) -> None:
+        """A stage computes: all of its replica do from the same batch."""
+        must(self.batches.setdefault(iteration, batch) == batch, "all stages compute one batch", of=iteration)
+
+    def stage_is_told(self, stage, number: int, disposition) -> None:
+        """What a stage believes of its replica's update is true, in the history that survives."""
+        kept = number in self.facts.applied or number in self.facts.held.values()
+        if disposition in (Disposition.APPLIED, Disposition.HELD):
+            lost = number in stage.world.lost_updates or number in self.facts.unmade
+            must(kept or lost, "an accepted update is there", stage=stage.name, update=number)
+        else:
+            must(not kept, "a dropped update is not there", stage=stage.name, update=number)
 
     def began_update(self, process, number: int) -> None:
         """The worker hands in update `number`: from now on it has one outcome to come."""
@@ -381,6 +508,29 @@ class Invariants:
             must(kept or lost or told, "an accepted update is there", process=process.name, outcome=outcome)
         elif outcome.disposition is None and outcome.reason != "left":
             must(not kept, "a dropped update is not there", process=process.name, outcome=outcome, update=number)
+
+
+def iteration_of(push: Push) -> tuple:
+    """What the stages of a replica compute together: nothing of it is in another life, epoch, or version."""
+    return (push.life.rank, push.life.epoch, push.life.incarnation, push.clock, push.version, push.round)
+
+
+def _is_refused(request: int, effects) -> bool:
+    """At once: who has waited, be it for this one event, had its place."""
+    first = next(one for one in effects if isinstance(one, (Answered, Parked)) and one.request == request)
+    return isinstance(first, Answered) and isinstance(first.reply, Refused)
+
+
+def _is_same_part(message, push: Push) -> bool:
+    return isinstance(message, Push) and (message.life, message.clock, message.part) == (
+        push.life,
+        push.clock,
+        push.part,
+    )
+
+
+def _staged(progress):
+    return [request for request, _ in progress.staged.values()]
 
 
 def _is_of(message, rank: str, incarnation: int) -> bool:

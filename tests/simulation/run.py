@@ -1,4 +1,4 @@
-"""Plays one schedule of the simulation and tells it as it goes: `python tests/simulation/run.py SEED [parts]`."""
+"""Plays one schedule of the simulation and tells it as it goes: `tests/simulation/run.py SEED [parts | replicas]`."""
 
 import sys
 from pathlib import Path
@@ -7,10 +7,11 @@ from pathlib import Path
 def main() -> None:
     sys.path.append(str(Path(__file__).parents[2]))
     from tests.simulation.parts import SeveralParts
+    from tests.simulation.replicas import Replicas
     from tests.simulation.simulation import Simulation
 
-    kind = SeveralParts if sys.argv[2:] == ["parts"] else Simulation
-    simulation = kind(int(sys.argv[1]))
+    kinds = {kind.kind.strip(): kind for kind in (Simulation, SeveralParts, Replicas)}
+    simulation = kinds["".join(sys.argv[2:])](int(sys.argv[1]))
     try:
         simulation.run()
     finally:

@@ -92,8 +92,7 @@ class Simulation:
         self.random = random = Random(seed)
         self.clock = Clock()
         self.trace: list[tuple[float, str, object]] = []
-        count = random.choice((1, 2, 2, 3, 3, 4, 5))
-        self.ranks = [f"w{place}" for place in range(count)]
+        self.ranks = self._ranks(random.choice((1, 2, 2, 3, 3, 4, 5)))
         self.policies = policies or [("sync",), ("async",), *(("ssp", bound) for bound in range(4)), *QUORUMS]
         self.troubles = self._troubles() if troubles is None else troubles
         gone_for_good = {one.rank for one in self.troubles if one.verb in ("die", "leave")}
@@ -101,7 +100,7 @@ class Simulation:
         self.groups = self._groups(least, failing)
         self.settings = Settings(
             self.groups,
-            workers=self._workers(max(1, count - len(gone_for_good))),
+            workers=self._workers(max(1, len(self.ranks) - len(gone_for_good))),
             lease_seconds=4.0,
             until=until or random.choice((3, 5, 8, 12)),
             until_seconds=until_seconds,
@@ -136,6 +135,10 @@ class Simulation:
         return f"{head}\n{troubles}\n{story}\nrun it again: python tests/simulation/run.py {self.seed}{self.kind}"
 
     # What runs.
+
+    def _ranks(self, count: int) -> list[str]:
+        """Whose processes there are."""
+        return [f"w{place}" for place in range(count)]
 
     def _groups(self, least: int | None, failing: float | None) -> tuple[GroupSettings, ...]:
         policy = wanted(*self.random.choice(self.policies))
@@ -190,7 +193,8 @@ class Simulation:
         while not (self._over() and self.invariants.finished):
             if not self.helped and self._needs_help():
                 self.helped = True
-                self._start_after(0.0, self.ranks[0])
+                for rank in self._helpers():
+                    self._start_after(0.0, rank)
             for rank in self._missed():
                 self.helped = True
                 self._start_after(0.0, rank)
@@ -217,6 +221,9 @@ class Simulation:
     def _needs_help(self) -> bool:
         """Whoever was left at the end has died there: somebody has to come and do the last iterations."""
         return self._over() and not self.machine.membership.live()
+
+    def _helpers(self) -> list[str]:
+        return self.ranks[:1]
 
     def _over(self) -> bool:
         quiet = self.clock.now > TROUBLE_SECONDS and not self.starting and not any(self.making.values())

@@ -37,7 +37,7 @@ def test_circles_that_nobody_looks_for(monkeypatch):
 
 
 def test_circles_that_are_looked_for_when_a_pull_parks_alone(monkeypatch):
-    emit = Machine._emit
+    emit = Machine.emit
 
     def broken(self, effect):
         may_circle = self._may_circle
@@ -45,7 +45,7 @@ def test_circles_that_are_looked_for_when_a_pull_parks_alone(monkeypatch):
         if isinstance(effect, WaitingFor):
             self._may_circle = may_circle
 
-    monkeypatch.setattr(Machine, "_emit", broken)
+    monkeypatch.setattr(Machine, "emit", broken)
     switches = [Trouble(at, "switch", "w0", policy=("ssp", 0)) for at in (2.0, 4.0, 6.0)]
     of_parts("no circle of waiters is left", policies=[("async",), ("sync",)], troubles=switches, seeds=2000)
 

@@ -57,13 +57,16 @@ class Offering:
             return dataclasses.replace(self.question)
         names = {spec.name for spec in self._wanted}
         aliases = {name: others for name, others in self.question.aliases.items() if name in names}
-        whole = self.question.whole and self._own is None
-        return dataclasses.replace(
-            self.question, specs=self._wanted, ask=False, whole=whole, aliases=aliases, spread=False
-        )
+        # Where others offer the rest, these are not all keys.
+        whole = self.question.whole and self._own is None and len(names) == len(self.question.specs)
+        return dataclasses.replace(self.question, specs=self._wanted, ask=False, whole=whole, aliases=aliases)
 
     def answered(self, wanted: tuple[str, ...]) -> bool:
         """Whether all is done; else the values that are wanted come next."""
+        if self._wanted is not None and wanted:
+            # Of several stages' offers: what was declared is forgotten, it is declared again.
+            self._wanted = None
+            return False
         ours = frozenset(wanted) if self._own is None else self._own.intersection(wanted)
         if self._wanted is None and ours:
             self._wanted = tuple(spec for spec in self.question.specs if spec.name in ours)

@@ -10,6 +10,7 @@ from leeway.protocol.offers import Offer
 from leeway.protocol.policy_terms import PolicyTerms
 from leeway.protocol.pulls import Pull
 from leeway.protocol.pushes import Push, PushPulled, UpdateKind
+from leeway.protocol.replicas import Place
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.ps.core.effects import Adopt, Answered, Apply, Effect, Initialize
 from leeway.ps.core.events import Asked, Event, Published, Tick
@@ -72,6 +73,20 @@ class Server:
         joined = self.ask(Join(rank, session or f"{rank}-session", groups))
         return Life(rank, joined.epoch, joined.incarnation)
 
+    def sit(self, stage: int, of: int = 2, rank: str = "r0", session: str | None = None, **more: Any) -> int:
+        """A stage of a replica joins: the number of its request. `more`: of its place, and how long it waits."""
+        wait_seconds = more.pop("wait_seconds", 100.0)
+        groups = more.pop("groups", None)
+        place = Place(stage, of, f"http://{rank}-{stage}", **more)
+        join = Join(rank, session or f"{rank}/{stage}", groups, place=place, wait_seconds=wait_seconds)
+        return self.send(join)
+
+    def replica(self, of: int = 2, rank: str = "r0", **more: Any) -> list[Life]:
+        """All its stages join: the life, as each of them names it."""
+        requests = [self.sit(stage, of, rank, **more) for stage in range(of)]
+        incarnations = [self.replies[request].incarnation for request in requests]
+        return [Life(rank, self.machine.epoch, number, stage) for stage, number in enumerate(incarnations)]
+
     def offer(self, *names: str) -> Any:
         return self.ask(Offer(tuple(TensorSpec(name, (3,), "float32", Kind.TRAINABLE) for name in names or ("w",))))
 
@@ -85,6 +100,8 @@ class Server:
         version, round_number = grants[-1] if grants else (1, None)
         kind = more.get("kind", UpdateKind.GRADIENT)
         settled = {"version": version, "round": round_number, "kind": kind, "wait_seconds": 100.0}
+        if member and member.is_replica and kind is not UpdateKind.SKIP:
+            settled |= {"part": life.stage, "parts": member.stages}
         return self.ask(Push(life, clock, **(settled | {"samples": 0 if kind is UpdateKind.SKIP else 4} | more)))
 
     def walk(self, life: Life, clock: int = 0) -> Any:

@@ -11,6 +11,7 @@ from leeway.protocol.offers import Offer
 from leeway.protocol.pushes import UpdateKind
 from leeway.protocol.reasons import Reason
 from leeway.protocol.refusals import Refused
+from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.ps.core.consistency import check
 from leeway.ps.core.saved import restore, save
 
@@ -183,3 +184,65 @@ def test_a_state_of_before_whole_offers_still_compares(serve):
     refused = machine.judge_offer(Offer((spec,), whole=True))
     assert isinstance(refused, Refused)
     assert "lacks 1 key that the group has (b)" in refused.error.detail
+
+
+# Replicas.
+
+
+@pytest.fixture
+def replicas(serve):
+    """A replica in its second life, of a model whose tensors its stages have declared."""
+    server = serve()
+    w, b = (TensorSpec(name, (3,), "float32", Kind.TRAINABLE) for name in ("w", "b"))
+    server.ask(Offer((w, b), ask=True, whole=True, spread=True))
+    server.ask(Offer((w,)))
+    server.replica()
+    server.sit(1, session="newer")
+    server.sit(0)
+    state, _ = save(server.machine)
+    return json.loads(json.dumps(state))
+
+
+OLD, NEW = "ranks.r0.lives.0.", "ranks.r0.lives.1."
+
+
+def test_a_replica_can_be_true_and_its_stages_keep_their_ids_over_lives(replicas):
+    assert replicas["ranks"]["r0"]["lives"][0]["session"] == replicas["ranks"]["r0"]["lives"][1]["session"]
+    check(replicas, 0)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (OLD + "culprit", 2),
+        (OLD + "culprit", -1),
+        (OLD + "seats", None),
+        (OLD + "seats", []),
+        (NEW + "seats.0.place.stage", 1),
+        (NEW + "seats.1.place.stages", 3),
+        (NEW + "seats.0.place", {}),
+        (NEW + "seats.0.session", 7),
+        (NEW + "seats.0.session", ""),
+        (NEW + "seats.1.left", 0),
+        (NEW + "seats", 7),
+        (NEW + "groups", {}),
+        ("ranks.r0.committed", {"default": -1}),
+        ("ranks.r0.committed", {"default": 1.5}),
+        ("ranks.r0.committed", 3),
+        ("processes", 7),
+        ("processes", {"no rank": {"0": ["s"]}}),
+        ("processes", {"r0": ["s"]}),
+        ("processes.r0", {"first": ["s"]}),
+        ("processes.r0", {"64": ["s"]}),
+        ("processes.r0", {"0": "s"}),
+        ("processes.r0", {"0": [7]}),
+        ("processes.r0", {"0": ["s"] * 17}),
+        (GROUP + "declared", [["v", "float32", "trainable", [3]]]),
+        (GROUP + "declared", [["w", "float32", "trainable", [3]]]),
+        (GROUP + "whole", True),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_replica_that_cannot_be_true_is_refused(replicas, place, value):
+    with pytest.raises(ValueError, match=r".+"):
+        check(change(replicas, place, value), 0)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 
+from leeway.protocol.membership import Leave
 from leeway.protocol.policy_terms import PolicyTerms
 from leeway.protocol.pulls import Pull
 from leeway.protocol.tuning import SetPolicy
@@ -92,3 +93,36 @@ def test_the_line_shows_grants_waits_and_what_is_in_flight(serve):
     assert describe.line(server.machine) == "w1@1 (waits) w2@1 w10@1  min=1 v1..2 round 0 applying"
     server.ask(SetPolicy(PolicyTerms("async")))
     assert describe.line(server.machine) == "w1@1 (waits) w2@1 w10@1  min=1 v1..2"
+
+
+def test_a_replica_shows_its_stages_and_one_that_forms_what_it_lacks(serve):
+    server = serve(workers=2)
+    server.offer()
+    server.sit(1, of=3, rank="r1")
+    lives = server.replica()
+    server.send(Pull(life=lives[0], clock=0, wait_seconds=50))
+    status = describe.status(server.machine, 0.0)
+    assert status["forming"] == [{"rank": "r1", "stages": 3, "missing": [0, 2]}]
+    assert of(status, "r0")["stages"] == [
+        {"stage": 0, "state": "waiting", "lease_left_seconds": 10.0},
+        {"stage": 1, "state": "idle", "lease_left_seconds": 10.0},
+    ]
+    server.join("w0")
+    server.pull(lives[1])
+    server.push(lives[1])
+    states = [stage["state"] for stage in of(describe.status(server.machine, 0.0), "r0")["stages"]]
+    assert states == ["computing", "pushed"]
+
+
+def test_a_stage_that_has_said_goodbye_is_shown_as_such(serve):
+    server = serve(until=1, workers=2)
+    server.offer()
+    server.join("w0")
+    lives = server.replica()
+    for life in lives:
+        server.pull(life)
+    for life in lives:
+        server.push(life)
+    server.ask(Leave(lives[1]))
+    states = [stage["state"] for stage in of(describe.status(server.machine, 0.0), "r0")["stages"]]
+    assert states == ["idle", "left"]

@@ -6,15 +6,16 @@ import pytest
 
 from leeway.protocol.barriers import Barrier, Passed
 from leeway.protocol.codes import Code
-from leeway.protocol.membership import Heartbeat, Join, Leave
+from leeway.protocol.lives import Life
+from leeway.protocol.membership import Departed, Heartbeat, Join, Leave
 from leeway.protocol.policy_terms import PolicyTerms
 from leeway.protocol.pulls import Pull
-from leeway.protocol.pushes import UpdateKind
+from leeway.protocol.pushes import Push, UpdateKind
 from leeway.protocol.reasons import Reason
 from leeway.protocol.tuning import SetPolicy
 from leeway.protocol.versions import Version
 from leeway.ps.core import describe
-from leeway.ps.core.effects import Apply, Contribution
+from leeway.ps.core.effects import Apply, Contribution, Pin
 from leeway.ps.core.rounds import Held
 from leeway.ps.core.saved import restore, save
 from leeway.ps.core.settings import GroupSettings, Settings
@@ -321,3 +322,117 @@ def test_the_kind_of_the_last_update_is_saved(serve):
     # States of before this was known.
     del progress["kind"]
     assert kind() is None
+
+
+# Replicas.
+
+
+@pytest.fixture
+def replica(serve):
+    """A replica that computes in its second life, with a part staged; the worker w0 has gone on meanwhile."""
+    server = serve(lease_seconds=1000.0)
+    server.offer()
+    w0 = server.join("w0")
+    server.replica()
+    server.sit(1, session="newer")
+    server.sit(0)
+    lives = [Life("r0", 1, 2, stage) for stage in range(2)]
+    for life in lives:
+        server.pull(life)
+    server.push(lives[1])
+    return server, w0, lives
+
+
+def pushed(server, life, version=1):
+    """From a version that the stage was granted before the restart."""
+    part = {"part": life.stage, "parts": 2}
+    return server.ask(Push(life, 0, version, UpdateKind.GRADIENT, 4, wait_seconds=50.0, **part))
+
+
+def test_stages_that_have_what_was_granted_go_on_behind_a_restart(replica, restart):
+    server, w0, lives = replica
+    server.walk(w0)
+    restart(server)
+    assert server.tick(0.0) == [], "what was superseded is not there to be kept"
+    assert pushed(server, lives[1]) is None
+    assert pushed(server, lives[0]).version == 3
+    assert server.machine.membership.committed("r0") == {"default": 1}
+
+
+def test_what_was_granted_and_is_the_newest_is_kept_on(replica, restart):
+    server, w0, lives = replica
+    restart(server)
+    assert server.tick(0.0) == [Pin("default", (1,))]
+    server.walk(w0)
+    assert server.pull(lives[0]).version == Version(1, 1)
+
+
+def test_a_stage_that_has_to_pull_what_is_gone_ends_the_life(replica, restart):
+    server, w0, lives = replica
+    server.walk(w0)
+    restart(server)
+    refused = server.pull(lives[0])
+    assert refused.error.code is Code.STAGE_LOST
+    assert refused.error.detail == "what r0#2 was granted is gone with a restart of the server"
+    assert server.ask(Heartbeat(lives[1])).error.code is Code.STAGE_LOST
+    assert server.machine.joins.forming["r0"].missing == (0, 1)
+
+
+def test_its_share_of_the_data_is_gone_with_it_though_a_stage_holds_the_version(replica, restart):
+    server, w0, lives = replica
+    server.walk(w0)
+    restart(server)
+    assert server.pull(lives[0], since=Version(1, 1)).error.code is Code.STAGE_LOST
+
+
+def test_after_a_crash_the_processes_and_the_count_are_those_of_the_state(replica, restart):
+    server, _, lives = replica
+    server.push(lives[0])
+    restart(server, epoch=2)
+    fenced = server.replies[server.sit(1)]
+    assert fenced.error.code is Code.FENCED
+    joined = server.replies[server.sit(1, session="newer")]
+    assert (joined.resumed, joined.incarnation, joined.groups["default"].committed) == (True, 2, 1)
+    assert server.ask(Heartbeat(lives[0])).error.code is Code.OLD_EPOCH
+
+
+def test_how_a_life_ended_and_who_had_left_is_saved(serve, restart):
+    server = serve(until=1, workers=2)
+    server.offer()
+    server.join("w0")
+    lives = server.replica()
+    for life in lives:
+        server.pull(life)
+    for life in lives:
+        server.push(life)
+    server.ask(Leave(lives[0]))
+    restart(server)
+    assert server.ask(Heartbeat(lives[0])).error.code is Code.LEFT
+    assert server.ask(Leave(lives[1])) == Departed("r0")
+    restart(server)
+    told = [server.ask(Heartbeat(life)).error.code for life in lives]
+    assert told == [Code.STAGE_LOST, Code.LEFT]
+
+
+def test_a_replica_that_forms_is_asked_for_again(serve, restart):
+    server = serve()
+    server.sit(0)
+    state = restart(server)
+    assert state["ranks"]["r0"] == {"incarnations": 0, "lives": [], "committed": {}}
+    assert restart(server) == state
+    server.sit(1)
+    assert server.replies[server.sit(0)].incarnation == 1
+
+
+def test_a_state_of_before_there_were_replicas_is_read(serve):
+    server = serve()
+    server.offer()
+    server.walk(server.join("w0"))
+    state, _ = save(server.machine)
+    state = json.loads(json.dumps(state))
+    del state["processes"], state["ranks"]["w0"]["committed"], state["groups"]["default"]["declared"]
+    for name in ("seats", "culprit"):
+        del state["ranks"]["w0"]["lives"][0][name]
+    machine = restore(server.machine.settings, state, [], 1, 0.0)
+    assert machine.membership.committed("w0") == {}
+    assert describe.line(machine) == "w0@1  min=1 v2"

@@ -123,6 +123,15 @@ def test_a_whole_model_goes_up_with_what_the_question_said():
     assert set(it.specs) == {WEIGHT, BIAS}
 
 
+def test_what_is_wanted_of_a_whole_model_is_not_all_keys():
+    """The stages of a replica offer the others."""
+    it = session()
+    it.offer((WEIGHT, BIAS), whole=True)
+    tell(it, joined(specs=()))
+    tell(it, Offered((), ("weight",), ("bias",)))
+    assert it.ask() == Offer((BIAS,), whole=False, group="default")
+
+
 def test_another_model_is_for_the_user_and_can_be_exchanged():
     it = session()
     it.offer((WEIGHT,), whole=True)
