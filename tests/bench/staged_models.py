@@ -15,7 +15,7 @@ WIDTH, HEADS, BLOCKS, LENGTH, WORDS = 256, 4, 8, 32, 512
 BATCH, MICRO_BATCHES = 64, 8
 
 # Of the sleeping layers: four to a stage, forward and twice that backward.
-NAP_SECONDS = 0.004
+NAP_SECONDS = 0.01
 SLEEPERS = 16
 
 
