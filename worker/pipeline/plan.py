@@ -118,8 +118,8 @@ class Plan:
         lines = ["  ".join(map(str.ljust, row[:2], widths)) + "  " + self._right(row[2:], widths[2:]) for row in rows]
         waited = f"; the others wait for stage {self.slowest}" if len(self.stages) > 1 else ""
         lines.append(
-            f"{self.schedule}, {self.micro_batches} micro-batches (times are of one): at best {self.efficiency:.0%} of the time is"
-            f" computing{waited}"
+            f"{self.schedule}, {self.micro_batches} micro-batches (times are of one): at best {self.efficiency:.0%} of"
+            f" the time is computing{waited}"
         )
         return "\n".join(lines)
 
