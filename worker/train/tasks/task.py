@@ -219,8 +219,9 @@ def look_up_of_stages(spec: str) -> None:
     """Raise `TaskError` for a built-in task whose model is not cut; what another one's is shows when it is made."""
     built_in = BUILT_IN.get(spec)
     if built_in is not None and not built_in.of_stages:
-        able = " and ".join(sorted(name for name, built_in in BUILT_IN.items() if built_in.of_stages))
-        raise TaskError(f"task {spec} has a model that cannot be cut into stages; {able} have one that can")
+        *able, last = sorted(name for name, built_in in BUILT_IN.items() if built_in.of_stages)
+        other = f"{', '.join(able)} and {last}"
+        raise TaskError(f"task {spec} has a model that cannot be cut into stages; {other} have one that can")
 
 
 def of_stages(spec: str, task: Task) -> StagedTask:
