@@ -200,6 +200,9 @@ class Pipeline:
         costs = self._measured(layers, example)
         self._place = replace(self._place, notes=Notes(costs).write())
         self._client.take_place(self._place)
+        if self.finished:
+            # The run was over before all stages were there: nothing is made, and nobody asks for it.
+            return
         cut = self._agreed(layers)
         init = bool(self._conversation.specs)
         stage = build(layers, cut, settings.stage, settings.seed, init=init, device=settings.device)

@@ -56,14 +56,15 @@ class StageTrainer:
         if not (self._is_first or self._is_last):
             # Neither inputs nor targets are wanted here: the samples can go.
             self._task = None
+        if self._is_last and not self._held_out_samples:
+            log.warning("not evaluated", detail="the task holds no samples out")
         # The last one knows the loss.
         showing = progress(config.rank, config.steps or pipeline.until) if self._is_last else nullcontext()
         with showing as self._shown:
             while not pipeline.finished and (config.steps is None or pipeline.clock < config.steps):
                 self._iterate()
-        if pipeline.index == 0:
-            # Before leaving, because it takes all stages.
-            self._evaluate()
+        # Before leaving, because it takes all stages. Without a version the run was over before this one had begun.
+        if pipeline.index == 0 and pipeline.version and self._evaluate():
             self._figures.log(pipeline.version)
         pipeline.end()
 
