@@ -150,10 +150,11 @@ class Group(Situation):
 
     def tell_all(self, waiters: Iterable[tuple[int, Push]], member: Incarnation, record: Record, now: float) -> None:
         """Each stage of a replica, or a worker: the first that asks with its part, and whoever asks again."""
-        told: set[int] = set()
+        told: set[tuple[int | None, int]] = set()
         for request, push in waiters:
-            self.tell(request, push, member, record, now, Reason.REPEATED if push.part in told else None)
-            told.add(push.part)
+            who = push.life.stage, push.part
+            self.tell(request, push, member, record, now, Reason.REPEATED if who in told else None)
+            told.add(who)
 
     # Versions come out.
 

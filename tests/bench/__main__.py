@@ -18,7 +18,7 @@ import torch
 
 from leeway.errors import DataError
 from leeway.worker.train.data import mnist
-from tests.bench import accuracy, machine, results, training, wire
+from tests.bench import accuracy, machine, pipelines, results, training, wire
 from tests.bench.processes import ROOT
 from tests.bench.results import Section
 
@@ -30,7 +30,9 @@ _EPILOG = "Without the MNIST files in the data directory the training parts are 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__.partition("\n")[0], epilog=_EPILOG)
-    parser.add_argument("--only", choices=["wire", "sync", "stragglers", "accuracy"], action="append", help="this part")
+    parser.add_argument(
+        "--only", choices=["wire", "sync", "stragglers", "pipelines", "accuracy"], action="append", help="this part"
+    )
     parser.add_argument("--full", action="store_true", help="the time to an accuracy too: about an hour more")
     parser.add_argument("--quick", action="store_true", help="few rounds, to see that everything works")
     parser.add_argument("--data-dir", type=Path, default=Path(os.environ.get("PS_DATA_DIR", "data")))
@@ -48,9 +50,11 @@ def _parts(options: argparse.Namespace) -> list[tuple[str, str, Callable[[], Sec
         ("wire", "4 KiB", partial(wire.small, wire_rounds)),
         ("sync", "`sync` against DDP", partial(training.against_ddp, data, 2 * rounds - 1, seconds)),
         ("stragglers", "Stragglers", partial(training.stragglers, data, rounds, seconds)),
+        ("pipelines", "Pipelines against torch", partial(pipelines.against_torch, rounds, seconds)),
+        ("pipelines", "Pipelines against their bound", partial(pipelines.against_bound, 1 if quick else 2, seconds)),
         ("accuracy", "Time to accuracy", partial(accuracy.time_to_accuracy, data, 1 if quick else 2)),
     ]
-    wanted = options.only or ["wire", "sync", "stragglers", *(["accuracy"] if options.full else [])]
+    wanted = options.only or ["wire", "sync", "stragglers", "pipelines", *(["accuracy"] if options.full else [])]
     return [part for part in parts if part[0] in wanted]
 
 
@@ -73,7 +77,7 @@ def main() -> int:
     sections: list[Section] = []
     for name, title, measure in _parts(options):
         began = time.monotonic()
-        section = Section(title, "", skipped=missing) if missing and name != "wire" else measure()
+        section = Section(title, "", skipped=missing) if missing and name not in ("wire", "pipelines") else measure()
         sections.append(section)
         print("\n".join(results.section_lines(section)), "\n", flush=True)
         print(f"({time.monotonic() - began:.0f} s)", file=sys.stderr, flush=True)

@@ -6,7 +6,7 @@ one line (`*` = the pull is answered). `pytest tests/scenarios --rewrite` writes
     start [policy=ssp(1)] [workers=2] [until=3] [lease=10] [max-iteration=30] [groups=a:conv*,b:*] [least=5]
           [until-of=a:2,b:0] [until-seconds=5] [until-metric=accuracy>=0.9] [until-flat=loss:2:max]
     offer w b[5] n:integer-buffer     ask w                      initial values; the question before
-          [whole] [group=a] [aliases=w:v,b:c]                    all keys of the group; further names of tied tensors
+          [whole] [spread] [group=a] [aliases=w:v,b:c]           all keys of the group; further names of tied tensors
     init w b                          the values of a file
     join w0 w1 [groups=a,b] [create=b] [one-after-another] [x18] new processes
     rejoin w0#1 [groups=a,b] [create=b] [one-after-another]      the process of that life once more
@@ -57,7 +57,7 @@ class Words:
         return tuple(self.options[key].split(",")) if key in self.options else ()
 
 
-FLAGS = {"no-wait", "delta", "model", "skip", "whole", "one-after-another"}
+FLAGS = {"spread", "no-wait", "delta", "model", "skip", "whole", "one-after-another"}
 
 
 def parse(line: str) -> tuple[str, Words]:

@@ -176,7 +176,8 @@ class Scenario:
     def do_offer(self, words: Words, ask: bool = False) -> None:
         aliases = {name: (other,) for name, other in (pair.split(":") for pair in words.listed("aliases"))}
         specs = tuple(tensor(name) for name in words.names)
-        self.ask("offer", Offer(specs, ask, "whole" in words.options, words.options.get("group"), aliases))
+        whole, spread = "whole" in words.options, "spread" in words.options
+        self.ask("offer", Offer(specs, ask, whole, words.options.get("group"), aliases, spread=spread))
 
     def do_init(self, words: Words) -> None:
         self.ask("init", Offer(tuple(tensor(name) for name in words.names), from_file=True))

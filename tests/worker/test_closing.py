@@ -20,6 +20,17 @@ from leeway.worker.background import Background
 from leeway.worker.blocking import BlockingClient
 
 
+def joined(*given, **named):
+    """A session whose worker has joined."""
+    session = leeway.connect(*given, **named)
+    try:
+        session.client.join()
+    except BaseException:
+        session.close()
+        raise
+    return session
+
+
 def left():
     return web.json_response({"rank": "w0"})
 
@@ -70,7 +81,7 @@ CALLS = {
 def test_a_call_that_waits_is_told_and_the_worker_leaves_in_good_order(far_server, close_by, call):
     far_server.then(far_server.joined(), far_server.granted())
     model = nn.Linear(3, 2, bias=False)
-    with leeway.connect(far_server.url, "w0") as session:
+    with joined(far_server.url, "w0") as session:
         session.attach(model)
         model.weight.grad = torch.ones(2, 3)
         far_server.then(parked(close_by(session)), left())
@@ -86,7 +97,7 @@ def test_a_call_that_waits_is_told_and_the_worker_leaves_in_good_order(far_serve
 
 def test_attach_and_connect_that_wait_are_told(far_server):
     far_server.then(far_server.joined())
-    session = leeway.connect(far_server.url, "w0")
+    session = joined(far_server.url, "w0")
     far_server.then(parked(by_thread(session)), left())
     with pytest.raises(SessionClosed, match="while this call waited"):
         session.attach(nn.Linear(3, 2, bias=False))
@@ -114,7 +125,7 @@ def test_a_handler_that_closes_during_the_close_of_a_with_block(far_server):
     before = signal.signal(signal.SIGTERM, lambda *_: session.close())
     try:
         far_server.then(far_server.joined(), goodbye)
-        with leeway.connect(far_server.url, "w0") as session:
+        with joined(far_server.url, "w0") as session:
             pass
         assert closed.wait(10)
     finally:
@@ -129,7 +140,7 @@ def test_a_close_that_was_interrupted_is_completed_by_the_next(far_server, monke
         raise KeyboardInterrupt
 
     far_server.then(far_server.joined(), left())
-    session = leeway.connect(far_server.url, "w0")
+    session = joined(far_server.url, "w0")
     with monkeypatch.context() as patched:
         patched.setattr(Background, where, interrupt)
         with pytest.raises(KeyboardInterrupt):
@@ -144,7 +155,7 @@ def test_a_session_that_nobody_refers_to_but_a_call_that_waits(far_server):
 
     def use():
         try:
-            leeway.connect(far_server.url, "w0").barrier("eval")
+            joined(far_server.url, "w0").barrier("eval")
         except SessionClosed as error:
             ended.append(error)
 
@@ -226,7 +237,7 @@ def test_what_is_handed_over_when_it_ends_is_told():
 
 def test_a_session_says_what_it_is(far_server):
     far_server.then(far_server.joined(), far_server.granted(), left())
-    session = leeway.connect(far_server.url, "w0")
+    session = joined(far_server.url, "w0")
     assert repr(session) == f"<leeway session w0 at {far_server.url}, iteration 0: pulling>"
     session.attach(nn.Linear(3, 2, bias=False))
     assert repr(session) == f"<leeway session w0 at {far_server.url}, iteration 0: computing>"
@@ -238,7 +249,7 @@ def test_a_session_says_what_it_is(far_server):
 def test_a_session_is_not_copied(far_server, copied):
     far_server.then(far_server.joined(), left())
     with (
-        leeway.connect(far_server.url, "w0") as session,
+        joined(far_server.url, "w0") as session,
         pytest.raises(TypeError, match=r"^a session is not copied or pickled: it has a thread and connections"),
     ):
         copied(session)

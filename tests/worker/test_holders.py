@@ -17,6 +17,17 @@ from leeway.worker import holders
 from tests.worker.test_against_server import ROOT, environment, serving
 
 
+def joined(*given, **named):
+    """A session whose worker has joined."""
+    session = leeway.connect(*given, **named)
+    try:
+        session.client.join()
+    except BaseException:
+        session.close()
+        raise
+    return session
+
+
 def left():
     return web.json_response({"rank": "w0"})
 
@@ -28,17 +39,17 @@ def threads():
 def test_a_rank_that_this_process_holds_is_not_taken_from_itself(far_server, monkeypatch):
     monkeypatch.setenv("PS_RANK", "w0")
     far_server.then(far_server.joined())
-    with leeway.connect(far_server.url) as first:
+    with joined(far_server.url) as first:
         for again in ({}, {"rank": "w0"}, {"group": "other"}):
             with pytest.raises(ValueError, match=r"already holds rank w0 at http://127.*connect\(rank=\.\.\.\)"):
-                leeway.connect(far_server.url + "/", **again)
+                joined(far_server.url + "/", **again)
         assert not first.finished
         far_server.then(far_server.joined(), left())
-        with leeway.connect(far_server.url, "w1"):
+        with joined(far_server.url, "w1"):
             pass
         far_server.then(left())
     far_server.then(far_server.joined(), left())
-    leeway.connect(far_server.url).close()
+    joined(far_server.url).close()
     joining, goodbye = "POST /v1/workers", "DELETE /v1/workers/w"
     lines = [seen.line for seen in far_server.seen]
     assert lines == [joining, joining, f"{goodbye}1", f"{goodbye}0", joining, f"{goodbye}0"]
@@ -46,24 +57,24 @@ def test_a_rank_that_this_process_holds_is_not_taken_from_itself(far_server, mon
 
 def test_one_that_has_ended_holds_nothing(far_server):
     far_server.then(far_server.joined(clock=5, until=5), left(), far_server.joined(), left())
-    first = leeway.connect(far_server.url, "w0")
+    first = joined(far_server.url, "w0")
     first.client.pull()
     assert first.finished
-    leeway.connect(far_server.url, "w0").close()
+    joined(far_server.url, "w0").close()
     first.close()
 
 
 def test_one_that_could_not_join_holds_nothing(far_server):
     far_server.then(far_server.refused("unknown-group"), far_server.joined(), left())
     with pytest.raises(leeway.WireError):
-        leeway.connect(far_server.url, "w0")
-    leeway.connect(far_server.url, "w0").close()
+        joined(far_server.url, "w0")
+    joined(far_server.url, "w0").close()
 
 
 @pytest.mark.parametrize("circle", [False, True])
 def test_a_session_that_nobody_refers_to_leaves_and_holds_nothing(far_server, circle):
     far_server.then(far_server.joined(), left())
-    session = leeway.connect(far_server.url, "w0")
+    session = joined(far_server.url, "w0")
     if circle:
         session.itself = session
     gone = weakref.ref(session)
@@ -76,7 +87,7 @@ def test_a_session_that_nobody_refers_to_leaves_and_holds_nothing(far_server, ci
             # Who connects anew looks for garbage first. The goodbye of the old one may come before or after the join.
             far_server.script[:] = []
             far_server.then(*[lambda request: answer(request, far_server)] * 4)
-            leeway.connect(far_server.url, "w0").close()
+            joined(far_server.url, "w0").close()
             thread.join(10)
             far_server.script[:] = []
         assert gone() is None
@@ -93,10 +104,10 @@ async def answer(request, server):
 
 def test_what_a_forked_child_has_of_its_parents_holds_nothing_there(far_server, monkeypatch):
     far_server.then(far_server.joined(), far_server.joined(), left(), left())
-    with leeway.connect(far_server.url, "w0") as session:
+    with joined(far_server.url, "w0") as session:
         with monkeypatch.context() as forked:
             forked.setattr(os, "getpid", lambda: 1)
-            leeway.connect(far_server.url, "w0").close()
+            joined(far_server.url, "w0").close()
         assert not session.finished
 
 
@@ -111,7 +122,7 @@ def test_of_two_threads_that_connect_at_once_one_holds_the_rank(far_server, monk
 
     def connect():
         try:
-            sessions.append(leeway.connect(far_server.url, "w0"))
+            sessions.append(joined(far_server.url, "w0"))
         except ValueError as error:
             errors.append(str(error))
 

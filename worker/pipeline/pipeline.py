@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from leeway.protocol.lives import Life
     from leeway.worker.blocking import BlockingClient
     from leeway.worker.pipeline.blocking import BlockingNeighbours
+    from leeway.worker.pipeline.carried import Carried
     from leeway.worker.pipeline.costs import LayerCost
     from leeway.worker.pipeline.cut import Cut
     from leeway.worker.pipeline.iteration import Outcome as Done
@@ -166,6 +167,11 @@ class Pipeline:
     def last(self) -> Done | None:
         """What the last iteration was for this stage: seconds, micro-batches in flight, bytes, what it did when."""
         return self._done
+
+    @property
+    def carried(self) -> Carried:
+        """What this stage has handed over and taken since it began: counts and bytes."""
+        return self._neighbours.carried
 
     @property
     def times(self) -> StepTimes:

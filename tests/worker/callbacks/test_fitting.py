@@ -16,7 +16,12 @@ DATA = torch.utils.data.TensorDataset(torch.zeros(8, 2))
 @pytest.fixture
 def session():
     """Of a worker that is one of two."""
-    with serving(workers=2, mode="async") as url, leeway.connect(url, "w1"), leeway.connect(url, "w0") as session:
+    with (
+        serving(workers=2, mode="async") as url,
+        leeway.connect(url, "w1") as other,
+        leeway.connect(url, "w0") as session,
+    ):
+        assert other.clock == 0  # it has joined
         session.attach(torch.nn.Linear(2, 1))
         assert session.count == 2
         yield session

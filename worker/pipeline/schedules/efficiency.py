@@ -5,14 +5,14 @@ The one rule: links cost nothing here, so no run is better.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from leeway.worker.pipeline.schedules.schedule import Act
+from leeway.worker.pipeline.schedules.schedule import Act, Action
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from leeway.worker.pipeline.schedules.schedule import Action, Schedule
+    from leeway.worker.pipeline.schedules.schedule import Schedule
 
 
 def bound(seconds: Sequence[float], micro_batches: int) -> float:
@@ -33,6 +33,21 @@ def best(schedule: Schedule, forward: Sequence[float], backward: Sequence[float]
 
 def makespan(schedule: Schedule, forward: Sequence[float], backward: Sequence[float], micro_batches: int) -> float:
     """Seconds from the first forward to the last backward. A schedule that splits halves the backward pass."""
+    return max(moment.ended for moment in played(schedule, forward, backward, micro_batches))
+
+
+class Moment(NamedTuple):
+    """What a stage does, from when to when, in seconds since the iteration began."""
+
+    stage: int
+    action: Action
+    began: float
+    ended: float
+
+
+def played(schedule: Schedule, forward: Sequence[float], backward: Sequence[float], micro_batches: int) -> list[Moment]:
+    """What every stage does when, if it waits for nothing but what it needs."""
+    moments: list[Moment] = []
     stages = len(forward)
     half = 2 if schedule.splits else 1
     lasts = {
@@ -47,9 +62,10 @@ def makespan(schedule: Schedule, forward: Sequence[float], backward: Sequence[fl
         for stage, actions in enumerate(left):
             while actions and (before := _awaited(stage, stages, actions[-1], ended)) is not None:
                 action = actions.pop()
-                now[stage] = max(now[stage], before) + lasts[action.act][stage]
-                ended[stage, action] = now[stage]
-    return max(now)
+                began = max(now[stage], before)
+                now[stage] = ended[stage, action] = began + lasts[action.act][stage]
+                moments.append(Moment(stage, action, began, now[stage]))
+    return moments
 
 
 def _awaited(stage: int, stages: int, action: Action, ended: dict[tuple[int, Action], float]) -> float | None:
