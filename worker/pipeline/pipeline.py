@@ -249,12 +249,12 @@ class Pipeline:
         Returns what became of the update. Where a stage was lost it was dropped (`stage-lost`), and the next life of
         the replica has begun: `committed` says which batch is next, and `index` and `count` may be others.
 
-        Raises `ValueError` for a batch that cannot be; nothing has happened then, and the same step can be called
-        again. After any other exception too, Ctrl-C for one; what was under way then is given up by all stages.
+        Raises `ValueError` for a batch that cannot be; nothing has happened then. Behind any other exception, Ctrl-C
+        for one, the next call says what became of the iteration that was under way; all stages give it up.
         """
         self.begin(inputs)
-        if completed := self._mended():
-            return completed
+        if interrupted := self._mended():
+            return interrupted
         self._must_go_on()
         try:
             return self._iterate(inputs, targets, metrics or {}, micro_batches)
@@ -266,8 +266,8 @@ class Pipeline:
     def skip(self) -> Outcome:
         """This iteration has no update, in any stage: all of them call it. Returns what became of that."""
         self.begin()
-        if completed := self._mended():
-            return completed
+        if interrupted := self._mended():
+            return interrupted
         self._must_go_on()
         self._broken = self.committed
         self._outcome, pulled = self._client.skip(self._told())
@@ -284,7 +284,8 @@ class Pipeline:
         can be called, as long as the other stages are there.
         """
         self.begin(inputs)
-        self._mended()
+        if self._mended():
+            return None
         try:
             done = self._iteration(inputs, targets, micro_batches).evaluate()
         except Dropped as dropped:
@@ -364,7 +365,8 @@ class Pipeline:
         begin, end = parts(sizes)[self.stage]
         log.info("stage", stage=self.stage, of=self.stages, layers=", ".join(self._names[begin:end]))
         if self.plan and self.stage == 0:
-            log.info("plan", cut=",".join(map(str, sizes)), at_best=f"{self.plan.efficiency:.0%}")
+            # One event of several lines: for people a table.
+            log.info(f"plan\n{self.plan.table()}")
 
     def _refused(self, error: WireError) -> None:
         """In the loop of the client: a heartbeat was refused, so nobody will hand this stage anything any more."""
@@ -410,7 +412,7 @@ class Pipeline:
         return outcome
 
     def _told(self) -> StepTimes | None:
-        return self._times if self._outcome else None
+        return self._times if self._done else None
 
     def _gradients(self) -> Tensors:
         """Nothing, where the layers of this stage have nothing to train."""
@@ -420,7 +422,7 @@ class Pipeline:
         return bridge.gradients(first=self.index == 0)
 
     def _mended(self) -> Outcome | None:
-        """After an iteration whose end was not seen: what became of it if it was accepted, else None, in a new life."""
+        """After an iteration whose end was not seen: what became of it, maybe in a new life. None: there was none."""
         if self._broken is None:
             return None
         place = self._broken
@@ -428,8 +430,9 @@ class Pipeline:
         if outcome is None or outcome.dropped:
             self._client.begin_anew()
         self._load(self._client.pull())
-        if self.committed == place:
-            return None
+        if outcome is None or self.committed == place:
+            outcome = Outcome(self.clock, None, Code.STAGE_LOST)
+        self._outcome = outcome
         return outcome
 
     def _go_on(self) -> Outcome | None:

@@ -51,8 +51,6 @@ class StageTrainer:
     def train(self, session: TrainingSession) -> None:
         config = self._config
         self._pipeline = pipeline = self._begin(session)
-        if self._is_first and pipeline.plan is not None:
-            print(pipeline.plan.table(), flush=True)
         if not (self._is_first or self._is_last):
             # Neither inputs nor targets are wanted here: the samples can go.
             self._task = None
