@@ -207,6 +207,17 @@ def test_a_stage_that_dies_is_replaced_and_nothing_is_lost(tmp_path):
             assert len(judge(rows).applied) == steps
 
 
+def test_a_run_that_is_over_before_all_stages_are_there(tmp_path):
+    with Run(tmp_path, "--mode", "async", "--until", 10) as run:
+        flags = ("--batch-size", 16, "--cut", "2,1", "--pace", 0.05)
+        alone = run.work("alone", f"{HERE}:Small", "--rank", "w1", "--stages", 2, "--stage", 0, *flags)
+        while not run.reader.status()["forming"]:
+            assert alone.exit_code is None, run.said(alone)
+        run.wait(*run.replica("w0", 2, f"{HERE}:Small", *flags), alone, run.server)
+        assert "Traceback" not in run.said(alone)
+        assert '"ending": "finished"' in run.said(alone)
+
+
 class TestMistakes:
     """One line that says what to change, no traceback."""
 
