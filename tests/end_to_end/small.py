@@ -5,6 +5,8 @@ import torch
 
 from leeway.worker.train.data.source import Labelled
 from leeway.worker.train.tasks.classification import Classification
+from leeway.worker.train.tasks.mnist import Mnist
+from leeway.worker.train.tasks.shakespeare import Shakespeare
 
 
 class Small(Classification):
@@ -57,3 +59,32 @@ class Normalized(Small):
     def evaluate(self, model, device):
         torch.rand(3)
         return super().evaluate(model, device)
+
+
+class Images(Mnist):
+    """MNIST with few held-out images: to evaluate all of them takes longer than a test should."""
+
+    def __init__(self, data_dir, model=None):
+        super().__init__(data_dir, model or "cnn")
+        self._test = Labelled(*(column[:50] for column in self._test))
+
+
+class Plays(Shakespeare):
+    """The character model, likewise."""
+
+    def __init__(self, data_dir, model=None):
+        super().__init__(data_dir, model)
+        self._test = Labelled(*(column[:10] for column in self._test))
+
+
+class Whole(Small):
+    """A model that says nothing of its parts."""
+
+    def build(self):
+        return torch.nn.Bilinear(64, 64, 2)
+
+
+class Unsaid(Small):
+    """A task without what stages take."""
+
+    criterion = None

@@ -13,6 +13,7 @@ import shlex
 import signal
 import sys
 import urllib.request
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias
 
 import click
@@ -26,10 +27,10 @@ from leeway.worker.launch.children import STOP_SECONDS, Children, Program
 from leeway.worker.starting import START_BARRIER
 from leeway.worker.train import cli
 from leeway.worker.train.config import WorkerConfig
-from leeway.worker.train.tasks.task import look_up, look_up_of_files
+from leeway.worker.train.tasks.task import look_up, look_up_of_files, look_up_of_stages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 # A name, a line of its, and whether it goes to stderr.
 Write: TypeAlias = "Callable[[str, str, bool], None]"
@@ -38,6 +39,9 @@ SERVER: Final = "server"
 
 # What ps-serve says of an option that it does not know, in the words of click.
 _UNKNOWN_OPTION = re.compile(r"No such option:? '?(--[\w-]+)")
+
+# Between a worker's name and the number of a stage; in no name that is given here.
+_STAGE = "."
 
 # How much alike two options are, of 1, where one may be a slip of the other.
 _NEAR = 0.7
@@ -50,6 +54,8 @@ _ASK_SECONDS = 5.0
 
 # Decided here, for each worker anew.
 _OWN = {"server", "rank", "metrics_port"}
+# About one process, or about several machines: no options of this command.
+_LEFT_OUT = {"server", "rank", "stage", "stage_host", "stage_port", "advertise"}
 # Wanted by server and workers alike: given to them through the environment.
 _COMMON = {"log_level", "log_format"}
 
@@ -62,15 +68,16 @@ _HELP = f"""Run a task: a server and its workers, as processes of this machine.
 TASK comes first. Options of ps-worker hold for every worker. Options that are not listed below are handed to
 ps-serve: --mode, --staleness, --optimizer, --lr, --until and so on, see ps-serve --help.
 
-A worker that fails does not stop the others, unless they still wait for it to start together. At the end, at
-Ctrl-C, and when the server fails, what still runs is asked to end, and killed after {STOP_SECONDS:.0f} seconds. The
-exit code is the worst of theirs."""
+A worker that fails does not stop the others, unless they still wait for it to start together; a stage that fails
+ends the other stages of its worker. At the end, at Ctrl-C, and when the server fails, what still runs is asked to
+end, and killed after {STOP_SECONDS:.0f} seconds. The exit code is the worst of theirs."""
 
 _EXAMPLES = """\b
 Examples:
   ps-launch digits --workers 4 --mode sync --steps 200
   ps-launch digits --workers 4 --mode ssp --staleness 3 --lr 0.05 --steps 200
   ps-launch digits --workers 4 --mode async --steps 200 --slow 0.2 --slow-turns 4
+  ps-launch mnist --model cnn --stages 2 --workers 2 --steps 200
   ps-launch heights --workers 2 --steps 100 --for w1 "--slow 0.5 --batch-size 16\""""
 
 _SECTIONS: Final[Mapping[str, Sequence[click.Option]]] = {
@@ -82,18 +89,19 @@ _SECTIONS: Final[Mapping[str, Sequence[click.Option]]] = {
             show_default=True,
             envvar="PS_WORKERS",
             metavar="N",
-            help="Workers to start: w0, w1 and so on. The server waits for all of them.",
+            help="Workers to start: w0, w1 and so on. The server waits for all of them. With --stages each is several "
+            "processes: w0.0, w0.1 and so on.",
         ),
         click.Option(
             ["--for", "further"],
             type=(str, str),
             multiple=True,
-            metavar="RANK OPTIONS",
-            help="More options for one worker, as one quoted text. May be given again.",
+            metavar="NAME OPTIONS",
+            help="More options for one worker, or for one stage of it, as one quoted text. May be given again.",
         ),
     ),
     **{
-        heading: [option for option in options if option.name not in {"server", "rank"}]
+        heading: [option for option in options if option.name not in _LEFT_OUT]
         for heading, options in cli.SECTIONS.items()
     },
 }
@@ -121,45 +129,75 @@ def command(
 ) -> int:
     if task.startswith("-"):
         raise click.UsageError(f"TASK comes first: ps-launch TASK {task} ...")
-    ranks = [f"w{index}" for index in range(workers)]
-    for rank, _ in further:
-        if rank not in ranks:
-            raise click.UsageError(f"--for {rank}: there is no such worker; they are {', '.join(ranks)}")
+    stages = settings["stages"]
+    members = [Member(f"w{index}", stage) for index in range(workers) for stage in _numbers(stages)]
+    for name, _ in further:
+        if not any(name in (member.rank, member.name) for member in members):
+            raise click.UsageError(f"--for {name}: there is no such worker; they are {', '.join(map(str, members))}")
     # What is wrong for every worker is said once, before anything is started.
     look_up(task)
-    WorkerConfig(task=task, server=_NO_ADDRESS, rank=ranks[0], **settings)
-    own_options = {rank: list(_own_options(rank, further)) for rank in ranks}
+    if stages is not None:
+        look_up_of_stages(task)
+    WorkerConfig(task=task, server=_NO_ADDRESS, rank=members[0].rank, stage=members[0].stage, **settings)
+    own_options = {member: list(_own_options(member, further)) for member in members}
 
     given = list(_given(ctx))
     common = {str(option.envvar): str(settings[name]) for name, option in given if name in _COMMON}
     if "PS_LOG_FORMAT" not in {**os.environ, **common} and sys.stderr.isatty():
         common["PS_LOG_FORMAT"] = "console"
-    shared = [
-        text for name, option in given if name not in _OWN | _COMMON for text in (option.opts[0], str(settings[name]))
-    ]
+    shared = [text for name, option in given if name not in _OWN | _COMMON for text in _said(option, settings[name])]
     # The workers share the cores; without a limit each would start a thread for every core.
     # A worker that starts first would be done before the last one has joined.
     together = settings["start_together"]
     if ctx.get_parameter_source("start_together") is click.core.ParameterSource.DEFAULT:
         together = workers
         shared += ["--start-together", str(together)]
-    threads = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(max(1, _cores() // workers))}
+    threads = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(max(1, _cores() // len(members)))}
 
     def arguments(index: int, address: str) -> list[str]:
-        own = ["--server", address, "--rank", ranks[index]]
+        member = members[index]
+        own = ["--server", address, "--rank", member.rank]
+        if member.stage is not None:
+            own += ["--stage", str(member.stage)]
         if (port := settings["metrics_port"]) is not None:
             own += ["--metrics-port", str(port and port + index)]
-        return [task, *shared, *own, *own_options[ranks[index]]]
+        return [task, *shared, *own, *own_options[member]]
 
     def programs(address: str) -> Iterator[Program]:
-        for index, rank in enumerate(ranks):
-            yield Program(rank, [*_python("leeway.worker.train.cli"), *arguments(index, address)], common | threads)
+        for index, member in enumerate(members):
+            command = [*_python("leeway.worker.train.cli"), *arguments(index, address)]
+            yield Program(member.name, command, common | threads)
 
-    for index, rank in enumerate(ranks):
-        _judge(rank, arguments(index, _NO_ADDRESS))
+    for index, member in enumerate(members):
+        _judge(member.name, arguments(index, _NO_ADDRESS))
 
     serve = [*_python("leeway.ps.cli"), "--port", "0", "--workers", str(workers), *server_options]
-    return run(Program(SERVER, serve, common), programs, _advising(_printer(ranks)), together)
+    names = [member.name for member in members]
+    return run(Program(SERVER, serve, common), programs, _advising(_printer(names)), together)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A worker, or one stage of it: a process of its own. `name`: as its lines have it."""
+
+    rank: str
+    stage: int | None = None
+
+    @property
+    def name(self) -> str:
+        return self.rank if self.stage is None else f"{self.rank}{_STAGE}{self.stage}"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def _numbers(stages: int | None) -> Iterable[int | None]:
+    return (None,) if stages is None else range(stages)
+
+
+def _said(option: click.Option, value: Any) -> list[str]:
+    """An option as it is given on a command line."""
+    return [option.opts[0]] if option.is_flag else [option.opts[0], str(value)]
 
 
 def run(
@@ -212,17 +250,29 @@ def _follow(
         if name == SERVER and not code:
             # It has finished; the workers are told so and end by themselves.
             children.wait(stop_seconds)
-        elif code and 0 < _workers_left(children) < together and not over and not _have_started(address):
-            write("launch", f"{name} failed before {together} workers could start together: the rest is ended", True)
-            over = True
+        elif code and code != programs.BAD_USAGE and not over:
+            over = _must_end(name, children, write, address, together)
         # A mistake in the command line: all workers have the same one, so there is nothing to go on with.
         over = over or name == SERVER or code == programs.BAD_USAGE or children.running == (SERVER,)
         if over and children.all_told:
             return
 
 
-def _workers_left(children: Children) -> int:
-    return sum(name != SERVER for name in children.running)
+def _must_end(name: str, children: Children, write: Write, address: str, together: int) -> bool:
+    """After this process has failed: whether all others would wait in vain. The other stages of its worker would, and
+    are ended."""
+    if siblings := [other for other in children.running if other != SERVER and _worker_of(other) == _worker_of(name)]:
+        write("launch", f"{', '.join(siblings)} cannot go on without {name}, and nobody restarts it: ended too", True)
+        children.stop(*siblings)
+    left = {_worker_of(other) for other in children.running if other != SERVER}
+    if not 0 < len(left) < together or _have_started(address):
+        return False
+    write("launch", f"{name} failed before {together} workers could start together: the rest is ended", True)
+    return True
+
+
+def _worker_of(name: str) -> str:
+    return name.partition(_STAGE)[0]
 
 
 def _have_started(address: str) -> bool:
@@ -236,14 +286,14 @@ def _have_started(address: str) -> bool:
         return True
 
 
-def _own_options(rank: str, further: Sequence[tuple[str, str]]) -> Iterator[str]:
-    """What `--for` says of one worker, taken apart as a shell does."""
+def _own_options(member: Member, further: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """What `--for` says of one worker or stage, taken apart as a shell does."""
     for whose, texts in further:
-        if whose == rank:
+        if whose in (member.rank, member.name):
             try:
                 yield from shlex.split(texts)
             except ValueError as error:
-                raise click.UsageError(f"--for {rank} {shown(texts)}: {error}") from None
+                raise click.UsageError(f"--for {whose} {shown(texts)}: {error}") from None
 
 
 def _judge(rank: str, arguments: list[str]) -> None:

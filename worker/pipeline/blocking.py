@@ -110,6 +110,10 @@ class BlockingNeighbours:
         """From that stage; waits. Raises `Dropped`."""
         return unpack(self._client.run(lambda: self._there.receive(stage, direction, micro_batch)))
 
+    def flush(self) -> None:
+        """Wait until all that was sent has been taken. Raises `Dropped`."""
+        self._client.run(self._there.flush)
+
     def drop(self, why: str, life: Life | None = None) -> None:
         """The life is over: who waits raises `Dropped`, and so do later calls until the next begins. From any thread,
         at any moment; waits for nothing. `life`: not if another one has begun meanwhile.

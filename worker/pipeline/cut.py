@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+# What a cut can be balanced by.
+BALANCED = ("time", "memory")
+
 # How many layers each stage holds.
 Cut: TypeAlias = "tuple[int, ...]"
 

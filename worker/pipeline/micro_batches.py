@@ -43,6 +43,13 @@ def micro_batches(batch: Batch, count: int, what: str) -> Sequence[Activations]:
     return list(zip(*(torch.split(tensor, sizes) for tensor in batch), strict=True))
 
 
+def joined(pieces: Sequence[Activations]) -> Activations:
+    """The reverse: of micro-batches one batch."""
+    if isinstance(pieces[0], torch.Tensor):
+        return torch.cat([piece for piece in pieces if isinstance(piece, torch.Tensor)])
+    return tuple(torch.cat(tensors) for tensors in zip(*pieces, strict=True))
+
+
 def samples_of(batch: Activations, what: str) -> int:
     """How many there are. Raises `ValueError` for none, and for tensors that do not agree."""
     tensors = batch if isinstance(batch, tuple) else (batch,)

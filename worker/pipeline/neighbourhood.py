@@ -88,6 +88,10 @@ class Neighbourhood:
         self._changes.tell()
         return arrived
 
+    async def flush(self) -> None:
+        """Returns when nothing is on its way any more."""
+        await self._until(lambda: self._carried.in_flight == 0)
+
     async def _until(self, so: Callable[[], bool]) -> None:
         """Wait until it is so, in this life. Raises what has ended it."""
         self._check()

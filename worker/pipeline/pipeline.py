@@ -6,8 +6,10 @@
         x, y = batch(pipeline.committed)            the place of this replica in the data
         pipeline.step(x, y)                         inputs count on the first stage, targets on the last
 
-The one rule: all stages of a replica make the same calls in the same order. Where one is lost, the others drop the
-iteration that is under way, wait for another process to take its place, and train the same batch again.
+The one rule: all stages of a replica make the same calls in the same order, decided from what they know alike:
+`committed`, `index`, `count`, `clock`. Where one is lost, the others drop what is under way and wait for another
+process to take its place. They are all at the top of the loop then, as that process is, and `committed` says the same
+batch.
 """
 
 from __future__ import annotations
@@ -20,18 +22,20 @@ import structlog
 import torch
 
 from leeway.protocol.codes import Code
+from leeway.protocol.handovers import Direction
 from leeway.protocol.pushes import UpdateKind
 from leeway.protocol.replicas import Place
 from leeway.protocol.spans import Layout
 from leeway.protocol.times import StepTimes
 from leeway.transport.channel import Tensors
+from leeway.worker import arguments
 from leeway.worker.pipeline.agreement import Notes, decided, model_digest
 from leeway.worker.pipeline.computing import Computing
 from leeway.worker.pipeline.cut import parts, read
 from leeway.worker.pipeline.iteration import Iteration
 from leeway.worker.pipeline.measuring import measure
 from leeway.worker.pipeline.micro_batches import micro_batches
-from leeway.worker.pipeline.neighbours import Dropped
+from leeway.worker.pipeline.neighbours import Dropped, Handed
 from leeway.worker.pipeline.plan import make
 from leeway.worker.pipeline.stage import build
 from leeway.worker.session.states import Outcome
@@ -139,6 +143,17 @@ class Pipeline:
         return self._conversation.count
 
     @property
+    def lag(self) -> int:
+        """Iterations ahead of the slowest live worker, at the last pull."""
+        grant = self._conversation.grant
+        return grant.lag if grant else 0
+
+    @property
+    def until(self) -> int | None:
+        """The clock at which the run is complete, where the server has one."""
+        return self._conversation.until
+
+    @property
     def loss(self) -> float | None:
         """Of the last iteration, the mean over its samples; on the last stage alone."""
         return self._done.loss if self._done else None
@@ -191,6 +206,9 @@ class Pipeline:
         costs = self._measured(layers, example)
         self._place = replace(self._place, notes=Notes(costs).write())
         self._client.take_place(self._place)
+        if self.finished:
+            # The run was over before all stages were there: nothing is made, and nobody asks for it.
+            return
         cut = self._agreed(layers)
         init = bool(self._conversation.specs)
         stage = build(layers, cut, settings.stage, settings.seed, init=init, device=settings.device)
@@ -219,49 +237,83 @@ class Pipeline:
         inputs: Batch | None = None,
         targets: Batch | None = None,
         metrics: Mapping[str, float] | None = None,
+        *,
+        micro_batches: int | None = None,
     ) -> Outcome:
         """Train one batch: forward and backward in micro-batches, push, obey the policy, pull.
 
         `inputs` count on the first stage and `targets` on the last; others may leave them out. Either is a batch (a
         tensor whose first dimension is the samples, or a flat tuple of those), which is cut into micro-batches whose
         sizes differ by one at most, or a list of micro-batches. `metrics`: numbers for the server's status, beside the
-        loss.
-        Where a stage was lost the batch is trained again in the next life of the replica. Returns what became of the
-        update; one that was dropped for good (`finished`, or a server that has gone back) says so, and `committed` says
-        which batch is next.
+        loss. `micro_batches`: of a batch that is smaller than usual, the same number in all stages.
+        Returns what became of the update. Where a stage was lost it was dropped (`stage-lost`), and the next life of
+        the replica has begun: `committed` says which batch is next, and `index` and `count` may be others.
 
-        Raises `ValueError` for a batch that cannot be; nothing has happened then, and the same step can be called
-        again. After any other exception too, Ctrl-C for one; what was under way then is given up by all stages.
+        Raises `ValueError` for a batch that cannot be; nothing has happened then. Behind any other exception, Ctrl-C
+        for one, the next call says what became of the iteration that was under way; all stages give it up.
         """
         self.begin(inputs)
-        if completed := self._mended():
-            return completed
-        place = self.committed
-        while True:
-            if self.finished:
-                raise ValueError(f"there is nothing more to train: {self.ending}; loop while not pipeline.finished")
-            try:
-                outcome = self._iterate(inputs, targets, metrics or {})
-            except Dropped as dropped:
-                log.warning("iteration dropped", detail=str(dropped), clock=self.clock)
-                outcome = self._go_on() or Outcome(self.clock, None, Code.STAGE_LOST)
-            if self._is_over(outcome, place):
-                return outcome
+        if interrupted := self._mended():
+            return interrupted
+        self._must_go_on()
+        try:
+            return self._iterate(inputs, targets, metrics or {}, micro_batches)
+        except Dropped as dropped:
+            log.warning("iteration dropped", detail=str(dropped), clock=self.clock)
+            self._outcome = self._go_on() or Outcome(self.clock, None, Code.STAGE_LOST)
+            return self._outcome
 
-    def evaluate(self, inputs: Batch | None = None, targets: Batch | None = None) -> Done:
+    def skip(self) -> Outcome:
+        """This iteration has no update, in any stage: all of them call it. Returns what became of that."""
+        self.begin()
+        if interrupted := self._mended():
+            return interrupted
+        self._must_go_on()
+        self._broken = self.committed
+        self._outcome, pulled = self._client.skip(self._told())
+        self._load(pulled)
+        return self._outcome
+
+    def evaluate(
+        self, inputs: Batch | None = None, targets: Batch | None = None, *, micro_batches: int | None = None
+    ) -> Done | None:
         """Forward alone, in the mode of evaluation; nothing is changed. With targets the last stage's `loss` is the
-        mean over the samples; without, its `outputs` are those of each micro-batch. Inputs and targets as in `step`.
+        mean over the samples; without, its `outputs` are those of each micro-batch. Arguments as in `step`.
+
+        None: a stage was lost meanwhile, and the next life of the replica has begun. Also when the run is complete it
+        can be called, as long as the other stages are there.
         """
         self.begin(inputs)
-        self._mended()
-        while True:
-            try:
-                return self._iteration(inputs, targets).evaluate()
-            except Dropped as dropped:
-                log.warning("evaluation dropped", detail=str(dropped), clock=self.clock)
-                self._go_on()
-                if self.finished:
-                    raise ValueError(f"there is nothing more to evaluate: {self.ending}") from None
+        if self._mended():
+            return None
+        try:
+            done = self._iteration(inputs, targets, micro_batches).evaluate()
+        except Dropped as dropped:
+            log.warning("evaluation dropped", detail=str(dropped), clock=self.clock)
+            self._go_on()
+            return None
+        self._broken = None
+        return done
+
+    def end(self) -> None:
+        """Wait until all stages have come here, behind the loop: whoever leaves ends the life of the replica, while
+        others may still compute or ask. Returns also when one of them has left."""
+        if self._computing is None or self._broken is not None:
+            return
+        before, behind = self.stage - 1, self.stage + 1
+        try:
+            self._neighbours.begin(self._sequence)
+            self._sequence += 1
+            if before >= 0:
+                self._neighbours.receive(before, Direction.FORWARD, 0)
+            if behind < self.stages:
+                self._neighbours.send(behind, Handed(Direction.FORWARD, 0, 1, 1, {}))
+                self._neighbours.receive(behind, Direction.BACKWARD, 0)
+            if before >= 0:
+                self._neighbours.send(before, Handed(Direction.BACKWARD, 0, 1, 1, {}))
+                self._neighbours.flush()
+        except Dropped as dropped:
+            log.debug("the other stages have left", detail=str(dropped))
 
     # How it is done.
 
@@ -313,25 +365,32 @@ class Pipeline:
         begin, end = parts(sizes)[self.stage]
         log.info("stage", stage=self.stage, of=self.stages, layers=", ".join(self._names[begin:end]))
         if self.plan and self.stage == 0:
-            for line in self.plan.table().splitlines():
-                log.info(line)
+            # One event of several lines: for people a table.
+            log.info(f"plan\n{self.plan.table()}")
 
     def _refused(self, error: WireError) -> None:
         """In the loop of the client: a heartbeat was refused, so nobody will hand this stage anything any more."""
         self._neighbours.drop(error.detail, self._life)
 
-    def _iteration(self, inputs: Batch | None, targets: Batch | None) -> Iteration:
-        settings, computing = self._settings, self._begun
-        iteration = Iteration(computing, self._neighbours, self.committed, settings.micro_batches, inputs, targets)
+    def _must_go_on(self) -> None:
+        if self.finished:
+            raise ValueError(f"there is nothing more to train: {self.ending}; loop while not pipeline.finished")
+
+    def _iteration(self, inputs: Batch | None, targets: Batch | None, count: int | None) -> Iteration:
+        usual = self._settings.micro_batches
+        count = usual if count is None else arguments.integer("micro_batches", count, 1, usual)
+        iteration = Iteration(self._begun, self._neighbours, self.committed, count, inputs, targets)
         self._broken = self.committed
         self._neighbours.begin(self._sequence)
         self._sequence += 1
         return iteration
 
-    def _iterate(self, inputs: Batch | None, targets: Batch | None, metrics: Mapping[str, float]) -> Outcome:
+    def _iterate(
+        self, inputs: Batch | None, targets: Batch | None, metrics: Mapping[str, float], count: int | None
+    ) -> Outcome:
         began = time.perf_counter()
         before = self._client.client.traffic.copy()
-        done = self._iteration(inputs, targets).train(self._settings.schedule)
+        done = self._iteration(inputs, targets, count).train(self._settings.schedule)
         computed = time.perf_counter()
         figures = {**metrics} if done.loss is None else {"loss": done.loss, **metrics}
         tensors = self._gradients()
@@ -352,12 +411,8 @@ class Pipeline:
         self._load(pulled)
         return outcome
 
-    def _is_over(self, outcome: Outcome, place: int) -> bool:
-        """Whether the batch of this place has had its end; else it is trained again, in the next life."""
-        return self.finished or not outcome.dropped or self.committed != place
-
     def _told(self) -> StepTimes | None:
-        return self._times if self._outcome else None
+        return self._times if self._done else None
 
     def _gradients(self) -> Tensors:
         """Nothing, where the layers of this stage have nothing to train."""
@@ -367,7 +422,7 @@ class Pipeline:
         return bridge.gradients(first=self.index == 0)
 
     def _mended(self) -> Outcome | None:
-        """After an iteration whose end was not seen: what became of it if it was accepted, else None, in a new life."""
+        """After an iteration whose end was not seen: what became of it, maybe in a new life. None: there was none."""
         if self._broken is None:
             return None
         place = self._broken
@@ -375,12 +430,15 @@ class Pipeline:
         if outcome is None or outcome.dropped:
             self._client.begin_anew()
         self._load(self._client.pull())
-        if self.committed == place:
-            return None
+        if outcome is None or self.committed == place:
+            outcome = Outcome(self.clock, None, Code.STAGE_LOST)
+        self._outcome = outcome
         return outcome
 
     def _go_on(self) -> Outcome | None:
         """Wait for the next life of the replica. Returns what became of the update, where one was accepted."""
+        if self.finished:
+            return None
         before = self._conversation.life
         outcome = self._client.settle() if self._conversation.in_hand else None
         pulled = self._client.pull()

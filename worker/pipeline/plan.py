@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from leeway.protocol.fields import Fields
-from leeway.worker.pipeline.cut import balanced, parts, read, sums
+from leeway.worker.pipeline.cut import BALANCED, balanced, parts, read, sums
 from leeway.worker.pipeline.schedules import SCHEDULES, schedule
 from leeway.worker.pipeline.schedules.efficiency import best
 
@@ -118,8 +118,8 @@ class Plan:
         lines = ["  ".join(map(str.ljust, row[:2], widths)) + "  " + self._right(row[2:], widths[2:]) for row in rows]
         waited = f"; the others wait for stage {self.slowest}" if len(self.stages) > 1 else ""
         lines.append(
-            f"{self.schedule}, {self.micro_batches} micro-batches: at best {self.efficiency:.0%} of the time is"
-            f" computing{waited}"
+            f"{self.schedule}, {self.micro_batches} micro-batches (times are of one): at best {self.efficiency:.0%} of"
+            f" the time is computing{waited}"
         )
         return "\n".join(lines)
 
@@ -158,7 +158,7 @@ def make(
     chosen = schedule(name)
     figures = _Figures(costs, chosen, micro_batches, recompute, copies)
     layers, stages = len(costs[0]), len(costs)
-    if cut in ("time", "memory"):
+    if cut in BALANCED:
         sizes = balanced(layers, stages, figures.seconds if cut == "time" else figures.memory_bytes)
     else:
         sizes = read(cut, layers, stages)

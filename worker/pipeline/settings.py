@@ -10,7 +10,7 @@ import torch
 from leeway.protocol import limits
 from leeway.protocol.fields import MAX_INTEGER, shown
 from leeway.worker import arguments
-from leeway.worker.pipeline.cut import read
+from leeway.worker.pipeline.cut import BALANCED, read
 from leeway.worker.pipeline.layers import Layers
 from leeway.worker.pipeline.schedules import schedule as schedule_of
 
@@ -43,7 +43,7 @@ class Settings:
     @property
     def measured(self) -> bool:
         """Whether the cut comes of measurements."""
-        return self.cut in ("time", "memory") and self.stages > 1
+        return self.cut in BALANCED and self.stages > 1
 
     @property
     def room(self) -> int:
@@ -78,7 +78,7 @@ def pipeline_of(
     if stages > len(layers):
         most = f"use at most {len(layers)} stages, or name smaller blocks"
         raise ValueError(f"{stages} stages, and the model has {len(layers)} layers; {most}")
-    if text not in ("time", "memory"):
+    if text not in BALANCED:
         read(text, len(layers), stages)
     if stage == stages - 1 and not callable(loss):
         raise ValueError(f"loss is {shown(loss)}, and the last stage needs one: loss(output, target), a mean")

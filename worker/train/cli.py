@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
+from click.core import ParameterSource
 
 from leeway import interrupts, programs, variables
 from leeway.errors import SettingError
 from leeway.worker import environment
+from leeway.worker.pipeline.schedules import SCHEDULES
 from leeway.worker.train import config
 from leeway.worker.train.config import WorkerConfig
 from leeway.worker.train.tasks.task import BUILT_IN
@@ -43,6 +45,7 @@ Examples:
   ps-worker digits --server http://127.0.0.1:8080 --rank w0 --steps 500
   ps-worker mnist --model cnn --batch-size 32 --data-dir ~/data --device cuda
   ps-worker train.py:Mine --local-steps 10 --local-lr 0.05
+  ps-worker mnist --model cnn --rank w0 --stages 2 --stage 1
   torchrun --nproc-per-node 4 --no-python ps-worker digits"""
 
 
@@ -122,6 +125,48 @@ SECTIONS: Final[Mapping[str, Sequence[click.Option]]] = {
         _option("--local-steps", int, "H", "Local SGD steps between two pushes; above 1 deltas are pushed."),
         _option("--local-lr", float, "X", "Learning rate of the local steps."),
     ),
+    "Stages of a model": (
+        _option(
+            "--stages", int, "P", "Spread the model's layers over P processes. Default: this one trains all of it."
+        ),
+        _option("--stage", int, "K", "Which stage this process is, from 0. All stages have the same --rank."),
+        _option("--micro-batches", int, "M", "Pieces of a batch, which are in different stages at the same time."),
+        _option(
+            "--cut",
+            str,
+            "HOW",
+            "Which layers a stage has: time or memory balances what is measured at the start; 2,3 says how many.",
+        ),
+        _option(
+            "--schedule",
+            click.Choice(tuple(SCHEDULES)),
+            None,
+            "gpipe: all forward passes first; 1f1b: fewer activations are held; zb-h1: less waiting.",
+        ),
+        _option(
+            "--recompute",
+            bool,
+            None,
+            "Keep only what a stage is handed, and compute the rest again: less memory, more time.",
+            is_flag=True,
+        ),
+        _option(
+            "--wire-dtype",
+            click.Choice(config.WIRE_DTYPES),
+            None,
+            "Round activations and errors to bfloat16 on their way between stages. Default: as they are.",
+        ),
+        _option(
+            "--stage-host",
+            str,
+            "ADDRESS",
+            "Listen here for the other stages. Default: this machine's address on the way to the server.",
+        ),
+        _option("--stage-port", int, "PORT", "The same; 0 takes a free port."),
+        _option(
+            "--advertise", str, "HOST[:PORT]", "Where the other stages reach this one, where that is somewhere else."
+        ),
+    ),
     "Data": (
         _option("--data-dir", programs.GivenPath(file_okay=False, path_type=Path), "DIR", "Where the data sets are."),
         _option(
@@ -196,14 +241,17 @@ def task_argument() -> click.Argument:
     context_settings=CONTEXT_SETTINGS,
 )
 @click.version_option(package_name="leeway", prog_name="ps-worker")
-def command(**settings: Any) -> int:
+@click.pass_context
+def command(ctx: click.Context, /, **settings: Any) -> int:
     worker = WorkerConfig(**settings)
+    if worker.stages is not None and ctx.get_parameter_source("rank") is ParameterSource.DEFAULT:
+        raise SettingError("--stages needs --rank: all stages of a replica have the same name, such as w0")
 
     interrupts.end_at_once()
     from leeway.worker.train.trainer import run
     from leeway.worker.watching import logs
 
-    logs.configure(worker.log_level, worker.log_format, worker.rank)
+    logs.configure(worker.log_level, worker.log_format, worker.rank, stage=worker.stage)
     _warn_of_misspelled_variables()
     return run(worker)
 

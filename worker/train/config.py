@@ -9,23 +9,33 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Literal
 
 from leeway.errors import SettingError
 from leeway.protocol import limits
 from leeway.protocol.addresses import is_host, server_url
 from leeway.protocol.fields import MAX_INTEGER, bound, shown
 from leeway.protocol.ranks import NAME_WORDS, is_rank
+from leeway.worker.pipeline.addresses import advertised
+from leeway.worker.pipeline.cut import BALANCED, check
+from leeway.worker.pipeline.schedules import SCHEDULES
 
 PARTITIONS = ("shuffle", "random")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("auto", "json", "console")
+WIRE_DTYPES = ("bfloat16",)
+
+# What says nothing without `stages`.
+OF_A_STAGE = ("stage", "micro_batches", "cut", "schedule", "recompute", "wire_dtype", "stage_host", "stage_port",
+              "advertise")  # fmt: skip
 
 # A pause of --slow-tail is at most so many times --slow: the distribution itself has no end.
 LONGEST_TAIL = 100.0
 
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?", re.ASCII)
+_CUT = re.compile(rf"{'|'.join(BALANCED)}|\d{{1,9}}(,\d{{1,9}})*", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +47,8 @@ class WorkerConfig:
     the data of `partition` "random". `files`: a pattern of training files below `data_dir`, of which a worker reads its
     share alone. `start_together`: workers that must be there before the first step.
     `evaluate_every` 0 evaluates at the end alone.
+    `stages`: this process trains layers of the model alone, as number `stage` of so many, and what is said from
+    `micro_batches` to `advertise` holds (see `TrainingSession.pipeline`); None: it trains the whole model.
     `metrics_port` 0 takes a free one, None serves no metrics. `sleep_seconds` says what `pace_seconds`, `slow_seconds`,
     `slow_turns` and `slow_tail` do.
     """
@@ -57,6 +69,16 @@ class WorkerConfig:
     local_steps: int = 1
     local_lr: float = 0.1
     start_together: int = 1
+    stages: int | None = None
+    stage: int | None = None
+    micro_batches: int = 8
+    cut: str = "time"
+    schedule: str = "1f1b"
+    recompute: bool = False
+    wire_dtype: Literal["bfloat16"] | None = None
+    stage_host: str | None = None
+    stage_port: int = 0
+    advertise: str | None = None
     evaluate_every: int = 0
     pace_seconds: float = 0.0
     slow_seconds: float = 0.0
@@ -81,6 +103,16 @@ class WorkerConfig:
                 1 <= self.start_together <= limits.MAX_RANKS,
                 f"1 to {limits.MAX_RANKS}",
             ),
+            (
+                "--cut",
+                self.cut,
+                bool(_CUT.fullmatch(self.cut)),
+                "time, memory or the layers of each stage, such as 2,3",
+            ),
+            ("--schedule", self.schedule, self.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
+            ("--wire-dtype", self.wire_dtype, self.wire_dtype in (None, *WIRE_DTYPES), " or ".join(WIRE_DTYPES)),
+            ("--stage-host", self.stage_host, self.stage_host is None or is_host(self.stage_host), host),
+            ("--stage-port", self.stage_port, 0 <= self.stage_port <= 65535, "0 to 65535"),
             ("--metrics-host", self.metrics_host, is_host(self.metrics_host), host),
             ("--metrics-port", self.metrics_port, ports, "0 to 65535"),
             ("--log-level", self.log_level, self.log_level in LOG_LEVELS, f"one of {', '.join(LOG_LEVELS)}"),
@@ -94,6 +126,8 @@ class WorkerConfig:
             ("--seed", self.seed, 0, MAX_INTEGER),
             ("--accumulate", self.accumulate, 1, MAX_INTEGER),
             ("--local-steps", self.local_steps, 1, MAX_INTEGER),
+            ("--stages", self.stages, 1, limits.MAX_STAGES),
+            ("--micro-batches", self.micro_batches, 1, limits.MAX_PARTS),
             ("--evaluate-every", self.evaluate_every, 0, MAX_INTEGER),
             ("--pace", self.pace_seconds, 0, limits.MAX_STEP_SECONDS),
             ("--slow", self.slow_seconds, 0, limits.MAX_STEP_SECONDS),
@@ -121,6 +155,43 @@ class WorkerConfig:
             raise SettingError("--accumulate and --local-steps are two ways to push less often; choose one")
         if self.slow_tail is not None and not self.slow_seconds:
             raise SettingError("--slow-tail draws pauses of --slow SECONDS or longer; give --slow too")
+        if self.stages is None:
+            self._check_that_it_is_whole()
+        else:
+            self._check_stage(self.stages)
+
+    def _check_that_it_is_whole(self) -> None:
+        for field in fields(self):
+            if field.name in OF_A_STAGE and getattr(self, field.name) != field.default:
+                flag = f"--{field.name.replace('_', '-')}"
+                raise SettingError(f"{flag} is about one of several stages of a model; give --stages too")
+
+    def _check_stage(self, stages: int) -> None:
+        if self.stage is None:
+            raise SettingError(f"--stages is {stages}; give --stage too: which of them this process is, from 0")
+        if not 0 <= self.stage < stages:
+            raise SettingError(f"--stage is {shown(self.stage)}; there are {stages}, from 0 to {stages - 1}")
+        if self.micro_batches > self.batch_size:
+            raise SettingError(
+                f"--batch-size is {self.batch_size}, which cannot be cut into --micro-batches {self.micro_batches};"
+                " give fewer micro-batches or larger batches"
+            )
+        if self.accumulate > 1:
+            raise SettingError(
+                "--accumulate has no place with --stages: micro-batches make one push; give more of them"
+            )
+        if self.local_steps > 1:
+            raise SettingError("--local-steps has no place with --stages: no stage can step before all have computed")
+        if self.files is not None:
+            raise SettingError("--files has no place with --stages: the first and the last stage read the same samples")
+        try:
+            if self.cut not in BALANCED:
+                sizes = tuple(map(int, self.cut.split(",")))
+                check(sizes, sum(sizes), stages)
+            if self.advertise is not None:
+                advertised("http://127.0.0.1:1", "127.0.0.1", self.advertise)
+        except ValueError as error:
+            raise SettingError(str(error)) from None
 
     def sleep_seconds(self, clock: int, index: int, count: int) -> float:
         """How long to sleep in iteration `clock`, as worker `index` of `count`: a straggler for demonstrations.

@@ -15,11 +15,10 @@ import torch
 from leeway import interrupts
 from leeway.errors import ServerLost, SettingError, WireError
 from leeway.worker.connecting import begin
-from leeway.worker.train.data.partition import RandomSampling, ShuffleAndSplit
-from leeway.worker.train.data.shares import FileShares, find
 from leeway.worker.train.evaluation import Evaluation
+from leeway.worker.train.preparing import prepare
 from leeway.worker.train.progress import progress
-from leeway.worker.train.tasks.task import resolve, resolve_of_files
+from leeway.worker.train.stage_trainer import StageTrainer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,9 +27,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from leeway.worker.train.config import WorkerConfig
-    from leeway.worker.train.data.partition import Partition
-    from leeway.worker.train.progress import Progress
-    from leeway.worker.train.tasks.task import Task
     from leeway.worker.training import TrainingSession
 
 log = structlog.get_logger("worker")
@@ -42,28 +38,25 @@ def run(config: WorkerConfig) -> int:
     Raises `SettingError`, `TaskError` and `DataError` for what the user can mend.
     """
     device = choose_device(config.device)
-    task, partition = _prepare(config)
+    trainer = _Trainer(config, device) if config.stages is None else StageTrainer(config, device)
     # What begins here is ended in good order.
     interrupts.raise_exceptions()
     try:
-        with _connect(config, task) as session, progress(config.rank, config.steps or session.until) as shown:
-            trainer = _Trainer(config, task, partition, device, session, shown)
-            trainer.train()
+        with _connect(config, trainer.name) as session:
+            trainer.train(session)
     except (ServerLost, WireError) as error:
         log.error("training has to stop", detail=str(error))
         return 1
     log.info("done", clock=session.clock, ending=str(session.ending or "reached --steps"))
-    if session.index == 0:
-        # Once is enough for all, and after leaving, so that nobody waits for it.
-        trainer.evaluate()
+    trainer.left(session)
     return 0
 
 
-def _connect(config: WorkerConfig, task: Task) -> TrainingSession:
+def _connect(config: WorkerConfig, task: str) -> TrainingSession:
     session = begin(
         config.server,
         config.rank,
-        task.name,
+        task,
         start_together=config.start_together,
         metrics_port=config.metrics_port,
         metrics_host=None if config.metrics_port is None else config.metrics_host,
@@ -83,36 +76,30 @@ def choose_device(name: str) -> torch.device:
 
 
 class _Trainer:
-    def __init__(
-        self,
-        config: WorkerConfig,
-        task: Task,
-        partition: Partition,
-        device: torch.device,
-        session: TrainingSession,
-        shown: Progress,
-    ) -> None:
+    """Trains the whole model. Raises `TaskError` and `DataError`."""
+
+    def __init__(self, config: WorkerConfig, device: torch.device) -> None:
         self._config = config
-        self._task = task
         self._device = device
+        self._task, self._partition = prepare(config)
+        self.name = self._task.name
+
+    def train(self, session: TrainingSession) -> None:
+        config = self._config
         self._session = session
-        self._shown = shown
-        self._partition = partition
-        self._model = task.model(config.seed).to(device)
+        self._model = self._task.model(config.seed).to(self._device)
         self._model.train()
-        self._evaluation = Evaluation(task, self._model, device, config.evaluate_every)
+        self._evaluation = Evaluation(self._task, self._model, self._device, config.evaluate_every)
+        with progress(config.rank, config.steps or session.until) as self._shown:
+            session.attach(self._model)
+            while not session.finished and (config.steps is None or session.clock < config.steps):
+                self._iterate()
 
-    def train(self) -> None:
-        session, config = self._session, self._config
-        session.attach(self._model)
-        while not session.finished and (config.steps is None or session.clock < config.steps):
-            self._iterate()
-
-    def evaluate(self) -> None:
-        """Log how good the parameters are that were pulled last, on the held-out data."""
-        if figures := self._evaluation.run():
-            rounded = {name: round(figure, 4) for name, figure in figures.items()}
-            log.info("evaluated", version=self._session.version, **rounded)
+    def left(self, session: TrainingSession) -> None:
+        """Evaluate: once is enough for all, and after leaving, so that nobody waits for it."""
+        if session.index == 0:
+            self._evaluation.run()
+            self._evaluation.log(session.version)
 
     def _iterate(self) -> None:
         session, config = self._session, self._config
@@ -175,17 +162,3 @@ class _Trainer:
         for indices in batches:
             inputs, targets = self._task.batch(indices, self._device)
             yield self._task.loss(self._model, inputs, targets), len(indices) / samples
-
-
-def _prepare(config: WorkerConfig) -> tuple[Task, Partition]:
-    """The task, and who reads which of its samples when."""
-    size, seed = config.batch_size, config.seed
-    if config.files is not None:
-        create = resolve_of_files(config.task)
-        files = find(config.files, config.data_dir, config.start_together)
-        of_files = create(config.data_dir, config.model)
-        return of_files, FileShares(files, of_files.read_files, size, seed)
-    task = resolve(config.task)(config.data_dir, config.model)
-    if config.partition == "random":
-        return task, RandomSampling(task.train_samples(), size, seed, config.rank, config.weight)
-    return task, ShuffleAndSplit(task.train_samples(), size, seed)

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from structlog.typing import Processor
 
 
-def configure(level: str, log_format: str, rank: str, stream: TextIO | None = None) -> None:
-    """Send the log lines of this process to `stream` (stderr), each with `rank`.
+def configure(level: str, log_format: str, rank: str, stream: TextIO | None = None, stage: int | None = None) -> None:
+    """Send the log lines of this process to `stream` (stderr), each with `rank`, and with `stage` if it is one.
 
     `level`: debug, info, warning or error. `log_format`: json, console, or auto, which asks the stream.
     """
@@ -30,12 +30,13 @@ def configure(level: str, log_format: str, rank: str, stream: TextIO | None = No
     )
     if log_format == "console":
         rendering = (structlog.dev.ConsoleRenderer(colors=stream.isatty()),)
+    who = {"rank": rank} if stage is None else {"rank": rank, "stage": stage}
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            lambda _, __, event: {"rank": rank, **event},
+            lambda _, __, event: {**who, **event},
             *rendering,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),

@@ -14,7 +14,7 @@ from leeway.worker.launch import cli as launch
 from leeway.worker.launch.children import Program
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 SERVES = "import signal; print('http://127.0.0.1:1', flush=True); signal.pause()"
 
@@ -46,13 +46,15 @@ class Gate:
             self._path.open("w").close()
 
 
-def run(server: str, *workers: str, gate: Gate | None = None, together: int = 1) -> tuple[int, list[str]]:
+def run(
+    server: str, *workers: str, gate: Gate | None = None, together: int = 1, names: Sequence[str] = ("w0", "w1", "w2")
+) -> tuple[int, list[str]]:
     """Run these programs as server and workers: the exit code, and all lines with their names."""
     lines: list[str] = []
 
     def programs(address: str) -> Iterator[Program]:
-        for index, code in enumerate(workers):
-            yield python(f"w{index}", code, address)
+        for name, code in zip(names, workers, strict=False):
+            yield python(name, code, address)
 
     def write(name: str, line: str, is_error: bool) -> None:
         lines.append(f"{name}: {line}")
@@ -103,6 +105,18 @@ def test_a_worker_that_fails_before_the_start_ends_those_that_wait_for_it() -> N
         "launch: w0 ended with exit code 5",
         "launch: w0 failed before 3 workers could start together: the rest is ended",
     ]
+
+
+def test_a_stage_that_fails_ends_the_other_stages_of_its_worker(tmp_path: Path) -> None:
+    gate = Gate(
+        tmp_path / "gate", opened_by="launch: w0.1 cannot go on without w0.0, and nobody restarts it: ended too"
+    )
+    waits = "import signal; signal.pause()"
+    names = ("w0.0", "w0.1", "w1.0")
+    code, lines = run(SERVES, "raise SystemExit(5)", waits, f"{gate.code} print('done')", gate=gate, names=names)
+    assert code == 5
+    assert lines[-1] == "w1.0: done"
+    assert not any(line.startswith("launch: w0.1 ended") for line in lines)
 
 
 @pytest.mark.parametrize(
@@ -202,6 +216,27 @@ class TestCommandLines:
         assert first.command[-1] == "w0"
         assert second.command[-6:] == ["--slow", "0.2", "--model", "a b", "--seed", "4"]
 
+    def test_a_worker_in_stages_is_several_processes(self, made) -> None:
+        flags = ("--workers", "2", "--stages", "2", "--recompute", "--cut", "2,1", "--metrics-port", "9100")
+        server, processes = made("digits", *flags, "--for", "w1", "--seed 4", "--for", "w1.1", "--slow 1")
+        assert server.command[-2:] == ["--workers", "2"]
+        shared = ["--stages", "2", "--cut", "2,1", "--recompute", "--start-together", "2"]
+        assert [(process.name, process.command[4:]) for process in processes] == [
+            (
+                f"{rank}.{stage}",
+                [
+                    *("digits", *shared, "--server", "http://127.0.0.1:9", "--rank", rank, "--stage", str(stage)),
+                    *("--metrics-port", port, *more),
+                ],
+            )
+            for rank, stage, port, more in (
+                ("w0", 0, "9100", ()),
+                ("w0", 1, "9101", ()),
+                ("w1", 0, "9102", ("--seed", "4")),
+                ("w1", 1, "9103", ("--seed", "4", "--slow", "1")),
+            )
+        ]
+
     def test_ports_for_metrics_are_told_apart(self, made) -> None:
         _, workers = made("digits", "--workers", "3", "--metrics-port", "9100")
         assert [worker.command[-2:] for worker in workers] == [
@@ -254,6 +289,20 @@ class TestCommandLines:
                 "w0: task digits reads its training samples as a whole, not by --files; a9a and linreg can",
             ),
             (["digits", "--for", "w9", "--slow 1"], "--for w9: there is no such worker; they are w0, w1"),
+            (
+                ["digits", "--stages", "2", "--for", "w0.2", "--slow 1"],
+                "--for w0.2: there is no such worker; they are w0.0, w0.1, w1.0, w1.1",
+            ),
+            (
+                ["heights", "--stages", "2"],
+                "task heights has a model that cannot be cut into stages; cifar10, digits, mnist and shakespeare have "
+                "one that can",
+            ),
+            (["digits", "--cut", "memory"], "--cut is about one of several stages of a model; give --stages too"),
+            (
+                ["digits", "--stages", "3", "--cut", "2,1"],
+                "the cut 2,1 is for 2 stages, and there are 3; give a number for each",
+            ),
             (["digits", "--batch-size", "0"], "--batch-size is 0; it must be 1 or more"),
             (
                 ["digits", "--for", "w1", "--slow 'x"],

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from leeway.worker.pipeline.micro_batches import micro_batches
+from leeway.worker.pipeline.micro_batches import joined, micro_batches
 
 
 def test_sizes_differ_by_one_at_most_and_samples_keep_their_order():
@@ -14,6 +14,14 @@ def test_sizes_differ_by_one_at_most_and_samples_keep_their_order():
 def test_tensors_of_a_tuple_are_cut_alike():
     pieces = micro_batches((torch.arange(3), torch.zeros(3, 2)), 2, "inputs")
     assert [tuple(map(len, piece)) for piece in pieces] == [(2, 2), (1, 1)]
+
+
+@pytest.mark.parametrize("batch", [torch.arange(11), (torch.arange(7), torch.randn(7, 2))])
+def test_joined_they_are_the_batch(batch):
+    again = joined(micro_batches(batch, 3, "inputs"))
+    pairs = zip(batch, again, strict=True) if isinstance(batch, tuple) else [(batch, again)]
+    assert type(again) is type(batch)
+    assert all(torch.equal(one, other) for one, other in pairs)
 
 
 def test_a_list_is_taken_as_it_is():

@@ -58,7 +58,7 @@ def test_in_words():
         "stage  layers      forward  backward  parameters  activations    memory",
         "0      0 to 6 (7)   7.0 ms   14.0 ms         700     56.0 KiB  66.9 KiB",
         "1      7            1.0 ms    2.0 ms         100      4.0 KiB   5.6 KiB",
-        "1f1b, 4 micro-batches: at best 57% of the time is computing; the others wait for stage 0",
+        "1f1b, 4 micro-batches (times are of one): at best 57% of the time is computing; the others wait for stage 0",
     ])
     # fmt: on
 

@@ -61,6 +61,17 @@ def test_a_flag_stands_above_the_environment(trained: list[WorkerConfig], monkey
     assert trained == [WorkerConfig(task="digits", server=SERVER, rank="w1", batch_size=8, slow_seconds=1.0)]
 
 
+def test_a_stage_needs_the_rank_that_it_shares_with_others(
+    trained: list[WorkerConfig], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert end("digits", "--stages", "2", "--stage", "1") == 2
+    said = "--stages needs --rank: all stages of a replica have the same name, such as w0"
+    assert capsys.readouterr().err == f"ps-worker: {said}\n"
+    monkeypatch.setenv("PS_STAGE", "1")
+    assert end("digits", "--stages", "2", "--rank", "w0", "--recompute") == 5
+    assert (trained[0].rank, trained[0].stage, trained[0].recompute) == ("w0", 1, True)
+
+
 def test_a_misspelled_variable_is_named_with_the_nearest(
     trained: list[WorkerConfig], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

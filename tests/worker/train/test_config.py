@@ -74,6 +74,41 @@ def test_devices(device: str) -> None:
             {"files": "part-*", "partition": "random"},
             "--files deals files out, and --partition random draws from all samples; choose one",
         ),
+        ({"stages": 0}, "--stages is 0; it must be 1 or more"),
+        ({"stages": 2}, "--stages is 2; give --stage too: which of them this process is, from 0"),
+        ({"stages": 2, "stage": 2}, "--stage is 2; there are 2, from 0 to 1"),
+        ({"stages": 2, "stage": -1}, "--stage is -1; there are 2, from 0 to 1"),
+        ({"stage": 0}, "--stage is about one of several stages of a model; give --stages too"),
+        ({"recompute": True}, "--recompute is about one of several stages of a model; give --stages too"),
+        ({"wire_dtype": "bfloat16"}, "--wire-dtype is about one of several stages of a model; give --stages too"),
+        ({"cut": "even"}, "--cut is 'even'; it must be time, memory or the layers of each stage, such as 2,3"),
+        ({"schedule": "2f2b"}, "--schedule is '2f2b'; it must be one of gpipe, 1f1b, zb-h1"),
+        ({"stage_port": 70000}, "--stage-port is 70000; it must be 0 to 65535"),
+        ({"stage_host": "a b"}, "--stage-host is 'a b'; it must be a host's name or address, such as 127.0.0.1"),
+        (
+            {"stages": 1, "stage": 0, "batch_size": 4},
+            "--batch-size is 4, which cannot be cut into --micro-batches 8; give fewer micro-batches or larger batches",
+        ),
+        (
+            {"stages": 2, "stage": 0, "cut": "2,3,1"},
+            "the cut 2,3,1 is for 3 stages, and there are 2; give a number for each",
+        ),
+        (
+            {"stages": 2, "stage": 0, "advertise": "a:b"},
+            "the address to advertise is 'a:b'; it must be HOST or HOST:PORT, IPv6 as [HOST]",
+        ),
+        (
+            {"stages": 2, "stage": 0, "accumulate": 2},
+            "--accumulate has no place with --stages: micro-batches make one push; give more of them",
+        ),
+        (
+            {"stages": 2, "stage": 0, "local_steps": 2},
+            "--local-steps has no place with --stages: no stage can step before all have computed",
+        ),
+        (
+            {"stages": 2, "stage": 0, "files": "part-*"},
+            "--files has no place with --stages: the first and the last stage read the same samples",
+        ),
         (
             {"accumulate": 2, "local_steps": 2},
             "--accumulate and --local-steps are two ways to push less often; choose one",

@@ -35,6 +35,13 @@ def test_a_line_is_json_with_the_rank_when_nobody_looks() -> None:
     assert line == {"event": "rejoined", "incarnation": 2, "level": "warning", "rank": "w3"}
 
 
+def test_a_line_of_a_stage_says_which() -> None:
+    stream = io.StringIO()
+    logs.configure("info", "json", "w3", stream, stage=0)
+    structlog.get_logger().info("joined")
+    assert json.loads(stream.getvalue()).items() >= {"rank": "w3", "stage": 0}.items()
+
+
 @pytest.mark.parametrize(
     ("log_format", "stream", "for_people"),
     [

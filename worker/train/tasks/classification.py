@@ -13,7 +13,8 @@ import torch
 from torch.nn import functional
 
 from leeway.worker.train.tasks.contexts import evaluating, seeded
-from leeway.worker.train.tasks.task import Task
+from leeway.worker.train.tasks.mean import Mean
+from leeway.worker.train.tasks.task import StagedTask
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from leeway.worker.train.data.source import Labelled
 
 
-class Classification(Task, ABC):
+class Classification(StagedTask, ABC):
     """A task whose model gives scores (..., classes) for targets (...,) of class numbers.
 
     A subclass gives `name`, `build` and `prepare`; one with other scores than one a class gives `criterion`
@@ -73,17 +74,26 @@ class Classification(Task, ABC):
 
     def evaluate(self, model: torch.nn.Module, device: torch.device) -> dict[str, float]:
         """Return mean `loss` and `accuracy` over the held-out samples."""
-        samples = len(self._test.labels)
-        loss_sum = 0.0
-        correct = 0
+        mean = Mean()
         with evaluating(model):
-            for start in range(0, samples, self.evaluation_chunk_samples):
+            for start in range(0, self.held_out_samples(), self.evaluation_chunk_samples):
                 chunk = slice(start, start + self.evaluation_chunk_samples)
                 inputs, targets = self._tensors(self._test, chunk, device)
-                scores: torch.Tensor = model(inputs)
-                loss_sum += self.criterion(scores, targets).item() * targets.numel()
-                correct += int(self.correct(scores, targets).sum().item())
-        return {"loss": loss_sum / self._test.labels.size, "accuracy": correct / self._test.labels.size}
+                mean.add(self.figures(model(inputs), targets), len(targets))
+        return mean.figures
+
+    def held_out_samples(self) -> int:
+        """Return how many held-out samples there are."""
+        return len(self._test.labels)
+
+    def held_out(self, indices: NDArray[np.int64], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the prepared inputs and int64 targets of the held-out samples at `indices`."""
+        return self._tensors(self._test, indices, device)
+
+    def figures(self, scores: torch.Tensor, targets: torch.Tensor) -> dict[str, float]:
+        """Return mean `loss` and `accuracy` over these targets."""
+        correct = self.correct(scores, targets).sum().item() / targets.numel()
+        return {"loss": self.criterion(scores, targets).item(), "accuracy": correct}
 
     def _tensors(
         self, part: Labelled, which: NDArray[Any] | slice, device: torch.device

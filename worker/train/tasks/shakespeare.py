@@ -30,20 +30,29 @@ _EMBEDDING = 8
 _HIDDEN = 256
 
 
+class _States(torch.nn.LSTM):
+    """An LSTM that gives its output alone, so that it can stand in a row of blocks."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        output, _ = super().forward(inputs)
+        return output
+
+
 class CharacterLstm(torch.nn.Module):
     """int64 ids (b, t) -> scores (b, t, vocabulary) for what follows each; 815,945 parameters for 65."""
+
+    pipeline_blocks = ("embedding", "lstm", "head")
 
     def __init__(self, vocabulary: int) -> None:
         """Make the layers for ids 0 .. vocabulary - 1."""
         super().__init__()
         self.embedding = torch.nn.Embedding(vocabulary, _EMBEDDING)
-        self.lstm = torch.nn.LSTM(_EMBEDDING, _HIDDEN, num_layers=2, batch_first=True)
+        self.lstm = _States(_EMBEDDING, _HIDDEN, num_layers=2, batch_first=True)
         self.head = torch.nn.Linear(_HIDDEN, vocabulary)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """Return the scores; the state begins at zero."""
-        hidden, _ = self.lstm(self.embedding(ids))
-        scores: torch.Tensor = self.head(hidden)
+        scores: torch.Tensor = self.head(self.lstm(self.embedding(ids)))
         return scores
 
 

@@ -78,16 +78,45 @@ class FileTask(Task, Protocol):
         ...
 
 
+class StagedTask(Task, Protocol):
+    """A task whose model can be cut into stages, so that no process ever holds all of it (`ps-worker --stages`).
+
+    `model` gives an `nn.Sequential`, or a module whose attribute `pipeline_blocks` names its parts in the order in
+    which they run, each taking what the one before it gave. It is called under `torch.device("meta")`, where tensors
+    have no memory: initial values are those that each layer's `reset_parameters` sets, or come from a file (`ps-serve
+    --init`).
+    The held-out data are read in pieces, because the inputs are wanted in another process than the targets.
+    """
+
+    def criterion(self, outputs: Any, targets: torch.Tensor) -> torch.Tensor:
+        """Return what `loss` is of the model's outputs: the mean over the samples, a scalar."""
+        ...
+
+    def held_out_samples(self) -> int:
+        """Return how many held-out samples there are."""
+        ...
+
+    def held_out(self, indices: NDArray[np.int64], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return inputs and targets, on `device`, of the held-out samples at `indices`, int64 (b,)."""
+        ...
+
+    def figures(self, outputs: Any, targets: torch.Tensor) -> dict[str, float]:
+        """Return what `evaluate` does, each a mean over these held-out samples, of the model's outputs for them."""
+        ...
+
+
 CreateTask: TypeAlias = Callable[[Path, str | None], Task]
 """Makes a task from the data directory and the model's name (None: the task's default)."""
 
 
 class BuiltIn(NamedTuple):
-    """Where a built-in task is (`module:object`), a line about it for `--help`, and whether it is a `FileTask`."""
+    """Where a built-in task is (`module:object`), a line about it for `--help`, and whether it is a `FileTask`, and a
+    `StagedTask`."""
 
     target: str
     description: str
     of_files: bool = False
+    of_stages: bool = False
 
 
 BUILT_IN = MappingProxyType(
@@ -98,24 +127,31 @@ BUILT_IN = MappingProxyType(
             of_files=True,
         ),
         "digits": BuiltIn(
-            "leeway.worker.train.tasks.digits:Digits", "8 x 8 digits of scikit-learn, a small MLP; no files"
+            "leeway.worker.train.tasks.digits:Digits",
+            "8 x 8 digits of scikit-learn, a small MLP; no files",
+            of_stages=True,
         ),
         "heights": BuiltIn(
             "leeway.worker.train.tasks.heights:Heights", "weight on height of 100 made-up people; no files"
         ),
-        "mnist": BuiltIn("leeway.worker.train.tasks.mnist:Mnist", "handwritten digits; model 2nn (default) or cnn"),
-        "cifar10": BuiltIn("leeway.worker.train.tasks.cifar10:Cifar10", "photographs in ten classes, a small CNN"),
+        "mnist": BuiltIn(
+            "leeway.worker.train.tasks.mnist:Mnist", "handwritten digits; model 2nn (default) or cnn", of_stages=True
+        ),
+        "cifar10": BuiltIn(
+            "leeway.worker.train.tasks.cifar10:Cifar10", "photographs in ten classes, a small CNN", of_stages=True
+        ),
         "a9a": BuiltIn(
             "leeway.worker.train.tasks.a9a:A9a", "census income, logistic regression on 123 features", of_files=True
         ),
         "shakespeare": BuiltIn(
-            "leeway.worker.train.tasks.shakespeare:Shakespeare", "next character, an LSTM of 2 x 256"
+            "leeway.worker.train.tasks.shakespeare:Shakespeare", "next character, an LSTM of 2 x 256", of_stages=True
         ),
     }
 )
 
 _MEMBERS = ("name", "model", "train_samples", "batch", "loss", "evaluate")
 _METHODS = _MEMBERS[1:]
+_OF_STAGES = ("criterion", "held_out_samples", "held_out", "figures")
 
 
 def choose_model(task: str, asked: str | None, models: tuple[str, ...]) -> str:
@@ -177,6 +213,26 @@ def look_up_of_files(spec: str) -> None:
     built_in = BUILT_IN.get(spec)
     if built_in is not None and not built_in.of_files:
         raise _not_of_files(spec)
+
+
+def look_up_of_stages(spec: str) -> None:
+    """Raise `TaskError` for a built-in task whose model is not cut; what another one's is shows when it is made."""
+    built_in = BUILT_IN.get(spec)
+    if built_in is not None and not built_in.of_stages:
+        *able, last = sorted(name for name, built_in in BUILT_IN.items() if built_in.of_stages)
+        other = f"{', '.join(able)} and {last}"
+        raise TaskError(f"task {spec} has a model that cannot be cut into stages; {other} have one that can")
+
+
+def of_stages(spec: str, task: Task) -> StagedTask:
+    """The task that `spec` names, as one for `--stages`. Raises `TaskError` where it lacks what that takes."""
+    look_up_of_stages(spec)
+    if missing := [member for member in _OF_STAGES if not _has(task, member)]:
+        needed = ", ".join(_OF_STAGES)
+        raise TaskError(
+            f"{spec} cannot be trained in stages: it lacks {', '.join(missing)} (with --stages a task has {needed} too)"
+        )
+    return cast("StagedTask", task)
 
 
 def _not_of_files(spec: str) -> TaskError:
@@ -241,7 +297,8 @@ def _require_members(spec: str, candidate: object, members: tuple[str, ...]) -> 
 def _has(candidate: object, member: str) -> bool:
     offered = getattr(candidate, member, None)
     # The empty bodies that a class inherits from the protocol do not count.
-    return offered is not None and getattr(offered, "__func__", offered) is not getattr(Task, member, None)
+    bodies = (getattr(protocol, member, None) for protocol in (Task, StagedTask))
+    return offered is not None and getattr(offered, "__func__", offered) not in bodies
 
 
 def _module(name: str) -> ModuleType:

@@ -5,6 +5,7 @@ from torch.nn import functional
 
 from leeway.worker.train.data.source import Labelled
 from leeway.worker.train.tasks.classification import Classification
+from leeway.worker.train.tasks.mean import Mean
 
 CPU = torch.device("cpu")
 RNG = np.random.default_rng(0)
@@ -72,6 +73,18 @@ def test_evaluation_in_chunks_equals_evaluation_at_once():
     assert result["accuracy"] == pytest.approx((scores.argmax(1) == targets).float().mean().item())
     assert model.calls == [(10, False), (10, False), (3, False)]
     assert model.training
+
+
+def test_pieces_of_the_held_out_samples_are_those_that_are_evaluated():
+    task = Example()
+    model = task.model(1)
+    pieces = np.array_split(np.arange(task.held_out_samples()), 4)
+    mean = Mean()
+    with torch.inference_mode():
+        for indices in pieces:
+            inputs, targets = task.held_out(indices, CPU)
+            mean.add(task.figures(model(inputs), targets), len(indices))
+    assert mean.figures == pytest.approx(task.evaluate(model, CPU))
 
 
 def test_the_model_depends_on_the_seed_alone():

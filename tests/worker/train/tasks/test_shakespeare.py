@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from leeway.errors import DataError
+from leeway.worker.pipeline.layers import Layers
 from leeway.worker.train.data import shakespeare
 from leeway.worker.train.data.source import Labelled
 from leeway.worker.train.tasks.shakespeare import Shakespeare
@@ -38,6 +39,19 @@ def test_the_model_has_the_documented_size_and_looks_only_back(tiny, tmp_path):
     changed[:, 50] = 0
     torch.testing.assert_close(model(changed)[:, :50], scores[:, :50])
     assert not torch.allclose(model(changed)[:, 50], scores[:, 50])
+
+
+def test_the_model_can_be_cut_under_its_own_names(tiny, tmp_path):
+    task = Shakespeare(tmp_path)
+    with torch.device("meta"):
+        layers = Layers(task.model(0))
+    assert [layer.name for layer in layers.layers] == ["embedding", "lstm", "head"]
+    assert list(layers.names) == list(task.model(0).state_dict())
+    value, model = task.batch(np.arange(2), CPU)[0], task.model(0)
+    scores = model(value)
+    for layer in Layers(model).layers:
+        value = layer.module(value)
+    assert torch.equal(value, scores)
 
 
 def test_evaluation_is_per_character(tiny, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from leeway.errors import TaskError
-from leeway.worker.train.tasks.task import BUILT_IN, Task, choose_model, resolve, resolve_of_files
+from leeway.worker.train.tasks.task import BUILT_IN, Task, choose_model, of_stages, resolve, resolve_of_files
 
 DOCUMENT = Path(__file__).parents[4] / "docs" / "reference" / "tasks.md"
 
@@ -205,7 +205,7 @@ class TestObjects:
 
 
 def test_the_documented_task_trains(write, tmp_path, training):
-    example, _ = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), flags=re.DOTALL)
+    example, *_ = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), flags=re.DOTALL)
     file = write(example, "rings.py")
     assert len([line for line in example.splitlines() if line.strip()]) <= 30
     task = resolve(f"{file}:Rings")(tmp_path, None)
@@ -218,7 +218,7 @@ def test_the_documented_task_trains(write, tmp_path, training):
 
 
 def test_the_documented_task_of_files_reads_what_it_is_told(write, tmp_path):
-    _, example = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), flags=re.DOTALL)
+    _, example, _ = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), flags=re.DOTALL)
     place: dict = {}
     exec(example, place)
     files = [tmp_path / f"{number}.npy" for number in range(3)]
@@ -228,6 +228,47 @@ def test_the_documented_task_of_files_reads_what_it_is_told(write, tmp_path):
     assert task.rows is None
     assert task.read_files(files[1:]) == 5
     assert task.rows.tolist() == [1, 1, 2, 2, 2]
+
+
+def test_the_documented_task_of_stages_says_of_outputs_what_it_says_of_the_model(write, tmp_path):
+    rings, _, more = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), flags=re.DOTALL)
+    file = write(rings + "\n" + more, "rings.py")
+    task = of_stages("rings.py:StagedRings", resolve(f"{file}:StagedRings")(tmp_path, None))
+    cpu, model = torch.device("cpu"), task.model(0)
+    inputs, targets = task.batch(np.arange(8), cpu)
+    assert torch.equal(task.criterion(model(inputs), targets), task.loss(model, inputs, targets))
+    inputs, targets = task.held_out(np.arange(task.held_out_samples()), cpu)
+    with torch.inference_mode():
+        assert task.figures(model(inputs), targets) == pytest.approx(task.evaluate(model, cpu))
+
+
+class TestStages:
+    @pytest.mark.parametrize("name", [name for name, built_in in BUILT_IN.items() if built_in.of_stages])
+    def test_the_built_in_tasks_of_stages_have_what_it_takes(self, name):
+        place, _, attribute = BUILT_IN[name].target.partition(":")
+        assert of_stages(name, getattr(import_module(place), attribute))
+
+    def test_another_built_in_one_says_which_can(self):
+        with pytest.raises(
+            TaskError, match="task a9a has a model that cannot be cut into stages; cifar10, digits, mni"
+        ):
+            of_stages("a9a", None)
+
+    def test_what_is_missing_is_named(self, write, tmp_path):
+        more = "    def held_out_samples(self): ...\n    def held_out(self, indices, device): ...\n"
+        task = resolve(f"{write(COMPLETE + more)}:Mine")(tmp_path, None)
+        with pytest.raises(TaskError) as refused:
+            of_stages("mine.py:Mine", task)
+        assert str(refused.value) == (
+            "mine.py:Mine cannot be trained in stages: it lacks criterion, figures (with --stages a task has criterion,"
+            " held_out_samples, held_out, figures too)"
+        )
+
+    def test_a_body_inherited_from_the_protocol_does_not_count(self, write, tmp_path):
+        text = "from leeway.worker.train.tasks.task import StagedTask\n"
+        text += COMPLETE.replace("class Mine", "class Mine(StagedTask)")
+        with pytest.raises(TaskError, match="it lacks criterion, held_out_samples, held_out, figures "):
+            of_stages("mine.py:Mine", resolve(f"{write(text)}:Mine")(tmp_path, None))
 
 
 OF_FILES = COMPLETE.replace(
