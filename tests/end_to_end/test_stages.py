@@ -17,7 +17,7 @@ from tests.load.forks import fork, warm_up
 pytestmark = pytest.mark.e2e
 
 # Until the checker of histories knows replicas: what it says of them is not to be trusted before.
-REPLICAS_CAN_BE_JUDGED = False
+REPLICAS_CAN_BE_JUDGED = True
 
 HERE = Path(__file__).with_name("small.py")
 ALONE = ("--mode", "sync", "--lr", 0.2)
