@@ -16,9 +16,6 @@ from tests.load.forks import fork, warm_up
 
 pytestmark = pytest.mark.e2e
 
-# Until the checker of histories knows replicas: what it says of them is not to be trusted before.
-REPLICAS_CAN_BE_JUDGED = True
-
 HERE = Path(__file__).with_name("small.py")
 ALONE = ("--mode", "sync", "--lr", 0.2)
 
@@ -107,11 +104,10 @@ def test_replicas_learn(data_dir, tmp_path, task, mode):
         # Each replica is one life, and its updates are whole.
         taken = [effect for row in rows for effect in row.get("effects", ()) if effect["is"] == "Apply"]
         assert {len(each["bodies"]) for effect in taken for each in effect["contributions"]} == {2}
-        if REPLICAS_CAN_BE_JUDGED:
-            facts = judge(rows)
-            assert facts.finished
-            assert len(facts.told) == 2 * steps
-            assert mode != "ssp" or facts.largest_lag <= 3
+        facts = judge(rows)
+        assert facts.finished
+        assert len(facts.told) == 2 * steps
+        assert mode != "ssp" or facts.largest_lag <= 3
 
 
 def train(folder, task, stages=None, init=None, flags=(), steps=6):
@@ -203,8 +199,7 @@ def test_a_stage_that_dies_is_replaced_and_nothing_is_lost(tmp_path):
         ended = [effect["reason"] for row in rows for effect in row.get("effects", ()) if effect["is"] == "Ended"]
         assert ended[0] in ("lease-expired", "new-session")
         assert sum(ending == "left" for ending in ended) == 1
-        if REPLICAS_CAN_BE_JUDGED:
-            assert len(judge(rows).applied) == steps
+        assert len(judge(rows).applied) == steps
 
 
 def test_a_run_that_is_over_before_all_stages_are_there(tmp_path):
