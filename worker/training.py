@@ -135,8 +135,7 @@ class TrainingSession:
     def _joined(self) -> Parts:
         """The parts of a worker that has joined: what is asked of them the server has to tell."""
         if not self._has_joined:
-            self.client.join()
-            self._has_joined = True
+            self.join()
         return self._parts
 
     # What there is to know. Of a session with several parts each has its own clock, outcome and end.
@@ -228,6 +227,12 @@ class TrainingSession:
     # What there is to do.
 
     @for_one_thread
+    def join(self) -> None:
+        """Join now, and not with the first call that needs it: from here on others see this worker, and wait for it."""
+        self.client.join()
+        self._has_joined = True
+
+    @for_one_thread
     def attach(
         self,
         model: torch.nn.Module | Mapping[str, torch.nn.Module],
@@ -282,8 +287,7 @@ class TrainingSession:
 
     def _begin(self, bridges: Mapping[str, ModelBridge], *, whole: bool) -> None:
         """All of them, or none: whatever is refused, or interrupts this, it can be done again."""
-        self.client.join()
-        self._has_joined = True
+        self.join()
         self._start.wait(self.client)
         try:
             for name, bridge in bridges.items():

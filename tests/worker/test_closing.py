@@ -24,7 +24,7 @@ def joined(*given, **named):
     """A session whose worker has joined."""
     session = leeway.connect(*given, **named)
     try:
-        session.client.join()
+        session.join()
     except BaseException:
         session.close()
         raise
