@@ -326,13 +326,13 @@ class TrainingSession:
         from 0. All of them connect with the same rank: together they are one worker, a replica.
 
         `model`: an `nn.Sequential`, a list of modules, or a module with `blocks`, the names of its parts in the order
-        in which they run. Built under `torch.device("meta")` it takes no memory; each stage makes its own layers real, and
-        initial values are a function of (`seed`, layer). `micro_batches`: how many a batch is cut into. `loss(output,
-        target)`: the mean over a micro-batch, on the last stage. `cut`: "time" or "memory", balanced by what each layer
-        costs on the machines that will run it, for which all stages need an `example` of a batch's inputs (or inputs in
-        the first step), or how many layers each stage has, "2,3". `schedule`: "1f1b", "gpipe" or "zb-h1". `recompute`:
-        keep only what a stage receives, and compute the rest again for the backward pass. `wire_dtype`: "bfloat16"
-        halves what activations and errors take on the way.
+        in which they run. Built under `torch.device("meta")` it takes no memory; each stage makes its own layers real,
+        and initial values are a function of (`seed`, layer). `micro_batches`: how many a batch is cut into.
+        `loss(output, target)`: the mean over a micro-batch, on the last stage. `cut`: "time" or "memory", balanced by
+        what each layer costs on the machines that will run it, for which all stages need an `example` of a batch's
+        inputs (or inputs in the first step), or how many layers each stage has, "2,3". `schedule`: "1f1b", "gpipe" or
+        "zb-h1". `recompute`: keep only what a stage receives, and compute the rest again for the backward pass.
+        `wire_dtype`: "bfloat16" halves what activations and errors take on the way.
         `host` and `port`: where this stage listens for the others; `advertise`: HOST or HOST:PORT by which they reach
         it, where that is another. In place of `attach`, and before anything else is asked of the session.
 

@@ -7,7 +7,8 @@
         pipeline.step(x, y)                         inputs count on the first stage, targets on the last
 
 The one rule: all stages of a replica make the same calls in the same order. Where one is lost, the others drop the
-iteration that is under way, wait for another process to take its place, and train the same batch again.
+iteration that is under way, wait for another process to take its place, and train the same batch again. So does a stage
+that was interrupted itself: its next call gives that life of the replica up, unless its update was accepted.
 """
 
 from __future__ import annotations
@@ -40,7 +41,6 @@ from leeway.worker.torch_bridge import ModelBridge
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from leeway.errors import WireError
     from leeway.protocol.lives import Life
     from leeway.worker.blocking import BlockingClient
     from leeway.worker.pipeline.blocking import BlockingNeighbours
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from leeway.worker.pipeline.micro_batches import Batch
     from leeway.worker.pipeline.plan import Plan
     from leeway.worker.pipeline.settings import Settings
+    from leeway.worker.pipeline.stage import Stage
     from leeway.worker.receiving import Pulled
     from leeway.worker.session.conversation import Conversation
     from leeway.worker.session.states import Ending
@@ -85,17 +86,19 @@ class Pipeline:
         )
         self._bridge: ModelBridge | None = None
         self._computing: Computing | None = None
+        self._costs: tuple[LayerCost, ...] | None = None
+        # The life that the neighbours know, and how many iterations and evaluations have begun in it.
         self._life: Life | None = None
-        self._sequence = 0
-        # An iteration has begun whose end was not seen, at this place in the data.
-        self._broken: int | None = None
+        self._begun = 0
+        # One has begun whose end was not seen, at this place in the data.
+        self._open: int | None = None
         self._done: Done | None = None
         self._outcome: Outcome | None = None
         self._times = StepTimes()
         self._version = 0
         self.plan: Plan | None = None
         """Which layers are in which stage, and what they cost; None where nobody has measured."""
-        client.client.tell_of_refusal(self._refused)
+        client.client.tell_of_refusal(neighbours.on_refused)
 
     # What there is to know.
 
@@ -110,7 +113,7 @@ class Pipeline:
     @property
     def module(self) -> torch.nn.Module:
         """This stage's layers, under the names of the whole model. Raises `ValueError` before it has begun."""
-        return self._begun.stage.module
+        return self._ready.stage.module
 
     @property
     def committed(self) -> int:
@@ -174,39 +177,31 @@ class Pipeline:
 
     def begin(self, example: Batch | None = None) -> None:
         """Join, wait for the other stages, and take this stage's parameters. `example`: inputs of a batch, where the
-        cut is measured. Once; `step` does it where it was not done.
+        cut is measured. Once, `step` does it where it was not done; after an exception it can be called again.
 
+        Where the run is complete already nothing happens, and `finished` says so.
         Raises `ValueError` for a model that cannot be cut so, `WireError` where this stage does not fit the others.
         """
-        if self._computing is not None:
+        if self._computing is not None or self.finished:
             return
-        layers, settings = self._layers, self._settings
-        assert layers is not None, "it has begun, or was not begun before"
-        costs = self._measured(layers, example)
-        self._place = replace(self._place, notes=Notes(costs).write())
-        self._client.take_place(self._place)
-        cut = self._agreed(layers)
-        init = bool(self._conversation.specs)
-        stage = build(layers, cut, settings.stage, settings.seed, init=init, device=settings.device)
-        bridge = ModelBridge(stage.module) if any(layer.keys for layer in stage.layers) else None
-        keys = tuple(spec.name for spec in bridge.specs) if bridge else ()
-        others = {tie.key for tie in stage.ties if tie.owner != settings.stage}
-        owned = tuple(key for key in keys if key not in others)
-        self._place = replace(self._place, keys=keys, owned=owned, notes=Notes(costs, cut).write())
-        self._client.take_place(self._place)
+        layers = self._layers
+        assert layers is not None, "they are there until it has begun"
+        self._costs = self._costs or self._measured(layers, example)
+        if not self._take_place(replace(self._place, notes=Notes(self._costs).write())):
+            return
+        stage = self._make(layers, self._agreed(layers))
+        if not self._take_place(self._place):
+            return
         self._start.wait(self._client)
-        if bridge is None:
-            self._client.offer(self._specs, lambda layout: (), whole=True, aliases=self._aliases, own=())
-        else:
-            self._client.offer(self._specs, bridge.values, whole=True, aliases=self._aliases, own=owned)
-        self._bridge = bridge
-        rank = self._client.client.rank
+        values = self._bridge.values if self._bridge else _no_values
+        self._client.offer(self._specs, values, whole=True, aliases=self._aliases, own=self._place.owned)
+        self._load(self._client.pull())
+        settings, rank = self._settings, self._client.client.rank
         self._computing = Computing(
             stage, seed=settings.seed, rank=rank, loss=settings.loss, recompute=settings.recompute
         )
         # Layers of other stages are nobody's any more.
         self._layers = None
-        self._load(self._client.pull())
 
     def step(
         self,
@@ -225,37 +220,43 @@ class Pipeline:
         which batch is next.
 
         Raises `ValueError` for a batch that cannot be; nothing has happened then, and the same step can be called
-        again. After any other exception too, Ctrl-C for one; what was under way then is given up by all stages.
+        again. So it can after any other exception, Ctrl-C for one: where the update had been accepted, that is what is
+        returned and nothing is trained; else what was under way is given up by all stages, and trained again.
         """
         self.begin(inputs)
-        if completed := self._mended():
-            return completed
+        if over := self._mended():
+            self._outcome = over
+            return over
+        if self.finished:
+            raise ValueError(f"there is nothing more to train: {self._why_ended}; loop while not pipeline.finished")
         place = self.committed
         while True:
-            if self.finished:
-                raise ValueError(f"there is nothing more to train: {self.ending}; loop while not pipeline.finished")
             try:
                 outcome = self._iterate(inputs, targets, metrics or {})
             except Dropped as dropped:
-                log.warning("iteration dropped", detail=str(dropped), clock=self.clock)
-                outcome = self._go_on() or Outcome(self.clock, None, Code.STAGE_LOST)
-            if self._is_over(outcome, place):
+                self._outcome = outcome = Outcome(self.clock, None, Code.STAGE_LOST)
+                self._go_on(dropped)
+            if self.finished or not outcome.dropped or self.committed != place:
                 return outcome
 
     def evaluate(self, inputs: Batch | None = None, targets: Batch | None = None) -> Done:
         """Forward alone, in the mode of evaluation; nothing is changed. With targets the last stage's `loss` is the
         mean over the samples; without, its `outputs` are those of each micro-batch. Inputs and targets as in `step`.
+
+        When the run is complete too, as long as all stages are still there. Raises what `step` raises.
         """
         self.begin(inputs)
         self._mended()
         while True:
             try:
-                return self._iteration(inputs, targets).evaluate()
+                done = self._iteration(inputs, targets).evaluate()
             except Dropped as dropped:
-                log.warning("evaluation dropped", detail=str(dropped), clock=self.clock)
-                self._go_on()
+                self._go_on(dropped)
                 if self.finished:
-                    raise ValueError(f"there is nothing more to evaluate: {self.ending}") from None
+                    raise ValueError(f"nobody is there to evaluate with: {self._why_ended}") from None
+            else:
+                self._open = None
+                return done
 
     # How it is done.
 
@@ -264,10 +265,15 @@ class Pipeline:
         return self._client.conversation
 
     @property
-    def _begun(self) -> Computing:
+    def _ready(self) -> Computing:
         if self._computing is None:
-            raise ValueError("the pipeline has not begun; call begin() or step() first")
+            why = f"and the run has ended: {self._why_ended}" if self.finished else "call begin() or step() first"
+            raise ValueError(f"the pipeline has not begun; {why}")
         return self._computing
+
+    @property
+    def _why_ended(self) -> str:
+        return self.ending_detail or str(self.ending)
 
     def _measured(self, layers: Layers, example: Batch | None) -> tuple[LayerCost, ...] | None:
         settings = self._settings
@@ -280,6 +286,24 @@ class Pipeline:
             return None
         first = micro_batches(example, settings.micro_batches, "inputs")[0]
         return tuple(measure(layers, first, device=settings.device))
+
+    def _take_place(self, place: Place) -> bool:
+        """Whether the replica has a life; there is none where the run is complete."""
+        self._place = place
+        self._client.take_place(place)
+        return not self.finished
+
+    def _make(self, layers: Layers, cut: Cut) -> Stage:
+        """The stage with its keys, and its place by them."""
+        settings = self._settings
+        init = bool(self._conversation.specs)
+        stage = build(layers, cut, settings.stage, settings.seed, init=init, device=settings.device)
+        self._bridge = ModelBridge(stage.module) if any(layer.keys for layer in stage.layers) else None
+        keys = tuple(spec.name for spec in self._bridge.specs) if self._bridge else ()
+        others = {tie.key for tie in stage.ties if tie.owner != settings.stage}
+        owned = tuple(key for key in keys if key not in others)
+        self._place = replace(self._place, keys=keys, owned=owned, notes=Notes(self._costs, cut).write())
+        return stage
 
     def _agreed(self, layers: Layers) -> Cut:
         """The cut that all stages come to."""
@@ -310,22 +334,20 @@ class Pipeline:
             for line in self.plan.table().splitlines():
                 log.info(line)
 
-    def _refused(self, error: WireError) -> None:
-        """In the loop of the client: a heartbeat was refused, so nobody will hand this stage anything any more."""
-        self._neighbours.drop(error.detail, self._life)
-
-    def _iteration(self, inputs: Batch | None, targets: Batch | None) -> Iteration:
-        settings, computing = self._settings, self._begun
-        iteration = Iteration(computing, self._neighbours, self.committed, settings.micro_batches, inputs, targets)
-        self._broken = self.committed
-        self._neighbours.begin(self._sequence)
-        self._sequence += 1
+    def _iteration(self, inputs: Batch | None, targets: Batch | None, *, training: bool = False) -> Iteration:
+        """The next one, begun. Raises `ValueError` for a batch that cannot be: then none has."""
+        count = self._settings.micro_batches
+        number, parts = self.committed, (inputs, targets)
+        iteration = Iteration(self._ready, self._neighbours, number, count, *parts, training=training)
+        self._open = number
+        self._neighbours.begin(self._begun)
+        self._begun += 1
         return iteration
 
     def _iterate(self, inputs: Batch | None, targets: Batch | None, metrics: Mapping[str, float]) -> Outcome:
         began = time.perf_counter()
         before = self._client.client.traffic.copy()
-        done = self._iteration(inputs, targets).train(self._settings.schedule)
+        done = self._iteration(inputs, targets, training=True).train(self._settings.schedule)
         computed = time.perf_counter()
         figures = {**metrics} if done.loss is None else {"loss": done.loss, **metrics}
         tensors = self._gradients()
@@ -346,10 +368,6 @@ class Pipeline:
         self._load(pulled)
         return outcome
 
-    def _is_over(self, outcome: Outcome, place: int) -> bool:
-        """Whether the batch of this place has had its end; else it is trained again, in the next life."""
-        return self.finished or not outcome.dropped or self.committed != place
-
     def _told(self) -> StepTimes | None:
         return self._times if self._outcome else None
 
@@ -361,40 +379,46 @@ class Pipeline:
         return bridge.gradients(first=self.index == 0)
 
     def _mended(self) -> Outcome | None:
-        """After an iteration whose end was not seen: what became of it if it was accepted, else None, in a new life."""
-        if self._broken is None:
+        """After a call whose end was not seen: None if its batch is still to be trained, in another life; else what
+        became of it.
+        """
+        place = self._open
+        if place is None:
             return None
-        place = self._broken
-        outcome = self._client.settle() if self._conversation.in_hand else None
-        if outcome is None or outcome.dropped:
+        if self._conversation.in_hand:
+            self._client.settle()
+        if self.committed == place and not self.finished:
             self._client.begin_anew()
         self._load(self._client.pull())
-        if self.committed == place:
+        if self.committed == place and not self.finished:
             return None
-        return outcome
+        if self.committed != place + 1:
+            # The run is complete without it, or the server has gone back.
+            return Outcome(self.clock, None, Code.FINISHED if self.finished else Code.OLD_EPOCH)
+        return self._conversation.outcome
 
-    def _go_on(self) -> Outcome | None:
-        """Wait for the next life of the replica. Returns what became of the update, where one was accepted."""
+    def _go_on(self, dropped: Dropped) -> None:
+        """Wait for the next life of the replica."""
+        then = "done again as soon as all stages are there"
+        log.warning("iteration dropped", stage=self.stage, committed=self.committed, detail=f"{dropped}; {then}")
         before = self._conversation.life
-        outcome = self._client.settle() if self._conversation.in_hand else None
         pulled = self._client.pull()
         if not self.finished and self._conversation.life == before:
             # Only this stage has lost touch: the others have to be told.
             self._client.begin_anew()
             pulled = self._client.pull()
         self._load(pulled)
-        return outcome
 
     def _load(self, pulled: Pulled | None) -> None:
         """Have the stage hold what was pulled, in whichever life that was; None: there is nothing more."""
         if pulled is None:
-            log.info("nothing more to compute", ending=str(self.ending), detail=self.ending_detail)
+            log.info("nothing more to train", stage=self.stage, ending=str(self.ending), detail=self.ending_detail)
         else:
             if self._bridge is not None:
                 self._bridge.load(pulled.frame)
             self._version = pulled.grant.version.number
             self._meet()
-        self._broken = None
+        self._open = None
 
     def _meet(self) -> None:
         """The stages of a new life, where it is one."""
@@ -403,7 +427,7 @@ class Pipeline:
         assert replica is not None, "of a replica"
         if life == self._life:
             return
-        self._life, self._sequence = life, 0
+        self._begun = 0
         self._neighbours.begin_life(
             life,
             self.stage,
@@ -413,6 +437,12 @@ class Pipeline:
             micro_batches=self._settings.micro_batches,
             room=self._settings.room,
         )
+        self._life = life
+
+
+def _no_values(_: Layout) -> tuple[()]:
+    """Of a stage that has nothing to train."""
+    return ()
 
 
 def _plan_of(layers: Layers, settings: Settings) -> dict[str, str]:

@@ -16,6 +16,7 @@ from leeway.protocol.membership import Join
 from leeway.protocol.pushes import last_pushes
 from leeway.worker.session.refusals import REACTIONS, Reaction
 from leeway.worker.session.states import State
+from leeway.worker.session.updates import Recall
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -167,7 +168,8 @@ class SharedLife:
             return pending
         self.life = None
         for conversation in going:
-            conversation.update.recall(last.get(conversation.group))
+            if conversation.update.recall(last.get(conversation.group)) is Recall.SETTLED:
+                conversation.committed += 1
             conversation.update.drop(error.code)
         if REACTIONS[error.code] in (Reaction.NEW_LIFE, Reaction.NEXT_LIFE):
             if self.place is None:
