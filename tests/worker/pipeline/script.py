@@ -31,6 +31,7 @@ DEFAULTS = {
     "share": [0, 1],  # which batches of the data set are this replica's: number, of how many
     "start_together": 1,
     "patience_seconds": 60.0,
+    "torch": torch.__version__,  # what it takes itself to be
 }
 
 
@@ -112,6 +113,7 @@ def main(given):
     model = MODELS[settings["model"]]
     failing = [settings["fails_at"]]
     torch.set_num_threads(1)
+    torch.__version__ = settings["torch"]
 
     def loss(output, target):
         if failing[0] is not None and pipeline.committed == failing[0]:
