@@ -1,13 +1,12 @@
 """Stages that die, stop, come twice or do not fit; servers that go and come back. Each batch of a replica is trained
 exactly once, whatever happens: the weights of the model count how often each was (`Tally`)."""
 
-import signal
 import socket
 import threading
 
 import pytest
 
-from tests.worker.pipeline.replicas import Replicas, until
+from tests.worker.pipeline.replicas import Replicas
 
 pytestmark = pytest.mark.e2e
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 import torch
@@ -23,9 +23,7 @@ import torch
 from leeway.protocol.codes import Code
 from leeway.protocol.pushes import UpdateKind
 from leeway.protocol.replicas import Place
-from leeway.protocol.spans import Layout
 from leeway.protocol.times import StepTimes
-from leeway.transport.channel import Tensors
 from leeway.worker.pipeline.agreement import Notes, decided, model_digest
 from leeway.worker.pipeline.computing import Computing
 from leeway.worker.pipeline.cut import parts, read
@@ -59,8 +57,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("worker")
 
-_NOTHING = Tensors(Layout.of(()), ())
-
 
 class Pipeline:
     """Made by `TrainingSession.pipeline`. For one thread; its session ends it."""
@@ -84,7 +80,7 @@ class Pipeline:
         self._place = Place(
             settings.stage, settings.stages, neighbours.address, _plan_of(layers, settings), Notes().write()
         )
-        self._bridge: ModelBridge | None = None
+        self._bridge = ModelBridge(torch.nn.Module(), part=True)
         self._computing: Computing | None = None
         self._costs: tuple[LayerCost, ...] | None = None
         # The life that the neighbours know, and how many iterations and evaluations have begun in it.
@@ -187,18 +183,20 @@ class Pipeline:
         layers = self._layers
         assert layers is not None, "they are there until it has begun"
         self._costs = self._costs or self._measured(layers, example)
+        others = "waits until all stages are there" if self.stages > 1 else "the only stage"
+        self._log("joining", of=self.stages, address=self._neighbours.address, detail=others)
         if not self._take_place(replace(self._place, notes=Notes(self._costs).write())):
             return
         stage = self._make(layers, self._agreed(layers))
         if not self._take_place(self._place):
             return
         self._start.wait(self._client)
-        values = self._bridge.values if self._bridge else _no_values
-        self._client.offer(self._specs, values, whole=True, aliases=self._aliases, own=self._place.owned)
+        values, owned = self._bridge.values, self._place.owned
+        self._client.offer(self._specs, values, whole=True, aliases=self._aliases, own=owned)
         self._load(self._client.pull())
-        settings, rank = self._settings, self._client.client.rank
+        settings = self._settings
         self._computing = Computing(
-            stage, seed=settings.seed, rank=rank, loss=settings.loss, recompute=settings.recompute
+            stage, seed=settings.seed, rank=self._rank, loss=settings.loss, recompute=settings.recompute
         )
         # Layers of other stages are nobody's any more.
         self._layers = None
@@ -238,6 +236,9 @@ class Pipeline:
                 self._go_on(dropped)
             if self.finished or not outcome.dropped or self.committed != place:
                 return outcome
+            self._log(
+                "goes on", batch=place, detail="all stages are there; the batch that was dropped is trained again"
+            )
 
     def evaluate(self, inputs: Batch | None = None, targets: Batch | None = None) -> Done:
         """Forward alone, in the mode of evaluation; nothing is changed. With targets the last stage's `loss` is the
@@ -259,6 +260,13 @@ class Pipeline:
                 return done
 
     # How it is done.
+
+    def _log(self, event: str, **facts: Any) -> None:
+        log.info(event, rank=self._rank, stage=self.stage, **facts)
+
+    @property
+    def _rank(self) -> str:
+        return self._client.client.rank
 
     @property
     def _conversation(self) -> Conversation:
@@ -298,8 +306,8 @@ class Pipeline:
         settings = self._settings
         init = bool(self._conversation.specs)
         stage = build(layers, cut, settings.stage, settings.seed, init=init, device=settings.device)
-        self._bridge = ModelBridge(stage.module) if any(layer.keys for layer in stage.layers) else None
-        keys = tuple(spec.name for spec in self._bridge.specs) if self._bridge else ()
+        self._bridge = ModelBridge(stage.module, part=True)
+        keys = tuple(spec.name for spec in self._bridge.specs)
         others = {tie.key for tie in stage.ties if tie.owner != settings.stage}
         owned = tuple(key for key in keys if key not in others)
         self._place = replace(self._place, keys=keys, owned=owned, notes=Notes(self._costs, cut).write())
@@ -329,7 +337,7 @@ class Pipeline:
 
     def _tell(self, sizes: Cut) -> None:
         begin, end = parts(sizes)[self.stage]
-        log.info("stage", stage=self.stage, of=self.stages, layers=", ".join(self._names[begin:end]))
+        self._log("cut", layers=", ".join(self._names[begin:end]))
         if self.plan and self.stage == 0:
             for line in self.plan.table().splitlines():
                 log.info(line)
@@ -350,7 +358,7 @@ class Pipeline:
         done = self._iteration(inputs, targets, training=True).train(self._settings.schedule)
         computed = time.perf_counter()
         figures = {**metrics} if done.loss is None else {"loss": done.loss, **metrics}
-        tensors = self._gradients()
+        tensors = self._bridge.gradients(first=self.index == 0)
         collected = time.perf_counter()
         outcome, pulled = self._client.pushpull(UpdateKind.GRADIENT, done.samples, tensors, figures, self._told())
         after = self._client.client.traffic
@@ -370,13 +378,6 @@ class Pipeline:
 
     def _told(self) -> StepTimes | None:
         return self._times if self._outcome else None
-
-    def _gradients(self) -> Tensors:
-        """Nothing, where the layers of this stage have nothing to train."""
-        bridge = self._bridge
-        if bridge is None or all(parameter.grad is None for parameter in bridge.parameters):
-            return _NOTHING
-        return bridge.gradients(first=self.index == 0)
 
     def _mended(self) -> Outcome | None:
         """After a call whose end was not seen: None if its batch is still to be trained, in another life; else what
@@ -399,8 +400,8 @@ class Pipeline:
 
     def _go_on(self, dropped: Dropped) -> None:
         """Wait for the next life of the replica."""
-        then = "done again as soon as all stages are there"
-        log.warning("iteration dropped", stage=self.stage, committed=self.committed, detail=f"{dropped}; {then}")
+        detail = f"{dropped}; waits until all stages are there, to do it again"
+        log.warning("iteration dropped", rank=self._rank, stage=self.stage, batch=self.committed, detail=detail)
         before = self._conversation.life
         pulled = self._client.pull()
         if not self.finished and self._conversation.life == before:
@@ -412,10 +413,9 @@ class Pipeline:
     def _load(self, pulled: Pulled | None) -> None:
         """Have the stage hold what was pulled, in whichever life that was; None: there is nothing more."""
         if pulled is None:
-            log.info("nothing more to train", stage=self.stage, ending=str(self.ending), detail=self.ending_detail)
+            self._log("nothing more to train", ending=str(self.ending), detail=self.ending_detail)
         else:
-            if self._bridge is not None:
-                self._bridge.load(pulled.frame)
+            self._bridge.load(pulled.frame)
             self._version = pulled.grant.version.number
             self._meet()
         self._open = None
@@ -438,11 +438,6 @@ class Pipeline:
             room=self._settings.room,
         )
         self._life = life
-
-
-def _no_values(_: Layout) -> tuple[()]:
-    """Of a stage that has nothing to train."""
-    return ()
 
 
 def _plan_of(layers: Layers, settings: Settings) -> dict[str, str]:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from tests.end_to_end.commands import Reader
 from tests.load.forks import fork, warm_up
 
-SECONDS = 60.0
+SECONDS = 30.0
 _LOOK_SECONDS = 0.01
 
 # What a checkpoint calls the parameters.

@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -98,7 +98,27 @@ def of_kind(kind):
     )
 
 
-MODELS = {name: of_kind(kind) for name, kind in kinds().items()}
+def still():
+    """A stage of frozen layers alone, and one with a frozen parameter."""
+    model = nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4))
+    for frozen in (*model[0].parameters(), model[3].bias):
+        frozen.requires_grad_(False)
+    return model
+
+
+def more_kinds():
+    """Stages that have nothing to push, or only buffers."""
+    kind = kinds()["mlp"]
+    return kinds() | {
+        "relu": replace(kind, make=lambda: nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4))),
+        "frozen": replace(kind, make=still),
+        "statistics": replace(
+            kind, make=lambda: nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8, affine=False), nn.Linear(8, 4))
+        ),
+    }
+
+
+MODELS = {name: of_kind(kind) for name, kind in more_kinds().items()}
 MODELS["tally"] = Model(lambda: nn.Sequential(*(Tally() for _ in range(4))), tallied, by_place)
 MODELS["tally of 5"] = Model(lambda: nn.Sequential(*(Tally() for _ in range(5))), tallied, by_place)
 MODELS["digits"] = Model(digits, functional.cross_entropy, digits_at)
