@@ -20,20 +20,23 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from leeway.protocol.tensors import TensorSpec
+    from leeway.worker.pipeline.alignment import Position
     from leeway.worker.pipeline.cut import Cut
 
 
 @dataclass(frozen=True, slots=True)
 class Notes:
-    """`costs`: of each layer on this stage's machine; None: it has not measured. `cut`: as decided before."""
+    """`costs`: of each layer on this stage's machine; None: it has not measured. `cut`: as decided before. `at`: where
+    this stage stands; None: it is new."""
 
     costs: tuple[LayerCost, ...] | None = None
     cut: Cut | None = None
+    at: Position | None = None
 
     def write(self) -> str:
         """Raises `ValueError` for more layers than there is room for."""
         rows = None if self.costs is None else [_figures(cost) for cost in self.costs]
-        text = json.dumps({"costs": rows, "cut": self.cut}, separators=(",", ":"))
+        text = json.dumps({"costs": rows, "cut": self.cut, "at": self.at}, separators=(",", ":"))
         if len(text) > MAX_NOTES:
             raise ValueError(
                 f"the costs of {len(rows or ())} layers are too many to tell; name larger blocks (blocks=)"
@@ -45,13 +48,28 @@ class Notes:
         """What another stage has written, of a model with these layers. What cannot be read is nothing."""
         try:
             found = json.loads(text) if text else {}
-            rows, cut = found.get("costs"), found.get("cut")
+            rows, cut, at = found.get("costs"), found.get("cut"), found.get("at")
             costs = None
             if rows is not None:
                 costs = tuple(_cost(name, row) for name, row in zip(names, rows, strict=True))
-            return cls(costs, None if cut is None else tuple(map(int, cut)))
+            committed, call = (0, 0) if at is None else map(int, at)
+            return cls(
+                costs,
+                None if cut is None else tuple(map(int, cut)),
+                None if at is None else (committed, call),
+            )
         except (ValueError, TypeError, AttributeError, MalformedRequest):
             return cls()
+
+
+class Announcement:
+    """The notes of this stage as they stand: read whenever it joins. It refers to nothing else."""
+
+    def __init__(self) -> None:
+        self.notes = Notes()
+
+    def write(self) -> str:
+        return self.notes.write()
 
 
 def _figures(cost: LayerCost) -> list[float | int]:

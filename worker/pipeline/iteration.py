@@ -59,6 +59,9 @@ class Outcome:
     outputs: tuple[Activations, ...] = ()
 
 
+NOTHING_DONE = Outcome(None, 0, 0.0, 0.0, 0, 0, ())
+
+
 class Iteration:
     """Iteration `number` of a stage in `count` micro-batches.
 

@@ -24,10 +24,11 @@ from leeway.protocol.codes import Code
 from leeway.protocol.pushes import UpdateKind
 from leeway.protocol.replicas import Place
 from leeway.protocol.times import StepTimes
-from leeway.worker.pipeline.agreement import Notes, decided, model_digest
+from leeway.worker.pipeline.agreement import Announcement, Notes, decided, model_digest
+from leeway.worker.pipeline.alignment import STEP, first
 from leeway.worker.pipeline.computing import Computing
 from leeway.worker.pipeline.cut import parts, read
-from leeway.worker.pipeline.iteration import Iteration
+from leeway.worker.pipeline.iteration import NOTHING_DONE, Iteration
 from leeway.worker.pipeline.measuring import measure
 from leeway.worker.pipeline.micro_batches import micro_batches
 from leeway.worker.pipeline.neighbours import Dropped
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
     from leeway.protocol.lives import Life
     from leeway.worker.blocking import BlockingClient
+    from leeway.worker.pipeline.alignment import Position
     from leeway.worker.pipeline.blocking import BlockingNeighbours
     from leeway.worker.pipeline.costs import LayerCost
     from leeway.worker.pipeline.cut import Cut
@@ -77,17 +79,18 @@ class Pipeline:
         self._names = tuple(layer.name for layer in layers.layers)
         self._specs = layers.specs
         self._aliases = {key: names[1:] for key, names in layers.names.items() if len(names) > 1}
-        self._place = Place(
-            settings.stage, settings.stages, neighbours.address, _plan_of(layers, settings), Notes().write()
-        )
+        self._place = Place(settings.stage, settings.stages, neighbours.address, _plan_of(layers, settings))
+        self._announcement = Announcement()
         self._bridge = ModelBridge(torch.nn.Module(), part=True)
         self._computing: Computing | None = None
-        self._costs: tuple[LayerCost, ...] | None = None
         # The life that the neighbours know, and how many iterations and evaluations have begun in it.
         self._life: Life | None = None
         self._begun = 0
         # One has begun whose end was not seen, at this place in the data.
         self._open: int | None = None
+        # At which call this stage is, and the first that all stages of this life make.
+        self._at: Position = 0, 0
+        self._first: Position = 0, 0
         self._done: Done | None = None
         self._outcome: Outcome | None = None
         self._times = StepTimes()
@@ -182,10 +185,11 @@ class Pipeline:
             return
         layers = self._layers
         assert layers is not None, "they are there until it has begun"
-        self._costs = self._costs or self._measured(layers, example)
+        costs = self._announcement.notes.costs or self._measured(layers, example)
+        self._announcement.notes = Notes(costs)
         others = "waits until all stages are there" if self.stages > 1 else "the only stage"
         self._log("joining", of=self.stages, address=self._neighbours.address, detail=others)
-        if not self._take_place(replace(self._place, notes=Notes(self._costs).write())):
+        if not self._take_place(self._place):
             return
         stage = self._make(layers, self._agreed(layers))
         if not self._take_place(self._place):
@@ -222,6 +226,7 @@ class Pipeline:
         returned and nothing is trained; else what was under way is given up by all stages, and trained again.
         """
         self.begin(inputs)
+        self._stand_at((self.committed, STEP))
         if over := self._mended():
             self._outcome = over
             return over
@@ -244,20 +249,27 @@ class Pipeline:
         """Forward alone, in the mode of evaluation; nothing is changed. With targets the last stage's `loss` is the
         mean over the samples; without, its `outputs` are those of each micro-batch. Inputs and targets as in `step`.
 
-        When the run is complete too, as long as all stages are still there. Raises what `step` raises.
+        Where a stage was lost it is done again, unless others were through with it already: then it is given up, for 0
+        samples, with no loss and no outputs. When the run is complete too, as long as all stages are still there.
+        Raises what `step` raises.
         """
         self.begin(inputs)
+        before = self._at
+        at = (before[0], before[1]) if before[0] == self.committed and before[1] < STEP else (self.committed, 0)
+        self._stand_at(at)
         self._mended()
-        while True:
+        done = NOTHING_DONE
+        while at >= self._first and at[0] == self.committed:
             try:
                 done = self._iteration(inputs, targets).evaluate()
+                break
             except Dropped as dropped:
                 self._go_on(dropped)
                 if self.finished:
                     raise ValueError(f"nobody is there to evaluate with: {self._why_ended}") from None
-            else:
-                self._open = None
-                return done
+        self._open = None
+        self._stand_at((at[0], at[1] + 1))
+        return done
 
     # How it is done.
 
@@ -298,7 +310,7 @@ class Pipeline:
     def _take_place(self, place: Place) -> bool:
         """Whether the replica has a life; there is none where the run is complete."""
         self._place = place
-        self._client.take_place(place)
+        self._client.take_place(place, self._announcement.write)
         return not self.finished
 
     def _make(self, layers: Layers, cut: Cut) -> Stage:
@@ -310,7 +322,8 @@ class Pipeline:
         keys = tuple(spec.name for spec in self._bridge.specs)
         others = {tie.key for tie in stage.ties if tie.owner != settings.stage}
         owned = tuple(key for key in keys if key not in others)
-        self._place = replace(self._place, keys=keys, owned=owned, notes=Notes(self._costs, cut).write())
+        self._place = replace(self._place, keys=keys, owned=owned)
+        self._announcement.notes = replace(self._announcement.notes, cut=cut)
         return stage
 
     def _agreed(self, layers: Layers) -> Cut:
@@ -341,6 +354,10 @@ class Pipeline:
         if self.plan and self.stage == 0:
             for line in self.plan.table().splitlines():
                 log.info(line)
+
+    def _stand_at(self, position: Position) -> None:
+        self._at = position
+        self._announcement.notes = replace(self._announcement.notes, at=position)
 
     def _iteration(self, inputs: Batch | None, targets: Batch | None, *, training: bool = False) -> Iteration:
         """The next one, begun. Raises `ValueError` for a batch that cannot be: then none has."""
@@ -428,6 +445,8 @@ class Pipeline:
         if life == self._life:
             return
         self._begun = 0
+        notes = [Notes.read(stage.notes, self._names) for stage in replica.stages]
+        self._first = first((each.at for each in notes), self.committed)
         self._neighbours.begin_life(
             life,
             self.stage,
