@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from tests.end_to_end.commands import Reader
 from tests.load.forks import fork, warm_up
 
-SECONDS = 30.0
+SECONDS = 60.0
 _LOOK_SECONDS = 0.01
 
 # What a checkpoint calls the parameters.
@@ -77,7 +77,7 @@ class Replicas:
     def __exit__(self, *_):
         self._stack.close()
 
-    def _fork(self, name, target, arguments):
+    def fork(self, name, target, arguments):
         number = self._counts[name] = self._counts.get(name, 0) + 1
         name = name if number == 1 else f"{name}-{number}"
         return self._stack.enter_context(fork(name, target, [str(each) for each in arguments], self.folder))
@@ -85,12 +85,12 @@ class Replicas:
     def serve(self, *flags, port=0):
         """A server, which listens."""
         flags = ("--port", port, "--workers", 1, "--log-level", "warning", "--state-dir", self.folder / "state", *flags)
-        return Server(self._fork("server", "leeway.ps.cli:main", flags), self.folder / "state")
+        return Server(self.fork("server", "leeway.ps.cli:main", flags), self.folder / "state")
 
     def stage(self, url, stage, stages=2, *, rank="w0", model="tally", **settings):
         given = {"url": url, "rank": rank, "stage": stage, "stages": stages, "model": model} | settings
         name = f"{rank}.{stage}"
-        return Stage(self._fork(name, "tests.worker.pipeline.script:main", [json.dumps(given)]), self.folder)
+        return Stage(self.fork(name, "tests.worker.pipeline.script:main", [json.dumps(given)]), self.folder)
 
     def replica(self, url, stages=2, **settings):
         return [self.stage(url, stage, stages, **settings) for stage in range(stages)]

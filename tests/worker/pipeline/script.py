@@ -9,14 +9,18 @@ import os
 import sys
 import time
 from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
 import leeway
 from leeway.errors import WireError
+from leeway.worker.train.tasks.digits import Digits
 from tests.worker.pipeline.models import kinds
 
 PLACES = 512
@@ -27,6 +31,7 @@ DEFAULTS = {
     "meta": True,
     "evaluate": False,  # before each step
     "fails_at": None,  # the loss raises once, at this place in the data
+    "stop": None,  # a file: where it is there, the figure `stop` is 1
     "pace_seconds": 0.0,  # what a forward pass of this stage takes longer
     "share": [0, 1],  # which batches of the data set are this replica's: number, of how many
     "start_together": 1,
@@ -64,20 +69,30 @@ def by_place(settings, place):
     return functional.one_hot(torch.full((SAMPLES,), place * of + number), PLACES).float(), torch.zeros(SAMPLES)
 
 
+class Pause(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.pace_seconds = 0.0
+
+    def forward(self, value):
+        time.sleep(self.pace_seconds)
+        return value
+
+
 def digits():
-    return nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+    return nn.Sequential(nn.Linear(64, 64), nn.ReLU(), Pause(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+
+
+@cache
+def task():
+    return Digits(None)
 
 
 def digits_at(settings, place):
     """The replica's own batch, a function of the place alone."""
-    from leeway.worker.train.tasks.digits import Digits
-
-    task = digits_at.__dict__.setdefault("task", Digits(None))
     number, of = settings["share"]
-    draw = torch.Generator().manual_seed(place * of + number)
-    chosen = torch.randint(len(task.train.labels), (64,), generator=draw)
-    images, labels = torch.as_tensor(task.train.samples)[chosen], torch.as_tensor(task.train.labels)[chosen]
-    return task.prepare(images), labels.long()
+    draw = np.random.default_rng(place * of + number)
+    return task().batch(draw.integers(task().train_samples(), size=64), torch.device("cpu"))
 
 
 @dataclass
@@ -144,7 +159,7 @@ def main(given):
     with torch.device("meta" if settings["meta"] else "cpu"):
         whole = model.make()
     for module in whole.modules():
-        if isinstance(module, Tally):
+        if isinstance(module, (Tally, Pause)):
             module.pace_seconds = settings["pace_seconds"]
     connected = {name: settings[name] for name in ("start_together", "patience_seconds")}
     try:
@@ -173,7 +188,8 @@ def train(settings, model, pipeline):
             judged = pipeline.evaluate(inputs, targets)
             say(place=place, evaluated=judged.loss)
         try:
-            outcome = pipeline.step(inputs, targets, {"place": place})
+            stop = settings["stop"] is not None and Path(settings["stop"]).exists()
+            outcome = pipeline.step(inputs, targets, {"place": place, "stop": float(stop)})
         except ArithmeticError as error:
             say(place=place, failed=str(error))
             continue

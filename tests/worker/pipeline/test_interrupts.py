@@ -1,4 +1,4 @@
-"""Ctrl-C at any line of a stage's `step`, `evaluate` and `begin`, and then the next call: each batch is trained once."""
+"""Ctrl-C at any line of a stage's `step`, `evaluate` and `begin`, then the same call again: no batch is trained twice."""
 
 from random import Random
 
@@ -6,7 +6,6 @@ import pytest
 import torch
 
 import leeway
-from tests.worker.pipeline.replicas import Replicas
 from tests.worker.pipeline.script import MODELS
 from tests.worker.test_interrupted_calls import Interrupt
 
