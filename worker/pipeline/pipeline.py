@@ -116,7 +116,10 @@ class Pipeline:
 
     @property
     def committed(self) -> int:
-        """How many iterations of this replica the server has accepted, over all its lives: which batch is the next."""
+        """How many iterations of this replica the server has accepted, over all its lives: which batch is the next.
+        Raises `ValueError` before it has begun: only the server knows what the replica's other lives have committed.
+        """
+        self._check_begun()
         return self._conversation.committed
 
     @property
@@ -176,7 +179,7 @@ class Pipeline:
 
     def begin(self, example: Batch | None = None) -> None:
         """Join, wait for the other stages, and take this stage's parameters. `example`: inputs of a batch, where the
-        cut is measured. Once, `step` does it where it was not done; after an exception it can be called again.
+        cut is measured. Once, where `session.pipeline` has not done it; after an exception it can be called again.
 
         Where the run is complete already nothing happens, and `finished` says so.
         Raises `ValueError` for a model that cannot be cut so, `WireError` where this stage does not fit the others.
@@ -225,7 +228,7 @@ class Pipeline:
         again. So it can after any other exception, Ctrl-C for one: where the update had been accepted, that is what is
         returned and nothing is trained; else what was under way is given up by all stages, and trained again.
         """
-        self.begin(inputs)
+        self._check_begun()
         self._stand_at((self.committed, STEP))
         if over := self._mended():
             self._outcome = over
@@ -253,7 +256,7 @@ class Pipeline:
         samples, with no loss and no outputs. When the run is complete too, as long as all stages are still there.
         Raises what `step` raises.
         """
-        self.begin(inputs)
+        self._check_begun()
         before = self._at
         at = (before[0], before[1]) if before[0] == self.committed and before[1] < STEP else (self.committed, 0)
         self._stand_at(at)
@@ -284,11 +287,15 @@ class Pipeline:
     def _conversation(self) -> Conversation:
         return self._client.conversation
 
+    def _check_begun(self) -> None:
+        if self._computing is None and not self.finished:
+            raise ValueError("the pipeline has not begun; call begin(example) first")
+
     @property
     def _ready(self) -> Computing:
+        self._check_begun()
         if self._computing is None:
-            why = f"and the run has ended: {self._why_ended}" if self.finished else "call begin() or step() first"
-            raise ValueError(f"the pipeline has not begun; {why}")
+            raise ValueError(f"the pipeline had no life before the run was complete: {self._why_ended}")
         return self._computing
 
     @property
@@ -301,7 +308,7 @@ class Pipeline:
             if settings.measured:
                 raise ValueError(
                     f"cut={settings.cut!r} measures each layer, on every stage: give all of them an example of the"
-                    " inputs (example=, or inputs in the first step), or say the cut, as in cut='2,3'"
+                    " inputs, session.pipeline(example=...), or say the cut, as in cut='2,3'"
                 )
             return None
         first = micro_batches(example, settings.micro_batches, "inputs")[0]
@@ -446,7 +453,7 @@ class Pipeline:
             return
         self._begun = 0
         notes = [Notes.read(stage.notes, self._names) for stage in replica.stages]
-        self._first = first((each.at for each in notes), self.committed)
+        self._first = first((each.at for each in notes), self._conversation.committed)
         self._neighbours.begin_life(
             life,
             self.stage,

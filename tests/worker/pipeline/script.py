@@ -31,6 +31,7 @@ DEFAULTS = {
     "meta": True,
     "evaluate": False,  # before each step
     "fails_at": None,  # the loss raises once, at this place in the data
+    "sizes": None,  # of the micro-batches, which are given as lists
     "stop": None,  # a file: where it is there, the figure `stop` is 1
     "pace_seconds": 0.0,  # what a forward pass of this stage takes longer
     "share": [0, 1],  # which batches of the data set are this replica's: number, of how many
@@ -161,6 +162,7 @@ def main(given):
     for module in whole.modules():
         if isinstance(module, (Tally, Pause)):
             module.pace_seconds = settings["pace_seconds"]
+    model.batch(settings, 0)  # data are there before anybody waits for them
     connected = {name: settings[name] for name in ("start_together", "patience_seconds")}
     try:
         with leeway.connect(settings["url"], settings["rank"], **connected) as session:
@@ -173,6 +175,7 @@ def main(given):
                 blocks=model.blocks,
                 **{"micro_batches": 4} | settings["arguments"],
             )
+            pipeline.begin(model.batch(settings, 0)[0])
             train(settings, model, pipeline)
             say(ending=str(pipeline.ending), committed=pipeline.committed, finished=session.finished)
     except (WireError, ValueError) as error:
@@ -184,6 +187,8 @@ def train(settings, model, pipeline):
     while not pipeline.finished:
         place = pipeline.committed
         inputs, targets = model.batch(settings, place)
+        if settings["sizes"]:
+            inputs, targets = list(inputs.split(settings["sizes"])), list(targets.split(settings["sizes"]))
         if settings["evaluate"]:
             judged = pipeline.evaluate(inputs, targets)
             say(place=place, evaluated=judged.loss)

@@ -1,4 +1,4 @@
-"""Ctrl-C at any line of a stage's `step`, `evaluate` and `begin`, then the same call again: no batch is trained twice."""
+"""Ctrl-C at any line of a stage's `step`, `evaluate` and `begin`, then the same call again: batches count once."""
 
 from random import Random
 
