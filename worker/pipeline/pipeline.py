@@ -228,6 +228,7 @@ class Pipeline:
         again. So it can after any other exception, Ctrl-C for one: where the update had been accepted, that is what is
         returned and nothing is trained; else what was under way is given up by all stages, and trained again.
         """
+        self._client.check()
         self._check_begun()
         self._stand_at((self.committed, STEP))
         if over := self._mended():
@@ -256,9 +257,11 @@ class Pipeline:
         samples, with no loss and no outputs. When the run is complete too, as long as all stages are still there.
         Raises what `step` raises.
         """
+        self._client.check()
         self._check_begun()
-        before = self._at
-        at = (before[0], before[1]) if before[0] == self.committed and before[1] < STEP else (self.committed, 0)
+        # The same call again, after an exception, has the same position.
+        committed, number = self._at
+        at = self._at if committed == self.committed and number < STEP else (self.committed, 0)
         self._stand_at(at)
         self._mended()
         done = NOTHING_DONE

@@ -255,3 +255,23 @@ def test_replicas_that_start_together(replicas):
     made += [replicas.stage(server.url, stage, rank="w1", arguments=CUT, start_together=2) for stage in range(2)]
     for stage in made:
         assert stage.ended()["committed"] == 5
+
+
+def test_an_evaluation_that_others_are_through_with_is_given_up(replicas):
+    """The first stage has sent all of it when the other one is lost, and goes on to train."""
+    server = replicas.serve(*COUNTS, "--until", 2)
+    arguments = {**CUT, "micro_batches": 2}
+    other = replicas.stage(server.url, 1, arguments=arguments, evaluate=True)
+    with leeway.connect(server.url, "w0") as session:
+        pipeline = first_stage(session, micro_batches=2)
+        pipeline.evaluate(*batch(0))
+        pipeline.step(*batch(0))
+        other.trained(1)
+        other.fork.stop()
+        assert pipeline.evaluate(batch(1)[0]).samples == 8
+        other.fork.kill()
+        instead = replicas.stage(server.url, 1, arguments=arguments, evaluate=True)
+        assert not pipeline.step(batch(1)[0]).dropped
+    assert instead.ended()["ending"] == "finished"
+    assert [row for row in instead.rows if "evaluated" in row] == [{"place": 1, "evaluated": None}]
+    check_counts(server, 2)
