@@ -161,7 +161,9 @@ def test_an_argument_of_wrap_is_documented(argument: str) -> None:
     assert re.search(rf"\b{argument}\b", call)
 
 
-@pytest.mark.parametrize("method", ["join", "attach", "step", "wrap", "epochs", "report", "skip", "pull", "barrier", "close"])
+@pytest.mark.parametrize(
+    "method", ["join", "attach", "step", "wrap", "epochs", "report", "skip", "pull", "barrier", "close"]
+)
 def test_the_arguments_of_a_method_are_those_it_has(method: str) -> None:
     parameters = list(inspect.signature(getattr(leeway.TrainingSession, method)).parameters.values())[1:]
     plain = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in parameters]

@@ -159,14 +159,15 @@ class Client:
                 conversations[0].rejoin(Code.NOT_JOINED)
             await self._first.begin_anew()
 
-    async def take_place(self, place: Place) -> None:
+    async def take_place(self, place: Place, notes: Callable[[], str] = str) -> None:
         """Be this stage of a replica, and join: until all its stages are there. Asked again for the same stage it tells
-        more of the place (its keys), in the same life. Nothing is in hand.
+        more of the place (its keys), in the same life. Nothing is in hand. `notes`: what the other stages are told with
+        each join, as it is then.
 
         Raises what `join` raises, and `WireError` for a place that does not fit the other stages (`stages-differ`).
         """
         async with self._link.calls.under_way(), self._every_turn():
-            self._shared.take_place(place)
+            self._shared.take_place(place, notes)
             await self._first.drive(self._first.has_joined)
 
     async def begin_anew(self) -> None:

@@ -41,7 +41,8 @@ class ModelBridge:
     """The tensors of one module.
 
     `exclude`: names or patterns of what stays at home; `keys`: of what travels, everything for None; `prefix`: of the
-    names on the wire. `specs`: of all keys; `aliases`: further names of tied ones.
+    names on the wire. `part`: the module is a part of the model, and may have nothing to train. `specs`: of all keys;
+    `aliases`: further names of tied ones.
     Raises `ValueError` for a module that cannot travel (see `View`).
     """
 
@@ -51,10 +52,13 @@ class ModelBridge:
         exclude: str | Iterable[str] = (),
         keys: str | Iterable[str] | None = None,
         prefix: str = "",
+        *,
+        part: bool = False,
     ) -> None:
         if sys.byteorder != "little":
             raise ValueError("tensors travel as little-endian bytes, and this machine is big-endian")
-        self._view = View(model, exclude, keys, prefix)
+        self._view = View(model, exclude, keys, prefix, part=part)
+        self._part = part
         self.specs, self.aliases = self._view.specs, self._view.aliases
         self._spec_by_name = {spec.name: spec for spec in self.specs}
         self._held = held = self._view.look()
@@ -165,11 +169,11 @@ class ModelBridge:
 
         `first`: this is the first of the live workers, and pushes what the script has moved of the frozen ones.
         The memory is that of the last update: it must have had its end.
-        Raises `ValueError` when no parameter has a gradient.
+        Raises `ValueError` when no parameter has a gradient, and the module is not `part` of one that has.
         """
         held = self._looked()
         gradients = self._gradients(held)
-        if not gradients:
+        if not gradients and not self._part:
             raise ValueError("no parameter has a gradient; call loss.backward() before step(), or skip()")
         self._warn_of_changes(held)
         self._warn_of_sparse(gradients)

@@ -118,6 +118,7 @@ class TrainingSession:
         self._reporting = reporting
         self._idle: Idle | None = None
         self._has_joined = False
+        self._is_stage = False
         self._caller: int | None = None  # the thread whose call is under way
         self.samples = Samples()
         """What was read since the last push, as `epochs` and `Sampler` count it."""
@@ -252,6 +253,7 @@ class TrainingSession:
         Raises `ValueError` for a module that cannot travel, and for a pattern that matches nothing (see `View`).
         """
         self.client.check()
+        self._check_no_stage()
         if self._parts.attached:
             raise ValueError("a model is attached already; a session trains one, or the parts of one attach({...})")
         if isinstance(model, Mapping):
@@ -330,13 +332,13 @@ class TrainingSession:
         from 0. All of them connect with the same rank: together they are one worker, a replica.
 
         `model`: an `nn.Sequential`, a list of modules, or a module with `blocks`, the names of its parts in the order
-        in which they run. Built under `torch.device("meta")` it takes no memory; each stage makes its own layers
-        real, and initial values are a function of (`seed`, layer). `micro_batches`: how many a batch is cut into.
+        in which they run. Built under `torch.device("meta")` it takes no memory; each stage makes its own layers real,
+        and initial values are a function of (`seed`, layer). `micro_batches`: how many a batch is cut into.
         `loss(output, target)`: the mean over a micro-batch, on the last stage. `cut`: "time" or "memory", balanced by
         what each layer costs on the machines that will run it, for which all stages need an `example` of a batch's
-        inputs (or inputs in the first step), or how many layers each stage has, "2,3". `schedule`: "1f1b", "gpipe" or
-        "zb-h1". `recompute`: keep only what a stage receives, and compute the rest again for the backward pass.
-        `wire_dtype`: "bfloat16" halves what activations and errors take on the way.
+        inputs (here, or in `begin`), or how many layers each stage has, "2,3". `schedule`: "1f1b", "gpipe" or "zb-h1".
+        `recompute`: keep only what a stage receives, and compute the rest again for the backward pass. `wire_dtype`:
+        "bfloat16" halves what activations and errors take on the way.
         `host` and `port`: where this stage listens for the others; `advertise`: HOST or HOST:PORT by which they reach
         it, where that is another. In place of `attach`, and before anything else is asked of the session.
 
@@ -344,19 +346,24 @@ class TrainingSession:
         where another stage has another model, cut, seed, schedule, number of micro-batches or version of torch.
         """
         self.client.check()
+        self._check_no_stage()
         if self._parts.attached or self._has_joined:
-            raise ValueError("this process has joined as a worker already; call pipeline before anything else")
+            raise ValueError("this session has joined as a worker already; call pipeline before anything else")
         settings, layers = pipeline_of(
             model, stages, stage, micro_batches, loss, blocks, cut, schedule, seed, device, recompute=recompute
         )
         neighbours = BlockingNeighbours(
             self.client, self.client.client.url, host=host, port=port, advertise=advertise, wire_dtype=wire_dtype
         )
-        self._has_joined = True
+        self._has_joined = self._is_stage = True
         pipeline = Pipeline(self.client, neighbours, layers, settings, self._start)
         if example is not None or not settings.measured:
             pipeline.begin(example)
         return pipeline
+
+    def _check_no_stage(self) -> None:
+        if self._is_stage:
+            raise ValueError("this session trains a stage of a pipeline already; connect once more for anything else")
 
     @for_one_thread
     def pull(self, part: str | None = None) -> None:

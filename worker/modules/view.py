@@ -102,7 +102,8 @@ class _Seen:
 
 class View:
     """The view of one module. `exclude`: names, or patterns as a shell has them, of what stays at home; `keys`: of what
-    travels, None for everything. `prefix`: of the names on the wire, before those in the module.
+    travels, None for everything. `prefix`: of the names on the wire, before those in the module. `part`: of a model
+    whose other parts are elsewhere, so that it needs no parameters.
 
     `specs`: of all keys, in the order of the module. `names`: of each key, all of its names, itself first; `aliases`:
     its further names, where it has any.
@@ -116,6 +117,8 @@ class View:
         exclude: str | Iterable[str] = (),
         keys: str | Iterable[str] | None = None,
         prefix: str = "",
+        *,
+        part: bool = False,
     ) -> None:
         if not isinstance(model, torch.nn.Module):
             raise ValueError(f"model is a {_what(model)}, it must be a torch.nn.Module (an object, not its class)")
@@ -131,7 +134,7 @@ class View:
                 missed = f"{missing!r} matches no parameter or buffer of the module"
                 raise ValueError(f"{argument}: {missed}; {_some(there)}")
         included = self._included()
-        if not any(path in included for path in found.parameters):
+        if not part and not any(path in included for path in found.parameters):
             left = ", or all are excluded" if found.parameters else ""
             raise ValueError(f"the model has no parameters{left}; attach the module that is trained")
         tensors = found.under(included)

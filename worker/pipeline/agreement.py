@@ -54,6 +54,16 @@ class Notes:
             return cls()
 
 
+class Announcement:
+    """The notes of this stage as they stand: read whenever it joins. It refers to nothing else."""
+
+    def __init__(self) -> None:
+        self.notes = Notes()
+
+    def write(self) -> str:
+        return self.notes.write()
+
+
 def _figures(cost: LayerCost) -> list[float | int]:
     _, *figures = astuple(cost)
     return [float(f"{figure:.4g}") if isinstance(figure, float) else figure for figure in figures]

@@ -17,11 +17,12 @@ from leeway.worker.forks import Home
 from leeway.worker.pipeline.addresses import advertised, route_to
 from leeway.worker.pipeline.neighbourhood import Neighbourhood
 from leeway.worker.pipeline.parcels import pack, unpack
-from leeway.worker.pipeline.replica import Replica
+from leeway.worker.pipeline.peers import Peers
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from leeway.errors import WireError
     from leeway.protocol.lives import Life
     from leeway.worker.blocking import BlockingClient
     from leeway.worker.pipeline.carried import Carried
@@ -66,7 +67,7 @@ class BlockingNeighbours:
 
         self._there, bound = client.run(begin)
         self.address = advertised(bound, route, advertise)
-        self._replica: Replica | None = None
+        self._peers: Peers | None = None
         self._clock = 0
 
     def begin_life(
@@ -87,11 +88,11 @@ class BlockingNeighbours:
         `room`: how many handovers may wait here of each sender and direction, as many as the schedule is ahead.
         `max_body_bytes`: of the largest one, all its tensors together.
         """
-        replica = Replica(
+        peers = Peers(
             life, stage, stages, tuple(addresses), Bearer(secret), micro_batches, room, in_flight, max_body_bytes
         )
-        self._client.run(lambda: self._there.begin_life(replica))
-        self._replica = replica
+        self._client.run(lambda: self._there.begin_life(peers))
+        self._peers = peers
 
     def begin(self, clock: int) -> None:
         """The next iteration of this life. Raises `Dropped`."""
@@ -100,9 +101,9 @@ class BlockingNeighbours:
 
     def send(self, stage: int, handed: Handed) -> None:
         """To that stage. Returns at once unless too much is in flight; then waits. Raises `Dropped`."""
-        replica = self._replica
-        assert replica is not None, "a life has begun"
-        label = Label(replica.life, replica.stage, stage, self._clock, handed.direction, handed.micro_batch)
+        peers = self._peers
+        assert peers is not None, "a life has begun"
+        label = Label(peers.life, peers.stage, stage, self._clock, handed.direction, handed.micro_batch)
         parcel = pack(label, handed, rounded=self._rounded)
         self._client.run(lambda: self._there.send(parcel))
 
@@ -121,6 +122,14 @@ class BlockingNeighbours:
         if self._home.here:
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 self._there.loop.call_soon_threadsafe(self._there.drop, why, life)
+
+    @property
+    def on_refused(self) -> Callable[[WireError], None]:
+        """For the client's heartbeats (`Client.tell_of_refusal`): the life is over, and nobody will hand this stage
+        anything any more. It refers to no client, which would never be let go of.
+        """
+        there = self._there
+        return lambda error: there.drop(error.detail)
 
     @property
     def carried(self) -> Carried:

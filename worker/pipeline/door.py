@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from leeway.worker.pipeline.boxes import Key
     from leeway.worker.pipeline.carried import Carried
     from leeway.worker.pipeline.changes import Changes
-    from leeway.worker.pipeline.replica import Replica
+    from leeway.worker.pipeline.peers import Peers
 
 # How long a handover is held before its sender is told to send it again: well below the silence after which a sender
 # takes its neighbour for lost (`exchange.SILENCE_SECONDS`).
@@ -56,7 +56,7 @@ class Door:
         self.boxes: Boxes[Arrived] | None = None
         self._changes = changes
         self._carried = carried
-        self._replica: Replica | None = None
+        self._peers: Peers | None = None
         self._over = False
         self._closed = False
         self._early = 0
@@ -87,14 +87,14 @@ class Door:
 
     # What the computing does.
 
-    def begin_life(self, replica: Replica) -> None:
+    def begin_life(self, peers: Peers) -> None:
         self._forget()
-        self._replica, self._over = replica, False
+        self._peers, self._over = peers, False
         self._changes.tell()
 
     def begin(self, clock: int) -> None:
-        assert self._replica is not None, "a life has begun"
-        self.boxes = Boxes(clock, self._replica.room)
+        assert self._peers is not None, "a life has begun"
+        self.boxes = Boxes(clock, self._peers.room)
         self._changes.tell()
 
     def drop(self) -> None:
@@ -124,13 +124,13 @@ class Door:
         return sending.small(Taken.of(label))
 
     async def _receive(self, request: web.Request, label: Label) -> Arrived:
-        assert self._replica is not None
+        assert self._peers is not None
         transport = request.transport
         if transport is None:
             raise ConnectionError("the neighbour is gone")
         self._receiving.add(transport)
         try:
-            frame = await receiving.frame_body(request, self._replica.max_body_bytes, self._pool.take)
+            frame = await receiving.frame_body(request, self._peers.max_body_bytes, self._pool.take)
         finally:
             self._receiving.discard(transport)
         self._carried.received += 1
@@ -145,7 +145,7 @@ class Door:
                     await self._hold(early=verdict is Verdict.EARLY)
         except TimeoutError:
             raise WireError(
-                Code.BUSY, f"{self._replica or 'this stage'} has no room for {label} yet; send it again"
+                Code.BUSY, f"{self._peers or 'this stage'} has no room for {label} yet; send it again"
             ) from None
         return None if verdict is Verdict.KNOWN else self.boxes
 
@@ -162,10 +162,10 @@ class Door:
         """Raises `WireError` for whom nothing is taken from."""
         if self._closed:
             raise WireError(Code.STOPPING, "this stage is ending; send it again to the one that takes its place")
-        replica, boxes = self._replica, self.boxes
-        if replica is None or replica.is_before(label.life):
+        peers, boxes = self._peers, self.boxes
+        if peers is None or peers.is_before(label.life):
             return Verdict.EARLY
-        replica.check(label, authorization)
+        peers.check(label, authorization)
         if self._over:
             raise WireError(Code.UNKNOWN_NEIGHBOUR, f"the life {label.life} is over; join again")
         if boxes is None or label.clock > boxes.clock:

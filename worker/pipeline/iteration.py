@@ -62,8 +62,8 @@ class Outcome:
 class Iteration:
     """Iteration `number` of a stage in `count` micro-batches.
 
-    `inputs` are needed on the first stage, `targets` on the last (to evaluate, they may be missing there): a batch that
-    is cut, or a list of micro-batches. Raises `ValueError` where they are missing, and as `micro_batches` does.
+    `inputs` are needed on the first stage, `targets` on the last, unless it is for no `training`: a batch that is cut,
+    or a list of micro-batches. Raises `ValueError` where they are missing, and as `micro_batches` does.
     """
 
     def __init__(
@@ -75,12 +75,15 @@ class Iteration:
         inputs: Batch | None = None,
         targets: Batch | None = None,
         clock: Callable[[], float] = time.perf_counter,
+        *,
+        training: bool = False,
     ) -> None:
         self._computing, self._stage = computing, computing.stage
         self._neighbours = neighbours
         self._number, self._count = number, count
         self._inputs = self._cut(inputs, "inputs") if self._stage.first else None
-        self._targets = self._cut(targets, "targets") if self._stage.last and targets is not None else None
+        judged = self._stage.last and (training or targets is not None)
+        self._targets = self._cut(targets, "targets") if judged else None
         self._samples: dict[int, int] = {}
         self._total = sum(samples_of(piece, "inputs") for piece in self._inputs or ())
         self._clock = clock
@@ -90,8 +93,6 @@ class Iteration:
 
     def train(self, schedule: Schedule) -> Outcome:
         """Gradients afresh. Of a tied key the stage that owns it has the sum in the end, and the others have None."""
-        if self._stage.last and self._targets is None:
-            raise ValueError("the last stage needs targets to train; give it the batch's, as the first has its inputs")
         began = self._begin(splits=schedule.splits)
         self._stage.module.zero_grad(set_to_none=True)
         acts = {Act.FORWARD: self._forward, Act.BACKWARD: self._backward, Act.WEIGHTS: self._computing.weights}
@@ -214,7 +215,8 @@ class Iteration:
 
     def _cut(self, batch: Batch | None, what: str) -> Sequence[Activations]:
         if batch is None:
-            raise ValueError(f"the first stage needs {what}; give it the batch, the other stages do without")
+            which = "first" if what == "inputs" else "last"
+            raise ValueError(f"the {which} stage needs {what}; give it the batch's, the other stages do without")
         return micro_batches(batch, self._count, what)
 
 

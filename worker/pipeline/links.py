@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from leeway.worker.pipeline.carried import Carried
     from leeway.worker.pipeline.changes import Changes
     from leeway.worker.pipeline.parcels import Parcel
-    from leeway.worker.pipeline.replica import Replica
+    from leeway.worker.pipeline.peers import Peers
 
 _log = structlog.get_logger("worker.pipeline")
 
@@ -42,21 +42,21 @@ class Links:
         self._changes = changes
         self._carried = carried
         self._failed = failed
-        self._replica: Replica | None = None
+        self._peers: Peers | None = None
         self._channels: dict[int, Channel] = {}
         self._under_way: set[asyncio.Task[None]] = set()
         self._in_flight: Counter[tuple[int, Direction]] = Counter()
         self._away: set[int] = set()
 
-    async def begin_life(self, replica: Replica) -> None:
+    async def begin_life(self, peers: Peers) -> None:
         """Each life has a secret of its own, and perhaps other addresses: new channels, opened when first used."""
         await self.close()
-        self._replica = replica
+        self._peers = peers
 
     def is_free(self, label: Label) -> bool:
         """Whether one more may be on its way there."""
-        assert self._replica is not None
-        return self._in_flight[label.receiver, label.direction] < self._replica.in_flight
+        assert self._peers is not None
+        return self._in_flight[label.receiver, label.direction] < self._peers.in_flight
 
     def begin(self, parcel: Parcel) -> None:
         """Begin to send it; it must be `is_free`."""
@@ -91,9 +91,9 @@ class Links:
         self._changes.tell()
 
     def _channel(self, stage: int) -> Channel:
-        assert self._replica is not None
+        assert self._peers is not None
         if stage not in self._channels:
-            self._channels[stage] = Exchange(self._replica.addresses[stage], credentials=self._replica.credentials)
+            self._channels[stage] = Exchange(self._peers.addresses[stage], credentials=self._peers.credentials)
         return self._channels[stage]
 
     async def _deliver(self, parcel: Parcel) -> None:
@@ -132,11 +132,11 @@ class Links:
     def _is_away(self, stage: int, detail: str) -> None:
         if stage not in self._away:
             self._away.add(stage)
-            assert self._replica is not None
+            assert self._peers is not None
             _log.warning(
                 "a neighbour is away",
                 stage=stage,
-                address=self._replica.addresses[stage],
+                address=self._peers.addresses[stage],
                 detail=f"{detail}; what it is handed is sent again until the server says that this life is over",
             )
 

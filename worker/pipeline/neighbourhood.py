@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from leeway.protocol.handovers import Direction
     from leeway.protocol.lives import Life
     from leeway.worker.pipeline.parcels import Arrived, Parcel
-    from leeway.worker.pipeline.replica import Replica
+    from leeway.worker.pipeline.peers import Peers
 
 
 class Neighbourhood:
@@ -32,7 +32,7 @@ class Neighbourhood:
         self._changes = Changes()
         self._door = Door(self._changes, self._carried)
         self._links = Links(self._changes, self._carried, self._fail)
-        self._replica: Replica | None = None
+        self._peers: Peers | None = None
         self._ended: Exception | None = Dropped("no life of this replica has begun yet")
 
     @property
@@ -51,11 +51,11 @@ class Neighbourhood:
         await self._links.close()
         await self._door.close()
 
-    async def begin_life(self, replica: Replica) -> None:
+    async def begin_life(self, peers: Peers) -> None:
         self._fail(_superseded())
-        await self._links.begin_life(replica)
-        self._replica, self._ended = replica, None
-        self._door.begin_life(replica)
+        await self._links.begin_life(peers)
+        self._peers, self._ended = peers, None
+        self._door.begin_life(peers)
 
     async def begin(self, clock: int) -> None:
         """Iteration `clock`, later than the one before. Raises `Dropped`."""
@@ -69,7 +69,7 @@ class Neighbourhood:
 
     def drop(self, why: str, life: Life | None = None) -> None:
         """End what is under way, and what waits, until the next life. `life`: only in that one."""
-        if life is None or (self._replica is not None and self._replica.is_of(life)):
+        if life is None or (self._peers is not None and self._peers.is_of(life)):
             self._fail(Dropped(why))
 
     async def send(self, parcel: Parcel) -> None:
@@ -95,10 +95,10 @@ class Neighbourhood:
     async def _until(self, so: Callable[[], bool]) -> None:
         """Wait until it is so, in this life. Raises what has ended it."""
         self._check()
-        replica = self._replica
+        peers = self._peers
         while not so():
             await self._changes.wait()
-            if self._replica is not replica:
+            if self._peers is not peers:
                 raise _superseded()
             self._check()
 

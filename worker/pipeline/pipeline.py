@@ -9,14 +9,15 @@
 The one rule: all stages of a replica make the same calls in the same order, decided from what they know alike:
 `committed`, `index`, `count`, `clock`. Where one is lost, the others drop what is under way and wait for another
 process to take its place. They are all at the top of the loop then, as that process is, and `committed` says the same
-batch.
+batch. So does a stage that was interrupted itself: its next call gives that life of the replica up, unless its update
+was accepted.
 """
 
 from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 import torch
@@ -25,11 +26,9 @@ from leeway.protocol.codes import Code
 from leeway.protocol.handovers import Direction
 from leeway.protocol.pushes import UpdateKind
 from leeway.protocol.replicas import Place
-from leeway.protocol.spans import Layout
 from leeway.protocol.times import StepTimes
-from leeway.transport.channel import Tensors
 from leeway.worker import arguments
-from leeway.worker.pipeline.agreement import Notes, decided, model_digest
+from leeway.worker.pipeline.agreement import Announcement, Notes, decided, model_digest
 from leeway.worker.pipeline.computing import Computing
 from leeway.worker.pipeline.cut import parts, read
 from leeway.worker.pipeline.iteration import Iteration
@@ -44,7 +43,6 @@ from leeway.worker.torch_bridge import ModelBridge
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from leeway.errors import WireError
     from leeway.protocol.lives import Life
     from leeway.worker.blocking import BlockingClient
     from leeway.worker.pipeline.blocking import BlockingNeighbours
@@ -56,14 +54,13 @@ if TYPE_CHECKING:
     from leeway.worker.pipeline.micro_batches import Batch
     from leeway.worker.pipeline.plan import Plan
     from leeway.worker.pipeline.settings import Settings
+    from leeway.worker.pipeline.stage import Stage
     from leeway.worker.receiving import Pulled
     from leeway.worker.session.conversation import Conversation
     from leeway.worker.session.states import Ending
     from leeway.worker.starting import Start
 
 log = structlog.get_logger("worker")
-
-_NOTHING = Tensors(Layout.of(()), ())
 
 
 class Pipeline:
@@ -85,22 +82,22 @@ class Pipeline:
         self._names = tuple(layer.name for layer in layers.layers)
         self._specs = layers.specs
         self._aliases = {key: names[1:] for key, names in layers.names.items() if len(names) > 1}
-        self._place = Place(
-            settings.stage, settings.stages, neighbours.address, _plan_of(layers, settings), Notes().write()
-        )
-        self._bridge: ModelBridge | None = None
+        self._place = Place(settings.stage, settings.stages, neighbours.address, _plan_of(layers, settings))
+        self._announcement = Announcement()
+        self._bridge = ModelBridge(torch.nn.Module(), part=True)
         self._computing: Computing | None = None
+        # The life that the neighbours know, and how many iterations and evaluations have begun in it.
         self._life: Life | None = None
-        self._sequence = 0
-        # An iteration has begun whose end was not seen, at this place in the data.
-        self._broken: int | None = None
+        self._begun = 0
+        # One has begun whose end was not seen, at this place in the data.
+        self._open: int | None = None
         self._done: Done | None = None
         self._outcome: Outcome | None = None
         self._times = StepTimes()
         self._version = 0
         self.plan: Plan | None = None
         """Which layers are in which stage, and what they cost; None where nobody has measured."""
-        client.client.tell_of_refusal(self._refused)
+        client.client.tell_of_refusal(neighbours.on_refused)
 
     # What there is to know.
 
@@ -115,11 +112,14 @@ class Pipeline:
     @property
     def module(self) -> torch.nn.Module:
         """This stage's layers, under the names of the whole model. Raises `ValueError` before it has begun."""
-        return self._begun.stage.module
+        return self._ready.stage.module
 
     @property
     def committed(self) -> int:
-        """How many iterations of this replica the server has accepted, over all its lives: which batch is the next."""
+        """How many iterations of this replica the server has accepted, over all its lives: which batch is the next.
+        Raises `ValueError` before it has begun: only the server knows what the replica's other lives have committed.
+        """
+        self._check_begun()
         return self._conversation.committed
 
     @property
@@ -195,42 +195,34 @@ class Pipeline:
 
     def begin(self, example: Batch | None = None) -> None:
         """Join, wait for the other stages, and take this stage's parameters. `example`: inputs of a batch, where the
-        cut is measured. Once; `step` does it where it was not done.
+        cut is measured. Once, where `session.pipeline` has not done it; after an exception it can be called again.
 
+        Where the run is complete already nothing happens, and `finished` says so.
         Raises `ValueError` for a model that cannot be cut so, `WireError` where this stage does not fit the others.
         """
-        if self._computing is not None:
+        if self._computing is not None or self.finished:
             return
-        layers, settings = self._layers, self._settings
-        assert layers is not None, "it has begun, or was not begun before"
-        costs = self._measured(layers, example)
-        self._place = replace(self._place, notes=Notes(costs).write())
-        self._client.take_place(self._place)
-        if self.finished:
-            # The run was over before all stages were there: nothing is made, and nobody asks for it.
+        layers = self._layers
+        assert layers is not None, "they are there until it has begun"
+        costs = self._announcement.notes.costs or self._measured(layers, example)
+        self._announcement.notes = Notes(costs)
+        others = "waits until all stages are there" if self.stages > 1 else "the only stage"
+        self._log("joining", of=self.stages, address=self._neighbours.address, detail=others)
+        if not self._take_place(self._place):
             return
-        cut = self._agreed(layers)
-        init = bool(self._conversation.specs)
-        stage = build(layers, cut, settings.stage, settings.seed, init=init, device=settings.device)
-        bridge = ModelBridge(stage.module) if any(layer.keys for layer in stage.layers) else None
-        keys = tuple(spec.name for spec in bridge.specs) if bridge else ()
-        others = {tie.key for tie in stage.ties if tie.owner != settings.stage}
-        owned = tuple(key for key in keys if key not in others)
-        self._place = replace(self._place, keys=keys, owned=owned, notes=Notes(costs, cut).write())
-        self._client.take_place(self._place)
+        stage = self._make(layers, self._agreed(layers))
+        if not self._take_place(self._place):
+            return
         self._start.wait(self._client)
-        if bridge is None:
-            self._client.offer(self._specs, lambda layout: (), whole=True, aliases=self._aliases, own=())
-        else:
-            self._client.offer(self._specs, bridge.values, whole=True, aliases=self._aliases, own=owned)
-        self._bridge = bridge
-        rank = self._client.client.rank
+        values, owned = self._bridge.values, self._place.owned
+        self._client.offer(self._specs, values, whole=True, aliases=self._aliases, own=owned)
+        self._load(self._client.pull())
+        settings = self._settings
         self._computing = Computing(
-            stage, seed=settings.seed, rank=rank, loss=settings.loss, recompute=settings.recompute
+            stage, seed=settings.seed, rank=self._rank, loss=settings.loss, recompute=settings.recompute
         )
         # Layers of other stages are nobody's any more.
         self._layers = None
-        self._load(self._client.pull())
 
     def step(
         self,
@@ -249,27 +241,26 @@ class Pipeline:
         Returns what became of the update. Where a stage was lost it was dropped (`stage-lost`), and the next life of
         the replica has begun: `committed` says which batch is next, and `index` and `count` may be others.
 
-        Raises `ValueError` for a batch that cannot be; nothing has happened then. Behind any other exception, Ctrl-C
-        for one, the next call says what became of the iteration that was under way; all stages give it up.
+        Raises `ValueError` for a batch that cannot be; nothing has happened then, and the same step can be called
+        again. Behind any other exception, Ctrl-C for one, the next call says what became of the iteration that was
+        under way, and trains nothing: it was accepted, or all stages have given it up.
         """
-        self.begin(inputs)
-        if interrupted := self._mended():
+        if interrupted := self._ready_again():
             return interrupted
         self._must_go_on()
         try:
             return self._iterate(inputs, targets, metrics or {}, micro_batches)
         except Dropped as dropped:
-            log.warning("iteration dropped", detail=str(dropped), clock=self.clock)
-            self._outcome = self._go_on() or Outcome(self.clock, None, Code.STAGE_LOST)
+            self._go_on(dropped)
+            self._outcome = Outcome(self.clock, None, Code.STAGE_LOST)
             return self._outcome
 
     def skip(self) -> Outcome:
         """This iteration has no update, in any stage: all of them call it. Returns what became of that."""
-        self.begin()
-        if interrupted := self._mended():
+        if interrupted := self._ready_again():
             return interrupted
         self._must_go_on()
-        self._broken = self.committed
+        self._open = self.committed
         self._outcome, pulled = self._client.skip(self._told())
         self._load(pulled)
         return self._outcome
@@ -281,29 +272,27 @@ class Pipeline:
         mean over the samples; without, its `outputs` are those of each micro-batch. Arguments as in `step`.
 
         None: a stage was lost meanwhile, and the next life of the replica has begun. Also when the run is complete it
-        can be called, as long as the other stages are there.
+        can be called, as long as the other stages are there. Raises what `step` raises.
         """
-        self.begin(inputs)
-        if self._mended():
+        if self._ready_again():
             return None
         try:
             done = self._iteration(inputs, targets, micro_batches).evaluate()
         except Dropped as dropped:
-            log.warning("evaluation dropped", detail=str(dropped), clock=self.clock)
-            self._go_on()
+            self._go_on(dropped)
             return None
-        self._broken = None
+        self._open = None
         return done
 
     def end(self) -> None:
         """Wait until all stages have come here, behind the loop: whoever leaves ends the life of the replica, while
         others may still compute or ask. Returns also when one of them has left."""
-        if self._computing is None or self._broken is not None:
+        if self._computing is None or self._open is not None:
             return
         before, behind = self.stage - 1, self.stage + 1
         try:
-            self._neighbours.begin(self._sequence)
-            self._sequence += 1
+            self._neighbours.begin(self._begun)
+            self._begun += 1
             if before >= 0:
                 self._neighbours.receive(before, Direction.FORWARD, 0)
             if behind < self.stages:
@@ -317,15 +306,31 @@ class Pipeline:
 
     # How it is done.
 
+    def _log(self, event: str, **facts: Any) -> None:
+        log.info(event, rank=self._rank, stage=self.stage, **facts)
+
+    @property
+    def _rank(self) -> str:
+        return self._client.client.rank
+
     @property
     def _conversation(self) -> Conversation:
         return self._client.conversation
 
+    def _check_begun(self) -> None:
+        if self._computing is None and not self.finished:
+            raise ValueError("the pipeline has not begun; call begin(example) first")
+
     @property
-    def _begun(self) -> Computing:
+    def _ready(self) -> Computing:
+        self._check_begun()
         if self._computing is None:
-            raise ValueError("the pipeline has not begun; call begin() or step() first")
+            raise ValueError(f"the pipeline had no life before the run was complete: {self._why_ended}")
         return self._computing
+
+    @property
+    def _why_ended(self) -> str:
+        return self.ending_detail or str(self.ending)
 
     def _measured(self, layers: Layers, example: Batch | None) -> tuple[LayerCost, ...] | None:
         settings = self._settings
@@ -333,11 +338,30 @@ class Pipeline:
             if settings.measured:
                 raise ValueError(
                     f"cut={settings.cut!r} measures each layer, on every stage: give all of them an example of the"
-                    " inputs (example=, or inputs in the first step), or say the cut, as in cut='2,3'"
+                    " inputs, session.pipeline(example=...), or say the cut, as in cut='2,3'"
                 )
             return None
         first = micro_batches(example, settings.micro_batches, "inputs")[0]
         return tuple(measure(layers, first, device=settings.device))
+
+    def _take_place(self, place: Place) -> bool:
+        """Whether the replica has a life; there is none where the run is complete."""
+        self._place = place
+        self._client.take_place(place, self._announcement.write)
+        return not self.finished
+
+    def _make(self, layers: Layers, cut: Cut) -> Stage:
+        """The stage with its keys, and its place by them."""
+        settings = self._settings
+        init = bool(self._conversation.specs)
+        stage = build(layers, cut, settings.stage, settings.seed, init=init, device=settings.device)
+        self._bridge = ModelBridge(stage.module, part=True)
+        keys = tuple(spec.name for spec in self._bridge.specs)
+        others = {tie.key for tie in stage.ties if tie.owner != settings.stage}
+        owned = tuple(key for key in keys if key not in others)
+        self._place = replace(self._place, keys=keys, owned=owned)
+        self._announcement.notes = replace(self._announcement.notes, cut=cut)
+        return stage
 
     def _agreed(self, layers: Layers) -> Cut:
         """The cut that all stages come to."""
@@ -363,26 +387,32 @@ class Pipeline:
 
     def _tell(self, sizes: Cut) -> None:
         begin, end = parts(sizes)[self.stage]
-        log.info("stage", stage=self.stage, of=self.stages, layers=", ".join(self._names[begin:end]))
+        self._log("cut", layers=", ".join(self._names[begin:end]))
         if self.plan and self.stage == 0:
             # One event of several lines: for people a table.
             log.info(f"plan\n{self.plan.table()}")
 
-    def _refused(self, error: WireError) -> None:
-        """In the loop of the client: a heartbeat was refused, so nobody will hand this stage anything any more."""
-        self._neighbours.drop(error.detail, self._life)
+    def _ready_again(self) -> Outcome | None:
+        """What became of a call whose end was not seen; None: there was none."""
+        self._client.check()
+        self._check_begun()
+        return self._mended()
 
     def _must_go_on(self) -> None:
         if self.finished:
-            raise ValueError(f"there is nothing more to train: {self.ending}; loop while not pipeline.finished")
+            raise ValueError(f"there is nothing more to train: {self._why_ended}; loop while not pipeline.finished")
 
-    def _iteration(self, inputs: Batch | None, targets: Batch | None, count: int | None) -> Iteration:
+    def _iteration(
+        self, inputs: Batch | None, targets: Batch | None, count: int | None, *, training: bool = False
+    ) -> Iteration:
+        """The next one, begun. Raises `ValueError` for a batch that cannot be: then none has."""
         usual = self._settings.micro_batches
         count = usual if count is None else arguments.integer("micro_batches", count, 1, usual)
-        iteration = Iteration(self._begun, self._neighbours, self.committed, count, inputs, targets)
-        self._broken = self.committed
-        self._neighbours.begin(self._sequence)
-        self._sequence += 1
+        number, parts = self.committed, (inputs, targets)
+        iteration = Iteration(self._ready, self._neighbours, number, count, *parts, training=training)
+        self._open = number
+        self._neighbours.begin(self._begun)
+        self._begun += 1
         return iteration
 
     def _iterate(
@@ -390,10 +420,10 @@ class Pipeline:
     ) -> Outcome:
         began = time.perf_counter()
         before = self._client.client.traffic.copy()
-        done = self._iteration(inputs, targets, count).train(self._settings.schedule)
+        done = self._iteration(inputs, targets, count, training=True).train(self._settings.schedule)
         computed = time.perf_counter()
         figures = {**metrics} if done.loss is None else {"loss": done.loss, **metrics}
-        tensors = self._gradients()
+        tensors = self._bridge.gradients(first=self.index == 0)
         collected = time.perf_counter()
         outcome, pulled = self._client.pushpull(UpdateKind.GRADIENT, done.samples, tensors, figures, self._told())
         after = self._client.client.traffic
@@ -414,51 +444,47 @@ class Pipeline:
     def _told(self) -> StepTimes | None:
         return self._times if self._done else None
 
-    def _gradients(self) -> Tensors:
-        """Nothing, where the layers of this stage have nothing to train."""
-        bridge = self._bridge
-        if bridge is None or all(parameter.grad is None for parameter in bridge.parameters):
-            return _NOTHING
-        return bridge.gradients(first=self.index == 0)
-
     def _mended(self) -> Outcome | None:
-        """After an iteration whose end was not seen: what became of it, maybe in a new life. None: there was none."""
-        if self._broken is None:
+        """After a call whose end was not seen: what became of its iteration, maybe in another life. None: there was
+        none."""
+        place = self._open
+        if place is None:
             return None
-        place = self._broken
-        outcome = self._client.settle() if self._conversation.in_hand else None
-        if outcome is None or outcome.dropped:
+        if self._conversation.in_hand:
+            self._client.settle()
+        if self.committed == place and not self.finished:
             self._client.begin_anew()
         self._load(self._client.pull())
-        if outcome is None or self.committed == place:
-            outcome = Outcome(self.clock, None, Code.STAGE_LOST)
-        self._outcome = outcome
-        return outcome
+        if self.committed == place + 1:
+            self._outcome = self._conversation.outcome
+        elif self.finished:
+            self._outcome = Outcome(self.clock, None, Code.FINISHED)
+        else:
+            # Given up; or the server has gone back.
+            self._outcome = Outcome(self.clock, None, Code.STAGE_LOST)
+        return self._outcome
 
-    def _go_on(self) -> Outcome | None:
-        """Wait for the next life of the replica. Returns what became of the update, where one was accepted."""
-        if self.finished:
-            return None
+    def _go_on(self, dropped: Dropped) -> None:
+        """Wait for the next life of the replica."""
+        detail = f"{dropped}; waits until all stages are there"
+        log.warning("iteration dropped", rank=self._rank, stage=self.stage, batch=self.committed, detail=detail)
         before = self._conversation.life
-        outcome = self._client.settle() if self._conversation.in_hand else None
         pulled = self._client.pull()
         if not self.finished and self._conversation.life == before:
             # Only this stage has lost touch: the others have to be told.
             self._client.begin_anew()
             pulled = self._client.pull()
         self._load(pulled)
-        return outcome
 
     def _load(self, pulled: Pulled | None) -> None:
         """Have the stage hold what was pulled, in whichever life that was; None: there is nothing more."""
         if pulled is None:
-            log.info("nothing more to compute", ending=str(self.ending), detail=self.ending_detail)
+            self._log("nothing more to train", ending=str(self.ending), detail=self.ending_detail)
         else:
-            if self._bridge is not None:
-                self._bridge.load(pulled.frame)
+            self._bridge.load(pulled.frame)
             self._version = pulled.grant.version.number
             self._meet()
-        self._broken = None
+        self._open = None
 
     def _meet(self) -> None:
         """The stages of a new life, where it is one."""
@@ -467,7 +493,7 @@ class Pipeline:
         assert replica is not None, "of a replica"
         if life == self._life:
             return
-        self._life, self._sequence = life, 0
+        self._begun = 0
         self._neighbours.begin_life(
             life,
             self.stage,
@@ -477,6 +503,7 @@ class Pipeline:
             micro_batches=self._settings.micro_batches,
             room=self._settings.room,
         )
+        self._life = life
 
 
 def _plan_of(layers: Layers, settings: Settings) -> dict[str, str]:

@@ -6,6 +6,7 @@ nobody writes.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from torch import nn
 from leeway.worker.pipeline.randomness import initial_seed, seeded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 _RESETS = ("reset_parameters", "_reset_parameters")
 
@@ -73,6 +74,20 @@ def realise(
         if tied and key in tied:
             setattr(place.owner, place.own, tied[key])
     return Realised(made, unset)
+
+
+@contextmanager
+def wholly(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """What is realised within is on the meta device again where that is interrupted or fails: what is made in part has
+    no values, and would be taken for real the next time.
+    """
+    places = [place for module in modules for place in _on_meta(module)]
+    try:
+        yield
+    except BaseException:
+        for place in places:
+            setattr(place.owner, place.own, place.tensor)
+        raise
 
 
 def clear(tensor: torch.Tensor) -> None:

@@ -18,7 +18,7 @@ from leeway.worker.module_names import find
 from leeway.worker.module_names import names as names_of
 from leeway.worker.pipeline.cut import check, parts
 from leeway.worker.pipeline.layers import SHOWN_NAMES, tensors_of
-from leeway.worker.pipeline.realising import clear, realise
+from leeway.worker.pipeline.realising import clear, realise, wholly
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -75,7 +75,8 @@ def build(
         raise ValueError(f"stage {number} is not one of {count}: they are numbered from 0 to {count - 1}")
     bounds = parts(sizes)
     chosen = layers.layers[slice(*bounds[number])]
-    _realise(layers, chosen, seed, init, device)
+    with wholly(layer.module for layer in chosen):
+        _realise(layers, chosen, seed, init, device)
     stage_of = [stage for stage, bound in enumerate(bounds) for _ in range(*bound)]
     ties = []
     for key in dict.fromkeys(key for layer in chosen for key in layer.keys):

@@ -6,6 +6,7 @@ and what begins, ends or replaces it is told to every conversation at once.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 from leeway.errors import WireError
@@ -16,6 +17,7 @@ from leeway.protocol.membership import Join
 from leeway.protocol.pushes import last_pushes
 from leeway.worker.session.refusals import REACTIONS, Reaction
 from leeway.worker.session.states import State
+from leeway.worker.session.updates import Recall
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,9 +33,9 @@ class SharedLife:
     long the server may park the join of a stage.
     """
 
-    __slots__ = ("_epoch", "_join", "_named", "_new_session", "_revision", "_session", "barriers", "conversations",
-                 "create", "lease_seconds", "life", "limits", "one_after_another", "place", "rank", "replica", "until",
-                 "wait_seconds")  # fmt: skip
+    __slots__ = ("_epoch", "_join", "_named", "_new_session", "_notes", "_revision", "_session", "barriers",
+                 "conversations", "create", "lease_seconds", "life", "limits", "one_after_another", "place", "rank",
+                 "replica", "until", "wait_seconds")  # fmt: skip
 
     def __init__(
         self,
@@ -49,8 +51,10 @@ class SharedLife:
         # The groups that are made where they are not there yet.
         self.create: tuple[str, ...] = ()
 
-        # The place of this process in a replica; None: it is a worker by itself.
+        # The place of this process in a replica, None: it is a worker by itself; and what it tells the other stages
+        # with each join, as it is then.
         self.place: Place | None = None
+        self._notes: Callable[[], str] = str
         self.wait_seconds = wait_seconds
 
         # As told by the last join. `barriers`: how often each named one has been passed.
@@ -99,7 +103,7 @@ class SharedLife:
                 create,
                 self.one_after_another,
                 self._revision,
-                self.place,
+                self.place and dataclasses.replace(self.place, notes=self._notes()),
                 self.wait_seconds if self.place else None,
             )
         return self._join
@@ -109,9 +113,9 @@ class SharedLife:
         self.conversations, self.create = list(conversations), tuple(create)
         self._join = None
 
-    def take_place(self, place: Place) -> None:
+    def take_place(self, place: Place, notes: Callable[[], str]) -> None:
         """Be this stage of a replica from the next join on, or tell more of the place that is held already."""
-        self.place, self._join = place, None
+        self.place, self._notes, self._join = place, notes, None
         for conversation in self.going:
             conversation.rejoin(Code.NOT_JOINED)
 
@@ -167,7 +171,8 @@ class SharedLife:
             return pending
         self.life = None
         for conversation in going:
-            conversation.update.recall(last.get(conversation.group))
+            if conversation.update.recall(last.get(conversation.group)) is Recall.SETTLED:
+                conversation.committed += 1
             conversation.update.drop(error.code)
         if REACTIONS[error.code] in (Reaction.NEW_LIFE, Reaction.NEXT_LIFE):
             if self.place is None:

@@ -19,7 +19,7 @@ from leeway.transport.http.exchange import Exchange
 from leeway.worker.pipeline import door
 from leeway.worker.pipeline.neighbourhood import Neighbourhood
 from leeway.worker.pipeline.parcels import pack
-from leeway.worker.pipeline.replica import Replica
+from leeway.worker.pipeline.peers import Peers
 from tests.ps.server.serving import serve
 from tests.worker.pipeline.stages import LIFE, NEXT_LIFE, SECRET, handed
 
@@ -36,7 +36,7 @@ class Stage:
     async def begin_life(self, life=LIFE, clock=0, **terms):
         addresses = ("http://127.0.0.1:9", self.url)
         terms = {"micro_batches": 8, "room": 1, "in_flight": 2, "max_body_bytes": 4096} | terms
-        await self.there.begin_life(Replica(life, 1, 2, addresses, Bearer(SECRET), **terms))
+        await self.there.begin_life(Peers(life, 1, 2, addresses, Bearer(SECRET), **terms))
         if clock is not None:
             await self.there.begin(clock)
 

@@ -102,7 +102,7 @@ class Unused:
 
 def alone(**batch):
     computing = Computing(build(Layers(make()), (3,), 0, 0), seed=0, rank="w0", loss=mean)
-    return Iteration(computing, Unused(), 0, 2, **batch)
+    return Iteration(computing, Unused(), 0, 2, training=True, **batch)
 
 
 def test_one_stage_needs_no_neighbours():
@@ -114,8 +114,8 @@ def test_one_stage_needs_no_neighbours():
 def test_what_is_missing_is_named():
     with pytest.raises(ValueError, match="the first stage needs inputs"):
         alone()
-    with pytest.raises(ValueError, match="the last stage needs targets to train"):
-        alone(inputs=torch.randn(4, 3)).train(ONE_F_ONE_B)
+    with pytest.raises(ValueError, match="the last stage needs targets"):
+        alone(inputs=torch.randn(4, 3))
     with pytest.raises(ValueError, match="inputs has 1 samples, which cannot be cut into 2 micro-batches"):
         alone(inputs=torch.randn(1, 3))
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Replica:
+class Peers:
     """`stage` is this one, of `stages`; `addresses` has the URL of each, by number.
 
     Of each sender and direction at most `room` handovers wait here to be received, of at most `max_body_bytes` each; to

@@ -7,17 +7,17 @@ from leeway.protocol.codes import Code
 from leeway.protocol.handovers import Direction, Label
 from leeway.protocol.lives import Life
 from leeway.transport.credentials import Bearer
-from leeway.worker.pipeline.replica import Replica
+from leeway.worker.pipeline.peers import Peers
 
 LIFE = Life("w0", 7, 2)
 ADDRESSES = ("http://127.0.0.1:1", "http://127.0.0.1:2", "http://127.0.0.1:3")
-REPLICA = Replica(LIFE, 1, 3, ADDRESSES, Bearer("s3cret"), micro_batches=4, room=2, in_flight=2)
+PEERS = Peers(LIFE, 1, 3, ADDRESSES, Bearer("s3cret"), micro_batches=4, room=2, in_flight=2)
 LABEL = Label(LIFE, 0, 1, 0, Direction.FORWARD, 3)
 
 
 def test_a_neighbour_that_knows_the_secret():
-    REPLICA.check(LABEL, "Bearer s3cret")
-    REPLICA.check(Label(LIFE, 2, 1, 9, Direction.SHARE), "Bearer s3cret")
+    PEERS.check(LABEL, "Bearer s3cret")
+    PEERS.check(Label(LIFE, 2, 1, 9, Direction.SHARE), "Bearer s3cret")
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_a_neighbour_that_knows_the_secret():
 )
 def test_whoever_else(label, secret, code, words):
     with pytest.raises(WireError) as refused:
-        REPLICA.check(label, secret and f"Bearer {secret}")
+        PEERS.check(label, secret and f"Bearer {secret}")
     assert refused.value.code is code
     assert words in refused.value.detail
     assert "s3cret" not in str(refused.value.to_document())
@@ -57,7 +57,7 @@ def test_whoever_else(label, secret, code, words):
     ],
 )
 def test_a_life_to_come(life, later):
-    assert REPLICA.is_before(life) is later
+    assert PEERS.is_before(life) is later
 
 
 @pytest.mark.parametrize(
@@ -72,9 +72,9 @@ def test_a_life_to_come(life, later):
 )
 def test_one_that_makes_no_sense(change, words):
     with pytest.raises(ValueError, match=words):
-        replace(REPLICA, **change)
+        replace(PEERS, **change)
 
 
 def test_it_shows_no_secret():
-    assert "s3cret" not in repr(REPLICA)
-    assert str(REPLICA) == "stage 1 of w0#2"
+    assert "s3cret" not in repr(PEERS)
+    assert str(PEERS) == "stage 1 of w0#2"

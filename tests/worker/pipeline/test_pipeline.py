@@ -1,0 +1,277 @@
+"""`session.pipeline` against `ps-serve`, each stage in a process of its own: it trains what one worker trains."""
+
+import gc
+
+import pytest
+import torch
+from torch import nn
+
+import leeway
+from leeway.errors import SessionClosed
+from leeway.worker.pipeline.layers import Layers
+from tests.worker.pipeline.near import closely
+from tests.worker.pipeline.replicas import Replicas, until
+from tests.worker.pipeline.script import MODELS, more_kinds
+from tests.worker.pipeline.test_equality import CUTS, SEED, plain, whole
+
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("one_thread")]
+
+STEPS = 4
+FLAGS = ("--mode", "async", "--optimizer", "sgd", "--lr", "0.2")
+KINDS = more_kinds()
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, one_thread):
+    """What one worker comes to with a whole model, in as many micro-batches: losses, and values at the end."""
+    found = {}
+    with Replicas(tmp_path_factory.mktemp("alone")) as replicas:
+
+        def train(name):
+            if name not in found:
+                found[name] = _train(replicas.serve(*FLAGS), KINDS[name], MODELS[name].batch)
+            return found[name]
+
+        yield train
+
+
+def _train(server, kind, batch):
+    model, losses = whole(kind), []
+    with leeway.connect(server.url, "w0") as session:
+        session.attach(model)
+        for place in range(STEPS):
+            inputs, targets = batch({}, place)
+            losses.append(plain(kind, model, 4, number=place, inputs=inputs, targets=targets)[0])
+            for layer in Layers(model, kind.blocks).layers:
+                layer.module._forward_pre_hooks.clear()
+            session.step(samples=len(inputs))
+    values = server.parameters()
+    server.kill()
+    return losses, values
+
+
+@pytest.mark.parametrize(
+    ("name", "stages", "options"),
+    [
+        *((name, stages, {}) for name in KINDS for stages in (2, 3)),
+        ("cnn", 2, {"recompute": True}),
+        ("transformer", 2, {"recompute": True, "schedule": "zb-h1"}),
+        ("transformer", 4, {"schedule": "gpipe"}),
+        ("mlp", 1, {}),
+    ],
+)
+def test_a_pipeline_trains_what_one_worker_trains(name, stages, options, alone, replicas):
+    """The transformer's head is tied to its embedding: one stage pushes the sum; the cnn has BatchNorm's buffers; of
+    "relu" a stage has no parameters, of "frozen" none to train, of "statistics" buffers alone."""
+    losses, values = alone(name)
+    kind = KINDS[name]
+    server = replicas.serve(*FLAGS, "--until", STEPS)
+    cut = ",".join(map(str, CUTS[stages](len(Layers(kind.make(), kind.blocks)))))
+    arguments = {"cut": cut, "seed": SEED, **options}
+    made = replicas.replica(server.url, stages, model=name, arguments=arguments, evaluate=stages == 2)
+    for stage in made:
+        assert stage.ended() == {"ending": "finished", "committed": STEPS, "finished": True}
+    assert [step["loss"] for step in made[-1].steps] == pytest.approx(losses, rel=1e-5)
+    assert closely(server.saved(), values)
+
+
+# What a script sees of it.
+
+
+TALLY = MODELS["tally"]
+COUNTS = ("--mode", "async", "--optimizer", "sgd", "--lr", "1", "--lease", "1")
+CUT = {"cut": "2,2"}
+
+
+def first_stage(session, model=TALLY, **arguments):
+    with torch.device("meta"):
+        made = model.make()
+    return session.pipeline(made, 2, 0, **{"micro_batches": 4, **CUT, **arguments})
+
+
+def batch(place):
+    return TALLY.batch({"share": [0, 1]}, place)
+
+
+def check_counts(server, batches):
+    for count in server.saved().values():
+        assert count[:batches].tolist() == [1.0] * batches
+        assert count.sum() == batches
+
+
+def test_bfloat16_on_the_way_is_close(alone, replicas):
+    losses, values = alone("mlp")
+    server = replicas.serve(*FLAGS, "--until", STEPS)
+    arguments = {"cut": "3,3", "seed": SEED, "wire_dtype": "bfloat16"}
+    made = replicas.replica(server.url, model="mlp", arguments=arguments)
+    for stage in made:
+        stage.ended()
+    found = [step["loss"] for step in made[-1].steps]
+    assert found == pytest.approx(losses, rel=0.02)
+    assert found != losses
+    for name, tensor in server.saved().items():
+        torch.testing.assert_close(tensor, values[name], rtol=0.1, atol=0.01)
+
+
+def test_micro_batches_of_unequal_sizes(replicas):
+    """Given as lists; of a mean over the batch, the larger ones count for more."""
+    server = replicas.serve(*FLAGS)
+    kind, sizes = KINDS["mlp"], [5, 2, 1, 2]
+    replicas.stage(server.url, 1, model="mlp", arguments={"cut": "3,3", "seed": SEED}, sizes=sizes)
+    model = whole(kind)
+    lists = list(kind.inputs.split(sizes)), list(kind.targets.split(sizes))
+    _, gradients, _ = plain(kind, model, 4, inputs=lists[0], targets=lists[1])
+    with leeway.connect(server.url, "w0") as session:
+        pipeline = first_stage(session, MODELS["mlp"], cut="3,3", seed=SEED)
+        pipeline.step(lists[0])
+        assert pipeline.last.samples == 10
+    found = server.parameters()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(found[name], model.state_dict()[name] - 0.2 * gradient)
+
+
+def test_a_batch_that_cannot_be_leaves_the_iteration_whole(replicas):
+    """Nothing was sent, so the other stage has noticed nothing."""
+    server = replicas.serve(*COUNTS, "--until", 3)
+    other = replicas.stage(server.url, 1, arguments=CUT)
+    with leeway.connect(server.url, "w0") as session:
+        pipeline = first_stage(session)
+        while not pipeline.finished:
+            inputs, _ = batch(pipeline.committed)
+            for wrong in (inputs[:3], None, [inputs], inputs[:0], torch.tensor(1.0), "batch"):
+                with pytest.raises(ValueError, match="inputs"):
+                    pipeline.step(wrong)
+                with pytest.raises(ValueError, match="inputs"):
+                    pipeline.evaluate(wrong)
+            pipeline.step(inputs)
+        with pytest.raises(ValueError, match="nothing more to train: the run ends at clock 3; loop while not"):
+            pipeline.step(inputs)
+    other.ended()
+    assert "dropped" not in other.log
+    check_counts(server, 3)
+
+
+def test_inputs_that_a_layer_does_not_take(replicas):
+    """It fails in the middle: the others drop the iteration, and the same step can be made again."""
+    server = replicas.serve(*COUNTS, "--until", 3)
+    other = replicas.stage(server.url, 1, arguments=CUT)
+    with leeway.connect(server.url, "w0") as session:
+        pipeline = first_stage(session)
+        while not pipeline.finished:
+            inputs, _ = batch(pipeline.committed)
+            with pytest.raises(RuntimeError, match="size mismatch"):
+                pipeline.step([inputs[:2], inputs[2:4], inputs[4:6], inputs[6:, :5]])
+            pipeline.step(inputs)
+    other.ended()
+    check_counts(server, 3)
+
+
+def test_what_a_session_tells_of_it(replicas):
+    server = replicas.serve(*COUNTS)
+    other = replicas.stage(server.url, 1, arguments=CUT)
+    with leeway.connect(server.url, "w0") as session:
+        pipeline = first_stage(session)
+        assert (pipeline.stage, pipeline.stages, pipeline.committed, pipeline.clock) == (0, 2, 0, 0)
+        assert (pipeline.index, pipeline.count, pipeline.loss, pipeline.outcome) == (0, 1, None, None)
+        assert list(dict(pipeline.module.named_parameters())) == ["0.count", "1.count"]
+        outcome = pipeline.step(batch(0)[0], metrics={"place": 0.0})
+        assert pipeline.outcome is outcome
+        assert not outcome.dropped
+        assert (pipeline.committed, pipeline.clock, pipeline.version) == (1, 1, outcome.version or pipeline.version)
+        assert pipeline.times.compute_seconds > 0
+        assert pipeline.last.samples == 8
+        other.trained(1)
+        assert server.worker()["reported"]["place"] == 0.0
+        with pytest.raises(ValueError, match="a stage of a pipeline"):
+            session.attach(nn.Linear(2, 2))
+        with pytest.raises(ValueError, match="a stage of a pipeline"):
+            first_stage(session)
+        assert not session.finished
+    with pytest.raises(SessionClosed):
+        pipeline.step(batch(1)[0])
+    other.heard("stage 0 of w0#1 left")
+
+
+def test_a_session_that_nobody_refers_to_ends(replicas):
+    server = replicas.serve(*COUNTS)
+    other = replicas.stage(server.url, 1, arguments=CUT)
+    session = leeway.connect(server.url, "w0")
+    pipeline = first_stage(session)
+    pipeline.step(batch(0)[0])
+    del session, pipeline
+    gc.collect()
+    other.heard("stage 0 of w0#1 left")
+
+
+def test_a_run_that_is_complete_already(replicas):
+    server = replicas.serve(*COUNTS, "--until-seconds", 0.5)
+    with leeway.connect(server.url, "w1") as session:
+        session.attach(TALLY.make())  # until it has pushed, the server is there
+        until(lambda: server.status()["over"], lambda: "the run goes on")
+        late = replicas.stage(server.url, 0, arguments=CUT)
+        assert late.ended()["ending"] == "finished"
+
+
+def test_a_cut_to_be_measured_needs_an_example(replicas):
+    server = replicas.serve(*COUNTS)
+    with leeway.connect(server.url, "w0") as session:
+        pipeline = first_stage(session, cut="time")
+        for call in (lambda: pipeline.committed, lambda: pipeline.step(batch(0)[0]), lambda: pipeline.module):
+            with pytest.raises(ValueError, match=r"the pipeline has not begun; call begin\(example\) first"):
+                call()
+        with pytest.raises(ValueError, match="cut='time' measures each layer, on every stage: give all of them an"):
+            pipeline.begin()
+
+
+def test_a_measured_cut_stays_with_the_replica(replicas):
+    """A process that takes a stage's place adopts the cut that was decided, whatever it measures itself."""
+    server = replicas.serve(*COUNTS, "--until", 60)
+    slow = replicas.stage(server.url, 0, model="tally", pace_seconds=0.02)
+    quick = replicas.stage(server.url, 1, model="tally", pace_seconds=0.0)
+    slow.trained(3)
+    assert "layers=0 " in slow.log, "its layers take longer: it has one of four"
+    slow.fork.kill()
+    instead = replicas.stage(server.url, 0, model="tally", pace_seconds=0.0)
+    for stage in (instead, quick):
+        assert stage.ended()["committed"] == 60
+    assert "layers=0 " in instead.log
+    check_counts(server, 60)
+
+
+def test_replicas_that_start_together(replicas):
+    server = replicas.serve(*COUNTS, "--until", 5)
+    made = [replicas.stage(server.url, stage, rank="w0", arguments=CUT, start_together=2) for stage in range(2)]
+    for stage in made:
+        stage.heard("cut")
+    assert not made[0].steps
+    made += [replicas.stage(server.url, stage, rank="w1", arguments=CUT, start_together=2) for stage in range(2)]
+    for stage in made:
+        assert stage.ended()["committed"] == 5
+
+
+def test_an_evaluation_that_others_are_through_with_is_given_up(replicas):
+    """The first stage has sent all of it when the other one is lost, and goes on to train."""
+    server = replicas.serve(*COUNTS, "--until", 2)
+    arguments = {**CUT, "micro_batches": 2}
+    other = replicas.stage(server.url, 1, arguments=arguments, evaluate=True)
+    with leeway.connect(server.url, "w0") as session:
+        pipeline = first_stage(session, micro_batches=2)
+        pipeline.evaluate(*batch(0))
+        pipeline.step(*batch(0))
+        other.trained(1)
+        other.fork.stop()
+        assert pipeline.evaluate(batch(1)[0]).samples == 8
+        other.fork.kill()
+        instead = replicas.stage(server.url, 1, arguments=arguments, evaluate=True)
+        assert not pipeline.step(batch(1)[0]).dropped
+    assert instead.ended()["ending"] == "finished"
+    assert [row for row in instead.rows if "evaluated" in row] == [{"place": 1, "evaluated": None}]
+    check_counts(server, 2)
