@@ -191,6 +191,8 @@ def train(settings, model, pipeline):
             inputs, targets = list(inputs.split(settings["sizes"])), list(targets.split(settings["sizes"]))
         if settings["evaluate"]:
             judged = pipeline.evaluate(inputs, targets)
+            if judged is None:  # a stage was lost: all of them begin this place anew
+                continue
             say(place=place, evaluated=judged.loss)
         try:
             stop = settings["stop"] is not None and Path(settings["stop"]).exists()

@@ -13,7 +13,7 @@ NAMES = ("0", "1")
 COSTS = tuple(LayerCost(name, 0.00125, 0.25, 10, 40, 80, 16, 8) for name in NAMES)
 
 
-@pytest.mark.parametrize("notes", [Notes(), Notes(COSTS), Notes(COSTS, (1, 1)), Notes(None, (2,), (7, 3))])
+@pytest.mark.parametrize("notes", [Notes(), Notes(COSTS), Notes(COSTS, (1, 1)), Notes(None, (2,))])
 def test_what_is_written_is_read(notes):
     assert Notes.read(notes.write(), NAMES) == notes
 
@@ -57,7 +57,7 @@ def test_a_cut_that_was_decided_stands():
 def test_an_announcement_is_read_as_it_stands():
     announcement = Announcement()
     write = announcement.write
-    announcement.notes = Notes(None, (1, 1), (4, 0))
+    announcement.notes = Notes(None, (1, 1))
     assert Notes.read(write(), NAMES).at == (4, 0)
 
 

@@ -73,13 +73,11 @@ def test_an_evaluation(replicas):
         pipeline = made(session, 0, **CUT)
         while not pipeline.finished:
             place = pipeline.committed
-            while not script.call(lambda place=place: pipeline.evaluate(*batch(place))):
-                pass
-            while pipeline.committed == place and not pipeline.finished:
+            if script.call(lambda place=place: pipeline.evaluate(*batch(place))):
                 script.call(lambda place=place: pipeline.step(*batch(place)))
     other.ended()
     check(server, batches)
-    assert [row["place"] for row in other.rows if "evaluated" in row] == list(range(batches))
+    assert sorted({row["place"] for row in other.rows if "evaluated" in row}) == list(range(batches))
     assert len(set(script.where)) > 8
 
 

@@ -8,6 +8,7 @@ from torch import nn
 
 import leeway
 from leeway.errors import SessionClosed
+from leeway.protocol.codes import Code
 from leeway.worker.pipeline.layers import Layers
 from tests.worker.pipeline.near import closely
 from tests.worker.pipeline.replicas import Replicas, until
@@ -160,7 +161,7 @@ def test_a_batch_that_cannot_be_leaves_the_iteration_whole(replicas):
 
 
 def test_inputs_that_a_layer_does_not_take(replicas):
-    """It fails in the middle: the others drop the iteration, and the same step can be made again."""
+    """It fails in the middle: all stages give the iteration up, which the next call says; then it can be made again."""
     server = replicas.serve(*COUNTS, "--until", 3)
     other = replicas.stage(server.url, 1, arguments=CUT)
     with leeway.connect(server.url, "w0") as session:
@@ -169,7 +170,8 @@ def test_inputs_that_a_layer_does_not_take(replicas):
             inputs, _ = batch(pipeline.committed)
             with pytest.raises(RuntimeError, match="size mismatch"):
                 pipeline.step([inputs[:2], inputs[2:4], inputs[4:6], inputs[6:, :5]])
-            pipeline.step(inputs)
+            assert pipeline.step(inputs).reason is Code.STAGE_LOST
+            assert not pipeline.step(inputs).dropped
     other.ended()
     check_counts(server, 3)
 
@@ -257,8 +259,8 @@ def test_replicas_that_start_together(replicas):
         assert stage.ended()["committed"] == 5
 
 
-def test_an_evaluation_that_others_are_through_with_is_given_up(replicas):
-    """The first stage has sent all of it when the other one is lost, and goes on to train."""
+def test_an_evaluation_that_others_are_through_with_is_made_again(replicas):
+    """The first stage has sent all of it when the other one is lost, and goes on to train: both begin anew."""
     server = replicas.serve(*COUNTS, "--until", 2)
     arguments = {**CUT, "micro_batches": 2}
     other = replicas.stage(server.url, 1, arguments=arguments, evaluate=True)
@@ -271,7 +273,9 @@ def test_an_evaluation_that_others_are_through_with_is_given_up(replicas):
         assert pipeline.evaluate(batch(1)[0]).samples == 8
         other.fork.kill()
         instead = replicas.stage(server.url, 1, arguments=arguments, evaluate=True)
+        assert pipeline.step(batch(1)[0]).reason is Code.STAGE_LOST
+        assert pipeline.evaluate(batch(1)[0]).samples == 8
         assert not pipeline.step(batch(1)[0]).dropped
     assert instead.ended()["ending"] == "finished"
-    assert [row for row in instead.rows if "evaluated" in row] == [{"place": 1, "evaluated": None}]
+    assert [row["place"] for row in instead.rows if "evaluated" in row] == [1]
     check_counts(server, 2)
