@@ -403,6 +403,11 @@ class Observer:
             policy=group.policy.terms.mode,
             staleness_bound=group.policy.terms.staleness,
             learning_rate=parameters.settings.learning_rate(parameters.steps),
+            missing_stages={
+                rank: len(forming.missing)
+                for rank, forming in self._machine.joins.forming.items()
+                if forming.group == name
+            },
         )
 
 

@@ -27,6 +27,7 @@ pytestmark = pytest.mark.e2e
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 POISONED = f"{Path(__file__).with_name('poisoned.py')}:Poisoned"
+STAGED = Path(__file__).with_name("staged.py")
 
 PACE = Pace(window="4s", memory="1m", soon="1s", late="1s")
 LEASE_SECONDS = 15
@@ -74,8 +75,14 @@ def watched(tmp_path_factory):
                 "w2": commands.work(SMALL, server, "w2", *flags),
             }
             targets = {rank: address(worker.address()) for rank, worker in workers.items()}
+            # A run of its own, so that nobody here waits for it.
+            pipelines = commands.serve("--mode", "async", "--lr", 0.05)
+            stages = [stage_of(commands, pipelines, "r0", number) for number in (0, 1)]
+            targets |= {stage.name: address(stage.address()) for stage in stages}
+            stage_of(commands, pipelines, "r1", 1)
             start = time.time()
-            with Prometheus(program, folder, configuration(folder, address(server.url), targets)) as prometheus:
+            servers = [address(server.url), address(pipelines.url)]
+            with Prometheus(program, folder, configuration(folder, servers, targets)) as prometheus:
                 yield live_through(prometheus, server, workers, start)
         finally:
             for name, said in commands.said().items():
@@ -86,13 +93,18 @@ def address(url):
     return url.split("/")[2].strip()
 
 
-def configuration(folder, server, workers):
+def stage_of(commands, server, rank, stage):
+    """One of two. It goes on for as long as the other is there."""
+    return commands.python(f"{rank}/{stage}", STAGED, server.url, rank, stage)
+
+
+def configuration(folder, servers, workers):
     """Our own configuration of Prometheus with these targets: w2's is in a file, as that of one who came later."""
     document = yaml.safe_load((DEPLOY / "prometheus.yml").read_text())
     document["global"] = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
     ours, theirs = document["scrape_configs"]
-    ours["static_configs"] = [{"targets": [server]}]
-    theirs["static_configs"] = [{"targets": [workers["w0"], workers["w1"]]}]
+    ours["static_configs"] = [{"targets": servers}]
+    theirs["static_configs"] = [{"targets": [target for rank, target in workers.items() if rank != "w2"]}]
     (folder / "targets").mkdir()
     (folder / "targets" / "later.yaml").write_text(yaml.safe_dump([{"targets": [workers["w2"]]}]))
     (folder / "rules").mkdir()
@@ -132,7 +144,9 @@ def live_through(prometheus, server, workers, start):
     workers["w2"].signal(signal.SIGCONT)
     seen(worker_metrics.REJOINS.name)
     seen(worker_metrics.DROPPED.name)
-    seen(f"count (changes({server_metrics.CLOCK.name}[{PACE.window}]) > 0) == 3")
+    seen(f'count (changes({server_metrics.CLOCK.name}{{rank=~"w.+"}}[{PACE.window}]) > 0) == 3')
+    growing(worker_metrics.HANDED_BYTES)
+    seen(server_metrics.STAGES_MISSING.name)
     calm = time.time()
     workers["w1"].kill()
     server.kill()

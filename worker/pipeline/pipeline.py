@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from leeway.worker.session.conversation import Conversation
     from leeway.worker.session.states import Ending
     from leeway.worker.starting import Start
+    from leeway.worker.watching.reporting import Reporting
 
 log = structlog.get_logger("worker")
 
@@ -71,8 +72,10 @@ class Pipeline:
         layers: Layers,
         settings: Settings,
         start: Start,
+        reporting: Reporting | None = None,
     ) -> None:
         self._client = client
+        self._reporting = reporting
         self._start = start
         self._neighbours = neighbours
         self._settings = settings
@@ -93,9 +96,12 @@ class Pipeline:
         self._outcome: Outcome | None = None
         self._times = StepTimes()
         self._version = 0
+        self._loaded_at = time.perf_counter()
         self.plan: Plan | None = None
         """Which layers are in which stage, and what they cost; None where nobody has measured."""
         client.client.tell_of_refusal(self._refused)
+        if reporting:
+            reporting.began_as_stage(settings.stage, settings.stages)
 
     # What there is to know.
 
@@ -241,6 +247,8 @@ class Pipeline:
                 outcome = self._go_on() or Outcome(self.clock, None, Code.STAGE_LOST)
             if self._is_over(outcome, place):
                 return outcome
+            if self._reporting:
+                self._reporting.dropped_iteration()
 
     def evaluate(self, inputs: Batch | None = None, targets: Batch | None = None) -> Done:
         """Forward alone, in the mode of evaluation; nothing is changed. With targets the last stage's `loss` is the
@@ -323,28 +331,37 @@ class Pipeline:
         return iteration
 
     def _iterate(self, inputs: Batch | None, targets: Batch | None, metrics: Mapping[str, float]) -> Outcome:
-        began = time.perf_counter()
         before = self._client.client.traffic.copy()
         done = self._iteration(inputs, targets).train(self._settings.schedule)
         computed = time.perf_counter()
         figures = {**metrics} if done.loss is None else {"loss": done.loss, **metrics}
         tensors = self._gradients()
-        collected = time.perf_counter()
+        if self._reporting:
+            self._reporting.begun(self._conversation.life, done.samples, figures)
+        began, collected = self._loaded_at, time.perf_counter()
         outcome, pulled = self._client.pushpull(UpdateKind.GRADIENT, done.samples, tensors, figures, self._told())
         after = self._client.client.traffic
         received = time.perf_counter()
         sending = after.send_seconds - before.send_seconds
         receiving = after.receive_seconds - before.receive_seconds
+        self._done, self._outcome = done, outcome
         self._times = StepTimes(
             outcome.clock,
-            compute_seconds=computed - began,
+            compute_seconds=max(0.0, computed - began - done.waited_seconds),
             push_seconds=collected - computed + sending,
             wait_seconds=max(0.0, received - collected - sending - receiving),
             pull_seconds=receiving,
+            bubble_seconds=done.waited_seconds,
         )
-        self._done, self._outcome = done, outcome
         self._load(pulled)
+        self._times = replace(self._times, pull_seconds=receiving + self._loaded_at - received)
+        self._report(done, outcome)
         return outcome
+
+    def _report(self, done: Done, outcome: Outcome) -> None:
+        if self._reporting:
+            self._reporting.iterated(done, self._neighbours.carried)
+            self._reporting.stepped(self._client.client, self._conversation, outcome, self._times)
 
     def _is_over(self, outcome: Outcome, place: int) -> bool:
         """Whether the batch of this place has had its end; else it is trained again, in the next life."""
@@ -395,6 +412,7 @@ class Pipeline:
             self._version = pulled.grant.version.number
             self._meet()
         self._broken = None
+        self._loaded_at = time.perf_counter()
 
     def _meet(self) -> None:
         """The stages of a new life, where it is one."""
