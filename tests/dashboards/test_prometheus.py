@@ -27,8 +27,6 @@ pytestmark = pytest.mark.e2e
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 POISONED = f"{Path(__file__).with_name('poisoned.py')}:Poisoned"
-STAGED = Path(__file__).with_name("staged.py")
-
 PACE = Pace(window="4s", memory="1m", soon="1s", late="1s")
 LEASE_SECONDS = 15
 SECONDS = 60.0
@@ -77,9 +75,9 @@ def watched(tmp_path_factory):
             targets = {rank: address(worker.address()) for rank, worker in workers.items()}
             # A run of its own, so that nobody here waits for it.
             pipelines = commands.serve("--mode", "async", "--lr", 0.05)
-            stages = [stage_of(commands, pipelines, "r0", number) for number in (0, 1)]
+            stages = [commands.stage(pipelines, "r0", number) for number in (0, 1)]
             targets |= {stage.name: address(stage.address()) for stage in stages}
-            stage_of(commands, pipelines, "r1", 1)
+            commands.stage(pipelines, "r1", 1)
             start = time.time()
             servers = [address(server.url), address(pipelines.url)]
             with Prometheus(program, folder, configuration(folder, servers, targets)) as prometheus:
@@ -91,11 +89,6 @@ def watched(tmp_path_factory):
 
 def address(url):
     return url.split("/")[2].strip()
-
-
-def stage_of(commands, server, rank, stage):
-    """One of two. It goes on for as long as the other is there."""
-    return commands.python(f"{rank}/{stage}", STAGED, server.url, rank, stage)
 
 
 def configuration(folder, servers, workers):

@@ -1,4 +1,7 @@
-"""A process that trains one stage of two, and says where its metrics are: `python staged.py URL RANK STAGE`."""
+"""A process that trains one stage of two, and says where its metrics are: `python staged.py URL RANK STAGE NAP`.
+
+Its computing is sleep: `NAP` seconds in the forward pass of each micro-batch.
+"""
 
 import sys
 import time
@@ -9,14 +12,11 @@ from torch import nn
 import leeway
 
 INPUTS, TARGETS = torch.ones(8, 4), torch.zeros(8, 2)
-NAP_SECONDS = 0.05
 
 
 class Nap(nn.Module):
-    """So that the machine is left to others."""
-
     def forward(self, inputs):
-        time.sleep(NAP_SECONDS / 4)
+        time.sleep(float(sys.argv[4]))
         return inputs
 
 
