@@ -134,7 +134,7 @@ class Observer:
                 self._log.warning("a figure was never told", name=name, detail=_ENDS_BY_FIGURES)
         for effect in effects:
             if isinstance(effect, Accepted):
-                self._accepted(event, effect)
+                self._accepted(effect)
             self._decided(effect, now)
 
     def _told_times(self, push: Push) -> None:
@@ -143,14 +143,14 @@ class Observer:
         if life.stage is not None and times is not None and member is not None and member.number == life.incarnation:
             self._stages.tell(life.rank, life.stage, times)
 
-    def _accepted(self, event: Event, effect: Accepted) -> None:
+    def _accepted(self, effect: Accepted) -> None:
         if effect.disposition is not None:
             self._metrics.pushed(effect.group, effect.disposition, effect.reason)
             self._tallies[effect.group].updates += effect.disposition is Disposition.HELD
             if effect.disposition is Disposition.LATE:
                 self._late(effect)
-        if isinstance(event, Asked) and isinstance(event.message, Push) and event.message.metrics:
-            self._report(effect.rank, event.message.metrics)
+        if effect.figures:
+            self._report(effect.rank, effect.figures)
         for name in self._unused.figures():
             detail = (
                 f"{_ENDS_BY_FIGURES}; in the first {UPDATES} updates were {', '.join(self._reported.names) or 'none'}"

@@ -57,6 +57,8 @@ def test_the_status_says_what_each_stage_computed_and_which_one_holds(run):
     assert replica["holding"] == 1
     assert slow["computed_seconds"] > quick["computed_seconds"] > 0
     assert quick["waited_seconds"] > slow["waited_seconds"] > 0
+    # The last stage alone knows it.
+    assert replica["reported"].keys() == {"loss"}
     assert status["forming"] == [{"rank": "r1", "stages": 2, "missing": [0]}]
 
 
