@@ -95,6 +95,11 @@ class Scope:
         """Series of workers with their rank as a label; one of `expression` for each process."""
         return f"{expression} * on (job, instance) group_left (rank) {self.series(worker.INFO)}"
 
+    def with_stage(self, expression: str) -> str:
+        """Series of the stages of replicas with their rank and stage as labels."""
+        info = self.series(worker.INFO, 'stage!=""')
+        return f"{expression} * on (job, instance) group_left (rank, stage) {info}"
+
     def of_servers(self, expression: str) -> str:
         """Of any processes' series those of servers."""
         return f"{expression} and on (job, instance) {self.series(server.INFO)}"

@@ -12,6 +12,7 @@ from dashboards.board import HIGH, LOW, MIDDLE, Section, Shelf, dashboard, polic
 from dashboards.panels import (
     BLUE,
     BYTES,
+    BYTES_PER_SECOND,
     COUNT,
     GREEN,
     NUMBER,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 UID = "leeway-training"
 
+_STAGE = "{{rank}}/{{stage}}"
 _LOSS = 'figure="loss"'
 _ACCURACY = 'figure="accuracy"'
 # What a worker with --evaluate-every reports with its pushes.
@@ -50,7 +52,7 @@ _TIMES = {
     "wait": worker.WAIT_SECONDS,
     "pull": worker.PULL_SECONDS,
 }
-_COLORS = {"compute": GREEN, "push": BLUE, "wait": RED, "pull": PURPLE}
+_COLORS = {"compute": GREEN, "bubble": ORANGE, "push": BLUE, "wait": RED, "pull": PURPLE}
 
 
 def build() -> Dashboard:
@@ -66,6 +68,7 @@ def build() -> Dashboard:
             Section("Speed", [Shelf(MIDDLE, _speed())]),
             Section("Where the time goes", [Shelf(HIGH, _time()), Shelf(MIDDLE, _parts())]),
             Section("Worker by worker", [Shelf(HIGH, [_workers()])]),
+            Section("Pipelines", [Shelf(HIGH, _stages()), Shelf(MIDDLE, _between_stages())]),
             Section("What went wrong", [Shelf(MIDDLE, _troubles())]),
         ],
         policy_changes(),
@@ -203,7 +206,7 @@ def _speed() -> list[Panel]:
             "Samples per second",
             "Training samples whose update was accepted, stacked over the workers: the throughput of the run.",
             PER_SECOND,
-            Query(RANKS.with_rank(RANKS.rate(worker.SAMPLES)), "{{rank}}"),
+            Query(f"max by (rank) ({RANKS.with_rank(RANKS.rate(worker.SAMPLES))})", "{{rank}}"),
             Query(GROUP.rate(server.LATE_SAMPLES, by=()), "late, dropped"),
             stacked=True,
         ),
@@ -215,9 +218,10 @@ def _time() -> list[Panel]:
         graph(
             "Time of an iteration, all workers",
             "What share of their time the chosen workers compute, push, wait for others and pull. Compute is what they "
-            "are there for, all that is between two calls of theirs; wait is the price of the policy.",
+            "are there for, all that is between two calls of theirs; wait is the price of the policy, bubble that of a "
+            "pipeline.",
             SHARE,
-            *(Query(_share(timer), name) for name, timer in _TIMES.items()),
+            *(Query(_share(timer), name) for name, timer in (_TIMES | {"bubble": worker.BUBBLE_SECONDS}).items()),
             stacked=True,
             maximum=1.0,
             colors=_COLORS,
@@ -256,8 +260,9 @@ def _parts() -> list[Panel]:
 def _workers() -> Panel:
     return rows_of(
         "Workers",
-        "One line for each worker as it is now. Columns after the loss need the worker's own metrics; they are empty "
-        "for a worker that is not scraped.",
+        "One line for each worker as it is now, a replica being one: of its stages the largest value, of the waiting "
+        "the mean, of bytes the sum. Columns after the loss need the worker's own metrics; they are empty for a worker "
+        "that is not scraped.",
         "rank",
         "Rank",
         Column("Clock", f"max by (rank) ({RANKS.series(server.CLOCK)})", COUNT),
@@ -265,20 +270,88 @@ def _workers() -> Panel:
         Column("Loss", f"max by (rank) ({RANKS.series(server.REPORTED, _LOSS)})", NUMBER, 4),
         Column(
             "Iterations/s",
-            f"sum by (rank) ({RANKS.with_rank(RANKS.rate(worker.STEP_SECONDS, part=Part.COUNT))})",
+            f"max by (rank) ({RANKS.with_rank(RANKS.rate(worker.STEP_SECONDS, part=Part.COUNT))})",
             PER_SECOND,
             2,
         ),
-        Column("Samples/s", f"sum by (rank) ({RANKS.with_rank(RANKS.rate(worker.SAMPLES))})", PER_SECOND, 0),
-        Column("Compute", f"sum by (rank) ({RANKS.with_rank(_mean(worker.COMPUTE_SECONDS))})", SECONDS),
-        Column("Waiting", f"sum by (rank) ({RANKS.with_rank(_per_process(worker.WAIT_SECONDS))})", SHARE, 1),
-        Column("Updates", f"sum by (rank) ({RANKS.with_rank(RANKS.series(worker.PUSHES))})", COUNT),
+        Column("Samples/s", f"max by (rank) ({RANKS.with_rank(RANKS.rate(worker.SAMPLES))})", PER_SECOND, 0),
+        Column("Compute", f"max by (rank) ({RANKS.with_rank(_mean(worker.COMPUTE_SECONDS))})", SECONDS),
+        Column("Waiting", f"avg by (rank) ({RANKS.with_rank(_per_process(worker.WAIT_SECONDS))})", SHARE, 1),
+        Column(
+            "Updates",
+            f"max by (rank) (sum by (rank, instance) ({RANKS.with_rank(RANKS.series(worker.PUSHES))}))",
+            COUNT,
+        ),
         Column("Own clock", f"max by (rank) ({RANKS.with_rank(RANKS.series(worker.CLOCK))})", COUNT),
         Column("Own lag", f"max by (rank) ({RANKS.with_rank(RANKS.series(worker.LAG))})", COUNT),
         Column("Own staleness", f"max by (rank) ({RANKS.with_rank(RANKS.series(worker.STALENESS))})", COUNT),
         Column("Sent", f"sum by (rank) ({RANKS.with_rank(RANKS.series(worker.SENT_BYTES))})", BYTES),
         Column("Received", f"sum by (rank) ({RANKS.with_rank(RANKS.series(worker.RECEIVED_BYTES))})", BYTES),
     )
+
+
+def _stages() -> list[Panel]:
+    return [
+        graph(
+            "Bubble, by stage",
+            "Share of its time in which a stage waits for its neighbours: what the schedule costs, and links. The one "
+            "with the smallest share holds the others; give it fewer layers, or cut by time.",
+            SHARE,
+            Query(RANKS.with_stage(_per_process(worker.BUBBLE_SECONDS)), _STAGE),
+            maximum=1.0,
+            limits=((0.5, ORANGE),),
+        ),
+        graph(
+            "Computing, by stage",
+            "Mean time in an iteration in which a stage computes, all its micro-batches together. In a good cut the "
+            "lines of a replica lie together; the one above the others sets the pace.",
+            SECONDS,
+            Query(RANKS.with_stage(_mean(worker.COMPUTE_SECONDS)), _STAGE),
+        ),
+        graph(
+            "Stages missing",
+            "Replicas that cannot begin, or go on, before these processes are there. Nothing is drawn while none is.",
+            COUNT,
+            Query(GROUP.series(server.STAGES_MISSING), "{{rank}}"),
+            bars=True,
+        ),
+    ]
+
+
+def _between_stages() -> list[Panel]:
+    again, dropped = (RANKS.increase(metric) for metric in (worker.HANDOVERS_RESENT, worker.DROPPED_ITERATIONS))
+    return [
+        graph(
+            "Micro-batches in flight",
+            "Of how many micro-batches a stage holds activations at once, at most. With 1f1b the first stage holds as "
+            "many as there are stages, the last one; with gpipe all hold all.",
+            COUNT,
+            Query(RANKS.with_stage(RANKS.series(worker.IN_FLIGHT)), _STAGE),
+        ),
+        graph(
+            "Activations",
+            "What these activations take in memory. Where it is too much: more micro-batches, or recompute.",
+            BYTES,
+            Query(RANKS.with_stage(RANKS.series(worker.ACTIVATION_BYTES)), _STAGE),
+        ),
+        graph(
+            "Between stages",
+            "Bytes a second that a stage sends to others (activations, errors) and receives from them. bfloat16 on the "
+            "wire halves them.",
+            BYTES_PER_SECOND,
+            Query(RANKS.with_stage(RANKS.rate(worker.HANDED_BYTES)), f"{_STAGE} sends"),
+            Query(RANKS.with_stage(RANKS.rate(worker.TAKEN_BYTES)), f"{_STAGE} receives"),
+        ),
+        graph(
+            "Sent again, and dropped",
+            "Handovers that were sent again after a lost connection, and iterations that a stage gave up because "
+            "another one was lost: their batches are trained again.",
+            NUMBER,
+            Query(RANKS.with_stage(again), f"{_STAGE}: sent again"),
+            Query(RANKS.with_stage(dropped), f"{_STAGE}: dropped"),
+            bars=True,
+        ),
+    ]
 
 
 def _troubles() -> list[Panel]:

@@ -21,6 +21,8 @@ class StepTimes:
     `compute_seconds`: from the loaded parameters until the update was ready; `push_seconds`: collecting and sending
     it; `wait_seconds`: the server's part, which is the policy's wait and the arithmetic, and back-off;
     `pull_seconds`: receiving the next parameters, and copying them into the module.
+    `bubble_seconds`: while a stage of a pipeline computed, it waited so long for its neighbours; it is not in
+    `compute_seconds`. Other workers have none, and do not send it.
     """
 
     clock: int = 0
@@ -28,21 +30,29 @@ class StepTimes:
     push_seconds: float = 0.0
     wait_seconds: float = 0.0
     pull_seconds: float = 0.0
+    bubble_seconds: float = 0.0
+
+    @property
+    def total_seconds(self) -> float:
+        """Of the whole iteration."""
+        return self.compute_seconds + self.bubble_seconds + self.push_seconds + self.wait_seconds + self.pull_seconds
 
     @classmethod
     def read(cls, fields: Fields) -> StepTimes:
         """Raises `MalformedRequest`: each is finite, 0 or more, and at most `MAX_STEP_SECONDS`."""
         most = limits.MAX_STEP_SECONDS
+        of_a_stage = ("bubble",) if "bubble" in fields else ()
         return cls(
             fields.integer("clock"),
-            *(fields.number(name, 0.0, most) for name in ("compute", "push", "wait", "pull")),
+            *(fields.number(name, 0.0, most) for name in ("compute", "push", "wait", "pull", *of_a_stage)),
         )
 
     def to_fields(self) -> dict[str, Any]:
-        return {
+        fields: dict[str, Any] = {
             "clock": self.clock,
             "compute": self.compute_seconds,
             "push": self.push_seconds,
             "wait": self.wait_seconds,
             "pull": self.pull_seconds,
         }
+        return fields | ({"bubble": self.bubble_seconds} if self.bubble_seconds else {})

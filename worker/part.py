@@ -218,7 +218,7 @@ class Part:
         """Push what was collected, and pull."""
         before = self._traffic()
         if self._reporting:
-            self._reporting.begun(self, samples, metrics)
+            self._reporting.begun(self.conversation.life, samples, metrics)
         self._begin(Begun.STEP)
         outcome, pulled = self._client.pushpull(update.kind, samples, update.tensors, metrics, self._times_to_tell())
         self._samples.taken(self.name)
@@ -233,7 +233,7 @@ class Part:
             return completed
         before = self._traffic()
         if self._reporting:
-            self._reporting.begun(self)
+            self._reporting.begun(self.conversation.life)
         self._begin(Begun.STEP)
         outcome, pulled = self._client.skip(self._times_to_tell())
         return self._stepped(began, began, before, outcome, pulled)
@@ -299,7 +299,7 @@ class Part:
         )
         self._loaded(self.bridge, pulled, outcome, times, keep_gradients=keep_gradients)
         if self._reporting:
-            self._reporting.stepped(self)
+            self._reporting.stepped(self.client, self.conversation, outcome, self.times)
         return outcome
 
     def _loaded(

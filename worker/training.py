@@ -356,7 +356,7 @@ class TrainingSession:
             self.client, self.client.client.url, host=host, port=port, advertise=advertise, wire_dtype=wire_dtype
         )
         self._has_joined = self._is_stage = True
-        pipeline = Pipeline(self.client, neighbours, layers, settings, self._start)
+        pipeline = Pipeline(self.client, neighbours, layers, settings, self._start, self._reporting)
         if example is not None or not settings.measured:
             pipeline.begin(example)
         return pipeline

@@ -6,7 +6,7 @@ Bodies are named by the number of the request that brought them. Every body of a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -58,7 +58,10 @@ class Parked:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The last part of this push is in, and what becomes of it is decided; `disposition` None: when it is applied."""
+    """The last part of this push is in, and what becomes of it is decided; `disposition` None: when it is applied.
+
+    `figures`: what the worker reports with it, in whichever part.
+    """
 
     request: int
     group: str
@@ -67,6 +70,7 @@ class Accepted:
     disposition: Disposition | None
     reason: Reason
     samples: int = 0
+    figures: Mapping[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"accept {self.group} {self.rank}@{self.clock}: {self.disposition or 'on arrival'}"

@@ -435,10 +435,10 @@ class Machine:
 
     def _take_push(self, request: int, push: Push, member: Incarnation, now: float) -> None:
         group = self.groups[push.group]
-        record = group.pushes.take(request, push, member, now)
-        if record:
+        if taken := group.pushes.take(request, push, member, now):
+            record = taken.record
             # Before the pull that may have come with it is looked at.
-            self._end_run(self.endings.by_figures(push.metrics, group.name, group.published))
+            self._end_run(self.endings.by_figures(taken.figures, group.name, group.published))
             if record.disposition is not None:
                 waiters, record.waiters = record.waiters, []
                 group.tell_all([(request, push), *waiters], member, record, now)

@@ -7,7 +7,7 @@ what is accepted has its record at once, and its disposition when that has falle
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from leeway.protocol.codes import Code
 from leeway.protocol.pushes import Disposition, Staged, UpdateKind
@@ -20,13 +20,21 @@ from leeway.ps.core.progress import Record
 from leeway.ps.core.rounds import Held
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from leeway.protocol.pushes import Push
     from leeway.protocol.refusals import Refused
     from leeway.ps.core.lives import Incarnation
     from leeway.ps.core.pulls import Pulls
     from leeway.ps.core.situation import Situation
+
+
+class Taken(NamedTuple):
+    """A push of which all parts are in: its record, without a disposition while it is still to be applied; and the
+    figures that came with any of its parts."""
+
+    record: Record
+    figures: Mapping[str, float]
 
 
 @dataclass(slots=True)
@@ -43,8 +51,8 @@ class Pushes:
         # Stages that have handed in their parts, and wait for those of the others.
         self._awaiting: dict[tuple[Incarnation, int | None], _Awaiting] = {}
 
-    def take(self, request: int, push: Push, member: Incarnation, now: float) -> Record | None:
-        """The record, without a disposition while it is still to be applied; None: the push is refused, or staged."""
+    def take(self, request: int, push: Push, member: Incarnation, now: float) -> Taken | None:
+        """None: the push is refused, or staged."""
         group = self._group
         progress = member.groups[group.name]
         if misplaced := self._misplaced(push, member):
@@ -62,15 +70,18 @@ class Pushes:
             group.drop_staged(progress)
             group.emit(Drop((request,)))
             bodies: tuple[int, ...] = ()
+            figures = push.metrics
         else:
             progress.staged[push.part] = (request, push)
             if missing := progress.missing(push.parts):
                 self._stage(request, push, member, missing, now)
                 return None
-            bodies = tuple(progress.staged[part][0] for part in range(push.parts))
+            parts = [progress.staged[part] for part in range(push.parts)]
+            bodies = tuple(number for number, _ in parts)
+            figures = {name: value for _, part in parts for name, value in part.metrics.items()}
             progress.staged.clear()
             group.schema_closed = True
-        return self._accept(request, push, member, bodies, reception, now)
+        return Taken(self._accept(request, push, member, bodies, figures, reception, now), figures)
 
     def _misplaced(self, push: Push, member: Incarnation) -> Refused | None:
         """What is wrong with a stage's part: it is the one of its number, and of its own tensors."""
@@ -157,6 +168,7 @@ class Pushes:
         push: Push,
         member: Incarnation,
         bodies: tuple[int, ...],
+        figures: Mapping[str, float],
         reception: Reception,
         now: float,
     ) -> Record:
@@ -183,8 +195,8 @@ class Pushes:
             record.disposition, record.reason = Disposition.HELD, Reason.IN_ROUND
         else:
             record.reason = Reason.ON_ARRIVAL
-        disposition = record.disposition
-        group.emit(Accepted(request, group.name, member.rank, push.clock, disposition, record.reason, push.samples))
+        disposition, reason = record.disposition, record.reason
+        group.emit(Accepted(request, group.name, member.rank, push.clock, disposition, reason, push.samples, figures))
         if disposition is None:
             self._apply(request, push, member, bodies, record)
         elif record.next_clock != progress.clock:

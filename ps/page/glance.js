@@ -3,6 +3,7 @@
 // The one rule: the verdict rests on measured time (who was waited for in the last ten seconds), so that it does not
 // flicker with every snapshot; what is true right now stands beside it. Whom the sentence names the headline names too.
 
+import { waits } from "./stages.js";
 import { counted, duration, names, percent, shortName, whole } from "./words.js";
 
 /** A rank that others waited for during this share of the last ten seconds holds them up. */
@@ -34,6 +35,12 @@ export function glance(view, ending) {
   }
   if (!workers.length) {
     const begun = view.version > 0;
+    if (view.forming.length) {
+      const [first, ...others] = view.forming;
+      const more = others.length ? ` ${counted(others.length, "other replica")} ${others.length === 1 ? "waits" : "wait"} too.` : "";
+      const detail = `Each of its ${whole(first.stages)} stages is a process; it ${begun ? "goes on" : "begins"} when all are there.${more}`;
+      return said("waiting", waits(first), detail, "waiting for stages");
+    }
     const detail = begun ? "The run goes on when one joins." : "The run begins when one joins.";
     return said("empty", begun ? "No worker is here" : "No worker has joined yet", detail, "no worker");
   }

@@ -41,6 +41,7 @@ const race = new Race(
     note: byId("race-note"),
     showAll: byId("show-all"),
     figureHead: byId("figure-head"),
+    forming: byId("forming"),
   },
   (rank) => {
     log.rank = rank;
@@ -88,10 +89,11 @@ function draw() {
   byId("glance").dataset.kind = seen.kind;
   setText(byId("headline"), seen.headline);
   setText(byId("detail"), seen.detail);
-  const begun = view.workers.length > 0 || run.points.length > 0;
+  const here = view.workers.length > 0 || view.forming.length > 0;
+  const begun = here || run.points.length > 0;
   show(byId("welcome"), !begun && !run.ending);
-  show(byId("race"), view.workers.length > 0);
-  show(byId("panels"), begun || run.decisions.length > 0);
+  show(byId("race"), here);
+  show(byId("panels"), view.workers.length > 0 || run.points.length > 0 || run.decisions.length > 0);
   race.mark(log.rank);
   race.draw(view);
   drawCurves(view);

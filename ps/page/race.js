@@ -7,6 +7,7 @@ import { el, keyed, setAttribute, setProperty, setText, show, span, symbol } fro
 import { drawField } from "./field.js";
 import { roundUp } from "./figures.js";
 import { notable, track, trouble, urgentFirst } from "./glance.js";
+import { drawForming, drawStages, makeStages } from "./stages.js";
 import { count, counted, doing, figure, percent, shortName, whole } from "./words.js";
 
 /** With more workers than this the field is shown first, and the lanes of a few. */
@@ -76,7 +77,7 @@ export class Race {
   }
 
   draw(view) {
-    const { lanes, showAll, note, field, rows, figureHead } = this.#nodes;
+    const { lanes, showAll, note, field, rows, figureHead, forming } = this.#nodes;
     const { workers } = view;
     const course = track(view);
     const many = workers.length > MANY;
@@ -92,6 +93,7 @@ export class Race {
     setText(showAll, this.#all ? "Show the field" : `Show all ${whole(workers.length)} lanes`);
     setAttribute(showAll, "aria-pressed", String(this.#all));
     const summed = many && !this.#all;
+    show(note, workers.length > 0);
     setText(note, summed ? `the field, and ${FEW} lanes that matter most now` : "iterations ahead of the slowest");
     show(field, summed);
     if (summed) drawField(field, workers, course);
@@ -100,6 +102,8 @@ export class Race {
     if (!shown.some((worker) => worker.rank === this.#focused)) this.#focused = shown[0]?.rank ?? null;
     const update = (node, worker) => this.#lane(node, worker, view, last, reported);
     keyed(rows, shown, (worker) => worker.rank, makeLane, update);
+    show(lanes, workers.length > 0);
+    drawForming(forming, view.forming);
   }
 
   #chooseFew(workers) {
@@ -125,7 +129,7 @@ export class Race {
   }
 
   #lane(node, worker, view, last, reported) {
-    const { rank, runner, words, clock, lag, value, share } = node.parts;
+    const { rank, runner, words, clock, lag, value, share, stages } = node.parts;
     const at = ((worker.lag + 0.5) / last).toFixed(4);
     setAttribute(node, "data-rank", worker.rank);
     setAttribute(node, "data-state", worker.state);
@@ -155,6 +159,7 @@ export class Race {
     setText(value, figure(worker.reported[reported]));
     setText(share.firstElementChild, percent(worker.waitingShare));
     setProperty(share, "--share", (worker.waitingShare ?? 0).toFixed(3));
+    drawStages(stages, worker.replica);
   }
 
   #axis(course, minClock) {
@@ -232,11 +237,12 @@ function makeLane() {
     lag: cell("number ahead", "ahead"),
     value: cell("number", "loss"),
     share: cell("number share", "waited", el("span")),
+    stages: makeStages(),
   };
   const course = cell("course", "place", span("trace"), runner);
   const node = el("div", { class: "lane", role: "row" });
   const sentence = cell("words", "", awaited, doingNode, silent);
-  node.append(parts.rank, course, sentence, parts.clock, parts.lag, parts.value, parts.share);
+  node.append(parts.rank, course, sentence, parts.clock, parts.lag, parts.value, parts.share, parts.stages);
   node.parts = parts;
   return node;
 }

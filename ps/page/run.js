@@ -80,6 +80,7 @@ export class Run {
       ...group,
       name,
       workers,
+      forming: this.status.forming ?? [],
       heldOver,
       gone: [...(this.#gone.get(name) ?? [])].map(([rank, heldSeconds]) => ({ rank, heldSeconds })),
       uptime: this.status.uptime_seconds,
@@ -160,6 +161,7 @@ export class Run {
       heldShare: held(heldOver),
       stallShare: held(Math.min(STALL_SECONDS, heldOver)),
       leaseLeft: left,
+      replica: worker.stages ? { stages: worker.stages, holding: worker.holding ?? null } : null,
       silentSeconds: left < this.#leaseSeconds * SILENT_SHARE ? this.#leaseSeconds - left : null,
     };
   }

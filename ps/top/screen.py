@@ -15,7 +15,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from leeway.ps.top.bars import bar, columns, spark
-from leeway.ps.top.words import count, doing, duration, number, plain, rate, short_name
+from leeway.ps.top.words import count, doing, duration, missing, number, plain, rate, short_name, stages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,6 +31,7 @@ _BAR_CELLS = 12
 _LEAST_LAG = 4
 _RANK_CELLS = 14
 _DECISIONS = 6
+_FORMING = 4
 
 # The words say what a lane is about: below these widths the columns that are dearest give way to them.
 _WIDE_FOR_BAR, _WIDE_FOR_LOSS, _WIDE_FOR_WAITED = 76, 60, 50
@@ -45,6 +46,7 @@ _HELP = (
     ("waited", "share of the last 30 s that it has waited"),
     ("loss", "what the worker reported last"),
     ("idle", "on its way: between an answer and a question"),
+    ("stages", "share of an iteration that each computed; the rest it waits"),
     ("step", "makes a version of the model"),
     ("update", "what one worker pushes; under sync a step takes all"),
     ("staleness", "versions made between an update's pull and its step"),
@@ -84,7 +86,9 @@ def _fitted(lines: list[Text], width: int, height: int | None) -> Text:
 def _lines(watched: Watched, width: int, height: int | None, now: float, keys: bool) -> list[Text]:
     head = list(_head(watched, width, now, keys))
     loss, staleness, decisions = list(_loss(watched, width)), list(_staleness(watched)), list(_decisions(watched))
-    workers = sum(1 for _ in watched.workers())
+    # A replica has a second line, for its stages.
+    workers = sum(2 if "stages" in worker else 1 for worker, _ in watched.workers())
+    workers += len(_forming(watched))
     if height is not None and workers > height - len(head) - 2:
         return [*head, *_lanes(watched, width, max(1, height - len(head) - 1))]
     below: list[Text] = []
@@ -180,6 +184,12 @@ def _summary(watched: Watched) -> Text:
 def _lanes(watched: Watched, width: int, fits: int | None) -> Iterator[Text]:
     """The lanes' head, and at most `fits` lines of lanes."""
     workers, awaited = list(watched.workers()), watched.awaited()
+    forming = _forming(watched)
+    for replica in forming:
+        yield Text(missing(replica), style=_WAITS)
+    if fits is not None:
+        fits = max(1, fits - len(forming))
+    with_stages = fits is None or len(workers) + sum("stages" in worker for worker, _ in workers) <= fits
     if not workers:
         yield Text("no worker is here", style=_FAINT)
         return
@@ -197,8 +207,16 @@ def _lanes(watched: Watched, width: int, fits: int | None) -> Iterator[Text]:
     yield Text(form.line("worker", "clock", "lag", "", "waited", "loss", "what it does"), style=_FAINT)
     for worker, progress in shown:
         yield _lane(watched, worker, progress, form, scale, bound, awaited)
+        if "stages" in worker and with_stages:
+            yield Text(" " * (form.ranks + 1) + stages(worker), style=_FAINT)
     if rest:
         yield Text(f"... and {len(rest)} more: {_tally(rest)}", style=_FAINT)
+
+
+def _forming(watched: Watched) -> Sequence[dict[str, Any]]:
+    """Replicas that wait for stages: a few of them."""
+    replicas: Sequence[dict[str, Any]] = (watched.status or {}).get("forming", ())[:_FORMING]
+    return replicas
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _SIZES = ((1e3, "k"), (1e6, "M"), (1e9, "G"), (1e12, "T"))
 
 _NAMES = 3
+_STAGES = 8
 
 _COMPARISON = re.compile(r"(\S+) leads (.+) by (\d+) > (\d+)")
 
@@ -52,6 +53,26 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours}:{minutes:02}:{whole % 60:02}"
     return f"{minutes}:{whole % 60:02}" if minutes else f"{whole} s"
+
+
+def stages(replica: Mapping[str, Any]) -> str:
+    """`stages 0:62% 1:98% holds 2:55%`: which share of its last iteration each has computed; the rest is waiting for
+    neighbours. Of a stage that has told nothing yet, what it does."""
+    return "stages " + " ".join(_stage(stage, replica.get("holding")) for stage in replica["stages"])
+
+
+def _stage(stage: Mapping[str, Any], holding: int | None) -> str:
+    computed, waited = stage.get("computed_seconds"), stage.get("waited_seconds")
+    busy = f"{computed / (computed + waited):.0%}" if computed is not None and computed + waited else stage["state"]
+    return f"{stage['stage']}:{busy}{' holds' if stage['stage'] == holding else ''}"
+
+
+def missing(forming: Mapping[str, Any]) -> str:
+    """`r0 waits for stages 0, 2 of 4`."""
+    lacking = forming["missing"]
+    named = ", ".join(str(stage) for stage in lacking[:_STAGES]) + (", ..." if len(lacking) > _STAGES else "")
+    noun = "stage" if len(lacking) == 1 else "stages"
+    return f"{short_name(forming['rank'])} waits for {noun} {named} of {forming['stages']}"
 
 
 def short_name(name: str, most: int = 24) -> str:

@@ -1,7 +1,7 @@
 """Every metric of the server, as data.
 
 The one rule: labels are bounded. Routes are templates, reasons and codes are the fixed sets of `protocol`, and
-the only name that users choose freely beside a group's, the rank, is shown for live workers alone.
+the only name that users choose freely beside a group's, the rank, is shown for live workers and forming replicas alone.
 """
 
 from __future__ import annotations
@@ -146,6 +146,9 @@ FIGURES_LEFT_OUT: Final = _counter(
     "Reported figures that are not shown, because their names are too long or too many; their updates are applied.",
 )
 WORKERS: Final = _gauge("workers", "Live workers by what they do.", "group", "state")
+STAGES_MISSING: Final = _gauge(
+    "stages_missing", "Stages that a replica still waits for, before its life begins.", "group", "rank"
+)
 
 JOINS: Final = _counter("joins_total", "Lives of workers that began.")
 DEPARTURES: Final = _counter(
@@ -195,6 +198,7 @@ LIVE: Final = (
     BARRIER_HELD_SECONDS,
     REPORTED,
     WORKERS,
+    STAGES_MISSING,
 )
 """Read from the state when somebody asks, not counted as things happen."""
 

@@ -74,7 +74,8 @@ class WorkerView:
 class GroupView:
     """A group, as it is now: newest version's number, versions in memory, live workers, the policy in force.
 
-    `staleness_bound` None: the policy has none. `learning_rate`: of the next step.
+    `staleness_bound` None: the policy has none. `learning_rate`: of the next step. `missing_stages`: of each replica
+    whose life has not begun, how many are not there.
     """
 
     name: str
@@ -85,6 +86,7 @@ class GroupView:
     policy: str
     staleness_bound: int | None
     learning_rate: float
+    missing_stages: Mapping[str, int] = field(default_factory=dict)
 
 
 class ServerMetrics:
@@ -292,6 +294,8 @@ def _add_group(families: Mapping[Metric, Family], group: GroupView) -> None:
     states = Tally(worker.state for worker in group.workers)
     for state in WorkerState:
         families[catalogue.WORKERS].add_metric([group.name, state], states[state])
+    for rank, missing in group.missing_stages.items():
+        families[catalogue.STAGES_MISSING].add_metric([group.name, rank], missing)
     for worker in group.workers:
         of_worker = [group.name, worker.rank]
         families[catalogue.CLOCK].add_metric(of_worker, worker.clock)

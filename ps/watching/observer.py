@@ -44,6 +44,7 @@ from leeway.ps.watching.lateness import Lateness
 from leeway.ps.watching.logs import Doublings, OnChange
 from leeway.ps.watching.metrics import GroupView, WorkerState, WorkerView
 from leeway.ps.watching.reported import Reported
+from leeway.ps.watching.stages import StageTimes
 from leeway.ps.watching.tallies import Tally
 from leeway.ps.watching.unused import UPDATES, Unused
 from leeway.ps.watching.waits import Waits
@@ -100,6 +101,7 @@ class Observer:
         self._reported = Reported()
         self._unused = Unused(machine)
         self._lateness = Lateness()
+        self._stages = StageTimes()
         # What goes on in a group, until it is over; and with a worker, for the rest of its life.
         self._of_group = Doublings()
         self._of_life: defaultdict[str, Doublings] = defaultdict(Doublings)
@@ -121,6 +123,8 @@ class Observer:
         """The machine has taken an event; its effects are about to be performed."""
         self._waits.see(event, effects, now)
         self._lateness.see(effects)
+        if isinstance(event, Asked) and isinstance(event.message, Push):
+            self._told_times(event.message)
         if isinstance(event, Paused):
             self._metrics.paused(event.seconds)
             if event.seconds >= TOLD_PAUSE_SECONDS:
@@ -130,17 +134,23 @@ class Observer:
                 self._log.warning("a figure was never told", name=name, detail=_ENDS_BY_FIGURES)
         for effect in effects:
             if isinstance(effect, Accepted):
-                self._accepted(event, effect)
+                self._accepted(effect)
             self._decided(effect, now)
 
-    def _accepted(self, event: Event, effect: Accepted) -> None:
+    def _told_times(self, push: Push) -> None:
+        life, times = push.life, push.times
+        member = self._machine.membership.of_rank(life.rank)
+        if life.stage is not None and times is not None and member is not None and member.number == life.incarnation:
+            self._stages.tell(life.rank, life.stage, times)
+
+    def _accepted(self, effect: Accepted) -> None:
         if effect.disposition is not None:
             self._metrics.pushed(effect.group, effect.disposition, effect.reason)
             self._tallies[effect.group].updates += effect.disposition is Disposition.HELD
             if effect.disposition is Disposition.LATE:
                 self._late(effect)
-        if isinstance(event, Asked) and isinstance(event.message, Push) and event.message.metrics:
-            self._report(effect.rank, event.message.metrics)
+        if effect.figures:
+            self._report(effect.rank, effect.figures)
         for name in self._unused.figures():
             detail = (
                 f"{_ENDS_BY_FIGURES}; in the first {UPDATES} updates were {', '.join(self._reported.names) or 'none'}"
@@ -184,6 +194,7 @@ class Observer:
             case Ended(rank, incarnation, reason, detail):
                 self._metrics.departed(reason)
                 self._reported.forget(rank)
+                self._stages.forget(rank)
                 self._of_life.pop(rank, None)
                 log = self._log.info if reason is Reason.LEFT else self._log.warning
                 log("ended", rank=rank, incarnation=incarnation, reason=str(reason), detail=detail)
@@ -351,6 +362,10 @@ class Observer:
         for worker in status["workers"]:
             rank = worker["rank"]
             worker["reported"] = dict(self._reported.of(rank))
+            if stages := worker.get("stages"):
+                worker["holding"] = self._stages.holding(rank, len(stages))
+                for stage in stages:
+                    stage |= self._stages.of(rank, stage["stage"])
             for name, progress in worker["groups"].items():
                 progress["waiting_seconds"] = round(self._waits.waiting_seconds(name, rank, now), 6)
                 progress["held_seconds"] = round(self._waits.held_seconds(name, rank, now), 6)
@@ -403,6 +418,11 @@ class Observer:
             policy=group.policy.terms.mode,
             staleness_bound=group.policy.terms.staleness,
             learning_rate=parameters.settings.learning_rate(parameters.steps),
+            missing_stages={
+                rank: len(forming.missing)
+                for rank, forming in self._machine.joins.forming.items()
+                if forming.group == name
+            },
         )
 
 

@@ -4,8 +4,9 @@ The one rule: there is one time axis, the server's. Anchors are moments of the s
 worker's own measurement, and nobody's clock is compared with anybody else's (`tracks` says how exact that is).
 
 One process for the server: decisions as marks, a track of applied versions and one of rounds for each group, counters.
-One for each rank, all its lives: a track of iterations for each group, its arrivals at named barriers, its lag. Starts
-of the server follow one another, at the distance that the wall clock says and never overlapping.
+One for each rank, all its lives: a track of iterations for each group, or for each stage where it is a replica, its
+arrivals at named barriers, its lag. Starts of the server follow one another, at the distance that the wall clock says
+and never overlapping.
 
 Memory grows with the workers (two iterations each, and what they have asked) and with the versions being made, not with
 the length of the run. What the rows do not tell the beginning of, since they are a part of a run, is left out.
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from leeway.errors import HistoryError
 from leeway.protocol.pushes import Disposition
@@ -88,6 +89,18 @@ class _Group:
     open_round: tuple[int, float, int] | None = None
 
 
+class _Asker(NamedTuple):
+    """Who pulls and pushes in a group. `stage` None: a worker that is no replica."""
+
+    rank: str
+    group: str
+    stage: int | None
+
+    @classmethod
+    def of(cls, message: Row) -> _Asker:
+        return cls(message["life"]["rank"], message["group"], message["life"].get("stage"))
+
+
 class _Drawing:
     def __init__(self) -> None:
         self.drawn: list[TraceEvent] = []
@@ -97,10 +110,12 @@ class _Drawing:
         self._server = _Process(_SERVER_PROCESS)
         self._workers: dict[str, _Process] = {}
         self._groups: dict[str, _Group] = {}
-        self._steps: dict[tuple[str, str], Steps] = {}
+        self._steps: dict[_Asker, Steps] = {}
+        # How many stages each replica has.
+        self._stages: dict[str, int] = {}
         self._barriers: dict[str, Track] = {}
-        # Requests without an answer: (rank, group) of pulls and pushes, (rank, barrier) and the wait of arrivals.
-        self._asked_by: dict[int, tuple[str, str]] = {}
+        # Requests without an answer: who asks of pulls and pushes, (rank, barrier) and the wait of arrivals.
+        self._asked_by: dict[int, _Asker] = {}
         self._arrived: dict[int, tuple[str, str]] = {}
         self._meeting: dict[int, Wait] = {}
         self._decisions = self._track(self._server, "decisions")
@@ -170,11 +185,11 @@ class _Drawing:
     def _asked(self, moment: float, request: int, message: Row) -> None:
         match message["is"]:
             case "Push":
-                asker = self._asked_by[request] = message["life"]["rank"], message["group"]
-                self._steps_of(*asker).push(moment, request, message)
+                asker = self._asked_by[request] = _Asker.of(message)
+                self._steps_of(asker).push(moment, request, message)
             case "Pull" if message["life"] is not None:
-                asker = self._asked_by[request] = message["life"]["rank"], message["group"]
-                self._steps_of(*asker)
+                asker = self._asked_by[request] = _Asker.of(message)
+                self._steps_of(asker)
             case "Barrier":
                 self._arrived[request] = message["life"]["rank"], message["name"]
 
@@ -204,7 +219,9 @@ class _Drawing:
             case "Parked":
                 self._parked(moment, effect)
             case "Accepted" if effect["disposition"] == Disposition.LATE:
-                self._steps_of(effect["rank"], effect["group"]).late(moment, effect["clock"])
+                for asker, steps in self._steps.items():
+                    if (asker.rank, asker.group) == (effect["rank"], effect["group"]):
+                        steps.late(moment, effect["clock"])
             case "Answered":
                 self._answered(moment, effect["request"], effect["reply"])
             case "Apply":
@@ -225,6 +242,8 @@ class _Drawing:
                     facts = {"round": number, "members": members, "closed": True, "samples": effect["samples"]}
                     group.rounds.slice("round", "round", since, moment, facts)
             case "Began":
+                if stages := effect.get("stages"):
+                    self._stages[effect["rank"]] = stages
                 self._decisions.instant(f"{effect['rank']} joins", moment, {"incarnation": effect["incarnation"]})
             case "Ended":
                 self._ended(moment, effect)
@@ -252,7 +271,9 @@ class _Drawing:
         self._steps[asker].answer(moment, request, reply)
         pulled = reply["pulled"] if reply["is"] == "PushPulled" else reply
         if pulled["is"] == "Granted":
-            rank, group = asker[0], self._group(asker[1])
+            if asker.stage:
+                return  # it is the replica's, and its first stage's reply tells it
+            rank, group = asker.rank, self._group(asker.group)
             self._count(self._workers[rank], f"lag{_of(group.name)}", moment, "iterations", pulled["lag"])
             slowest = pulled["clock"] - pulled["lag"]
             if slowest != group.min_clock:
@@ -273,11 +294,12 @@ class _Drawing:
         rank = effect["rank"]
         facts = {name: effect[name] for name in ("incarnation", "reason", "detail")}
         self._decisions.instant(f"{rank} ends", moment, facts)
-        for group in self._groups:
-            if steps := self._steps.get((rank, group)):
-                steps.end(moment)
-                # A counter holds its last value to the end of the trace.
-                self._count(self._workers[rank], f"lag{_of(group)}", moment, "iterations", 0)
+        known = [asker for asker in self._steps if asker.rank == rank]
+        for asker in known:
+            self._steps[asker].end(moment)
+        for group in dict.fromkeys(asker.group for asker in known):
+            # A counter holds its last value to the end of the trace.
+            self._count(self._workers[rank], f"lag{_of(group)}", moment, "iterations", 0)
 
     # Processes, tracks, counters and their names.
 
@@ -292,11 +314,20 @@ class _Drawing:
             self._workers[rank] = _Process(_SERVER_PROCESS + 1 + len(self._workers))
         return self._workers[rank]
 
-    def _steps_of(self, rank: str, group: str) -> Steps:
-        if (rank, group) not in self._steps:
-            self._group(group)
-            self._steps[rank, group] = Steps(self._track(self._worker(rank), f"iterations{_of(group)}"))
-        return self._steps[rank, group]
+    def _steps_of(self, asker: _Asker) -> Steps:
+        if asker not in self._steps:
+            self._group(asker.group)
+            if asker.stage is None:
+                self._begin_steps(asker, "iterations")
+            else:
+                # All of them, in their order, whoever asks first.
+                for stage in range(max(self._stages.get(asker.rank, 0), asker.stage + 1)):
+                    self._begin_steps(asker._replace(stage=stage), f"stage {stage}")
+        return self._steps[asker]
+
+    def _begin_steps(self, asker: _Asker, name: str) -> None:
+        if asker not in self._steps:
+            self._steps[asker] = Steps(self._track(self._worker(asker.rank), f"{name}{_of(asker.group)}"))
 
     def _track(self, process: _Process, name: str) -> Track:
         process.tracks.append(name)

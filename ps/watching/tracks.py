@@ -1,4 +1,4 @@
-"""What is drawn of a run: slices on tracks, and what one worker did in one group.
+"""What is drawn of a run: slices on tracks, and what one worker, or one stage of a replica, did in one group.
 
 The one rule: slices of a track never overlap, whatever was measured: a slice begins where the one before it ends, or
 later.
@@ -12,6 +12,8 @@ An iteration is drawn from the server's moments and the worker's durations, in s
 - `push` ends when the push has arrived, `compute` ends where `push` begins; both last as long as the worker measured.
 - `wait` is from there to the next grant: the server knows both moments. It is cut where the reason changed.
 - `pull` begins with the grant, and lasts as long as the worker measured.
+- `bubble`, of a stage alone, is between `compute` and `push`: all that it waited for its neighbours, in one piece.
+  Where in the iteration that was is not told.
 
 What the way through the network takes is in none of these durations. So a pull is drawn early and a push late, by the
 one-way time at most; what is left of it is the gap before `compute`.
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 TraceEvent: TypeAlias = dict[str, Any]
 """One event of the trace event format, JSON-ready."""
 
-_PARTS = ("compute", "push", "wait", "pull")
+_PARTS = ("compute", "bubble", "push", "wait", "pull")
 
 
 def microseconds(seconds: float) -> int:
@@ -199,13 +201,18 @@ class Steps:
 
     def _draw(self, iteration: _Iteration, times: Row | None, moment: float) -> None:
         clock = {"clock": iteration.facts["clock"]}
-        parts = {part: round(times[f"{part}_seconds"], 6) if times else 0.0 for part in _PARTS}
-        measured = {"measured_seconds": parts} if times else {"estimated": True}
-        known_since = iteration.pushed - parts["compute"] - parts["push"]
+        # Histories of before know of no bubble.
+        parts = {part: round(times.get(f"{part}_seconds", 0.0), 6) if times else 0.0 for part in _PARTS}
+        told = {part: seconds for part, seconds in parts.items() if seconds or part != "bubble"}
+        measured = {"measured_seconds": told} if times else {"estimated": True}
+        known_since = iteration.pushed - parts["compute"] - parts["bubble"] - parts["push"]
         granted = known_since if iteration.granted is None else iteration.granted
         push_begins = max(granted, iteration.pushed - parts["push"])
-        compute_begins = max(granted, push_begins - parts["compute"]) if times else granted
-        self.track.slice("compute", "compute", compute_begins, push_begins, iteration.facts | measured)
+        bubble_begins = max(granted, push_begins - parts["bubble"])
+        compute_begins = max(granted, bubble_begins - parts["compute"]) if times else granted
+        self.track.slice("compute", "compute", compute_begins, bubble_begins, iteration.facts | measured)
+        if parts["bubble"]:
+            self.track.slice("bubble", "bubble", bubble_begins, push_begins, clock)
         if times:
             late = {"late": True} if "late" in iteration.facts else {}
             self.track.slice("push", "push", push_begins, iteration.pushed, clock | late)

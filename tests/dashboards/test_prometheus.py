@@ -27,7 +27,6 @@ pytestmark = pytest.mark.e2e
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 POISONED = f"{Path(__file__).with_name('poisoned.py')}:Poisoned"
-
 PACE = Pace(window="4s", memory="1m", soon="1s", late="1s")
 LEASE_SECONDS = 15
 SECONDS = 60.0
@@ -74,8 +73,14 @@ def watched(tmp_path_factory):
                 "w2": commands.work(SMALL, server, "w2", *flags),
             }
             targets = {rank: address(worker.address()) for rank, worker in workers.items()}
+            # A run of its own, so that nobody here waits for it.
+            pipelines = commands.serve("--mode", "async", "--lr", 0.05)
+            stages = [commands.stage(pipelines, "r0", number) for number in (0, 1)]
+            targets |= {stage.name: address(stage.address()) for stage in stages}
+            commands.stage(pipelines, "r1", 1)
             start = time.time()
-            with Prometheus(program, folder, configuration(folder, address(server.url), targets)) as prometheus:
+            servers = [address(server.url), address(pipelines.url)]
+            with Prometheus(program, folder, configuration(folder, servers, targets)) as prometheus:
                 yield live_through(prometheus, server, workers, start)
         finally:
             for name, said in commands.said().items():
@@ -86,13 +91,13 @@ def address(url):
     return url.split("/")[2].strip()
 
 
-def configuration(folder, server, workers):
+def configuration(folder, servers, workers):
     """Our own configuration of Prometheus with these targets: w2's is in a file, as that of one who came later."""
     document = yaml.safe_load((DEPLOY / "prometheus.yml").read_text())
     document["global"] = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
     ours, theirs = document["scrape_configs"]
-    ours["static_configs"] = [{"targets": [server]}]
-    theirs["static_configs"] = [{"targets": [workers["w0"], workers["w1"]]}]
+    ours["static_configs"] = [{"targets": servers}]
+    theirs["static_configs"] = [{"targets": [target for rank, target in workers.items() if rank != "w2"]}]
     (folder / "targets").mkdir()
     (folder / "targets" / "later.yaml").write_text(yaml.safe_dump([{"targets": [workers["w2"]]}]))
     (folder / "rules").mkdir()
@@ -132,7 +137,9 @@ def live_through(prometheus, server, workers, start):
     workers["w2"].signal(signal.SIGCONT)
     seen(worker_metrics.REJOINS.name)
     seen(worker_metrics.DROPPED.name)
-    seen(f"count (changes({server_metrics.CLOCK.name}[{PACE.window}]) > 0) == 3")
+    seen(f'count (changes({server_metrics.CLOCK.name}{{rank=~"w.+"}}[{PACE.window}]) > 0) == 3')
+    growing(worker_metrics.HANDED_BYTES)
+    seen(server_metrics.STAGES_MISSING.name)
     calm = time.time()
     workers["w1"].kill()
     server.kill()

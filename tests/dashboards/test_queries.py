@@ -54,6 +54,13 @@ def test_a_worker_s_series_get_its_rank():
     )
 
 
+def test_a_stage_s_series_get_its_rank_and_number():
+    assert CHOSEN.with_stage(CHOSEN.series(worker.IN_FLIGHT)) == (
+        'leeway_worker_micro_batches_in_flight{job="w"} * on (job, instance) group_left (rank, stage) '
+        'leeway_worker_info{job="w", stage!="", rank=~"$rank"}'
+    )
+
+
 @pytest.mark.parametrize(
     ("ask", "said"),
     [

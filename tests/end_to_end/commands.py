@@ -21,6 +21,7 @@ from safetensors.torch import load
 from tests import linux
 
 ROOT = Path(__file__).resolve().parents[2]
+STAGED = Path(__file__).with_name("staged.py")
 SMALL, CONVOLUTIONAL, NORMALIZED = (
     f"{Path(__file__).with_name('small.py')}:{name}" for name in ("Small", "Convolutional", "Normalized")
 )
@@ -218,6 +219,10 @@ class Commands:
         """A worker, from its first moment: nothing says that it has joined."""
         arguments = ("-m", "leeway.worker.train.cli", task, "--server", server.url, "--rank", rank, *flags)
         return self.python(rank, *arguments, environment=environment)
+
+    def stage(self, server, rank, stage, nap=0.01):
+        """One of two stages of a replica; `nap`: seconds of a micro-batch. They go on for as long as both are there."""
+        return self.python(f"{rank}/{stage}", STAGED, server.url, rank, stage, nap)
 
     def workers(self, count, task, server, *flags):
         return [self.work(task, server, f"w{index}", *flags) for index in range(count)]

@@ -86,3 +86,23 @@ def test_the_server_s_side(run):
     names = [name for _, name in trace.marks()]
     assert names[0] == "started"
     assert {"w0 joins", "w1 joins", "w0 ends", "w1 ends", "finished", "stopping"} < set(names)
+
+
+def test_the_bubbles_of_a_pipeline_are_seen(shared_commands):
+    """Of two stages the second computes ten times as long: it is what the first waits for."""
+    commands = shared_commands
+    server = commands.serve("--mode", "sync", "--lr", 0.01, "--until", 6, "--history", "staged.jsonl")
+    stages = [commands.stage(server, "r0", number, nap) for number, nap in ((0, 0.002), (1, 0.02))]
+    for process in (*stages, server):
+        process.wait()
+    commands.python("staged", "-m", "leeway.ps.cli", "trace", "staged.jsonl", "-o", "staged.json").wait()
+    trace = Trace(json.loads((commands.folder / "staged.json").read_text()))
+    assert trace.tracks("worker r0") == ["stage 0", "stage 1"]
+    seconds = {}
+    for stage in ("stage 0", "stage 1"):
+        for kind in ("compute", "bubble"):
+            slices = [one for one in trace.slices("worker r0", stage, kind) if "estimated" not in one["args"]]
+            assert [one["args"]["clock"] for one in slices] == list(range(5))
+            seconds[stage, kind] = sum(one["dur"] for one in slices[1:]) / 1e6
+    assert seconds["stage 0", "bubble"] > seconds["stage 0", "compute"]
+    assert seconds["stage 1", "bubble"] < seconds["stage 1", "compute"]

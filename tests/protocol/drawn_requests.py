@@ -49,7 +49,7 @@ def pushes(draw, names=ANY_TEXT):
         "since": draw(st.none() | versions),
         "wait_seconds": draw(waits),
         "metrics": draw(st.dictionaries(st.text(), st.floats(allow_nan=False), max_size=3)),
-        "times": draw(st.none() | st.builds(StepTimes, counts, *[st.floats(0, limits.MAX_STEP_SECONDS)] * 4)),
+        "times": draw(st.none() | st.builds(StepTimes, counts, *[st.floats(0, limits.MAX_STEP_SECONDS)] * 5)),
     }
     if draw(st.booleans()):
         return Push(kind=UpdateKind.SKIP, **common)

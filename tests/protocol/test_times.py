@@ -11,16 +11,16 @@ from leeway.protocol import limits
 from leeway.protocol.fields import MAX_INTEGER, Fields
 from leeway.protocol.times import StepTimes
 
-TIMES = StepTimes(4, 0.5, 0.01, 0.2, 0.03)
+TIMES = StepTimes(4, 0.5, 0.01, 0.2, 0.03, 0.25)
 seconds = st.floats(0, limits.MAX_STEP_SECONDS)
 
 
-@given(st.builds(StepTimes, st.integers(0, MAX_INTEGER), seconds, seconds, seconds, seconds))
+@given(st.builds(StepTimes, st.integers(0, MAX_INTEGER), *[seconds] * 5))
 def test_there_and_back(times):
     assert StepTimes.read(Fields(times.to_fields(), "times")) == times
 
 
-@pytest.mark.parametrize("part", ["compute", "push", "wait", "pull"])
+@pytest.mark.parametrize("part", ["compute", "push", "wait", "pull", "bubble"])
 @pytest.mark.parametrize(
     "value", [-1e-9, math.nan, math.inf, limits.MAX_STEP_SECONDS * 1.01, 10**400, True, "x", [], {}]
 )
@@ -35,6 +35,16 @@ def test_nothing_may_be_missing(name):
     del fields[name]
     with pytest.raises(MalformedRequest, match=f"times: '{name}' is missing"):
         StepTimes.read(Fields(fields, "times"))
+
+
+def test_a_worker_that_is_no_stage_sends_no_bubble():
+    times = StepTimes(4, 0.5, 0.01, 0.2, 0.03)
+    assert "bubble" not in times.to_fields()
+    assert StepTimes.read(Fields(times.to_fields(), "times")) == times
+
+
+def test_an_iteration_is_all_of_its_parts():
+    assert TIMES.total_seconds == pytest.approx(0.99)
 
 
 def test_what_is_not_known_is_left_for_later_versions():

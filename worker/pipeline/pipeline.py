@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from leeway.worker.session.conversation import Conversation
     from leeway.worker.session.states import Ending
     from leeway.worker.starting import Start
+    from leeway.worker.watching.reporting import Reporting
 
 log = structlog.get_logger("worker")
 
@@ -73,8 +74,10 @@ class Pipeline:
         layers: Layers,
         settings: Settings,
         start: Start,
+        reporting: Reporting | None = None,
     ) -> None:
         self._client = client
+        self._reporting = reporting
         self._start = start
         self._neighbours = neighbours
         self._settings = settings
@@ -95,9 +98,12 @@ class Pipeline:
         self._outcome: Outcome | None = None
         self._times = StepTimes()
         self._version = 0
+        self._loaded_at = time.perf_counter()
         self.plan: Plan | None = None
         """Which layers are in which stage, and what they cost; None where nobody has measured."""
         client.client.tell_of_refusal(neighbours.on_refused)
+        if reporting:
+            reporting.began_as_stage(settings.stage, settings.stages)
 
     # What there is to know.
 
@@ -418,28 +424,37 @@ class Pipeline:
     def _iterate(
         self, inputs: Batch | None, targets: Batch | None, metrics: Mapping[str, float], count: int | None
     ) -> Outcome:
-        began = time.perf_counter()
         before = self._client.client.traffic.copy()
         done = self._iteration(inputs, targets, count, training=True).train(self._settings.schedule)
         computed = time.perf_counter()
         figures = {**metrics} if done.loss is None else {"loss": done.loss, **metrics}
         tensors = self._bridge.gradients(first=self.index == 0)
-        collected = time.perf_counter()
+        if self._reporting:
+            self._reporting.begun(self._conversation.life, done.samples, figures)
+        began, collected = self._loaded_at, time.perf_counter()
         outcome, pulled = self._client.pushpull(UpdateKind.GRADIENT, done.samples, tensors, figures, self._told())
         after = self._client.client.traffic
         received = time.perf_counter()
         sending = after.send_seconds - before.send_seconds
         receiving = after.receive_seconds - before.receive_seconds
+        self._done, self._outcome = done, outcome
         self._times = StepTimes(
             outcome.clock,
-            compute_seconds=computed - began,
+            compute_seconds=max(0.0, computed - began - done.waited_seconds),
             push_seconds=collected - computed + sending,
             wait_seconds=max(0.0, received - collected - sending - receiving),
             pull_seconds=receiving,
+            bubble_seconds=done.waited_seconds,
         )
-        self._done, self._outcome = done, outcome
         self._load(pulled)
+        self._times = replace(self._times, pull_seconds=receiving + self._loaded_at - received)
+        self._report(done, outcome)
         return outcome
+
+    def _report(self, done: Done, outcome: Outcome) -> None:
+        if self._reporting:
+            self._reporting.iterated(done, self._neighbours.carried)
+            self._reporting.stepped(self._client.client, self._conversation, outcome, self._times)
 
     def _told(self) -> StepTimes | None:
         return self._times if self._done else None
@@ -468,6 +483,8 @@ class Pipeline:
         """Wait for the next life of the replica."""
         detail = f"{dropped}; waits until all stages are there"
         log.warning("iteration dropped", rank=self._rank, stage=self.stage, batch=self.committed, detail=detail)
+        if self._reporting:
+            self._reporting.dropped_iteration()
         before = self._conversation.life
         pulled = self._client.pull()
         if not self.finished and self._conversation.life == before:
@@ -485,6 +502,7 @@ class Pipeline:
             self._version = pulled.grant.version.number
             self._meet()
         self._open = None
+        self._loaded_at = time.perf_counter()
 
     def _meet(self) -> None:
         """The stages of a new life, where it is one."""

@@ -34,8 +34,8 @@ class SharedLife:
     """
 
     __slots__ = ("_epoch", "_join", "_named", "_new_session", "_notes", "_revision", "_session", "barriers",
-                 "conversations", "create", "lease_seconds", "life", "limits", "one_after_another", "place", "rank",
-                 "replica", "until", "wait_seconds")  # fmt: skip
+                 "conversations", "create", "ended_by", "lease_seconds", "life", "limits", "one_after_another",
+                 "place", "rank", "replica", "until", "wait_seconds")  # fmt: skip
 
     def __init__(
         self,
@@ -64,6 +64,8 @@ class SharedLife:
         self.barriers: dict[str, int] = {}
         self.limits = DEFAULT_CAPACITY
         self.replica: Replica | None = None
+        # Why the life before this one is over, where the server has said so.
+        self.ended_by: Code | None = None
 
         self._new_session = new_session
         self._session = new_session()
@@ -122,6 +124,7 @@ class SharedLife:
     def begin_anew(self) -> None:
         """Give this life up for another one, as a new process would: what was under way of it is lost."""
         self._session, self._join, self.life = self._new_session(), None, None
+        self.ended_by = Code.STAGE_LOST
         for conversation in self.going:
             conversation.update.drop(Code.STAGE_LOST)
             conversation.rejoin(Code.STAGE_LOST)
@@ -169,7 +172,7 @@ class SharedLife:
         pending = tuple(each for each in going if each.update.is_pending(last.get(each.group)))
         if pending:
             return pending
-        self.life = None
+        self.life, self.ended_by = None, error.code
         for conversation in going:
             if conversation.update.recall(last.get(conversation.group)) is Recall.SETTLED:
                 conversation.committed += 1

@@ -1,6 +1,7 @@
 """Every metric of a worker, as data.
 
-The one rule: a process has one rank, so it is a label of `leeway_worker_info` alone; join on it to get it elsewhere.
+The one rule: a process has one rank, and is one stage of it at most, so these are labels of `leeway_worker_info`
+alone; join on it to get them elsewhere.
 """
 
 from __future__ import annotations
@@ -21,7 +22,12 @@ def _other(kind: MetricType, name: str, help: str, *labels: str) -> Metric:
     return Metric(f"leeway_worker_{name}", kind, help, labels)
 
 
-INFO: Final = _other(MetricType.GAUGE, "info", "Always 1; the labels say who this is.", "rank", "task", "version")
+INFO: Final = _other(
+    MetricType.GAUGE,
+    "info",
+    "Always 1; the labels say who this is. Stage, from 0, and the number of stages are empty where it is no stage.",
+    *("rank", "task", "version", "stage", "stages"),
+)
 
 # What a figure of the held-out data is called in a push, beside those of the batch.
 HELD_OUT: Final = "test_"
@@ -76,6 +82,46 @@ RECONNECTS: Final = _other(
     MetricType.COUNTER, "reconnects_total", "Requests sent again after a lost connection or 503."
 )
 
+BUBBLE_SECONDS: Final = _timer(
+    "bubble",
+    "Time in which a stage of a pipeline waited for its neighbours while it computed; compute has the rest.",
+)
+IN_FLIGHT: Final = _other(
+    MetricType.GAUGE,
+    "micro_batches_in_flight",
+    "Micro-batches of which the stage held activations, at most, in its newest iteration.",
+)
+ACTIVATION_BYTES: Final = _other(
+    MetricType.GAUGE, "activation_bytes", "What these activations took, at most, in its newest iteration."
+)
+HANDED_BYTES: Final = _other(
+    MetricType.COUNTER,
+    "handed_bytes_total",
+    "Bytes of activations, errors and shares of gradients that the stage sent to others.",
+)
+TAKEN_BYTES: Final = _other(
+    MetricType.COUNTER, "taken_bytes_total", "Bytes of these that the stage received from others."
+)
+HANDOVERS_RESENT: Final = _other(
+    MetricType.COUNTER, "handovers_resent_total", "Handovers between stages that were sent again."
+)
+DROPPED_ITERATIONS: Final = _other(
+    MetricType.COUNTER,
+    "dropped_iterations_total",
+    "Iterations that the stage gave up because one of its replica was lost; their batches are trained again.",
+)
+
+OF_A_STAGE: Final = (
+    BUBBLE_SECONDS,
+    IN_FLIGHT,
+    ACTIVATION_BYTES,
+    HANDED_BYTES,
+    TAKEN_BYTES,
+    HANDOVERS_RESENT,
+    DROPPED_ITERATIONS,
+)
+"""What only a stage of a pipeline has; other workers do not show them."""
+
 CATALOGUE: Final = (
     INFO,
     STEP_SECONDS,
@@ -96,4 +142,5 @@ CATALOGUE: Final = (
     DROPPED,
     REJOINS,
     RECONNECTS,
+    *OF_A_STAGE,
 )

@@ -5,6 +5,7 @@ The one rule: nothing here is in the way of training. Recording is memory alone;
 
 from __future__ import annotations
 
+from collections import defaultdict
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,8 @@ from leeway.worker.watching import catalogue
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from prometheus_client.registry import Collector
 
     from leeway.protocol.codes import Code
     from leeway.protocol.metrics import Metric
@@ -64,9 +67,41 @@ class WorkerMetrics:
         self._without_value = {catalogue.LOSS, catalogue.STALENESS}
         for metric in self._without_value:
             registry.unregister(self._gauges[metric])
-        self._sent_bytes = self._received_bytes = self._sent_again = 0
-        self._gauges[catalogue.INFO].labels(rank, task, __version__).set(1)
+        self._of_a_stage = [self._all[metric] for metric in catalogue.OF_A_STAGE]
+        for shown in self._of_a_stage:
+            registry.unregister(shown)
+        self._totals: defaultdict[Metric, int] = defaultdict(int)
+        self._who = rank, task, __version__
+        self._gauges[catalogue.INFO].labels(*self._who, "", "").set(1)
         ProcessCollector(registry=registry)
+
+    @property
+    def _all(self) -> Mapping[Metric, Collector]:
+        return {**self._counters, **self._gauges, **self._histograms}
+
+    def began_as_stage(self, stage: int, stages: int) -> None:
+        """This process is stage `stage` of `stages`, from now on. Once."""
+        info = self._gauges[catalogue.INFO]
+        info.clear()
+        info.labels(*self._who, stage, stages).set(1)
+        for shown in self._of_a_stage:
+            self.registry.register(shown)
+
+    def iterated(self, bubble_seconds: float, in_flight: int, activation_bytes: int) -> None:
+        """A stage has computed: how long it waited for others meanwhile, and what it held at most."""
+        self._histograms[catalogue.BUBBLE_SECONDS].observe(bubble_seconds)
+        self._gauges[catalogue.IN_FLIGHT].set(in_flight)
+        self._gauges[catalogue.ACTIVATION_BYTES].set(activation_bytes)
+
+    def handed_over(self, sent_bytes: int, received_bytes: int, sent_again: int) -> None:
+        """Between stages, so far: the totals since the start."""
+        self._reached(catalogue.HANDED_BYTES, sent_bytes)
+        self._reached(catalogue.TAKEN_BYTES, received_bytes)
+        self._reached(catalogue.HANDOVERS_RESENT, sent_again)
+
+    def dropped_iteration(self) -> None:
+        """A stage was lost in the middle of it."""
+        self._counters[catalogue.DROPPED_ITERATIONS].inc()
 
     def computed(self, seconds: float) -> None:
         """From the parameters in the module to an update."""
@@ -88,10 +123,13 @@ class WorkerMetrics:
 
     def exchanged(self, sent_bytes: int, received_bytes: int, sent_again: int) -> None:
         """Bytes of all requests and replies, and requests sent again, so far: the totals since the start."""
-        self._counters[catalogue.SENT_BYTES].inc(sent_bytes - self._sent_bytes)
-        self._counters[catalogue.RECEIVED_BYTES].inc(received_bytes - self._received_bytes)
-        self._counters[catalogue.RECONNECTS].inc(sent_again - self._sent_again)
-        self._sent_bytes, self._received_bytes, self._sent_again = sent_bytes, received_bytes, sent_again
+        self._reached(catalogue.SENT_BYTES, sent_bytes)
+        self._reached(catalogue.RECEIVED_BYTES, received_bytes)
+        self._reached(catalogue.RECONNECTS, sent_again)
+
+    def _reached(self, counter: Metric, total: int) -> None:
+        self._counters[counter].inc(total - self._totals[counter])
+        self._totals[counter] = total
 
     def pushed(self, seconds: float, disposition: Disposition, samples: int) -> None:
         """An update got its final disposition; `samples`: its weight, 0 for one that is in no version."""

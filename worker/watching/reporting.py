@@ -19,8 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from leeway.protocol.lives import Life
+    from leeway.protocol.times import StepTimes
     from leeway.worker.blocking import BlockingClient
-    from leeway.worker.part import Part
+    from leeway.worker.client import Client
+    from leeway.worker.pipeline.carried import Carried
+    from leeway.worker.pipeline.iteration import Outcome as Iterated
+    from leeway.worker.session.conversation import Conversation
+    from leeway.worker.session.states import Outcome
     from leeway.worker.watching.serving import Place
 
 log = structlog.get_logger("worker")
@@ -40,15 +45,27 @@ class Reporting:
         self._life: Life | None = None
         log.info("metrics are served", url=self.url)
 
-    def begun(self, part: Part, samples: int = 0, figures: Mapping[str, float] | None = None) -> None:
-        """An update is about to go out; without samples it is a skip."""
-        self._samples, self._figures = samples, figures or {}
-        self._life = self._life or part.conversation.life
+    def began_as_stage(self, stage: int, stages: int) -> None:
+        """This process trains stage `stage` of a pipeline."""
+        self._metrics.began_as_stage(stage, stages)
 
-    def stepped(self, part: Part) -> None:
+    def iterated(self, done: Iterated, carried: Carried) -> None:
+        """A stage has computed its share of an iteration; `carried`: all that it has handed over and taken so far."""
+        self._metrics.iterated(done.waited_seconds, done.in_flight, done.activation_bytes)
+        self._metrics.handed_over(carried.sent_bytes, carried.received_bytes, carried.sent_again)
+
+    def dropped_iteration(self) -> None:
+        """What was under way is given up with the life of the replica."""
+        self._metrics.dropped_iteration()
+
+    def begun(self, life: Life | None, samples: int = 0, figures: Mapping[str, float] | None = None) -> None:
+        """An update is about to go out, in this life; without samples it is a skip."""
+        self._samples, self._figures = samples, figures or {}
+        self._life = self._life or life
+
+    def stepped(self, client: Client, conversation: Conversation, outcome: Outcome, times: StepTimes) -> None:
         """Its step is complete."""
-        metrics, times, outcome = self._metrics, part.times, part.outcome
-        assert outcome is not None
+        metrics, grant = self._metrics, conversation.grant
         metrics.computed(times.compute_seconds)
         metrics.reported(self._figures)
         if outcome.disposition is not None:
@@ -60,12 +77,11 @@ class Reporting:
             metrics.skipped(SkipCause.ASKED)
         elif outcome.disposition is None and isinstance(outcome.reason, Code):
             metrics.dropped(outcome.reason)
-        client = part.client
         metrics.waited(times.wait_seconds)
-        metrics.pulled(times.pull_seconds, part.clock, part.lag, part.staleness)
+        metrics.pulled(times.pull_seconds, conversation.clock, grant.lag if grant else 0, outcome.staleness)
         metrics.exchanged(client.traffic.sent_bytes, client.traffic.received_bytes, client.sent_again)
-        metrics.stepped(times.compute_seconds + times.push_seconds + times.wait_seconds + times.pull_seconds)
-        life = part.conversation.life
-        if life != self._life and isinstance(outcome.reason, Code):
-            metrics.rejoined(outcome.reason)
-        self._life = life
+        metrics.stepped(times.total_seconds)
+        code = outcome.reason if isinstance(outcome.reason, Code) else conversation.shared.ended_by
+        if conversation.life != self._life and code is not None:
+            metrics.rejoined(code)
+        self._life = conversation.life

@@ -11,7 +11,7 @@ from leeway.protocol.codes import Code
 from leeway.protocol.policy_terms import PolicyTerms
 from leeway.protocol.pulls import Pull
 from leeway.ps.core import describe
-from leeway.ps.core.effects import Finished, Over
+from leeway.ps.core.effects import Accepted, Finished, Over
 from leeway.ps.core.endings import Endings, Goal, Plateau
 from leeway.ps.core.events import Paused, Stop
 from leeway.ps.core.settings import GroupSettings, Settings
@@ -179,12 +179,22 @@ def test_only_what_is_accepted_is_heard(serve):
     met = {"loss": 0.5}
     server.push(w0, 1, metrics=met)
     server.push(w0, version=9, metrics=met)
-    server.push(w0, part=0, parts=2, keys=("a",), metrics=met)
     assert server.machine.over is None
-    server.push(w0, part=1, parts=2, keys=("b",))
+    server.push(w0, metrics=met)
+    assert server.machine.over == "loss is 0.5, which --until-metric loss<1.0 asks for"
+
+
+def test_of_a_push_in_parts_the_figures_of_all_are_heard_with_the_last(serve):
+    """Of a replica the loss comes with the last stage's part, which may be the first to come."""
+    server = serve("sync", until_metric=Goal("loss", "<", 1.0))
+    server.offer("a", "b")
+    w0 = server.join("w0")
+    server.pull(w0)
+    server.push(w0, part=1, parts=2, keys=("b",), metrics={"loss": 0.5, "accuracy": 0.25})
     assert server.machine.over is None
-    server.pull(w0, 1)
-    server.push(w0, 1, metrics=met)
+    server.push(w0, part=0, parts=2, keys=("a",), metrics={"pace": 3.0})
+    [accepted] = [effect for effect in server.effects if isinstance(effect, Accepted)]
+    assert accepted.figures == {"loss": 0.5, "accuracy": 0.25, "pace": 3.0}
     assert server.machine.over == "loss is 0.5, which --until-metric loss<1.0 asks for"
 
 

@@ -23,7 +23,10 @@ PHASES = ("empty", "begun", "during", "switched", "gone", "finished", "stopping"
 
 @dataclass(frozen=True)
 class Case:
-    """One picture. `slow`: the rank that the others wait for; `scale` multiplies counts, `lead` is what async has."""
+    """One picture. `slow`: the rank that the others wait for; `scale` multiplies counts, `lead` is what async has.
+
+    `stages`: of each worker, where it is a replica; `forming`: replicas that wait for stages.
+    """
 
     workers: int = 12
     mode: str = "ssp"
@@ -36,6 +39,8 @@ class Case:
     seconds: float = 95.0
     figures: tuple = ("loss",)
     silent: bool = False
+    stages: int = 0
+    forming: int = 0
 
     def __str__(self):
         told = {name: value for name, value in vars(self).items() if value != getattr(_PLAIN, name)}
@@ -103,6 +108,7 @@ def _status(case, seconds, ago):
         "finished": case.phase == "finished" and ago == 0,
         "groups": {"default": group},
         "live_workers": len(workers),
+        "forming": [_forming(case, number) for number in range(case.forming)],
         "workers": workers,
         "barriers": {},
         "uptime_seconds": seconds,
@@ -141,13 +147,28 @@ def _worker(case, number, seconds, mode):
     if why:
         progress["why"] = why
     last = case.losses[-1]
-    return {
+    replica = {"stages": [_stage(case, stage, state) for stage in range(case.stages)], "holding": case.stages // 2}
+    return (replica if case.stages else {}) | {
         "rank": rank,
         "incarnation": 1,
         "lease_left_seconds": 9.0 if case.silent and number == 1 else LEASE_SECONDS - 1,
         "groups": {"default": progress},
         "reported": {} if case.phase == "begun" else dict.fromkeys(case.figures, last),
     }
+
+
+def _stage(case, stage, state):
+    holds = stage == case.stages // 2
+    waited = {"computed_seconds": 0.3 if holds else 0.16, "waited_seconds": 0.01 if holds else 0.15}
+    if case.phase == "begun":
+        waited = dict.fromkeys(waited)
+    state = state if state != "waiting" else ("waiting", "pushed")[stage % 2]
+    return {"stage": stage, "state": state, "lease_left_seconds": LEASE_SECONDS - 1} | waited
+
+
+def _forming(case, number):
+    stages = max(2, case.stages)
+    return {"rank": case.rank(case.workers + number), "stages": stages, "missing": list(range(1, stages))}
 
 
 def _why(reason, detail, whom):

@@ -32,6 +32,11 @@ CASES = (
     Case(2, "ssp", losses=(NAN, NAN), bound=0),
     Case(12, "ssp", long_names=True, silent=True),
     Case(60, "sync", long_names=True),
+    Case(2, "ssp", stages=4, forming=1),
+    Case(2, "sync", "begun", stages=2),
+    Case(12, "async", stages=16, forming=12, long_names=True),
+    Case(1, "async", stages=64),
+    Case(0, "sync", "empty", stages=4, forming=2),
     Case(12, "async", lead=5_000, figures=("loss", "accuracy", "a-figure-whose-name-is-rather-long", "perplexity")),
 )
 

@@ -22,6 +22,7 @@ SAID = {
     Case(2, "ssp"): ("w1 holds the others up", "w1 holds others up · Leeway"),
     Case(12, "async"): ("Nobody holds the others up", "running · Leeway"),
     Case(12, "ssp", "empty"): ("No worker has joined yet", "no worker · Leeway"),
+    Case(0, "sync", "empty", stages=4, forming=2): ("w0 waits for stages 1, 2 and 3", "waiting for stages · Leeway"),
     Case(12, "ssp", "gone"): ("No worker is here", "no worker · Leeway"),
     Case(12, "ssp", "finished"): ("The run has finished at clock 1\u202f000", "server ended · Leeway"),
     Case(12, "ssp", "stopping"): ("The server is stopping", "server ended · Leeway"),

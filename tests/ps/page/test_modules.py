@@ -161,7 +161,8 @@ def waits(rank, whom, held=0.0):
 def view(mode, workers, staleness=None, switching_at=None, **more):
     policy = {"mode": mode, "staleness": staleness, "switching_at": switching_at}
     round_ = {"number": 7, "state": "open", "waits_for": []}
-    return {"policy": policy, "workers": workers, "round": round_, "min_clock": 0, "version": 9, "until": None} | more
+    known = {"policy": policy, "workers": workers, "forming": [], "round": round_, "min_clock": 0}
+    return known | {"version": 9, "until": None} | more
 
 
 @pytest.mark.parametrize(
@@ -169,6 +170,7 @@ def view(mode, workers, staleness=None, switching_at=None, **more):
     [
         (view("ssp", []), "No worker is here"),
         (view("ssp", [], version=0), "No worker has joined yet"),
+        (view("ssp", [], forming=[{"rank": "r0", "stages": 3, "missing": [0, 2]}]), "r0 waits for stages 0 and 2"),
         (view("ssp", [worker("a", 0), worker("b", 1)]), "Nobody holds the others up"),
         (view("ssp", [worker("a", 0, held=0.9), worker("b", 1)]), "a holds the others up"),
         (view("ssp", [worker("a", 0, held=0.3), worker("b", 0, held=0.4)]), "b and a hold the others up"),

@@ -32,6 +32,9 @@ async def live_through(server):
     await workers[0].pull()
     await workers[0].push(GRADIENT, metrics={"loss": float("inf")})
     server.clock.now += 2.0
+    # Of a replica one stage is there.
+    place = {"stage": 1, "stages": 4}
+    assert (await server.post("/v1/workers", {"rank": "r0", "session": "r0-session", "place": place})).status == 204
     waiting = asyncio.create_task(workers[0].pull(wait=100))
     await server.until(lambda: len(server.runtime.machine.groups["default"].waiting))
     server.clock.now += 3.0

@@ -54,6 +54,7 @@ class TestEventfulRun:
         assert metric("learning_rate") == 0.5
         assert metric("reported", rank="w1", figure="loss") == 0.5
         assert math.isnan(metric("reported", rank="w0", figure="loss"))
+        assert metric("stages_missing", rank="r0") == 3
         assert metric("checkpoints_total", outcome="saved") == 1
         (file,) = tmp_path.glob("**/checkpoint-*")
         assert metric("checkpoint_bytes_total") == file.stat().st_size

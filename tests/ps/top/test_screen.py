@@ -290,3 +290,37 @@ def test_times(seconds, words):
     one = Watched("http://test")
     one.take(Message("status", status(seconds=seconds)))
     assert shown(one)[0].endswith(f"up {words}")
+
+
+def stage(number, computed=None, waited=None, state="computing"):
+    told = {"computed_seconds": computed, "waited_seconds": waited}
+    return {"stage": number, "state": state, "lease_left_seconds": 9.0} | told
+
+
+REPLICA = worker("r0", 12) | {
+    "stages": [stage(0, 0.3, 0.7), stage(1, 0.9, 0.1), stage(2, state="waiting")],
+    "holding": 1,
+}
+FORMING = [{"rank": f"r{number}", "stages": 12, "missing": list(range(number, 12))} for number in range(1, 7)]
+
+
+class TestReplicas:
+    def test_a_replica_has_a_line_for_its_stages(self):
+        lines = shown(watched(REPLICA, worker("w1", 12)))
+        place = next(place for place, line in enumerate(lines) if line.startswith("r0"))
+        assert lines[place + 1].split() == ["stages", "0:30%", "1:90%", "holds", "2:waiting"]
+        assert lines[place + 2].startswith("w1")
+
+    def test_a_few_of_the_replicas_that_lack_stages_are_named(self):
+        lines = [line for line in shown(watched(worker("w1", 3), forming=FORMING)) if "waits for stage" in line]
+        assert len(lines) == 4
+        assert lines[0] == "r1 waits for stages 1, 2, 3, 4, 5, 6, 7, 8, ... of 12"
+        [line] = shown(watched(forming=[{"rank": "r0", "stages": 2, "missing": [1]}]))[4:5]
+        assert line == "r0 waits for stage 1 of 2"
+
+    def test_lanes_have_the_room_before_stages_have(self):
+        replicas = [REPLICA | {"rank": f"r{number}"} for number in range(4)]
+        lines = shown(watched(*replicas, forming=FORMING[:1]), height=9)
+        assert len(lines) == 9
+        assert not any(line.strip().startswith("stages") for line in lines)
+        assert [line.split()[0] for line in lines[-4:]] == ["r0", "r1", "r2", "r3"]

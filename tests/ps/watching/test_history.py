@@ -67,17 +67,18 @@ def test_event_and_effects_with_all_their_fields(rows):
         keys=("w",),
         since=Version(17, 7),
         metrics={"loss": 0.5},
-        times=StepTimes(2, 0.5, 0.25, 1.0, 0.125),
+        times=StepTimes(2, 0.5, 0.25, 1.0, 0.125, 0.75),
     )
     apply = Apply("default", 8, UpdateKind.GRADIENT, (Contribution("w0", 8, (5,)),), aggregated=False, live=1)
     (_, row) = rows((1.23456789, Asked(5, push), [apply]))
     assert row["t"] == 1.234568
     assert row["event"]["is"] == "Asked"
     message = row["event"]["message"]
-    assert message["life"] == {"is": "Life", "rank": "w0", "epoch": 17, "incarnation": 1}
+    assert message["life"] == {"is": "Life", "rank": "w0", "epoch": 17, "incarnation": 1, "stage": None}
     assert (message["clock"], message["kind"], message["keys"], message["since"]) == (3, "gradient", ["w"], "17.7")
     assert message["metrics"] == {"loss": 0.5}
     seconds = {"compute_seconds": 0.5, "push_seconds": 0.25, "wait_seconds": 1.0, "pull_seconds": 0.125}
+    seconds["bubble_seconds"] = 0.75
     assert message["times"] == {"is": "StepTimes", "clock": 2, **seconds}
     (effect,) = row["effects"]
     assert effect["is"] == "Apply"

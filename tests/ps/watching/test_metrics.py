@@ -23,7 +23,7 @@ def of_two_workers() -> list[GroupView]:
         WorkerView("w0", 7, 2, WorkerState.WAITING, waiting_seconds=3.5, reported={"loss": 0.5, "accuracy": None}),
         WorkerView("w1", 5, 0, WorkerState.COMPUTING, held_seconds=2.5),
     )
-    return [view(workers, version=12, live_versions=2)]
+    return [view(workers, version=12, live_versions=2, missing_stages={"r0": 3})]
 
 
 def view(workers, **changes) -> GroupView:
@@ -120,6 +120,7 @@ class TestLiveState:
         assert value("leeway_server_policy", {"group": "default", "mode": "ssp"}) == 1
         assert value("leeway_server_staleness_bound", {"group": "default"}) == 2
         assert value("leeway_server_learning_rate", {"group": "default"}) == 0.1
+        assert value("leeway_server_stages_missing", {"group": "default", "rank": "r0"}) == 3
 
         left = groups[0].workers[1:]
         groups[0] = view(left, version=13, live_versions=1, policy="sync", staleness_bound=None)
@@ -128,6 +129,7 @@ class TestLiveState:
         assert value("leeway_server_reported", {"rank": "w0", "figure": "loss"}) is None
         assert value("leeway_server_policy", {"group": "default", "mode": "ssp"}) is None
         assert value("leeway_server_staleness_bound", {"group": "default"}) is None
+        assert value("leeway_server_stages_missing", {"group": "default", "rank": "r0"}) is None
         assert value("leeway_server_version", {"group": "default"}) == 13
         assert value("leeway_server_workers", {"group": "default", "state": "waiting"}) == 0
 

@@ -131,6 +131,37 @@ class TestWorkers:
         assert waited == {"clock": 0, "reason": "lag", "detail": "w0 leads w1 by 1 > 0"}
         assert last == {"clock": 1, "version": "7.3", "lag": 0, "estimated": True}
 
+    def test_the_stages_of_a_replica_have_tracks_in_their_order(self) -> None:
+        def of(stage: int, message: dict[str, Any]) -> dict[str, Any]:
+            return message | {"life": life("r0") | {"stage": stage}}
+
+        measured = times(0, compute=0.5, push=0.25, wait=1.0, pull=0.125) | {"bubble_seconds": 0.75}
+        replica = {"is": "Began", "rank": "r0", "incarnation": 1, "stages": 2}
+        run = traced(
+            started(),
+            asked(0.5, 1, {"is": "Join", "rank": "r0"}, replica),
+            asked(1.0, 2, of(1, pull("r0", 0)), answered(2, granted(0))),
+            asked(1.0, 3, of(0, pull("r0", 0)), answered(3, granted(0))),
+            asked(3.0, 4, of(1, push("r0", 0)), parked(4, "waiting-for-stages", "waits for the part of stage 0")),
+            asked(3.5, 5, of(0, push("r0", 0)), apply(1, "r0")),
+            published(4.0, 1, answered(4, pushpulled(0, granted(1))), answered(5, pushpulled(0, granted(1)))),
+            asked(6.0, 6, of(1, push("r0", 1, measured))),
+        )
+        assert run.tracks("worker r0") == ["stage 0", "stage 1"]
+        assert shown(run.slices("worker r0", "stage 1"))[:6] == [
+            ("compute", 1.5, 2.0),
+            ("bubble", 2.0, 2.75),
+            ("push", 2.75, 3.0),
+            ("wait", 3.0, 4.0),
+            ("pull", 4.0, 4.125),
+            ("compute", 4.125, 6.0),
+        ]
+        [first] = [one["args"] for one in run.slices("worker r0", "stage 1", "compute")][:1]
+        assert first["measured_seconds"]["bubble"] == 0.75
+        assert shown(run.slices("worker r0", "stage 0"))[0] == ("compute", 1.0, 3.5)
+        # The lag is the replica's: once for each grant.
+        assert [value for _, value in run.counter("worker r0", "lag")] == [0, 0]
+
     def test_what_was_measured_too_long_is_clipped(self) -> None:
         """A push that was sent three times measures all of them; the first had arrived."""
         rows = list(RUN)
@@ -423,7 +454,7 @@ def test_what_is_held_does_not_grow_with_the_run() -> None:
 
     def held() -> list[int]:
         drawing.drawn.clear()
-        steps = drawing._steps["w0", "default"]
+        steps = drawing._steps["w0", "default", None]
         kept = (drawing._asked_by, drawing._arrived, drawing._meeting, steps._parked, steps._first_waits)
         return [len(one) for one in (*kept, drawing._group("default").making)]
 

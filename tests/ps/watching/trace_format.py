@@ -78,6 +78,10 @@ class Trace:
             for one, following in pairwise(slices):
                 assert one["ts"] + one["dur"] <= following["ts"], (one, following)
 
+    def tracks(self, process: str) -> list[str]:
+        """In the order in which they are shown."""
+        return [name for (number, _), name in sorted(self.threads.items()) if self.processes[number] == process]
+
     def slices(self, process: str, thread: str, name: str | None = None) -> list[dict[str, Any]]:
         return [
             one

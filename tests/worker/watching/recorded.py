@@ -9,6 +9,10 @@ from leeway.worker.watching.metrics import SkipCause, WorkerMetrics
 
 def with_everything_recorded() -> WorkerMetrics:
     metrics = WorkerMetrics("w0", "digits")
+    metrics.began_as_stage(1, 4)
+    metrics.iterated(0.05, in_flight=3, activation_bytes=4096)
+    metrics.handed_over(1000, 2000, 1)
+    metrics.dropped_iteration()
     metrics.pulled(0.01, clock=7, lag=2, staleness=3)
     metrics.waited(0.3)
     metrics.computed(0.1)

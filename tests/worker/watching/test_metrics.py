@@ -7,7 +7,7 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from leeway.protocol.metrics import MetricType
-from leeway.worker.watching.catalogue import CATALOGUE
+from leeway.worker.watching.catalogue import CATALOGUE, OF_A_STAGE
 from leeway.worker.watching.metrics import SkipCause, WorkerMetrics
 from tests.worker.watching.recorded import with_everything_recorded
 
@@ -52,6 +52,40 @@ def test_bytes_are_told_as_totals() -> None:
     assert value("leeway_worker_sent_bytes_total") == 700
     assert value("leeway_worker_received_bytes_total") == 950
     assert value("leeway_worker_reconnects_total") == 3
+
+
+def test_what_a_stage_tells() -> None:
+    metrics = with_everything_recorded()
+    metrics.handed_over(1500, 2000, 1)
+    value = metrics.registry.get_sample_value
+    assert value("leeway_worker_bubble_seconds_sum") == pytest.approx(0.05)
+    assert value("leeway_worker_micro_batches_in_flight") == 3
+    assert value("leeway_worker_activation_bytes") == 4096
+    assert value("leeway_worker_handed_bytes_total") == 1500
+    assert value("leeway_worker_taken_bytes_total") == 2000
+    assert value("leeway_worker_handovers_resent_total") == 1
+    assert value("leeway_worker_dropped_iterations_total") == 1
+
+
+def test_who_a_process_is() -> None:
+    metrics = WorkerMetrics("w0", "digits")
+    assert _infos(metrics) == [("w0", "digits", "", "")]
+    metrics.began_as_stage(1, 4)
+    assert _infos(metrics) == [("w0", "digits", "1", "4")]
+
+
+def _infos(metrics):
+    names = ("rank", "task", "stage", "stages")
+    [info] = [family for family in metrics.registry.collect() if family.name == "leeway_worker_info"]
+    return [tuple(sample.labels[name] for name in names) for sample in info.samples]
+
+
+def test_a_worker_that_is_no_stage_shows_nothing_of_stages() -> None:
+    metrics = WorkerMetrics("w0", "digits")
+    names = {metric.name.removesuffix("_total") for metric in OF_A_STAGE}
+    assert not names & {family.name for family in metrics.registry.collect()}
+    metrics.began_as_stage(0, 2)
+    assert names <= {family.name for family in metrics.registry.collect()}
 
 
 def test_there_is_no_loss_and_no_staleness_before_the_first() -> None:

@@ -188,5 +188,6 @@ class TestPlace:
     def test_an_address_of_version_6(self, far_server):
         far_server.then(far_server.joined(), far_server.refused("left"))
         with leeway.connect(far_server.url, "w0", metrics_port=0, metrics_host="::1") as session:
+            assert session.count == 1
             assert session.metrics_url.startswith("http://[::1]:")
             assert scraped(session.metrics_url)["clock",] == 0
