@@ -34,6 +34,25 @@ class Direction(StrEnum):
 _STEP = {Direction.FORWARD: 1, Direction.BACKWARD: -1}
 
 
+class Purpose(StrEnum):
+    """What the call of the training script is for that an iteration belongs to."""
+
+    TRAIN = "train"
+    EVALUATE = "evaluate"
+    END = "end"  # nothing is computed: the stages wait for each other before they leave
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """All stages have to make the same one for the same iteration; by this a receiver knows that the sender has."""
+
+    purpose: Purpose
+    micro_batches: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.purpose} in {self.micro_batches} micro-batch{'es' * (self.micro_batches > 1)}"
+
+
 @dataclass(frozen=True, slots=True)
 class Label:
     """Which handover: of which life of the replica, from which stage to which, in which iteration.
@@ -92,12 +111,14 @@ class Handover:
     """
 
     label: Label
+    call: Call
     samples: int
     total: int
     handed: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.label}, {self.samples} of {self.total} samples: {','.join(name for name, _ in self.handed)}"
+        names = ",".join(name for name, _ in self.handed)
+        return f"{self.label}, {self.call}, {self.samples} of {self.total} samples: {names}"
 
     def __post_init__(self) -> None:
         if not 0 <= self.samples <= self.total:
@@ -119,11 +140,19 @@ class Handover:
                 raise MalformedRequest(
                     f"handover: {spec.name} is {spec.dtype} in the frame, where 'handed' has it as {dtype}"
                 )
-        return cls(label, fields.integer("samples"), fields.integer("total"), handed)
+        purpose = Purpose(fields.choice("purpose", tuple(Purpose)))
+        call = Call(purpose, fields.integer("micro_batches", 1, limits.MAX_PARTS))
+        return cls(label, call, fields.integer("samples"), fields.integer("total"), handed)
 
     def to_fields(self) -> dict[str, Any]:
         """What the frame's metadata says, beside the label."""
-        return {"samples": self.samples, "total": self.total, "handed": [list(row) for row in self.handed]}
+        return {
+            "purpose": str(self.call.purpose),
+            "micro_batches": self.call.micro_batches,
+            "samples": self.samples,
+            "total": self.total,
+            "handed": [list(row) for row in self.handed],
+        }
 
 
 def _row(row: object) -> tuple[str, str]:

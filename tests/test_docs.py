@@ -37,7 +37,7 @@ from leeway.protocol.barriers import Barrier
 from leeway.protocol.codes import STATUS, Code
 from leeway.protocol.decoder import decode
 from leeway.protocol.fields import Fields
-from leeway.protocol.handovers import Direction, Handover, Label, Taken
+from leeway.protocol.handovers import Call, Direction, Handover, Label, Purpose, Taken
 from leeway.protocol.lives import Life
 from leeway.protocol.membership import GroupState, Join, Joined
 from leeway.protocol.names import REFUSED_CHARACTERS
@@ -382,7 +382,7 @@ def test_every_field_of_a_push_is_told() -> None:
 def test_every_field_of_a_handover_is_told_and_is_needed() -> None:
     label = Label(Life("w3", 17, 1), 0, 1, 41, Direction.FORWARD, 2)
     specs = (TensorSpec("y", (2, 3), "bfloat16", Kind.FLOAT_BUFFER),)
-    fields = Handover(label, 2, 6, (("y", "float32"),)).to_fields()
+    fields = Handover(label, Call(Purpose.TRAIN, 3), 2, 6, (("y", "float32"),)).to_fields()
     assert [name for name in fields if f'"{name}"' not in HTTP] == []
     (route,) = between_stages()
     assert f"`{route}?{'&'.join(f'{name}=' for name in label.to_fields())}`" in HTTP

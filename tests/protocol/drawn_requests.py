@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from leeway.protocol import limits
 from leeway.protocol.barriers import Barrier
 from leeway.protocol.fields import MAX_INTEGER
-from leeway.protocol.handovers import ROUNDED, Direction, Handover, Label
+from leeway.protocol.handovers import ROUNDED, Call, Direction, Handover, Label, Purpose
 from leeway.protocol.lives import Life
 from leeway.protocol.membership import Heartbeat, Join, Leave
 from leeway.protocol.offers import Offer
@@ -132,7 +132,9 @@ def labels(draw):
 def handovers(draw):
     total = draw(counts)
     handed = draw(st.dictionaries(st.sampled_from("abcdef"), st.sampled_from([*DTYPES]), max_size=3))
-    return Handover(draw(labels()), draw(st.integers(0, total)), total, tuple(handed.items()))
+    label = draw(labels())
+    call = Call(draw(st.sampled_from(Purpose)), draw(st.integers(1, limits.MAX_PARTS)))
+    return Handover(label, call, draw(st.integers(0, total)), total, tuple(handed.items()))
 
 
 def carried(handover):

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from leeway.errors import MalformedRequest
 from leeway.protocol.fields import Fields, Query
-from leeway.protocol.handovers import Direction, Handover, Label, Taken
+from leeway.protocol.handovers import Call, Direction, Handover, Label, Purpose, Taken
 from leeway.protocol.lives import Life
 from leeway.protocol.tensors import Kind, TensorSpec
 from tests.protocol.drawn_requests import carried, handovers, labels
 
 LIFE = Life("w0", 3, 2)
 LABEL = Label(LIFE, 0, 1, 5, Direction.FORWARD, 3)
-HANDOVER = Handover(LABEL, 8, 32, (("y", "float32"), ("mask", "bool")))
+HANDOVER = Handover(LABEL, Call(Purpose.TRAIN, 4), 8, 32, (("y", "float32"), ("mask", "bool")))
 SPECS = (
     TensorSpec("y", (8, 4), "float32", Kind.FLOAT_BUFFER),
     TensorSpec("mask", (8,), "bool", Kind.INTEGER_BUFFER),
@@ -77,6 +77,8 @@ def test_a_share_goes_to_whatever_stage_owns_the_key(sender):
     [
         ({"samples": 33}, SPECS, "'samples' is 33, it must be from 0 to 'total' = 32"),
         ({"samples": -1}, SPECS, "'samples' is -1"),
+        ({"purpose": "try"}, SPECS, "'purpose' is 'try', it must be one of train, evaluate, end"),
+        ({"micro_batches": 0}, SPECS, "'micro_batches' is 0, it must be an integer from 1 to"),
         ({"total": None}, SPECS, "'total' is missing"),
         ({"handed": "y"}, SPECS, "'handed' is 'y'"),
         ({"handed": ["y", "mask"]}, SPECS, r"'handed' has 'y', which is not \[name, dtype\]"),
@@ -134,7 +136,7 @@ def test_whatever_comes_is_a_message_or_a_wire_error(data):
     ("message", "words"),
     [
         (LABEL, "forward w0#2@5 0->1 micro-batch 3"),
-        (HANDOVER, "forward w0#2@5 0->1 micro-batch 3, 8 of 32 samples: y,mask"),
+        (HANDOVER, "forward w0#2@5 0->1 micro-batch 3, train in 4 micro-batches, 8 of 32 samples: y,mask"),
         (Taken.of(LABEL), "taken forward @5 micro-batch 3"),
         (Taken.of(LABEL, repeated=True), "taken forward @5 micro-batch 3 (repeated)"),
     ],

@@ -15,7 +15,7 @@ from leeway.protocol.barriers import Barrier, Passed
 from leeway.protocol.codes import STATUS, Code
 from leeway.protocol.decoder import decode
 from leeway.protocol.frames import encode
-from leeway.protocol.handovers import Direction, Handover, Label, Taken
+from leeway.protocol.handovers import Call, Direction, Handover, Label, Purpose, Taken
 from leeway.protocol.http.replies import expect, read_reply, write_reply
 from leeway.protocol.http.terms import Content, HttpReply
 from leeway.protocol.lives import Life
@@ -45,7 +45,7 @@ ANSWERS = {
     Passed: Barrier(LIFE, "b", 1),
     PolicyState: SetPolicy(PolicyTerms("sync")),
     OptimizerState: SetOptimizer("default", {}),
-    Taken: Handover(Label(LIFE, 0, 1, 5, Direction.FORWARD), 4, 8),
+    Taken: Handover(Label(LIFE, 0, 1, 5, Direction.FORWARD), Call(Purpose.TRAIN), 4, 8),
     Refused: PUSH,
 }
 

@@ -17,7 +17,7 @@ from leeway.protocol.decoder import decode
 from leeway.protocol.documents import parse
 from leeway.protocol.fields import Fields
 from leeway.protocol.frames import encode
-from leeway.protocol.handovers import Direction, Handover, Label
+from leeway.protocol.handovers import Call, Direction, Handover, Label, Purpose
 from leeway.protocol.http.headers import compact
 from leeway.protocol.http.requests import read_head, read_label, waits_seconds, write_request
 from leeway.protocol.http.terms import Content, HttpRequest
@@ -36,7 +36,7 @@ from tests.protocol.drawn_requests import ON_THE_WIRE, carried
 
 LIFE = Life("w0", 3, 2)
 PUSH = Push(LIFE, 5, 7, UpdateKind.GRADIENT, 4)
-HANDOVER = Handover(Label(LIFE, 0, 1, 5, Direction.FORWARD, 3), 8, 32)
+HANDOVER = Handover(Label(LIFE, 0, 1, 5, Direction.FORWARD, 3), Call(Purpose.TRAIN, 4), 8, 32)
 W = TensorSpec("w", (3,), "float32", Kind.TRAINABLE)
 
 

@@ -16,6 +16,7 @@ from leeway.transport.credentials import Bearer
 from leeway.worker.forks import Home
 from leeway.worker.pipeline.addresses import advertised, route_to
 from leeway.worker.pipeline.neighbourhood import Neighbourhood
+from leeway.worker.pipeline.neighbours import Unlike
 from leeway.worker.pipeline.parcels import pack, unpack
 from leeway.worker.pipeline.peers import Peers
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from leeway.errors import WireError
+    from leeway.protocol.handovers import Call
     from leeway.protocol.lives import Life
     from leeway.worker.blocking import BlockingClient
     from leeway.worker.pipeline.carried import Carried
@@ -69,6 +71,7 @@ class BlockingNeighbours:
         self.address = advertised(bound, route, advertise)
         self._peers: Peers | None = None
         self._clock = 0
+        self._call: Call | None = None
 
     def begin_life(
         self,
@@ -94,22 +97,27 @@ class BlockingNeighbours:
         self._client.run(lambda: self._there.begin_life(peers))
         self._peers = peers
 
-    def begin(self, clock: int) -> None:
-        """The next iteration of this life. Raises `Dropped`."""
+    def begin(self, clock: int, call: Call) -> None:
+        """The next iteration of this life, for that call. Raises `Dropped`."""
         self._client.run(lambda: self._there.begin(clock))
-        self._clock = clock
+        self._clock, self._call = clock, call
 
     def send(self, stage: int, handed: Handed) -> None:
         """To that stage. Returns at once unless too much is in flight; then waits. Raises `Dropped`."""
-        peers = self._peers
+        peers, call = self._peers, self._call
         assert peers is not None, "a life has begun"
+        assert call is not None, "an iteration has begun"
         label = Label(peers.life, peers.stage, stage, self._clock, handed.direction, handed.micro_batch)
-        parcel = pack(label, handed, rounded=self._rounded)
+        parcel = pack(label, call, handed, rounded=self._rounded)
         self._client.run(lambda: self._there.send(parcel))
 
     def receive(self, stage: int, direction: Direction, micro_batch: int) -> Handed:
-        """From that stage; waits. Raises `Dropped`."""
-        return unpack(self._client.run(lambda: self._there.receive(stage, direction, micro_batch)))
+        """From that stage; waits. Raises `Dropped`, and `Unlike` where that stage's script has made another call."""
+        arrived = self._client.run(lambda: self._there.receive(stage, direction, micro_batch))
+        theirs, mine = arrived.handover.call, self._call
+        if theirs != mine:
+            raise Unlike(f"stage {stage} has begun to {theirs}, and this stage to {mine}")
+        return unpack(arrived)
 
     def flush(self) -> None:
         """Wait until all that was sent has been taken. Raises `Dropped`."""

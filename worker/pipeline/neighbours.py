@@ -30,6 +30,10 @@ class Dropped(LeewayError):
     """The iteration was dropped: a stage was lost."""
 
 
+class Unlike(Dropped):
+    """Another stage's script has made another call for this iteration."""
+
+
 class Neighbours(Protocol):
     """The other stages, for one iteration's life."""
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from leeway.protocol.handovers import ROUNDED, Direction, Handover, Label
+from leeway.protocol.handovers import ROUNDED, Direction, Handover
 from leeway.protocol.spans import Layout
 from leeway.protocol.tensors import DTYPES, Kind, TensorSpec, aligned
 from leeway.transport.channel import Tensors
@@ -20,6 +20,7 @@ from leeway.worker.pipeline.neighbours import Handed
 
 if TYPE_CHECKING:
     from leeway.protocol.frames import Frame
+    from leeway.protocol.handovers import Call, Label
 
 _NAMES = {getattr(torch, name): name for name in DTYPES}
 _PADDING = memoryview(bytes(64))
@@ -42,7 +43,7 @@ class Arrived:
 
 
 @undisturbed
-def pack(label: Label, handed: Handed, *, rounded: bool) -> Parcel:
+def pack(label: Label, call: Call, handed: Handed, *, rounded: bool) -> Parcel:
     """`rounded`: whether floats of more than two bytes become bfloat16 for the way.
 
     What lies contiguous in the CPU's memory is sent from there; a share is copied always, because a gradient is set to
@@ -57,7 +58,7 @@ def pack(label: Label, handed: Handed, *, rounded: bool) -> Parcel:
         buffers.append(_PADDING[: aligned(place.end_bytes) - place.end_bytes])
     rows = tuple((name, _NAMES[tensor.dtype]) for name, tensor in handed.tensors.items())
     return Parcel(
-        Handover(label, handed.samples, handed.total, rows), Tensors(layout, [b for b in buffers if b.nbytes])
+        Handover(label, call, handed.samples, handed.total, rows), Tensors(layout, [b for b in buffers if b.nbytes])
     )
 
 

@@ -23,7 +23,7 @@ import structlog
 import torch
 
 from leeway.protocol.codes import Code
-from leeway.protocol.handovers import Direction
+from leeway.protocol.handovers import Call, Direction, Purpose
 from leeway.protocol.pushes import UpdateKind
 from leeway.protocol.replicas import Place
 from leeway.protocol.times import StepTimes
@@ -34,7 +34,7 @@ from leeway.worker.pipeline.cut import parts, read
 from leeway.worker.pipeline.iteration import Iteration
 from leeway.worker.pipeline.measuring import measure
 from leeway.worker.pipeline.micro_batches import micro_batches
-from leeway.worker.pipeline.neighbours import Dropped, Handed
+from leeway.worker.pipeline.neighbours import Dropped, Handed, Unlike
 from leeway.worker.pipeline.plan import make
 from leeway.worker.pipeline.stage import build
 from leeway.worker.session.states import Outcome
@@ -98,6 +98,7 @@ class Pipeline:
         self._outcome: Outcome | None = None
         self._times = StepTimes()
         self._version = 0
+        self._unlike: int | None = None
         self._loaded_at = time.perf_counter()
         self.plan: Plan | None = None
         """Which layers are in which stage, and what they cost; None where nobody has measured."""
@@ -297,8 +298,7 @@ class Pipeline:
             return
         before, behind = self.stage - 1, self.stage + 1
         try:
-            self._neighbours.begin(self._begun)
-            self._begun += 1
+            self._begin_next(Call(Purpose.END))
             if before >= 0:
                 self._neighbours.receive(before, Direction.FORWARD, 0)
             if behind < self.stages:
@@ -417,9 +417,12 @@ class Pipeline:
         number, parts = self.committed, (inputs, targets)
         iteration = Iteration(self._ready, self._neighbours, number, count, *parts, training=training)
         self._open = number
-        self._neighbours.begin(self._begun)
-        self._begun += 1
+        self._begin_next(Call(Purpose.TRAIN if training else Purpose.EVALUATE, count))
         return iteration
+
+    def _begin_next(self, call: Call) -> None:
+        self._neighbours.begin(self._begun, call)
+        self._begun += 1
 
     def _iterate(
         self, inputs: Batch | None, targets: Batch | None, metrics: Mapping[str, float], count: int | None
@@ -480,7 +483,12 @@ class Pipeline:
         return self._outcome
 
     def _go_on(self, dropped: Dropped) -> None:
-        """Wait for the next life of the replica."""
+        """Wait for the next life of the replica. Raises `ValueError` for scripts that will never agree."""
+        if isinstance(dropped, Unlike):
+            # Once may be an interrupt between two calls: in the next life all decide from the same `committed`.
+            if self._unlike == self.committed:
+                raise ValueError(f"{dropped}, twice at batch {self.committed}; all stages have to make the same calls")
+            self._unlike = self.committed
         detail = f"{dropped}; waits until all stages are there"
         log.warning("iteration dropped", rank=self._rank, stage=self.stage, batch=self.committed, detail=detail)
         if self._reporting:

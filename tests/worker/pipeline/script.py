@@ -31,6 +31,7 @@ DEFAULTS = {
     "meta": True,
     "evaluate": False,  # before each step
     "fails_at": None,  # the loss raises once, at this place in the data
+    "micro_batches": None,  # of each step, where not those of the pipeline
     "sizes": None,  # of the micro-batches, which are given as lists
     "stop": None,  # a file: where it is there, the figure `stop` is 1
     "pace_seconds": 0.0,  # what a forward pass of this stage takes longer
@@ -196,7 +197,8 @@ def train(settings, model, pipeline):
             say(place=place, evaluated=judged.loss)
         try:
             stop = settings["stop"] is not None and Path(settings["stop"]).exists()
-            outcome = pipeline.step(inputs, targets, {"place": place, "stop": float(stop)})
+            figures = {"place": place, "stop": float(stop)}
+            outcome = pipeline.step(inputs, targets, figures, micro_batches=settings["micro_batches"])
         except ArithmeticError as error:
             say(place=place, failed=str(error))
             continue

@@ -6,7 +6,7 @@ import time
 
 import torch
 
-from leeway.protocol.handovers import Direction
+from leeway.protocol.handovers import Call, Direction, Purpose
 from leeway.protocol.lives import Life
 from leeway.worker.blocking import BlockingClient
 from leeway.worker.pipeline.blocking import BlockingNeighbours
@@ -17,6 +17,7 @@ SERVER = "http://127.0.0.1:9"
 LIFE = Life("w0", 7, 1)
 NEXT_LIFE = Life("w0", 7, 2)
 SECRET = "s3cret"
+CALL = Call(Purpose.TRAIN, 8)
 
 
 @contextlib.contextmanager
@@ -47,7 +48,7 @@ def begin(made, life=LIFE, *, clock=0, addresses=None, secret=SECRET, **terms):
     for number, stage in enumerate(made):
         stage.begin_life(life, number, len(made), addresses, secret, **terms)
         if clock is not None:
-            stage.begin(clock)
+            stage.begin(clock, CALL)
 
 
 def handed(direction=Direction.FORWARD, micro_batch=0, value=1.0, elements=4, **tensors):

@@ -58,7 +58,7 @@ def test_an_announcement_is_read_as_it_stands():
     announcement = Announcement()
     write = announcement.write
     announcement.notes = Notes(None, (1, 1))
-    assert Notes.read(write(), NAMES).at == (4, 0)
+    assert Notes.read(write(), NAMES).cut == (1, 1)
 
 
 def digest(model):

@@ -21,7 +21,7 @@ from leeway.worker.pipeline.neighbourhood import Neighbourhood
 from leeway.worker.pipeline.parcels import pack
 from leeway.worker.pipeline.peers import Peers
 from tests.ps.server.serving import serve
-from tests.worker.pipeline.stages import LIFE, NEXT_LIFE, SECRET, handed
+from tests.worker.pipeline.stages import CALL, LIFE, NEXT_LIFE, SECRET, handed
 
 FORWARD, BACKWARD, SHARE = Direction
 
@@ -65,7 +65,7 @@ async def until(so):
 
 def parcel(micro_batch=0, *, clock=0, life=LIFE, elements=4):
     label = Label(life, 0, 1, clock, FORWARD, micro_batch)
-    return pack(label, handed(FORWARD, micro_batch, elements=elements), rounded=False)
+    return pack(label, CALL, handed(FORWARD, micro_batch, elements=elements), rounded=False)
 
 
 def body_of(one):

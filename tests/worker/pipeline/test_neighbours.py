@@ -16,13 +16,13 @@ from structlog.testing import capture_logs
 
 from leeway.errors import SessionClosed, SettingError, WireError
 from leeway.protocol.codes import Code
-from leeway.protocol.handovers import Direction
+from leeway.protocol.handovers import Call, Direction, Purpose
 from leeway.worker.blocking import BlockingClient
 from leeway.worker.pipeline.blocking import BlockingNeighbours
-from leeway.worker.pipeline.neighbours import Dropped
+from leeway.worker.pipeline.neighbours import Dropped, Unlike
 from leeway.worker.session import backoff
 from tests.worker.pipeline.cutting import cutting
-from tests.worker.pipeline.stages import LIFE, NEXT_LIFE, SERVER, Doing, begin, handed, quiet, same, stages, until
+from tests.worker.pipeline.stages import CALL, LIFE, NEXT_LIFE, SERVER, Doing, begin, handed, quiet, same, stages, until
 
 FORWARD, BACKWARD, SHARE = Direction
 
@@ -38,13 +38,24 @@ def two():
         yield made
 
 
+@pytest.mark.parametrize("call", [Call(Purpose.EVALUATE, 8), Call(Purpose.TRAIN, 7), Call(Purpose.END)])
+def test_calls_that_differ_are_told(two, call):
+    begin(two, clock=None)
+    first, second = two
+    first.begin(0, call)
+    second.begin(0, CALL)
+    first.send(1, handed())
+    with pytest.raises(Unlike, match=f"stage 0 has begun to {call}, and this stage to train in 8 micro-batches"):
+        second.receive(0, FORWARD, 0)
+
+
 def test_there_and_back(two):
     begin(two)
     first, second = two
     for clock in range(3):
         if clock:
-            first.begin(clock)
-            second.begin(clock)
+            first.begin(clock, CALL)
+            second.begin(clock, CALL)
         for micro_batch in range(4):
             y = handed(FORWARD, micro_batch, y=torch.randn(4, 3, 5), mask=torch.tensor([True, False]))
             first.send(1, y)
@@ -163,14 +174,14 @@ def test_a_neighbour_that_comes_up_late(two):
     with stages(1) as (late,):
         address = late.address
     first.begin_life(LIFE, 0, 2, [first.address, address], "s", micro_batches=2, room=1)
-    first.begin(0)
+    first.begin(0, CALL)
     with capture_logs() as logs:
         first.send(1, handed())
         until(lambda: first.carried.sent_again >= 3)
         with stages(1, port=int(address.rpartition(":")[2])) as (late,):
             # It is there, and knows nothing of a life yet.
             late.begin_life(LIFE, 1, 2, [first.address, address], "s", micro_batches=2, room=1)
-            late.begin(0)
+            late.begin(0, CALL)
             assert same(late.receive(0, FORWARD, 0), handed())
             until(lambda: first.carried.in_flight == 0)
     assert [row["event"] for row in logs] == ["a neighbour is away", "a neighbour is back"]
@@ -181,15 +192,15 @@ def test_one_that_comes_to_the_life_and_to_the_iteration_later(two):
     """What is for it waits at its door."""
     first, second = two
     first.begin_life(LIFE, 0, 2, [first.address, second.address], "s", micro_batches=2, room=2)
-    first.begin(4)
+    first.begin(4, CALL)
     first.send(1, handed(FORWARD, 0, 4.0))
     second.begin_life(LIFE, 1, 2, [first.address, second.address], "s", micro_batches=2, room=2)
-    second.begin(3)
-    second.begin(4)
+    second.begin(3, CALL)
+    second.begin(4, CALL)
     assert second.receive(0, FORWARD, 0).tensors["x"][0] == 4
-    first.begin(5)
+    first.begin(5, CALL)
     first.send(1, handed(FORWARD, 0, 5.0))
-    second.begin(5)
+    second.begin(5, CALL)
     assert second.receive(0, FORWARD, 0).tensors["x"][0] == 5
     assert first.carried.sent_again == 0
 
@@ -197,7 +208,7 @@ def test_one_that_comes_to_the_life_and_to_the_iteration_later(two):
 def test_what_is_of_an_iteration_that_is_over_is_taken_and_forgotten(two):
     first, second = two
     begin(two)
-    second.begin(1)
+    second.begin(1, CALL)
     first.send(1, handed())
     until(lambda: first.carried.sent == 1)
     assert (second.carried.received, second.carried.waiting) == (0, 0)
@@ -208,8 +219,8 @@ def test_what_was_not_received_in_its_iteration_is_forgotten(two):
     begin(two)
     first.send(1, handed(FORWARD, 0, 1.0))
     until(lambda: second.carried.waiting == 1)
-    first.begin(1)
-    second.begin(1)
+    first.begin(1, CALL)
+    second.begin(1, CALL)
     assert second.carried.waiting == 0
     first.send(1, handed(FORWARD, 0, 2.0))
     assert second.receive(0, FORWARD, 0).tensors["x"][0] == 2
@@ -233,7 +244,7 @@ class TestDropping:
             for call in (
                 lambda stage=stage: stage.receive(0, FORWARD, 0),
                 lambda stage=stage: stage.send(1, handed()) if stage is first else stage.send(0, handed(BACKWARD)),
-                lambda stage=stage: stage.begin(1),
+                lambda stage=stage: stage.begin(1, CALL),
             ):
                 with pytest.raises(Dropped, match="was lost"):
                     call()
@@ -282,7 +293,7 @@ class TestDropping:
     def test_before_any_life(self, two):
         two[0].drop("why not")
         with pytest.raises(Dropped, match="no life of this replica has begun yet"):
-            two[0].begin(0)
+            two[0].begin(0, CALL)
 
 
 class TestNeighboursThatAreNone:
@@ -299,9 +310,9 @@ class TestNeighboursThatAreNone:
         first, second = two
         addresses = [first.address, second.address]
         first.begin_life(LIFE, 0, 2, addresses, "wrong", micro_batches=2, room=1)
-        first.begin(0)
+        first.begin(0, CALL)
         second.begin_life(life, 1, 2, addresses, secret, micro_batches=2, room=1)
-        second.begin(0)
+        second.begin(0, CALL)
         with capture_logs() as logs:
             first.send(1, handed())
             until(lambda: first.carried.sent_again >= 3)
@@ -389,7 +400,7 @@ def test_iterations_follow_one_another(two):
     begin(two, clock=3)
     for clock in (3, 2):
         with pytest.raises(ValueError, match=f"iteration {clock} cannot begin: 3 has"):
-            two[0].begin(clock)
+            two[0].begin(clock, CALL)
 
 
 class TestRounding:

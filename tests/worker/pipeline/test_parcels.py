@@ -10,7 +10,7 @@ from leeway.protocol.tensors import DTYPES
 from leeway.worker.pipeline.neighbours import Handed
 from leeway.worker.pipeline.parcels import Arrived, pack, unpack
 from tests.protocol.test_handovers import read
-from tests.worker.pipeline.stages import LIFE, handed, same
+from tests.worker.pipeline.stages import CALL, LIFE, handed, same
 
 FORWARD, BACKWARD, SHARE = Direction
 
@@ -21,7 +21,7 @@ def label_of(one):
 
 def travelled(one, *, rounded=False):
     """As it comes out behind a frame's bytes."""
-    parcel = pack(label_of(one), one, rounded=rounded)
+    parcel = pack(label_of(one), CALL, one, rounded=rounded)
     layout, buffers = parcel.tensors.layout, parcel.tensors.buffers
     frame = decode(b"".join(bytes(part) for part in encode(parcel.handover.to_fields(), layout, buffers)))
     handover = read(frame.message, label_of(one), frame.specs)
@@ -102,7 +102,7 @@ def test_what_is_rounded():
 def test_what_lies_ready_is_sent_from_there_but_for_shares():
     for direction, copied in ((FORWARD, False), (SHARE, True)):
         one = handed(direction, x=VALUES.clone())
-        parcel = pack(label_of(one), one, rounded=False)
+        parcel = pack(label_of(one), CALL, one, rounded=False)
         before = bytes(parcel.tensors.buffers[0])
         one.tensors["x"].zero_()
         assert (bytes(parcel.tensors.buffers[0]) == before) is copied

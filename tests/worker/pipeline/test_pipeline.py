@@ -279,3 +279,21 @@ def test_an_evaluation_that_others_are_through_with_is_made_again(replicas):
     assert instead.ended()["ending"] == "finished"
     assert [row["place"] for row in instead.rows if "evaluated" in row] == [1]
     check_counts(server, 2)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "words"),
+    [
+        ({"evaluate": True}, "stage 0 has begun to train in 4 micro-batches, and this stage to evaluate in 4"),
+        ({"micro_batches": 2}, "stage 0 has begun to train in 4 micro-batches, and this stage to train in 2"),
+    ],
+)
+def test_scripts_that_differ_are_told(theirs, words, replicas):
+    """Once may be chance. The stage that has seen it twice ends, and so does the life of the replica."""
+    server = replicas.serve(*FLAGS, "--until", 5)
+    first = replicas.stage(server.url, 0, arguments={"cut": "2,2"})
+    second = replicas.stage(server.url, 1, arguments={"cut": "2,2"}, **theirs)
+    error = second.ended(1)["error"]
+    assert error == f"{words} micro-batches, twice at batch 0; all stages have to make the same calls"
+    first.heard("iteration dropped")
+    assert server.status()["groups"]["default"]["steps"] == 0

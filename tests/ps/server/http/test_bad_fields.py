@@ -242,7 +242,7 @@ class TestDownloads:
     @pytest.mark.parametrize(
         ("query", "accept", "status", "code", "words"),
         [
-            ("?keys=weight", FRAME.upper(), 400, "malformed-request", ["'keys'"]),
+            ("?keys=weight,nope", FRAME.upper(), 422, "unknown-tensor", ["'nope'"]),
             ("?keys=nope", "*/*", 422, "unknown-tensor", ["'nope'", "group default"]),
             ("", "application/x-npy", 400, "malformed-request", ["one tensor", "'keys'"]),
             ("?keys=weight,bias", "application/x-npy", 400, "malformed-request", ["one tensor"]),
