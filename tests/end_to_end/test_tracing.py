@@ -50,7 +50,8 @@ def test_every_accepted_push_has_its_slices(run):
 def test_it_can_be_read_who_was_slow(run):
     _, trace = run
     slow = trace.slices("worker w1", "iterations", "compute")[1:-1]
-    assert min(one["dur"] for one in slow) >= 50_000
+    # It sleeps for 50 ms. The server's clock may be read a little after the bytes have left.
+    assert min(one["dur"] for one in slow) >= 45_000
     waits = [one for one in trace.slices("worker w0", "iterations", "wait") if one["args"]["reason"] == "lag"]
     assert len(waits) >= 3
     assert {one["args"]["detail"] for one in waits} == {"w0 leads w1 by 2 > 1"}

@@ -227,8 +227,9 @@ def test_the_server_and_the_rank_come_from_the_environment(far_server, monkeypat
     monkeypatch.setenv("PS_SERVER", far_server.url)
     monkeypatch.setenv("RANK", "3")
     monkeypatch.setenv("WORLD_SIZE", "4")
-    far_server.then(far_server.joined(), web.json_response({"rank": "w3"}))
+    far_server.then(far_server.joined(), far_server.refused("left"))
     with leeway.connect() as session:
+        session.join()
         assert session.rank == "w3"
 
 
@@ -384,4 +385,5 @@ def test_empty_text_is_an_argument_that_is_not_given(monkeypatch, far_server):
     monkeypatch.setenv("PS_RANK", "w7")
     far_server.then(far_server.joined(), far_server.refused("left"))
     with leeway.connect("", "", group="", metrics_host="") as session:
+        session.join()
         assert (session.rank, list(session.parts)) == ("w7", ["default"])

@@ -172,6 +172,7 @@ class TestInitialValues:
         with serving(*ASYNC, "--init", str(file)) as (_, url):
             assert file.read_bytes() == download(url, tmp_path / "again.safetensors").read_bytes()
             with leeway.connect(url, "w0") as session:
+                session.join()
                 assert {spec.name: spec.kind for spec in session.client.conversation.specs} == kinds
                 other = Tied()
                 session.attach(other)
