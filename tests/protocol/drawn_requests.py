@@ -113,9 +113,8 @@ def offers(draw):
     offered = draw(specs)
     # Aliases are no tensors of the offer.
     aliases = {spec.name: (spec.name.upper(),) for spec in offered if draw(st.booleans())}
-    return Offer(
-        offered, ask=draw(st.booleans()), whole=draw(st.booleans()), group=draw(st.none() | ranks), aliases=aliases
-    )
+    flags = {name: draw(st.booleans()) for name in ("ask", "whole", "spread")}
+    return Offer(offered, group=draw(st.none() | ranks), aliases=aliases, **flags)
 
 
 @st.composite
