@@ -203,7 +203,13 @@ class Commands:
 
     def python(self, name, *arguments, environment=None, kind=Process):
         """Run Python with these arguments."""
-        command = [sys.executable, *(str(argument) for argument in arguments)]
+        return self._start(name, [sys.executable, *(str(argument) for argument in arguments)], environment, kind)
+
+    def shell(self, name, line, environment=None):
+        """Run a line of a page. Its last command has to take the shell's place (`exec`), to be ended with it."""
+        return self._start(name, ["bash", "-c", line], environment, Process)
+
+    def _start(self, name, command, environment, kind):
         process = kind(name, command, environment or {}, self.folder)
         self._started.append(process)
         return process
