@@ -39,7 +39,9 @@ class Purpose(StrEnum):
 
     TRAIN = "train"
     EVALUATE = "evaluate"
-    END = "end"  # nothing is computed: the stages wait for each other before they leave
+    # Nothing is computed: the stages wait for each other,
+    SKIP = "skip"  # so that all have no update, or none
+    END = "end"  # before they leave
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,8 @@ class Call:
     micro_batches: int = 1
 
     def __str__(self) -> str:
+        if self.purpose not in (Purpose.TRAIN, Purpose.EVALUATE):
+            return str(self.purpose)
         return f"{self.purpose} in {self.micro_batches} micro-batch{'es' * (self.micro_batches > 1)}"
 
 

@@ -181,9 +181,16 @@ class Client:
         """Of which this process is a stage, as the last join has told it."""
         return self._shared.replica
 
-    def tell_of_refusal(self, refused: Callable[[WireError], None] | None) -> None:
-        """Have this called, in the client's loop, when the server refuses a heartbeat: the life is over."""
-        self._link.on_refused = refused
+    @property
+    def lease_seconds(self) -> float:
+        """As the last join has told it; 0 before the first."""
+        return self._shared.lease_seconds
+
+    def tell_of_life_over(self, over: Callable[[Exception], None] | None) -> None:
+        """Have this called, in the client's loop, with what a heartbeat was refused for (`WireError`), or when none has
+        been answered for as long as the client's patience (`ServerLost`).
+        """
+        self._link.on_life_over = over
 
     def group(self, name: str | None = None) -> GroupClient:
         """The calls of one of this client's groups; None: of its only one. Raises `ValueError` when it is none."""

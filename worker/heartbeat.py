@@ -2,22 +2,23 @@
 
 The one rule: a heartbeat decides nothing. What goes wrong here goes wrong for the next call too, which can do
 something about it; so nothing ends this task but its cancellation. Who waits for something else than an answer of the
-server may have himself told of a refusal.
+server may have himself told that the server refuses it, or is silent.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import time
 from typing import TYPE_CHECKING
 
+from leeway.errors import ServerLost
 from leeway.protocol.membership import Heartbeat
 from leeway.protocol.refusals import Refused
+from leeway.worker.session.refusals import REACTIONS, Reaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from leeway.errors import WireError
     from leeway.transport.channel import Channel
     from leeway.worker.session.shared_life import SharedLife
 
@@ -28,16 +29,37 @@ HEARTBEATS_PER_LEASE = 3
 SHORTEST_PERIOD_SECONDS = 0.01
 
 
-async def beat(shared: SharedLife, channel: Channel, refused: Callable[[WireError], None]) -> None:
+async def beat(
+    shared: SharedLife,
+    channel: Channel,
+    patience_seconds: float,
+    told: Callable[[], Callable[[Exception], None] | None],
+) -> None:
     """Send heartbeats for whatever life there is, on a connection of their own, until cancelled.
 
-    `refused` is told what the server says against the life that there still is.
+    `told()`: who is told what the server says against the life that there still is, or that it has answered nothing
+    for `patience_seconds`.
     """
+    life, heard = None, time.monotonic()
     while True:
         period_seconds = max(shared.lease_seconds / HEARTBEATS_PER_LEASE, SHORTEST_PERIOD_SECONDS)
         await asyncio.sleep(period_seconds)
-        if (life := shared.life) is not None and not shared.ended:
-            with contextlib.suppress(Exception):
-                answer = await channel.send(Heartbeat(life), limit_seconds=period_seconds)
-                if isinstance(answer.reply, Refused) and life == shared.life:
-                    refused(answer.reply.error)
+        before, life = life, shared.life
+        if life is None or shared.ended:
+            continue
+        if life != before:
+            heard = time.monotonic()
+        wrong: Exception | None = None
+        try:
+            answer = await channel.send(Heartbeat(life), limit_seconds=period_seconds)
+        except Exception as error:
+            silent_seconds = time.monotonic() - heard
+            if silent_seconds > patience_seconds:
+                wrong = ServerLost(f"the server has answered no heartbeat for {silent_seconds:.0f} s: {error}")
+        else:
+            heard = time.monotonic()
+            match answer.reply:
+                case Refused(refusal) if REACTIONS[refusal.code] is not Reaction.AGAIN:
+                    wrong = refusal
+        if wrong and (tell := told()) and life == shared.life:
+            tell(wrong)

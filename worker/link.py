@@ -61,8 +61,8 @@ class Link:
         self._open = open_channel
         self._max_body_bytes = max_body_bytes
         self._heartbeat: asyncio.Task[None] | None = None
-        # Is told, in the loop, that the server has refused a heartbeat: the life is over, whatever is waited for.
-        self.on_refused: Callable[[WireError], None] | None = None
+        # Is told, in the loop, what heartbeats have found: the life is over, whatever is waited for.
+        self.on_life_over: Callable[[Exception], None] | None = None
 
     def connected(self) -> Channel:
         """The channel. Raises `SessionClosed` once it has been closed: another is never opened."""
@@ -132,11 +132,8 @@ class Link:
     def keep_alive(self) -> None:
         """See to it that there are heartbeats, once there is a life."""
         if self._heartbeat is None and self._shared.life is not None:
-            self._heartbeat = asyncio.create_task(beat(self._shared, self.connected(), self._refused))
-
-    def _refused(self, error: WireError) -> None:
-        if self.on_refused is not None and REACTIONS[error.code] is not Reaction.AGAIN:
-            self.on_refused(error)
+            channel, patience = self.connected(), self.patience.seconds
+            self._heartbeat = asyncio.create_task(beat(self._shared, channel, patience, lambda: self.on_life_over))
 
     def tell_of_another_epoch(self, joined: Joined) -> None:
         """The server is not the one that this worker knew: whose model goes on is nothing to guess at."""

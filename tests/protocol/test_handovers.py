@@ -77,7 +77,7 @@ def test_a_share_goes_to_whatever_stage_owns_the_key(sender):
     [
         ({"samples": 33}, SPECS, "'samples' is 33, it must be from 0 to 'total' = 32"),
         ({"samples": -1}, SPECS, "'samples' is -1"),
-        ({"purpose": "try"}, SPECS, "'purpose' is 'try', it must be one of train, evaluate, end"),
+        ({"purpose": "try"}, SPECS, "'purpose' is 'try', it must be one of train, evaluate, skip, end"),
         ({"micro_batches": 0}, SPECS, "'micro_batches' is 0, it must be an integer from 1 to"),
         ({"total": None}, SPECS, "'total' is missing"),
         ({"handed": "y"}, SPECS, "'handed' is 'y'"),

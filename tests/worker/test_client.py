@@ -504,6 +504,34 @@ async def test_heartbeats_go_on_while_a_pull_is_parked_and_have_a_connection_of_
     assert len(peers) >= 2
 
 
+@pytest.mark.parametrize(
+    ("trouble", "patience_seconds", "words"),
+    [
+        (lambda server: server.refused("stage-lost", "stage 1 has left", last={}), 60, "stage 1 has left"),
+        (lambda server: web.Response(text="?"), 0.05, "has answered no heartbeat for"),
+        (lambda server: server.refused("busy", "later"), 0.05, None),
+    ],
+)
+async def test_who_asks_is_told_that_the_life_is_over(trouble, patience_seconds, words, server):
+    told = []
+    server.lease_seconds = 0.06
+    server.then(server.joined(), web.json_response({"rank": "w0"}))
+    async with Client(server.url, "w0", patience_seconds=patience_seconds) as client:
+        client.tell_of_life_over(told.append)
+        while server.heartbeats < 2:
+            server.beaten.clear()
+            await server.beaten.wait()
+        assert not told
+        server.heartbeat = lambda _: trouble(server)
+        while not told and server.heartbeats < 12:
+            server.beaten.clear()
+            await server.beaten.wait()
+    if words is None:
+        assert not told
+    else:
+        assert words in str(told[0])
+
+
 async def test_no_answer_to_a_heartbeat_ends_the_heartbeats(server):
     def trouble(request):
         match server.heartbeats % 3:

@@ -10,6 +10,7 @@ import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from leeway.errors import WireError
 from leeway.protocol import limits
 from leeway.protocol.handovers import ROUNDED, Direction, Label
 from leeway.transport.credentials import Bearer
@@ -23,7 +24,6 @@ from leeway.worker.pipeline.peers import Peers
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from leeway.errors import WireError
     from leeway.protocol.handovers import Call
     from leeway.protocol.lives import Life
     from leeway.worker.blocking import BlockingClient
@@ -97,6 +97,10 @@ class BlockingNeighbours:
         self._client.run(lambda: self._there.begin_life(peers))
         self._peers = peers
 
+    def watch(self, seconds: float) -> None:
+        """The run is complete, and the server says no more: a neighbour that cannot be reached for so long is lost."""
+        self._client.run(lambda: self._there.watch(seconds))
+
     def begin(self, clock: int, call: Call) -> None:
         """The next iteration of this life, for that call. Raises `Dropped`."""
         self._client.run(lambda: self._there.begin(clock))
@@ -132,12 +136,12 @@ class BlockingNeighbours:
                 self._there.loop.call_soon_threadsafe(self._there.drop, why, life)
 
     @property
-    def on_refused(self) -> Callable[[WireError], None]:
-        """For the client's heartbeats (`Client.tell_of_refusal`): the life is over, and nobody will hand this stage
+    def on_life_over(self) -> Callable[[Exception], None]:
+        """For the client's heartbeats (`Client.tell_of_life_over`): the life is over, and nobody will hand this stage
         anything any more. It refers to no client, which would never be let go of.
         """
         there = self._there
-        return lambda error: there.drop(error.detail)
+        return lambda error: there.drop(error.detail if isinstance(error, WireError) else str(error))
 
     @property
     def carried(self) -> Carried:

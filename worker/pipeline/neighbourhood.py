@@ -6,6 +6,7 @@ The one rule: all of it runs in one loop. Whoever waits here is told when the li
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 from leeway.worker.pipeline.carried import Carried
@@ -13,6 +14,7 @@ from leeway.worker.pipeline.changes import Changes
 from leeway.worker.pipeline.door import Door
 from leeway.worker.pipeline.links import Links
 from leeway.worker.pipeline.neighbours import Dropped
+from leeway.worker.pipeline.presence import gone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +36,7 @@ class Neighbourhood:
         self._links = Links(self._changes, self._carried, self._fail)
         self._peers: Peers | None = None
         self._ended: Exception | None = Dropped("no life of this replica has begun yet")
+        self._watch: asyncio.Task[None] | None = None
 
     @property
     def carried(self) -> Carried:
@@ -48,14 +51,35 @@ class Neighbourhood:
     async def close(self) -> None:
         """Can be called again."""
         self.drop("this stage is closed")
+        await self._watch_nobody()
         await self._links.close()
         await self._door.close()
 
     async def begin_life(self, peers: Peers) -> None:
         self._fail(_superseded())
+        await self._watch_nobody()
         await self._links.begin_life(peers)
         self._peers, self._ended = peers, None
         self._door.begin_life(peers)
+
+    async def watch(self, seconds: float) -> None:
+        """From here on this life is over, too, when a neighbour could not be reached for so long."""
+        peers = self._peers
+        if peers is None or self._watch is not None:
+            return
+        beside = {stage: peers.addresses[stage] for stage in (peers.stage - 1, peers.stage + 1) if peers.has(stage)}
+
+        async def watch() -> None:
+            self._fail(Dropped(await gone(beside, seconds)))
+
+        self._watch = self.loop.create_task(watch())
+
+    async def _watch_nobody(self) -> None:
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await watch
 
     async def begin(self, clock: int) -> None:
         """Iteration `clock`, later than the one before. Raises `Dropped`."""

@@ -49,6 +49,9 @@ class Peers:
     def __str__(self) -> str:
         return f"stage {self.stage} of {self.life}"
 
+    def has(self, stage: int) -> bool:
+        return 0 <= stage < self.stages
+
     def is_of(self, life: Life) -> bool:
         mine = self.life
         return (life.rank, life.epoch, life.incarnation) == (mine.rank, mine.epoch, mine.incarnation)

@@ -102,7 +102,7 @@ class Pipeline:
         self._loaded_at = time.perf_counter()
         self.plan: Plan | None = None
         """Which layers are in which stage, and what they cost; None where nobody has measured."""
-        client.client.tell_of_refusal(neighbours.on_refused)
+        client.client.tell_of_life_over(neighbours.on_life_over)
         if reporting:
             reporting.began_as_stage(settings.stage, settings.stages)
 
@@ -258,16 +258,20 @@ class Pipeline:
         try:
             return self._iterate(inputs, targets, metrics or {}, micro_batches)
         except Dropped as dropped:
-            self._go_on(dropped)
-            self._outcome = Outcome(self.clock, None, Code.STAGE_LOST)
-            return self._outcome
+            return self._given_up(dropped)
 
     def skip(self) -> Outcome:
-        """This iteration has no update, in any stage: all of them call it. Returns what became of that."""
+        """This iteration has no update, in any stage: all of them call it. Returns what became of that; where a stage
+        was lost, as `step` does.
+        """
         if interrupted := self._ready_again():
             return interrupted
         self._must_go_on()
         self._open = self.committed
+        try:
+            self._gather(Purpose.SKIP)
+        except Dropped as dropped:
+            return self._given_up(dropped)
         self._outcome, pulled = self._client.skip(self._told())
         self._load(pulled)
         return self._outcome
@@ -279,15 +283,19 @@ class Pipeline:
         mean over the samples; without, its `outputs` are those of each micro-batch. Arguments as in `step`.
 
         None: a stage was lost meanwhile, and the next life of the replica has begun. Also when the run is complete it
-        can be called, as long as the other stages are there. Raises what `step` raises.
+        can be called, as long as the other stages are there; None then: one has left, or was lost. Raises what `step`
+        raises.
         """
         if self._ready_again():
             return None
         try:
             done = self._iteration(inputs, targets, micro_batches).evaluate()
         except Dropped as dropped:
-            self._go_on(dropped)
-            return None
+            if not self.finished:
+                self._go_on(dropped)
+                return None
+            self._log("evaluation given up", detail=str(dropped))
+            done = None
         self._open = None
         return done
 
@@ -296,17 +304,8 @@ class Pipeline:
         others may still compute or ask. Returns also when one of them has left."""
         if self._computing is None or self._open is not None:
             return
-        before, behind = self.stage - 1, self.stage + 1
         try:
-            self._begin_next(Call(Purpose.END))
-            if before >= 0:
-                self._neighbours.receive(before, Direction.FORWARD, 0)
-            if behind < self.stages:
-                self._neighbours.send(behind, Handed(Direction.FORWARD, 0, 1, 1, {}))
-                self._neighbours.receive(behind, Direction.BACKWARD, 0)
-            if before >= 0:
-                self._neighbours.send(before, Handed(Direction.BACKWARD, 0, 1, 1, {}))
-                self._neighbours.flush()
+            self._gather(Purpose.END)
         except Dropped as dropped:
             log.debug("the other stages have left", detail=str(dropped))
 
@@ -424,6 +423,19 @@ class Pipeline:
         self._neighbours.begin(self._begun, call)
         self._begun += 1
 
+    def _gather(self, purpose: Purpose) -> None:
+        """All stages have come here, for the same. Raises `Dropped`."""
+        before, behind = self.stage - 1, self.stage + 1
+        self._begin_next(Call(purpose))
+        if before >= 0:
+            self._neighbours.receive(before, Direction.FORWARD, 0)
+        if behind < self.stages:
+            self._neighbours.send(behind, Handed(Direction.FORWARD, 0, 1, 1, {}))
+            self._neighbours.receive(behind, Direction.BACKWARD, 0)
+        if before >= 0:
+            self._neighbours.send(before, Handed(Direction.BACKWARD, 0, 1, 1, {}))
+            self._neighbours.flush()
+
     def _iterate(
         self, inputs: Batch | None, targets: Batch | None, metrics: Mapping[str, float], count: int | None
     ) -> Outcome:
@@ -482,6 +494,11 @@ class Pipeline:
             self._outcome = Outcome(self.clock, None, Code.STAGE_LOST)
         return self._outcome
 
+    def _given_up(self, dropped: Dropped) -> Outcome:
+        self._go_on(dropped)
+        self._outcome = Outcome(self.clock, None, Code.STAGE_LOST)
+        return self._outcome
+
     def _go_on(self, dropped: Dropped) -> None:
         """Wait for the next life of the replica. Raises `ValueError` for scripts that will never agree."""
         if isinstance(dropped, Unlike):
@@ -505,6 +522,7 @@ class Pipeline:
         """Have the stage hold what was pulled, in whichever life that was; None: there is nothing more."""
         if pulled is None:
             self._log("nothing more to train", ending=str(self.ending), detail=self.ending_detail)
+            self._neighbours.watch(self._client.client.lease_seconds)
         else:
             self._bridge.load(pulled.frame)
             self._version = pulled.grant.version.number

@@ -7,6 +7,7 @@
 import json
 import os
 import sys
+import threading
 import time
 from dataclasses import dataclass, replace
 from functools import cache
@@ -30,6 +31,8 @@ DEFAULTS = {
     "arguments": {},
     "meta": True,
     "evaluate": False,  # before each step
+    "lingers": False,  # behind the loop, until it is killed
+    "skips": [],  # the places at which it has no update
     "fails_at": None,  # the loss raises once, at this place in the data
     "micro_batches": None,  # of each step, where not those of the pipeline
     "sizes": None,  # of the micro-batches, which are given as lists
@@ -178,6 +181,8 @@ def main(given):
             )
             pipeline.begin(model.batch(settings, 0)[0])
             train(settings, model, pipeline)
+            if settings["lingers"]:
+                threading.Event().wait()
             say(ending=str(pipeline.ending), committed=pipeline.committed, finished=session.finished)
     except (WireError, ValueError) as error:
         say(error=str(error), code=str(getattr(error, "code", "")))
@@ -195,6 +200,9 @@ def train(settings, model, pipeline):
             if judged is None:  # a stage was lost: all of them begin this place anew
                 continue
             say(place=place, evaluated=judged.loss)
+        if place in settings["skips"]:
+            say(place=place, skipped=str(pipeline.skip()))
+            continue
         try:
             stop = settings["stop"] is not None and Path(settings["stop"]).exists()
             figures = {"place": place, "stop": float(stop)}

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import leeway
-from leeway.errors import SessionClosed
+from leeway.errors import ServerLost, SessionClosed
 from leeway.protocol.codes import Code
 from leeway.worker.pipeline.layers import Layers
 from tests.worker.pipeline.near import closely
@@ -92,10 +92,14 @@ COUNTS = ("--mode", "async", "--optimizer", "sgd", "--lr", "1", "--lease", "1")
 CUT = {"cut": "2,2"}
 
 
-def first_stage(session, model=TALLY, **arguments):
+def first_stage(session, model=TALLY, stage=0, **arguments):
     with torch.device("meta"):
         made = model.make()
-    return session.pipeline(made, 2, 0, **{"micro_batches": 4, **CUT, **arguments})
+    return session.pipeline(made, 2, stage, **{"micro_batches": 4, **CUT, **arguments})
+
+
+def last_stage(session):
+    return first_stage(session, stage=1, loss=TALLY.loss)
 
 
 def batch(place):
@@ -281,11 +285,57 @@ def test_an_evaluation_that_others_are_through_with_is_made_again(replicas):
     check_counts(server, 2)
 
 
+@pytest.mark.parametrize("dies", [False, True])
+def test_an_evaluation_behind_the_end_does_not_wait_for_who_has_gone(dies, replicas):
+    server = replicas.serve(*COUNTS, "--until", 2)
+    other = replicas.stage(server.url, 0, arguments=CUT, lingers=dies)
+    with leeway.connect(server.url, "w0") as session:
+        pipeline = last_stage(session)
+        while not pipeline.finished:
+            pipeline.step(None, batch(pipeline.committed)[1])
+        if dies:
+            other.heard("nothing more to train")
+            other.fork.kill()
+        assert pipeline.evaluate(None, batch(2)[1]) is None
+        pipeline.end()
+
+
+def test_server_and_neighbour_lost_at_once(replicas):
+    """As when one machine dies that both were on: nobody says any more that the life is over."""
+    server = replicas.serve(*COUNTS, "--until", 100)
+    other = replicas.stage(server.url, 0, arguments=CUT)
+    with leeway.connect(server.url, "w0", patience_seconds=1) as session:
+        pipeline = last_stage(session)
+        pipeline.step(None, batch(0)[1])
+        other.fork.kill()
+        server.kill()
+        with pytest.raises(ServerLost):
+            pipeline.step(None, batch(1)[1])
+
+
+@pytest.mark.parametrize("mode", ["async", "sync"])
+def test_an_iteration_without_an_update(mode, replicas):
+    """Its batch is behind the replica like any other. The first stage's skip is that of all; they are told so."""
+    server = replicas.serve("--mode", mode, "--lr", "1", "--until", 4)
+    made = replicas.replica(server.url, 3, arguments={"cut": "2,1,1"}, skips=[1, 2])
+    for stage in made:
+        assert stage.ended()["committed"] == 4
+        assert [row["skipped"].split(" (")[0] for row in stage.rows if "skipped" in row] == ["skipped @1", "skipped @2"]
+        assert [row["place"] for row in stage.steps] == [0, 3]
+
+
 @pytest.mark.parametrize(
     ("theirs", "words"),
     [
-        ({"evaluate": True}, "stage 0 has begun to train in 4 micro-batches, and this stage to evaluate in 4"),
-        ({"micro_batches": 2}, "stage 0 has begun to train in 4 micro-batches, and this stage to train in 2"),
+        (
+            {"evaluate": True},
+            "stage 0 has begun to train in 4 micro-batches, and this stage to evaluate in 4 micro-batches",
+        ),
+        (
+            {"micro_batches": 2},
+            "stage 0 has begun to train in 4 micro-batches, and this stage to train in 2 micro-batches",
+        ),
+        ({"skips": [0]}, "stage 0 has begun to train in 4 micro-batches, and this stage to skip"),
     ],
 )
 def test_scripts_that_differ_are_told(theirs, words, replicas):
@@ -294,6 +344,6 @@ def test_scripts_that_differ_are_told(theirs, words, replicas):
     first = replicas.stage(server.url, 0, arguments={"cut": "2,2"})
     second = replicas.stage(server.url, 1, arguments={"cut": "2,2"}, **theirs)
     error = second.ended(1)["error"]
-    assert error == f"{words} micro-batches, twice at batch 0; all stages have to make the same calls"
+    assert error == f"{words}, twice at batch 0; all stages have to make the same calls"
     first.heard("iteration dropped")
     assert server.status()["groups"]["default"]["steps"] == 0
