@@ -18,7 +18,7 @@ import torch
 
 from leeway.errors import DataError
 from leeway.worker.train.data import mnist
-from tests.bench import accuracy, machine, pipelines, results, training, wire
+from tests.bench import accuracy, machine, pipelines, replicas, results, training, wire
 from tests.bench.processes import ROOT
 from tests.bench.results import Section
 
@@ -28,11 +28,12 @@ if TYPE_CHECKING:
 _EPILOG = "Without the MNIST files in the data directory the training parts are skipped, and the page says so."
 
 
+_USUAL = ("wire", "sync", "stragglers", "pipelines", "replicas")
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__.partition("\n")[0], epilog=_EPILOG)
-    parser.add_argument(
-        "--only", choices=["wire", "sync", "stragglers", "pipelines", "accuracy"], action="append", help="this part"
-    )
+    parser.add_argument("--only", choices=[*_USUAL, "accuracy"], action="append", help="this part")
     parser.add_argument("--full", action="store_true", help="the time to an accuracy too: about an hour more")
     parser.add_argument("--quick", action="store_true", help="few rounds, to see that everything works")
     parser.add_argument("--data-dir", type=Path, default=Path(os.environ.get("PS_DATA_DIR", "data")))
@@ -52,9 +53,11 @@ def _parts(options: argparse.Namespace) -> list[tuple[str, str, Callable[[], Sec
         ("stragglers", "Stragglers", partial(training.stragglers, data, rounds, seconds)),
         ("pipelines", "Pipelines against torch", partial(pipelines.against_torch, rounds, seconds)),
         ("pipelines", "Pipelines against their bound", partial(pipelines.against_bound, 1 if quick else 2, seconds)),
+        ("pipelines", "Pipelines on unlike machines", partial(pipelines.measured_cut, 1 if quick else 2, seconds)),
+        ("replicas", "Replicas", partial(replicas.under_a_straggler, data, *((2, 20) if quick else (4, 60)))),
         ("accuracy", "Time to accuracy", partial(accuracy.time_to_accuracy, data, 1 if quick else 2)),
     ]
-    wanted = options.only or ["wire", "sync", "stragglers", "pipelines", *(["accuracy"] if options.full else [])]
+    wanted = options.only or [*_USUAL, *(["accuracy"] if options.full else [])]
     return [part for part in parts if part[0] in wanted]
 
 

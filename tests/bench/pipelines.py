@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import time
 from contextlib import ExitStack
+from itertools import combinations, pairwise
+from operator import mul
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -22,7 +24,7 @@ from tests.bench.server import server
 from tests.bench.staged_models import BATCH, BLOCKS, LENGTH, MICRO_BATCHES, NAP_SECONDS, SLEEPERS, WIDTH
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 WARM_STEPS = 3
 POLL_SECONDS = 0.1
@@ -110,18 +112,60 @@ def against_bound(rounds: int, seconds: float) -> Section:
     return section
 
 
+def measured_cut(rounds: int, seconds: float) -> Section:
+    """Four stages of sleep, on one of whose machines everything takes twice as long."""
+    slowness = [1.0, 2.0, 1.0, 1.0]
+    section = Section(
+        "Pipelines: a cut that was measured, where one machine is half as fast",
+        f"{SLEEPERS} layers that sleep {1e3 * NAP_SECONDS:g} ms forward and twice that backward; in stage 1 twice that."
+        f" 1F1B, {MICRO_BATCHES} micro-batches. The stage that takes longest is that of the cut that was found, by what"
+        " the layers sleep, beside the smallest there is, found by trying all cuts.",
+    )
+    flags = [["--model", "sleepers", "--slowness", str(each)] for each in slowness]
+    cuts = {"measured": "time", "equal": "4,4,4,4"}
+    found = take_turns(
+        {name: lambda cut=cut: _rates(_run("leeway", 4, ["--cut", cut], seconds, flags)) for name, cut in cuts.items()},
+        rounds,
+        warm_up_rounds=0,
+    )
+    sizes = zip(*(found["measured"][f"layers{stage}"].values for stage in range(4)), strict=True)
+    longest = Samples(tuple(max(map(mul, slowness, each)) for each in sizes))
+    least = min(max(map(mul, slowness, each)) for each in _cuts(SLEEPERS, 4))
+    section.comparisons = [
+        Comparison("a measured cut", "steps/s", found["measured"]["steps"], "equal", found["equal"]["steps"], 1.25),
+        Comparison(
+            "the longest stage",
+            "layers' time",
+            longest,
+            "the best cut",
+            Samples((least,) * len(longest.values)),
+            1.05,
+            fewer=True,
+        ),
+    ]
+    return section
+
+
+def _cuts(layers: int, stages: int) -> Iterator[tuple[int, ...]]:
+    for ends in combinations(range(1, layers), stages - 1):
+        yield tuple(end - begin for begin, end in pairwise((0, *ends, layers)))
+
+
 _OF_A_STAGE = ("computed", "waited", "pushed", "handed", "peak")
 
 
-def _run(system: str, stages: int, flags: Sequence[str], seconds: float) -> list[list[dict[str, Any]]]:
-    """The lines of each stage in a window of time, behind the first steps."""
+def _run(
+    system: str, stages: int, flags: Sequence[str], seconds: float, own: Sequence[Sequence[str]] = ((),)
+) -> list[list[dict[str, Any]]]:
+    """The lines of each stage in a window of time, behind the first steps. `own`: flags of one stage, in turn."""
     with TemporaryDirectory(prefix="leeway-bench-") as name, ExitStack() as stack:
         folder = Path(name)
         url = []
         if system == "leeway":
             url = ["--url", stack.enter_context(server("--mode", "async", "--lr", "0.05")).url]
         commands = [
-            python("tests.bench.staged", system, name, str(stage), str(stages), *url, *flags) for stage in range(stages)
+            python("tests.bench.staged", system, name, str(stage), str(stages), *url, *flags, *own[stage % len(own)])
+            for stage in range(stages)
         ]
         running = [stack.enter_context(process(command, talks=False)) for command in commands]
         _wait_for(folder, stages, running)
@@ -153,6 +197,7 @@ def _rates(found: Sequence[Sequence[Mapping[str, float]]]) -> dict[str, float]:
     for stage, lines in enumerate(found):
         for what in ("computed", "waited", "pushed"):
             rates[f"{what}{stage}"] = 1e3 * sum(line.get(what, 0.0) for line in lines) / len(lines)
+        rates[f"layers{stage}"] = lines[-1].get("layers", 0)
         handed = [line.get("handed_bytes", 0) for line in lines]
         rates[f"handed{stage}"] = (handed[-1] - handed[0]) / (len(handed) - 1) / MIB
         rates[f"peak{stage}"] = lines[-1]["peak_bytes"] / MIB

@@ -38,7 +38,8 @@ def _made(options: argparse.Namespace) -> tuple[nn.Sequential, Callable[[int], A
         if options.model == "transformer":
             return staged_models.transformer(), staged_models.batch, staged_models.loss
         nothing = torch.zeros(staged_models.MICRO_BATCHES, 1, device="cpu")
-        return staged_models.sleepers(options.slow), lambda number: (nothing, nothing), staged_models.quiet_loss
+        model = staged_models.sleepers(options.slow, options.slowness)
+        return model, lambda number: (nothing, nothing), staged_models.quiet_loss
 
 
 def leeways(options: argparse.Namespace, log: IO[str]) -> None:
@@ -51,6 +52,7 @@ def leeways(options: argparse.Namespace, log: IO[str]) -> None:
             micro_batches=options.micro_batches,
             loss=loss,
             cut=options.cut,
+            example=batch(0)[0] if options.cut == "time" else None,
             schedule=options.schedule,
             wire_dtype="bfloat16" if options.bfloat16 else None,
         )
@@ -64,6 +66,7 @@ def leeways(options: argparse.Namespace, log: IO[str]) -> None:
                 waited=done.waited_seconds,
                 pushed=pipeline.times.push_seconds + pipeline.times.wait_seconds + pipeline.times.pull_seconds,
                 handed_bytes=carried.sent_bytes,
+                layers=len(list(pipeline.module.children())),
             )
 
 
@@ -107,6 +110,7 @@ def main() -> None:
     parser.add_argument("--url", default="")
     parser.add_argument("--model", choices=["transformer", "sleepers"], default="transformer")
     parser.add_argument("--slow", type=int, default=-1)
+    parser.add_argument("--slowness", type=float, default=1.0)
     parser.add_argument("--cut", required=True)
     parser.add_argument("--schedule", default="1f1b")
     parser.add_argument("--micro-batches", type=int, default=staged_models.MICRO_BATCHES)

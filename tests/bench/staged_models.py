@@ -88,10 +88,10 @@ def transformer() -> nn.Sequential:
     return nn.Sequential(Words(), *(Block() for _ in range(BLOCKS)), Head())
 
 
-def sleepers(slow: int = -1) -> nn.Sequential:
-    """Four stages of them; the layers of stage `slow` take half as long again."""
+def sleepers(slow: int = -1, slowness: float = 1.0) -> nn.Sequential:
+    """Four stages of them; the layers of stage `slow` take half as long again. `slowness`: of this machine, in all."""
     share = SLEEPERS // 4
-    seconds = [NAP_SECONDS * (1.5 if number // share == slow else 1.0) for number in range(SLEEPERS)]
+    seconds = [slowness * NAP_SECONDS * (1.5 if number // share == slow else 1.0) for number in range(SLEEPERS)]
     return nn.Sequential(*map(Sleeper, seconds))
 
 

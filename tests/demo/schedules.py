@@ -15,6 +15,7 @@ from leeway.worker.pipeline.schedules.schedule import Act
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.patches import Patch
 
 STAGES, MICRO_BATCHES = 4, 8
 FORWARD, BACKWARD = 1.0, 2.0
@@ -44,7 +45,7 @@ def draw(path: Path) -> None:
         axis.spines[["top", "right", "left"]].set_visible(False)
         axis.tick_params(left=False)
     axes[-1].set_xlabel("time, in forwards of one micro-batch")
-    patches = [plt.Rectangle((0, 0), 1, 1, color=colour) for colour in COLOURS.values()]
+    patches = [Patch(color=colour) for colour in COLOURS.values()]
     figure.legend(patches, WORDS.values(), loc="outside lower center", ncols=3, frameon=False)
     figure.savefig(path, dpi=110)
     plt.close(figure)

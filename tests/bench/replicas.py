@@ -1,7 +1,5 @@
 """Replicas of a staged model under a straggler that moves on: `ssp` beside `sync`, over several seeds.
 
-    python -m tests.load.replicas --data-dir data
-
 The one rule: computing is mostly sleep, so that few cores serve all stages; each system is given the same seeds and the
 same number of iterations, and its learning rate is that of one step for all replicas together.
 """
@@ -15,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
-import click
-
+from tests.bench.contest import Comparison, Samples
+from tests.bench.results import Section, Table
 from tests.guarantees import read
 from tests.load.forks import fork, warm_up
 
 REPLICAS = STAGES = 2
-PACE_SECONDS, SLOW_SECONDS, TURNS = 0.05, 0.25, 2
-TASK = ("mnist", "--model", "2nn", "--batch-size", "32", "--micro-batches", "4", "--cut", "3,3")
+PACE_SECONDS, SLOW_SECONDS, TURNS = 0.1, 0.5, 2
+BATCH, MICRO_BATCHES, CUT = 32, 4, "3,3"
 # Under ssp each replica's update is a step of its own.
 MODES = {
     "sync": ("--mode", "sync", "--lr", "0.1"),
@@ -39,13 +37,48 @@ class Run:
     rate: float
 
 
+def under_a_straggler(data_dir: Path, seeds: int, steps: int) -> Section:
+    section = Section(
+        f"Replicas: {REPLICAS} x {STAGES} stages under a straggler that moves on",
+        f"MNIST 2NN, B = {BATCH} in {MICRO_BATCHES} micro-batches, cut {CUT}, {steps} iterations of each replica, seeds"
+        f" 0 to {seeds - 1}. An iteration sleeps {PACE_SECONDS:g} s, and {SLOW_SECONDS:g} s more where its replica is"
+        f" the slow one, which is each for {TURNS} iterations in turn.",
+    )
+    warm_up()
+    found = {mode: [run(mode, seed, steps, data_dir) for seed in range(seeds)] for mode in MODES}
+    sync, ssp = found.values()
+    rates = {mode: Samples(tuple(one.rate for one in runs)) for mode, runs in found.items()}
+    worst = max(one.loss for one in sync)
+    section.comparisons = [
+        Comparison("ssp(3)", "iterations/s", rates["ssp(3)"], "sync", rates["sync"], 1.5),
+        Comparison(
+            "held-out loss of ssp(3), mean of its seeds",
+            "",
+            Samples((mean(one.loss for one in ssp),)),
+            "sync, its worst seed",
+            Samples((worst,)),
+            1.0,
+            fewer=True,
+        ),
+    ]
+    section.tables.append(
+        Table(
+            "Held-out loss in the end",
+            tuple(f"seed {seed}" for seed in range(seeds)),
+            {mode: [f"{one.loss:.4f}" for one in runs] for mode, runs in found.items()},
+        )
+    )
+    return section
+
+
 def run(mode: str, seed: int, steps: int, data_dir: Path) -> Run:
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         serve = ["--port", "0", "--workers", str(REPLICAS), "--until", str(steps), *MODES[mode]]
         serve += ["--history", str(folder / "history.jsonl")]
         server = stack.enter_context(fork("server", "leeway.ps.cli:main", serve, folder))
-        flags = [*TASK, "--server", *server.lines(), "--data-dir", str(data_dir), "--seed", str(seed)]
+        flags = ["mnist", "--model", "2nn", "--batch-size", str(BATCH), "--micro-batches", str(MICRO_BATCHES)]
+        flags += ["--cut", CUT, "--server", *server.lines(), "--data-dir", str(data_dir), "--seed", str(seed)]
         flags += ["--stages", str(STAGES), "--start-together", str(REPLICAS), "--log-format", "json"]
         flags += ["--pace", str(PACE_SECONDS), "--slow", str(SLOW_SECONDS), "--slow-turns", str(TURNS)]
         stages = []
@@ -70,25 +103,3 @@ def _rate(history: Path) -> float:
     """From the first update that was accepted to the last."""
     times = [row["t"] for row in read(history) for effect in row.get("effects", ()) if effect["is"] == "Accepted"]
     return (len(times) - 1) / (times[-1] - times[0])
-
-
-@click.command()
-@click.option("--data-dir", type=click.Path(path_type=Path), default=Path("data"), envvar="PS_DATA_DIR")
-@click.option("--seeds", default=3, show_default=True)
-@click.option("--steps", default=60, show_default=True)
-def main(data_dir: Path, seeds: int, steps: int) -> None:
-    warm_up()
-    found = {mode: [run(mode, seed, steps, data_dir) for seed in range(seeds)] for mode in MODES}
-    print(f"{REPLICAS} replicas x {STAGES} stages, {steps} iterations, seeds 0 to {seeds - 1}")
-    for mode, runs in found.items():
-        losses = ", ".join(f"{one.loss:.4f}" for one in runs)
-        print(f"{mode:7} {mean(one.rate for one in runs):5.2f} iterations/s, held-out loss {losses}")
-    sync, ssp = found["sync"], found["ssp(3)"]
-    low, high = min(one.loss for one in sync), max(one.loss for one in sync)
-    times = mean(one.rate for one in ssp) / mean(one.rate for one in sync)
-    print(f"ssp(3): {times:.2f} x the iterations of sync (wanted: 1.5 x)")
-    print(f"ssp(3): mean loss {mean(one.loss for one in ssp):.4f}, and sync from {low:.4f} to {high:.4f}")
-
-
-if __name__ == "__main__":
-    main()
