@@ -143,3 +143,16 @@ def test_whatever_comes_is_a_message_or_a_wire_error(data):
 )
 def test_they_read_well(message, words):
     assert str(message) == words
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (Call(Purpose.TRAIN, 1), "train in 1 micro-batch"),
+        (Call(Purpose.EVALUATE, 4), "evaluate in 4 micro-batches"),
+        (Call(Purpose.SKIP), "skip"),
+        (Call(Purpose.END), "end"),
+    ],
+)
+def test_a_call_in_words(call, words):
+    assert str(call) == words
