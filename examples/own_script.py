@@ -28,7 +28,7 @@ torch.manual_seed(0)
 model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
 loss_of = nn.CrossEntropyLoss()
 
-session = leeway.connect(*sys.argv[1:3])  # 1: join the server
+session = leeway.connect(*sys.argv[1:3])  # 1: reach the server
 session.attach(model)  # 2: start from the same weights as everybody
 
 draw = torch.Generator().manual_seed(zlib.crc32(session.rank.encode()))

@@ -33,7 +33,7 @@ model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
 optimizer = torch.optim.AdamW(model.parameters(), lr=0.02)
 scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 40)
 
-session = leeway.connect(*sys.argv[1:3])  # 1: join the server
+session = leeway.connect(*sys.argv[1:3])  # 1: reach the server
 loader = DataLoader(data, batch_size=32, sampler=leeway.Sampler(data, session))  # 2: read a share of the data
 model, optimizer, scheduler, loader = accelerator.prepare(model, optimizer, scheduler, loader)
 optimizer = session.wrap(optimizer, model)  # 3: each step is an iteration

@@ -85,7 +85,8 @@ class Remote:
         """Nobody computes before --workers different ranks have joined once; who sets the parameters is one."""
         try:
             for number in range(workers):
-                leeway.connect(self.url, f"{self.prefix}begins{number}").close()
+                with leeway.connect(self.url, f"{self.prefix}begins{number}") as session:
+                    session.join()
         except ValueError as error:
             raise Refused(f"nobody can join: {error}") from error
 

@@ -78,8 +78,10 @@ def test_a_server_that_will_not_do(serve, tmp_path, flags, said):
 
 def test_a_server_that_others_use(serve, tmp_path):
     server = serve()
-    with leeway.connect(server.url, "theirs"), pytest.raises(RemoteError, match="theirs train there; load tests need"):
-        Remote(server.url, [SMALL_SCENARIO], tmp_path)
+    with leeway.connect(server.url, "theirs") as session:
+        session.join()
+        with pytest.raises(RemoteError, match="theirs train there; load tests need"):
+            Remote(server.url, [SMALL_SCENARIO], tmp_path)
 
 
 def test_one_server_has_one_model(serve, tmp_path):
