@@ -16,11 +16,9 @@ skipped; what is not finite all the same is refused by the server and becomes a 
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
-from functools import wraps
 from itertools import count
-from typing import TYPE_CHECKING, Any, Concatenate, Literal, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 import structlog
 
@@ -30,6 +28,7 @@ from leeway.protocol.fields import MAX_INTEGER, shown
 from leeway.protocol.pushes import UpdateKind
 from leeway.worker import arguments
 from leeway.worker.no_effect import Idle
+from leeway.worker.one_thread import for_one_thread
 from leeway.worker.part import LastLoad, Part, Update, disjoint
 from leeway.worker.parts import Parts
 from leeway.worker.pipeline.blocking import BlockingNeighbours
@@ -57,27 +56,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("worker")
 
-P = ParamSpec("P")
 T = TypeVar("T")
-
-
-def for_one_thread(
-    method: Callable[Concatenate[TrainingSession, P], T],
-) -> Callable[Concatenate[TrainingSession, P], T]:
-    """Two threads in one session would push each other's gradients, and tell times that cannot be."""
-
-    @wraps(method)
-    def call(self: TrainingSession, /, *values: P.args, **named: P.kwargs) -> T:
-        me = threading.get_ident()
-        if self._caller not in (None, me):
-            raise RuntimeError("another thread uses this session; a session is for one thread: connect once in each")
-        before, self._caller = self._caller, me
-        try:
-            return method(self, *values, **named)
-        finally:
-            self._caller = before
-
-    return call
 
 
 def _batches(loader: Iterable[T]) -> Iterator[T]:
@@ -119,6 +98,7 @@ class TrainingSession:
         self._idle: Idle | None = None
         self._has_joined = False
         self._is_stage = False
+        self._has_pipeline = False
         self._caller: int | None = None  # the thread whose call is under way
         self.samples = Samples()
         """What was read since the last push, as `epochs` and `Sampler` count it."""
@@ -340,15 +320,18 @@ class TrainingSession:
         `recompute`: keep only what a stage receives, and compute the rest again for the backward pass. `wire_dtype`:
         "bfloat16" halves what activations and errors take on the way.
         `host` and `port`: where this stage listens for the others; `advertise`: HOST or HOST:PORT by which they reach
-        it, where that is another. In place of `attach`, and before anything else is asked of the session.
+        it, where that is another. In place of `attach`, and before anything else is asked of the session. Once per
+        session; after an exception it can be called again.
 
         Raises `ValueError` for a model that cannot be cut so and for a wrong argument, `WireError` (`stages-differ`)
         where another stage has another model, cut, seed, schedule, number of micro-batches or version of torch.
         """
         self.client.check()
-        self._check_no_stage()
-        if self._parts.attached or self._has_joined:
+        if self._has_pipeline:
+            self._check_no_stage()
+        if self._parts.attached or (self._has_joined and not self._is_stage):
             raise ValueError("this session has joined as a worker already; call pipeline before anything else")
+        port = arguments.integer("port", port, 0, 65535)
         settings, layers = pipeline_of(
             model, stages, stage, micro_batches, loss, blocks, cut, schedule, seed, device, recompute=recompute
         )
@@ -357,8 +340,13 @@ class TrainingSession:
         )
         self._has_joined = self._is_stage = True
         pipeline = Pipeline(self.client, neighbours, layers, settings, self._start, self._reporting)
-        if example is not None or not settings.measured:
-            pipeline.begin(example)
+        try:
+            if example is not None or not settings.measured:
+                pipeline.begin(example)
+        except BaseException:
+            neighbours.close("this stage has not begun")
+            raise
+        self._has_pipeline = True
         return pipeline
 
     def _check_no_stage(self) -> None:

@@ -123,7 +123,7 @@ class Joins:
                 self._membership.renew(seat, now)
                 self._say(request, self._joined(live, resumed=True))
                 return
-            newer = f"stage {place.stage} of {live} was replaced by a new process"
+            newer = f"stage {place.stage} of {live} began anew: in another process, or in its own after it gave up"
             self._machine.end(live, Reason.NEW_SESSION, newer, place.stage)
         elif live:
             self._replace(join.rank)

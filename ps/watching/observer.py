@@ -363,7 +363,9 @@ class Observer:
             rank = worker["rank"]
             worker["reported"] = dict(self._reported.of(rank))
             if stages := worker.get("stages"):
-                worker["holding"] = self._stages.holding(rank, len(stages))
+                lease = self._machine.settings.lease_seconds
+                left = [lease if each["state"] == "left" else each["lease_left_seconds"] for each in stages]
+                worker["holding"] = self._stages.holding(rank, len(stages), left, lease)
                 for stage in stages:
                     stage |= self._stages.of(rank, stage["stage"])
             for name, progress in worker["groups"].items():

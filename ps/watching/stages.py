@@ -8,11 +8,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from leeway.protocol.times import StepTimes
 
 # In a good cut all wait about as long as each other. One that waits for less than this share of what the others do, on
 # average, is waited for.
 _HOLDS_BELOW = 0.5
+
+# Of its lease a stage has two thirds left at least when its heartbeats come.
+_SILENT_BELOW = 0.5
 
 
 class StageTimes:
@@ -35,9 +40,13 @@ class StageTimes:
             "waited_seconds": round(times.bubble_seconds, 6) if times else None,
         }
 
-    def holding(self, rank: str, stages: int) -> int | None:
-        """The stage for which the others wait: it waited least itself. None where none stands out, or not all of the
-        `stages` have told yet."""
+    def holding(self, rank: str, stages: int, left: Sequence[float], lease_seconds: float) -> int | None:
+        """The stage for which the others wait: one that says nothing any more, else that which waited least itself.
+        None where none stands out, or not all of the `stages` have told yet. `left`: of the lease of each, in seconds.
+        """
+        silent = min(range(stages), key=left.__getitem__)
+        if left[silent] < _SILENT_BELOW * lease_seconds:
+            return silent
         waited = {stage: times.bubble_seconds for stage, times in self._told.get(rank, {}).items()}
         if stages < 2 or len(waited) < stages:
             return None

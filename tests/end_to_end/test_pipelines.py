@@ -61,7 +61,7 @@ def test_a_stage_that_is_replaced_before_its_lease_has_run_out(replicas):
     stages[1].trained(20)
     stages[1].fork.kill()
     stages[1] = replicas.stage(server.url, 1, **SLOW)
-    stages[0].heard("stage 1 of w0#1 was replaced by a new process")
+    stages[0].heard("stage 1 of w0#1 began anew: in another process, or in its own after it gave up")
     check_ended(*stages, committed=120)
     check_counts(server, 120)
 
@@ -158,7 +158,7 @@ def test_two_processes_for_one_stage(replicas):
     stages[1] = replicas.stage(server.url, 1, **SLOW)
     row = older.ended(code=1)
     assert row["code"] == "fenced"
-    assert row["error"] == "fenced: stage 1 of w0#1 was replaced by a new process"
+    assert row["error"] == "fenced: stage 1 of w0#1 began anew: in another process, or in its own after it gave up"
     check_ended(*stages, committed=120)
     check_counts(server, 120)
 

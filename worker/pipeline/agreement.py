@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
     from leeway.protocol.tensors import TensorSpec
     from leeway.worker.pipeline.cut import Cut
+
+
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +89,9 @@ def decided(notes: Iterable[Notes], layers: int, stages: int) -> Cut | None:
 
 
 def model_digest(specs: Iterable[TensorSpec], layers: Iterable[object]) -> str:
-    """Of the names, shapes and dtypes of a model's tensors and of what its layers say of themselves (`repr`)."""
+    """Of the names, shapes and dtypes of a model's tensors and of what its layers say of themselves (`repr`), but for
+    addresses in memory, as Python shows functions with."""
     digest = hashlib.sha256()
     for line in (*map(repr, specs), *map(repr, layers)):
-        digest.update(f"{line}\n".encode())
+        digest.update(f"{_ADDRESS.sub('', line)}\n".encode())
     return digest.hexdigest()[:16]

@@ -101,6 +101,10 @@ class BlockingNeighbours:
         """The run is complete, and the server says no more: a neighbour that cannot be reached for so long is lost."""
         self._client.run(lambda: self._there.watch(seconds))
 
+    def close(self, why: str) -> None:
+        """Nothing is handed over any more, and no neighbour is answered: what comes after this raises `Dropped`."""
+        self._client.run(lambda: self._there.close(why))
+
     def begin(self, clock: int, call: Call) -> None:
         """The next iteration of this life, for that call. Raises `Dropped`."""
         self._client.run(lambda: self._there.begin(clock))

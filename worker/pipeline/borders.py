@@ -72,6 +72,15 @@ def detached(activations: Activations) -> Activations:
     return joined({name: tensor.detach() for name, tensor in named(activations).items()})
 
 
+def sent(activations: Activations) -> Activations:
+    """What goes on its way while the stage computes on. A tensor without a history may be a buffer, or part of one,
+    that the next forward writes into: it is copied. What has one was computed for this micro-batch alone.
+    """
+    return joined(
+        {name: tensor.detach() if tensor.grad_fn else tensor.clone() for name, tensor in named(activations).items()}
+    )
+
+
 def check(layer: str, output: object) -> Activations:
     """What this layer gave, if it can go over a border. Raises `ValueError` else."""
     tensors = output if type(output) is tuple else (output,)

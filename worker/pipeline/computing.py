@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from leeway.worker.pipeline.borders import Exit, check, detached, enter, joined, named
+from leeway.worker.pipeline.borders import Exit, check, enter, joined, named, sent
 from leeway.worker.pipeline.keeping import Keeping, bytes_of
 from leeway.worker.pipeline.late_weights import LateWeights
 from leeway.worker.pipeline.randomness import forward_seed, seeded
@@ -113,7 +113,7 @@ class Computing:
             assert isinstance(result, torch.Tensor)
             self.losses.append(result.detach())
             return None
-        return detached(result)
+        return sent(result)
 
     def backward(self, micro_batch: int, errors: Mapping[str, torch.Tensor] = _NO_ERRORS) -> Mapping[str, torch.Tensor]:
         """The errors of what the stage received, by name, from those of what it gave; what has none is left out."""
@@ -145,7 +145,7 @@ class Computing:
             output = self._output(micro_batch, _cloned(self._here(received)))
             if self.stage.last and targets is not None:
                 self.losses.append(self._judged(micro_batch, output, self._here(targets)))
-        return output
+        return sent(output)
 
     def _graph(self, kept: _Kept, micro_batch: int, received: Activations, targets: Activations | None) -> Activations:
         """Compute with a graph, and keep its ends."""
@@ -189,6 +189,11 @@ class Computing:
         if not isinstance(loss, torch.Tensor) or loss.dim():
             shape = f"a tensor of shape {list(loss.shape)}" if isinstance(loss, torch.Tensor) else type(loss).__name__
             raise ValueError(f"the loss is {shape}; it must be a scalar, the mean over the samples of a micro-batch")
+        if not loss.is_floating_point():
+            kind = str(loss.dtype).removeprefix("torch.")
+            raise ValueError(
+                f"the loss is {kind}; it must be a real number, the mean over the samples of a micro-batch"
+            )
         return loss
 
     def _random(self, layer: int, micro_batch: int) -> AbstractContextManager[None]:

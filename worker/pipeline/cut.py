@@ -63,7 +63,9 @@ def read(text: str, layers: int, stages: int) -> Cut:
     """The cut that a user wrote: "2,3,3", the number of layers of each stage. Raises `ValueError`."""
     words = [word.strip() for word in text.split(",")]
     if not all(word.isascii() and word.isdigit() for word in words):
-        raise ValueError(f"the cut {text[:80]!r} must be numbers of layers such as 2,3,3, one for each stage")
+        raise ValueError(
+            f"the cut {text[:80]!r} must be time, memory, or numbers of layers such as 2,3,3, one for each stage"
+        )
     cut = tuple(map(int, words))
     check(cut, layers, stages)
     return cut

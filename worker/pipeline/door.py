@@ -65,7 +65,10 @@ class Door:
         self._listener = Listener(self.routes(), lease_seconds=HALF_OPEN_SECONDS, before_stop=self._stop)
 
     def routes(self) -> list[web.RouteDef]:
-        return [web.post(routes.HANDOVERS, self._handle, expect_handler=receiving.expected)]
+        return [
+            web.post(routes.HANDOVERS, self._handle, expect_handler=receiving.expected),
+            web.get(routes.LIVE, self._live),
+        ]
 
     async def open(self, host: str, port: int) -> str:
         """Listen; the URL. Raises `SettingError` when the address cannot be had."""
@@ -122,6 +125,9 @@ class Door:
         finally:
             self._changes.tell()
         return sending.small(Taken.of(label))
+
+    async def _live(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response({"live": True})
 
     async def _receive(self, request: web.Request, label: Label) -> Arrived:
         assert self._peers is not None

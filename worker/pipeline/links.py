@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from leeway.protocol import routes
 from leeway.protocol.handovers import Taken
 from leeway.protocol.refusals import Refused
 from leeway.transport.failures import Lost
@@ -66,6 +67,10 @@ class Links:
         task = asyncio.get_running_loop().create_task(self._deliver(parcel))
         self._under_way.add(task)
         task.add_done_callback(lambda task: self._ended(task, label))
+
+    async def ask(self, stage: int) -> None:
+        """Whether its process answers. Raises `Lost` and `LeewayError`."""
+        await self._channel(stage).read_json(routes.LIVE, {})
 
     def drop(self) -> None:
         """Nothing of this life is sent any more. Waits for nothing."""

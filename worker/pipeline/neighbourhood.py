@@ -9,6 +9,9 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
+import structlog
+
+from leeway.protocol.handovers import Direction
 from leeway.worker.pipeline.carried import Carried
 from leeway.worker.pipeline.changes import Changes
 from leeway.worker.pipeline.door import Door
@@ -19,10 +22,21 @@ from leeway.worker.pipeline.presence import gone
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from leeway.protocol.handovers import Direction
     from leeway.protocol.lives import Life
     from leeway.worker.pipeline.parcels import Arrived, Parcel
     from leeway.worker.pipeline.peers import Peers
+
+# For how long a stage waits for another without a word, and between one word and the next.
+FIRST_WORD_SECONDS = 20.0
+WORD_SECONDS = 60.0
+
+_GIVEN = {
+    Direction.FORWARD: "activations of micro-batch",
+    Direction.BACKWARD: "errors of micro-batch",
+    Direction.SHARE: "share of a gradient",
+}
+
+_log = structlog.get_logger("worker.pipeline")
 
 
 class Neighbourhood:
@@ -48,9 +62,9 @@ class Neighbourhood:
         """Listen; the URL. Raises `SettingError`."""
         return await self._door.open(host, port)
 
-    async def close(self) -> None:
+    async def close(self, why: str = "this stage is closed") -> None:
         """Can be called again."""
-        self.drop("this stage is closed")
+        self.drop(why)
         await self._watch_nobody()
         await self._links.close()
         await self._door.close()
@@ -67,10 +81,10 @@ class Neighbourhood:
         peers = self._peers
         if peers is None or self._watch is not None:
             return
-        beside = {stage: peers.addresses[stage] for stage in (peers.stage - 1, peers.stage + 1) if peers.has(stage)}
+        beside = [stage for stage in (peers.stage - 1, peers.stage + 1) if peers.has(stage)]
 
         async def watch() -> None:
-            self._fail(Dropped(await gone(beside, seconds)))
+            self._fail(Dropped(await gone(beside, self._links.ask, seconds)))
 
         self._watch = self.loop.create_task(watch())
 
@@ -98,7 +112,8 @@ class Neighbourhood:
 
     async def send(self, parcel: Parcel) -> None:
         """Returns when it is on its way."""
-        await self._until(lambda: self._links.is_free(parcel.handover.label))
+        label = parcel.handover.label
+        await self._until(lambda: self._links.is_free(label), f"stage {label.receiver} to take what it is handed")
         self._links.begin(parcel)
 
     async def receive(self, stage: int, direction: Direction, micro_batch: int) -> Arrived:
@@ -107,21 +122,32 @@ class Neighbourhood:
         assert boxes is not None, "an iteration has begun"
         with boxes.wanting(key):
             self._changes.tell()
-            await self._until(lambda: boxes.is_here(key))
+            what = _GIVEN[direction] if direction is Direction.SHARE else f"{_GIVEN[direction]} {micro_batch}"
+            await self._until(lambda: boxes.is_here(key), f"stage {stage} to hand over the {what}")
             arrived = boxes.take(key)
         self._changes.tell()
         return arrived
 
     async def flush(self) -> None:
         """Returns when nothing is on its way any more."""
-        await self._until(lambda: self._carried.in_flight == 0)
+        await self._until(lambda: self._carried.in_flight == 0, "the others to take what they were handed")
 
-    async def _until(self, so: Callable[[], bool]) -> None:
-        """Wait until it is so, in this life. Raises what has ended it."""
+    async def _until(self, so: Callable[[], bool], what: str) -> None:
+        """Wait until it is so, in this life, and say now and then for what. Raises what has ended it."""
         self._check()
         peers = self._peers
+        began = self.loop.time()
+        due = began + FIRST_WORD_SECONDS
         while not so():
-            await self._changes.wait()
+            try:
+                async with asyncio.timeout_at(due):
+                    await self._changes.wait()
+            except TimeoutError:
+                assert peers is not None, "without a life nobody waits"
+                seconds, due = round(self.loop.time() - began), self.loop.time() + WORD_SECONDS
+                _log.info(
+                    "waiting", rank=peers.life.rank, stage=peers.stage, seconds=seconds, detail=f"waits for {what}"
+                )
             if self._peers is not peers:
                 raise _superseded()
             self._check()

@@ -28,6 +28,7 @@ from leeway.protocol.pushes import UpdateKind
 from leeway.protocol.replicas import Place
 from leeway.protocol.times import StepTimes
 from leeway.worker import arguments
+from leeway.worker.one_thread import for_one_thread
 from leeway.worker.pipeline.agreement import Announcement, Notes, decided, model_digest
 from leeway.worker.pipeline.computing import Computing
 from leeway.worker.pipeline.cut import parts, read
@@ -99,6 +100,7 @@ class Pipeline:
         self._times = StepTimes()
         self._version = 0
         self._unlike: int | None = None
+        self._caller: int | None = None  # the thread whose call is under way
         self._loaded_at = time.perf_counter()
         self.plan: Plan | None = None
         """Which layers are in which stage, and what they cost; None where nobody has measured."""
@@ -200,6 +202,7 @@ class Pipeline:
 
     # What there is to do.
 
+    @for_one_thread
     def begin(self, example: Batch | None = None) -> None:
         """Join, wait for the other stages, and take this stage's parameters. `example`: inputs of a batch, where the
         cut is measured. Once, where `session.pipeline` has not done it; after an exception it can be called again.
@@ -231,6 +234,7 @@ class Pipeline:
         # Layers of other stages are nobody's any more.
         self._layers = None
 
+    @for_one_thread
     def step(
         self,
         inputs: Batch | None = None,
@@ -255,11 +259,13 @@ class Pipeline:
         if interrupted := self._ready_again():
             return interrupted
         self._must_go_on()
+        figures = arguments.metrics(metrics)
         try:
-            return self._iterate(inputs, targets, metrics or {}, micro_batches)
+            return self._iterate(inputs, targets, figures, micro_batches)
         except Dropped as dropped:
             return self._given_up(dropped)
 
+    @for_one_thread
     def skip(self) -> Outcome:
         """This iteration has no update, in any stage: all of them call it. Returns what became of that; where a stage
         was lost, as `step` does.
@@ -276,6 +282,7 @@ class Pipeline:
         self._load(pulled)
         return self._outcome
 
+    @for_one_thread
     def evaluate(
         self, inputs: Batch | None = None, targets: Batch | None = None, *, micro_batches: int | None = None
     ) -> Done | None:
@@ -294,11 +301,13 @@ class Pipeline:
             if not self.finished:
                 self._go_on(dropped)
                 return None
-            self._log("evaluation given up", detail=str(dropped))
             done = None
+            log.warning("evaluation given up", rank=self._rank, stage=self.stage, detail=str(dropped))
+            self._part(dropped)
         self._open = None
         return done
 
+    @for_one_thread
     def end(self) -> None:
         """Wait until all stages have come here, behind the loop: whoever leaves ends the life of the replica, while
         others may still compute or ask. Returns also when one of them has left."""
@@ -307,7 +316,8 @@ class Pipeline:
         try:
             self._gather(Purpose.END)
         except Dropped as dropped:
-            log.debug("the other stages have left", detail=str(dropped))
+            self._log("the other stages are not waited for", detail=str(dropped))
+            self._part(dropped)
 
     # How it is done.
 
@@ -324,7 +334,10 @@ class Pipeline:
 
     def _check_begun(self) -> None:
         if self._computing is None and not self.finished:
-            raise ValueError("the pipeline has not begun; call begin(example) first")
+            raise ValueError(
+                "the pipeline has not begun: its cut is measured, which needs an example of a batch's inputs:"
+                " session.pipeline(example=...), or begin(example) first"
+            )
 
     @property
     def _ready(self) -> Computing:
@@ -394,8 +407,8 @@ class Pipeline:
         begin, end = parts(sizes)[self.stage]
         self._log("cut", layers=", ".join(self._names[begin:end]))
         if self.plan and self.stage == 0:
-            # One event of several lines: for people a table.
-            log.info(f"plan\n{self.plan.table()}")
+            for line in self.plan.table().splitlines():
+                log.info(line)
 
     def _ready_again(self) -> Outcome | None:
         """What became of a call whose end was not seen; None: there was none."""
@@ -493,6 +506,11 @@ class Pipeline:
             # Given up; or the server has gone back.
             self._outcome = Outcome(self.clock, None, Code.STAGE_LOST)
         return self._outcome
+
+    def _part(self, dropped: Dropped) -> None:
+        """Where the run is complete there is no next life: who waits for this stage has to see that it is gone."""
+        if self.finished:
+            self._neighbours.close(str(dropped))
 
     def _given_up(self, dropped: Dropped) -> Outcome:
         self._go_on(dropped)

@@ -156,8 +156,9 @@ def _is_unset(tensor: torch.Tensor, version: int) -> bool:
 
 
 def _reset(module: nn.Module, owners: set[int]) -> None:
+    """Of whatever owns one of the tensors, or has a part that does."""
     for part in _children_first(module, set()):
-        if id(part) in owners:
+        if any(id(each) in owners for each in part.modules()):
             for name in _RESETS:
                 if callable(reset := getattr(part, name, None)):
                     reset()

@@ -86,4 +86,9 @@ def pipeline_of(
         place = torch.device(device)
     except (RuntimeError, TypeError):
         raise ValueError(f"device is {shown(device)}, it must be one of torch's, such as cpu or cuda:0") from None
+    try:
+        torch.empty(0, device=place).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        why = str(error).partition("\n")[0]
+        raise ValueError(f"device is {shown(device)}, and nothing can be computed there: {why}") from None
     return Settings(stages, stage, micro_batches, chosen, text, loss, seed, bool(recompute), place), layers

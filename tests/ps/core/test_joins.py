@@ -134,7 +134,15 @@ def test_so_many_processes_of_a_stage_are_remembered(server):
 def test_a_new_process_ends_the_life_and_the_others_come_back(server):
     old = server.replica(3)
     server.sit(1, of=3, session="new")
-    assert Ended("r0", 1, Reason.NEW_SESSION, "stage 1 of r0#1 was replaced by a new process") in server.effects
+    assert (
+        Ended(
+            "r0",
+            1,
+            Reason.NEW_SESSION,
+            "stage 1 of r0#1 began anew: in another process, or in its own after it gave up",
+        )
+        in server.effects
+    )
     told = [code(server.ask(Heartbeat(life))) for life in old]
     assert told == [Code.STAGE_REPLACED, Code.FENCED, Code.STAGE_REPLACED]
     assert code(server.replies[server.sit(1, of=3)]) is Code.FENCED

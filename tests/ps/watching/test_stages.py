@@ -24,7 +24,7 @@ def test_nothing_is_known_before_the_first_and_of_another_life():
     assert times.of("r1", 0) == times.of("r0", 2) == nothing
     times.forget("r0")
     assert times.of("r0", 0) == nothing
-    assert times.holding("r0", 2) is None
+    assert times.holding("r0", 2, (9, 9), 10) is None
     times.forget("r0")
 
 
@@ -40,8 +40,15 @@ def test_nothing_is_known_before_the_first_and_of_another_life():
     ],
 )
 def test_the_stage_that_waits_least_holds_the_others_if_it_stands_out(waited, holding):
-    assert told(*waited).holding("r0", len(waited)) == holding
+    assert told(*waited).holding("r0", len(waited), [7] * len(waited), 10) == holding
 
 
 def test_before_all_have_told_nobody_is_named():
-    assert told(0.0, 0.5).holding("r0", 3) is None
+    assert told(0.0, 0.5).holding("r0", 3, (10, 10, 10), 10) is None
+
+
+def test_whoever_says_nothing_any_more_holds_the_others():
+    times = told(0.0, 0.4)
+    assert times.holding("r0", 2, (10, 6.7), 10) == 0
+    assert times.holding("r0", 2, (10, 4.9), 10) == 1
+    assert StageTimes().holding("r0", 3, (4.9, 4.8, 10), 10) == 1

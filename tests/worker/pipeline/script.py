@@ -31,6 +31,7 @@ DEFAULTS = {
     "arguments": {},
     "meta": True,
     "evaluate": False,  # before each step
+    "last": [],  # calls behind the loop
     "lingers": False,  # behind the loop, until it is killed
     "skips": [],  # the places at which it has no update
     "fails_at": None,  # the loss raises once, at this place in the data
@@ -181,6 +182,8 @@ def main(given):
             )
             pipeline.begin(model.batch(settings, 0)[0])
             train(settings, model, pipeline)
+            for call in settings["last"]:
+                getattr(pipeline, call)(*([model.batch(settings, 0)[0]] if call == "evaluate" else []))
             if settings["lingers"]:
                 threading.Event().wait()
             say(ending=str(pipeline.ending), committed=pipeline.committed, finished=session.finished)

@@ -54,6 +54,12 @@ def test_a_cut_that_was_decided_stands():
         decided([Notes(None, (1, 1))], 3, 3)
 
 
+def test_where_something_lies_in_memory_is_no_difference():
+    one, other = object(), object()
+    assert repr(one) != repr(other)
+    assert model_digest([], [one]) == model_digest([], [other]) != model_digest([], ["another"])
+
+
 def test_an_announcement_is_read_as_it_stands():
     announcement = Announcement()
     write = announcement.write

@@ -44,6 +44,39 @@ class Joined(nn.Module):
         return hidden * mask + self.table(ids)
 
 
+class Counting(nn.Module):
+    """Gives what it writes into again: a buffer, a part of one, and something of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+        self.register_buffer("seen", torch.zeros(4))
+        self.last = torch.zeros(1)
+
+    def forward(self, inputs):
+        self.seen += 1
+        self.last += 1
+        return self.linear(inputs), self.seen, self.seen[1:2], self.last
+
+
+@BOTH
+@pytest.mark.parametrize("look", [False, True])
+def test_what_is_on_its_way_does_not_change(recompute, look):
+    stage = computing([Counting(), nn.Linear(3, 3)], (1, 1), 0, recompute=recompute)
+    given = []
+    for micro_batch in range(4):
+        inputs = torch.randn(2, 3)
+        given.append(stage.look(micro_batch, inputs) if look else stage.forward(micro_batch, inputs, 0.25))
+    assert [[float(tensor.max()) for tensor in tensors[1:]] for tensors in given] == [[n] * 3 for n in (1, 2, 3, 4)]
+
+
+def test_what_was_computed_for_one_micro_batch_is_sent_from_where_it_lies():
+    stage = computing([nn.Linear(3, 3), nn.Linear(3, 3)], (1, 1), 0)
+    outputs = []
+    stage.stage.layers[0].module.register_forward_hook(lambda _, __, output: outputs.append(output))
+    assert stage.forward(0, torch.randn(2, 3), 1.0).data_ptr() == outputs[0].data_ptr()
+
+
 @BOTH
 def test_integers_and_bools_go_over_a_border_and_carry_no_error(recompute):
     torch.manual_seed(0)

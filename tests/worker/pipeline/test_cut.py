@@ -66,9 +66,10 @@ def test_parts():
 def test_a_cut_that_a_user_wrote():
     assert read("2, 3,3", 8, 3) == (2, 3, 3)
     for text, words in (
-        ("2,x", "'2,x' must be numbers of layers such as 2,3,3"),
-        ("2,-3", "must be numbers"),
-        ("", "must be numbers"),
+        ("2,x", "'2,x' must be time, memory, or numbers of layers such as 2,3,3"),
+        ("2,-3", "or numbers"),
+        ("", "or numbers"),
+        ("speed", "'speed' must be time, memory, or numbers"),
         ("4,4", "is for 2 stages, and there are 3; give a number for each"),
         ("4,4,0", "has a stage without layers"),
         ("2,3,4", "has 9 layers, and the model 8; let the numbers add up"),

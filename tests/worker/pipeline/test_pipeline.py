@@ -4,15 +4,18 @@ import gc
 
 import pytest
 import torch
+from structlog.testing import capture_logs
 from torch import nn
 
 import leeway
 from leeway.errors import ServerLost, SessionClosed
 from leeway.protocol.codes import Code
+from leeway.worker.pipeline import neighbourhood
 from leeway.worker.pipeline.layers import Layers
 from tests.worker.pipeline.near import closely
 from tests.worker.pipeline.replicas import Replicas, until
 from tests.worker.pipeline.script import MODELS, more_kinds
+from tests.worker.pipeline.stages import Doing
 from tests.worker.pipeline.test_equality import CUTS, SEED, plain, whole
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("one_thread")]
@@ -311,6 +314,90 @@ def test_server_and_neighbour_lost_at_once(replicas):
         server.kill()
         with pytest.raises(ServerLost):
             pipeline.step(None, batch(1)[1])
+
+
+@pytest.mark.parametrize(("theirs", "evaluates"), [(["evaluate", "end"], False), (["end"], True), ([], True)])
+def test_last_calls_that_differ_end(theirs, evaluates, replicas):
+    """Behind the end there is no next life in which they could agree."""
+    server = replicas.serve(*COUNTS, "--until", 2)
+    other = replicas.stage(server.url, 0, arguments=CUT, last=theirs)
+    with leeway.connect(server.url, "w0") as session:
+        pipeline = last_stage(session)
+        while not pipeline.finished:
+            pipeline.step(None, batch(pipeline.committed)[1])
+        if evaluates:
+            assert pipeline.evaluate(None, batch(2)[1]) is None
+        pipeline.end()
+        other.ended()
+
+
+def test_a_stopped_stage_behind_the_end_is_not_waited_for(replicas):
+    """Its port answers for the kernel; the process does not."""
+    server = replicas.serve(*COUNTS, "--until", 2)
+    other = replicas.stage(server.url, 0, arguments=CUT, lingers=True)
+    with leeway.connect(server.url, "w0") as session:
+        pipeline = last_stage(session)
+        while not pipeline.finished:
+            pipeline.step(None, batch(pipeline.committed)[1])
+        other.heard("nothing more to train")
+        other.fork.stop()
+        pipeline.end()
+        other.fork.kill()
+
+
+def test_who_waits_says_for_whom(monkeypatch, replicas):
+    monkeypatch.setattr(neighbourhood, "FIRST_WORD_SECONDS", 0.05)
+    monkeypatch.setattr(neighbourhood, "WORD_SECONDS", 0.05)
+    server = replicas.serve(*COUNTS, "--until", 1)
+    other = replicas.stage(server.url, 1, arguments=CUT, pace_seconds=0.2)
+    with leeway.connect(server.url, "w0") as session, capture_logs() as logs:
+        first_stage(session).step(batch(0)[0])
+    other.ended()
+    said = [line for line in logs if line["event"] == "waiting" and "detail" in line and "hand over" in line["detail"]]
+    assert said[0] | {"seconds": 0} == {
+        "event": "waiting",
+        "log_level": "info",
+        "rank": "w0",
+        "stage": 0,
+        "seconds": 0,
+        "detail": "waits for stage 1 to hand over the errors of micro-batch 0",
+    }
+
+
+def test_a_pipeline_is_for_one_thread(replicas):
+    server = replicas.serve(*COUNTS, "--until", 1)
+    other = replicas.stage(server.url, 1, arguments=CUT, pace_seconds=0.5)
+    with leeway.connect(server.url, "w0") as session:
+        pipeline = first_stage(session)
+        stepping = Doing(lambda: pipeline.step(batch(0)[0]))
+        until(lambda: pipeline._caller is not None, lambda: "it never began")
+        for call in (pipeline.step, pipeline.evaluate, pipeline.skip, pipeline.end, pipeline.begin):
+            with pytest.raises(RuntimeError, match="another thread uses this session"):
+                call()
+        assert not stepping.result().dropped
+    other.ended()
+
+
+def test_what_is_wrong_is_said_before_the_iteration(replicas):
+    server = replicas.serve(*COUNTS, "--until", 1)
+    other = replicas.stage(server.url, 1, arguments=CUT)
+    with leeway.connect(server.url, "w0") as session:
+        with pytest.raises(ValueError, match="port is 131072"):
+            first_stage(session, port=131072)
+        with pytest.raises(ValueError, match="device is 'cuda:77', and nothing can be computed there"):
+            first_stage(session, device="cuda:77")
+        with pytest.raises(ValueError, match="device is 'meta', and nothing can be computed there"):
+            first_stage(session, device="meta")
+        with pytest.raises(ValueError, match="layer 0 fails on what it is given"):
+            first_stage(session, cut="time", example=torch.zeros(8, 3))
+        pipeline = first_stage(session)
+        for wrong in ("zz", {"a": "b"}, {"a" * 1000: 1}):
+            with pytest.raises(ValueError, match="metrics"):
+                pipeline.step(batch(0)[0], metrics=wrong)
+        assert not pipeline.step(batch(0)[0]).dropped
+        with pytest.raises(ValueError, match="trains a stage of a pipeline already"):
+            first_stage(session)
+    other.ended()
 
 
 @pytest.mark.parametrize("mode", ["async", "sync"])

@@ -1,35 +1,55 @@
-"""A neighbour is there as long as its door can be knocked at: real sockets, one of which is closed."""
+"""A neighbour is there as long as it answers."""
 
 import asyncio
 import time
 
 import pytest
 
+from leeway.transport.failures import Lost
 from leeway.worker.pipeline.presence import gone
 
 SECONDS = 0.3
 
 
-async def door():
-    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
-    return server, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+class Neighbours:
+    """`silent`: who answers nothing; `away`: who cannot be reached."""
+
+    def __init__(self):
+        self.silent, self.away, self.asked = set(), set(), []
+
+    async def ask(self, stage):
+        self.asked.append(stage)
+        if stage in self.silent:
+            await asyncio.Event().wait()
+        if stage in self.away:
+            raise Lost("no connection")
 
 
-async def test_who_closes_the_door_is_gone():
-    one, address = await door()
-    other, another = await door()
-    watching = asyncio.create_task(gone({0: address, 2: another}, SECONDS))
+@pytest.mark.parametrize(("how", "words"), [("silent", "silence"), ("away", "no connection")])
+async def test_who_answers_no_more_is_gone(how, words):
+    neighbours = Neighbours()
+    watching = asyncio.create_task(gone([0, 2], neighbours.ask, SECONDS))
     done, _ = await asyncio.wait([watching], timeout=3 * SECONDS)
     assert not done
-    other.close()
-    await other.wait_closed()
+    getattr(neighbours, how).add(2)
     began = time.monotonic()
-    assert f"stage 2 is gone: {another} could not be reached for 0.3 s (" in await watching
+    assert await watching == f"stage 2 is gone: it has not answered for 0.3 s ({words})"
     assert time.monotonic() - began > SECONDS / 2
-    one.close()
-    await one.wait_closed()
+    assert set(neighbours.asked) == {0, 2}
+
+
+async def test_once_is_no_loss():
+    neighbours = Neighbours()
+    watching = asyncio.create_task(gone([1], neighbours.ask, SECONDS))
+    for _ in range(3):
+        neighbours.away = {1}
+        await asyncio.sleep(SECONDS / 2)
+        neighbours.away = set()
+        await asyncio.sleep(SECONDS)
+    assert not watching.done()
+    watching.cancel()
 
 
 async def test_nobody_is_gone_where_nobody_is_watched():
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(gone({}, 0.01), 0.1)
+        await asyncio.wait_for(gone([], Neighbours().ask, 0.01), 0.1)

@@ -143,6 +143,36 @@ class Replacing(nn.Linear):
         self.weight = nn.Parameter(torch.zeros(2, 2))
 
 
+class Small(nn.Module):
+    """It has no tensors of its own, and sets those of its part."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(50, 20)
+        self.reset_parameters()
+
+    def reset_parameters(self):
+        nn.init.normal_(self.table.weight, std=0.01)
+
+
+class Smaller(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.ModuleList([Small(), nn.Dropout()])
+        self.reset_parameters()
+
+    def reset_parameters(self):
+        with torch.no_grad():
+            self.inner[0].table.weight *= 0.1
+
+
+@pytest.mark.parametrize(("make", "deviation"), [(Small, 0.01), (Smaller, 0.001)])
+def test_a_block_sets_the_values_of_its_parts(make, deviation):
+    stage = build(Layers([on_meta(make)(), nn.Linear(2, 2)]), (1, 1), 0, 3)
+    (weight,) = stage.module.parameters()
+    assert weight.std().item() == pytest.approx(deviation, rel=0.1)
+
+
 def refused(make, words, **arguments):
     layers = Layers([on_meta(make)(), nn.Linear(2, 2)])
     with pytest.raises(ValueError, match=words):
