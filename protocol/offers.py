@@ -22,8 +22,9 @@ class Offer:
     `whole`: these are all keys of the group, and a group with others is refused. `group`: all keys are of this one;
     None: each is of the group whose patterns it matches, and a whole offer is about the default one. `aliases`:
     further names of tied tensors, under which a file may have them. `spread`: this question declares what several
-    stages then offer, each its own values; nothing is readable before all of them are there. `from_file`: the server's
-    own, of `--init`.
+    stages then offer, each its own values; nothing is readable before all of them are there. `holds`: which values
+    these are, by the version that the stage has pulled; empty: initial ones. Those of different versions are never put
+    together. `from_file`: the server's own, of `--init`.
     """
 
     specs: tuple[TensorSpec, ...]
@@ -33,6 +34,7 @@ class Offer:
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     from_file: bool = False
     spread: bool = False
+    holds: str = ""
 
     def __str__(self) -> str:
         verb = "ask" if self.ask else "init" if self.from_file else "offer"
@@ -56,6 +58,7 @@ class Offer:
             group=fields.rank("group") if "group" in fields else None,
             aliases={name: tuple(others) for name, others in aliases.items()},
             spread=fields.flag("spread"),
+            holds=fields.text("holds") if "holds" in fields else "",
         )
 
     def to_fields(self) -> dict[str, Any]:
@@ -69,6 +72,8 @@ class Offer:
             fields["aliases"] = {name: list(others) for name, others in self.aliases.items()}
         if self.spread:
             fields["spread"] = True
+        if self.holds:
+            fields["holds"] = self.holds
         return fields
 
 

@@ -32,7 +32,7 @@ import leeway.worker.data.cli
 import leeway.worker.launch.cli
 import leeway.worker.train.cli
 from leeway.errors import MalformedRequest
-from leeway.protocol import limits
+from leeway.protocol import limits, routes
 from leeway.protocol.barriers import Barrier
 from leeway.protocol.codes import STATUS, Code
 from leeway.protocol.decoder import decode
@@ -313,7 +313,7 @@ def served_routes() -> set[str]:
 def between_stages() -> set[str]:
     """What stages answer to each other, and no server does."""
     door = object.__new__(Door)
-    return {f"{route.method} {route.path}" for route in door.routes()}
+    return {f"{route.method} {route.path}" for route in door.routes() if route.path != routes.LIVE}
 
 
 def rows(heading: str) -> list[list[str]]:

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from types import TracebackType
 
+    from leeway.protocol.membership import Joined
     from leeway.protocol.pulls import NotYet
     from leeway.protocol.replicas import Place, Replica
     from leeway.transport.channel import Channel, Traffic
@@ -159,15 +160,17 @@ class Client:
                 conversations[0].rejoin(Code.NOT_JOINED)
             await self._first.begin_anew()
 
-    async def take_place(self, place: Place, notes: Callable[[], str] = str) -> None:
+    async def take_place(
+        self, place: Place, notes: Callable[[], str] = str, check: Callable[[Joined], None] | None = None
+    ) -> None:
         """Be this stage of a replica, and join: until all its stages are there. Asked again for the same stage it tells
         more of the place (its keys), in the same life. Nothing is in hand. `notes`: what the other stages are told with
-        each join, as it is then.
+        each join, as it is then. `check(joined)` raises `WireError` where what a join has told does not do.
 
         Raises what `join` raises, and `WireError` for a place that does not fit the other stages (`stages-differ`).
         """
         async with self._link.calls.under_way(), self._every_turn():
-            self._shared.take_place(place, notes)
+            self._shared.take_place(place, notes, check)
             await self._first.drive(self._first.has_joined)
 
     async def begin_anew(self) -> None:

@@ -102,6 +102,7 @@ class GroupClient:
         whole: bool = False,
         aliases: Mapping[str, tuple[str, ...]] | None = None,
         own: Collection[str] | None = None,
+        holds: Callable[[], str] = str,
     ) -> None:
         """Offer initial values, where the server lacks any, now and after it has lost its state.
 
@@ -109,6 +110,7 @@ class GroupClient:
         `whole`: these are all keys of the group, and a server that has others refuses with `schema-conflict`.
         `aliases`: further names of tied tensors, under which a file of initial values may have them. `own`: of a stage,
         those of `specs` that it has; they alone are asked of `values`, and nothing is read before all are there.
+        `holds()`: of a stage, which version's values those are, as text; empty for initial ones.
         """
         specs, aliases = arguments.specs(specs), arguments.aliases(aliases)
         Layout.of(specs)
@@ -116,7 +118,7 @@ class GroupClient:
         async with self._call():
             await self._settle()
             self._values = values
-            self.conversation.offer(specs, whole=whole, aliases=aliases, own=own)
+            self.conversation.offer(specs, whole=whole, aliases=aliases, own=own, holds=holds)
             await self.drive(self.has_joined)
 
     async def withdraw(self) -> None:

@@ -96,6 +96,8 @@ def _check_group(name: str, group: _Exact, clocks: Mapping[str, int]) -> Iterabl
     for name_of_flag in ("whole", "from_file"):
         if name_of_flag in group:
             group.flag(name_of_flag)
+    if "holds" in group:
+        group.text("holds")
     if "declared" in group:
         declared = [TensorSpec.read(row) for row in group.listing("declared", limits.MAX_TENSORS)]
         _must(set(specs) <= set(declared), f"group {name!r} has a key that is not among those declared")

@@ -479,7 +479,8 @@ class Machine:
             self.groups[name].from_file = True
         if offer.ask and offer.spread and plan.whole is not None and plan.whole in plan.new:
             self.groups[plan.whole].offerings.declare(offer.specs)
-        if plan.whole is not None and plan.whole not in plan.new.keys() - storing.keys():
+        spread = plan.whole is not None and self.groups[plan.whole].declared is not None
+        if plan.whole is not None and not spread and plan.whole not in plan.new.keys() - storing.keys():
             self.groups[plan.whole].whole = True
             self.groups[plan.whole].from_file = False
         if not storing and not plan.adoptions:
@@ -488,6 +489,8 @@ class Machine:
             return
         offering = Offering(request, reply, groups_left=len(storing) + len(plan.adoptions))
         for name, specs in storing.items():
+            if not self.groups[name].specs:
+                self.groups[name].holds = offer.holds
             self.groups[name].offerings.add(tuple(specs), offering)
         for name, adoption in plan.adoptions.items():
             self.groups[name].offerings.adopt(adoption, offering)

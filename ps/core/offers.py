@@ -161,7 +161,9 @@ def _judge_group(group: Group, offer: Offer, specs: list[TensorSpec]) -> list[Te
             )
         elif spec.name not in group.specs:
             new.append(spec)
-    return new
+    # What is there of a model that several stages offer is of another version: together they would be no model.
+    torn = group.declared is not None and bool(group.specs) and offer.holds != group.holds
+    return [] if torn else new
 
 
 def _too_large(

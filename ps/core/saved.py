@@ -84,6 +84,7 @@ def _save_group(group: Group, bodies: list[int]) -> dict[str, Any]:
         "schema_closed": group.schema_closed,
         "whole": group.whole,
         "declared": None if group.declared is None else [spec.to_row() for spec in group.declared.values()],
+        "holds": group.holds or None,
         "from_file": group.from_file,
         "specs": [spec.to_row() for spec in group.specs.values()],
         "round": rounds.number if is_open else rounds.next_number,
@@ -198,6 +199,7 @@ def _restore_group(
     # States of before there were stages have declared nothing.
     if saved.get("declared") is not None:
         group.declared = {spec.name: spec for spec in map(TensorSpec.read, saved["declared"])}
+        group.holds = saved.get("holds") or ""
     group.readable = bool(specs) and (group.declared is None or saved["whole"])
     group.started, group.schema_closed = saved["started"], saved["schema_closed"]
     # Checkpoints of before this was saved: a run that had begun goes on, for another the ranks speak for themselves.

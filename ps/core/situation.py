@@ -71,6 +71,8 @@ class Situation:
         self.from_file = False
         # What the question of a stage has declared, all of which has to be there before anything is read.
         self.declared: dict[str, TensorSpec] | None = None
+        # Which values those are that are there of them (`Offer.holds`).
+        self.holds = ""
         # Invariant: no worker is granted a version before this one, in which tensors had other names or kinds.
         self.named_from = 0
         self.started = False

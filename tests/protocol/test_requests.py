@@ -221,7 +221,9 @@ def test_whatever_comes_is_a_message_or_a_wire_error(name, data):
 # Offers.
 
 
-@pytest.mark.parametrize("offer", [OFFER, Offer((W,)), replace(OFFER, ask=False, aliases={})])
+@pytest.mark.parametrize(
+    "offer", [OFFER, Offer((W,)), replace(OFFER, ask=False, aliases={}), replace(OFFER, spread=True, holds="7.4")]
+)
 def test_an_offer_is_read_as_it_was_sent(offer):
     assert Offer.read(Fields(json.loads(json.dumps(offer.to_fields())), "offer"), (W,), ask=offer.ask) == offer
 

@@ -7,7 +7,7 @@ one line (`*` = the pull is answered). `pytest tests/scenarios --rewrite` writes
           [until-of=a:2,b:0] [until-seconds=5] [until-metric=accuracy>=0.9] [until-flat=loss:2:max]
     offer w b[5] n:integer-buffer     ask w                      initial values; the question before
           [whole] [group=a] [aliases=w:v,b:c]                    all keys of the group; further names of tied tensors
-          [spread]                                               of which the stages of a replica offer each its own
+          [spread] [holds=1.4]                                   of which the stages of a replica offer each its own
     init w b                          the values of a file
     join w0 w1 [groups=a,b] [create=b] [one-after-another] [x18] new processes
     rejoin w0#1 [groups=a,b] [create=b] [one-after-another]      the process of that life once more

@@ -177,7 +177,7 @@ class Scenario:
         aliases = {name: (other,) for name, other in (pair.split(":") for pair in words.listed("aliases"))}
         specs = tuple(tensor(name) for name in words.names)
         offer = Offer(specs, ask, "whole" in words.options, words.options.get("group"), aliases)
-        self.ask("offer", replace(offer, spread="spread" in words.options))
+        self.ask("offer", replace(offer, spread="spread" in words.options, holds=words.options.get("holds", "")))
 
     def do_init(self, words: Words) -> None:
         self.ask("init", Offer(tuple(tensor(name) for name in words.names), from_file=True))

@@ -12,7 +12,8 @@ import re
 from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING
 
-from leeway.errors import MalformedRequest
+from leeway.errors import MalformedRequest, WireError
+from leeway.protocol.codes import Code
 from leeway.protocol.limits import MAX_NOTES
 from leeway.worker.pipeline.costs import LayerCost
 from leeway.worker.pipeline.cut import check
@@ -29,15 +30,18 @@ _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 @dataclass(frozen=True, slots=True)
 class Notes:
-    """`costs`: of each layer on this stage's machine; None: it has not measured. `cut`: as decided before."""
+    """`costs`: of each layer on this stage's machine; None: it has not measured. `cut`: as decided before. `holds`: of
+    which version its values are; empty: initial ones.
+    """
 
     costs: tuple[LayerCost, ...] | None = None
     cut: Cut | None = None
+    holds: str = ""
 
     def write(self) -> str:
         """Raises `ValueError` for more layers than there is room for."""
         rows = None if self.costs is None else [_figures(cost) for cost in self.costs]
-        text = json.dumps({"costs": rows, "cut": self.cut}, separators=(",", ":"))
+        text = json.dumps({"costs": rows, "cut": self.cut, "holds": self.holds}, separators=(",", ":"))
         if len(text) > MAX_NOTES:
             raise ValueError(
                 f"the costs of {len(rows or ())} layers are too many to tell; name larger blocks (blocks=)"
@@ -49,11 +53,11 @@ class Notes:
         """What another stage has written, of a model with these layers. What cannot be read is nothing."""
         try:
             found = json.loads(text) if text else {}
-            rows, cut = found.get("costs"), found.get("cut")
+            rows, cut, holds = found.get("costs"), found.get("cut"), str(found.get("holds", ""))
             costs = None
             if rows is not None:
                 costs = tuple(_cost(name, row) for name, row in zip(names, rows, strict=True))
-            return cls(costs, None if cut is None else tuple(map(int, cut)))
+            return cls(costs, None if cut is None else tuple(map(int, cut)), holds)
         except (ValueError, TypeError, AttributeError, MalformedRequest):
             return cls()
 
@@ -77,6 +81,17 @@ def _cost(name: str, row: Sequence[float | int]) -> LayerCost:
     names = ("forward_seconds", "backward_seconds", "parameters", "value_bytes", "activation_bytes", "input_bytes")
     fields = dict(zip((*names, "output_bytes"), row, strict=True))
     return LayerCost.read({"name": name, **fields})
+
+
+def check_values(notes: Sequence[Notes]) -> None:
+    """Raise `WireError` where a server without a model would have to take one together from different versions."""
+    if len({each.holds for each in notes}) > 1:
+        held = ", ".join(f"stage {stage} {each.holds or 'nothing yet'}" for stage, each in enumerate(notes))
+        raise WireError(
+            Code.STAGES_DIFFER,
+            "the server was started again without its model, and what the stages hold is no whole one: of versions"
+            f" {held}. Start the server from a checkpoint (--state-dir, --resume), or the server and all stages anew",
+        )
 
 
 def decided(notes: Iterable[Notes], layers: int, stages: int) -> Cut | None:

@@ -122,7 +122,8 @@ def _run(
         middle = _now(clock, device)
     inputs, outputs = named(received), named(output)
     errors = {name: torch.ones_like(tensor) for name, tensor in outputs.items() if tensor.requires_grad}
-    exit = Exit.of(output)
+    with torch.enable_grad():
+        exit = Exit.of(output)
     start = _now(clock, device)
     exit.backward(errors)
     end = _now(clock, device)

@@ -29,7 +29,7 @@ from leeway.protocol.replicas import Place
 from leeway.protocol.times import StepTimes
 from leeway.worker import arguments
 from leeway.worker.one_thread import for_one_thread
-from leeway.worker.pipeline.agreement import Announcement, Notes, decided, model_digest
+from leeway.worker.pipeline.agreement import Announcement, Notes, check_values, decided, model_digest
 from leeway.worker.pipeline.computing import Computing
 from leeway.worker.pipeline.cut import parts, read
 from leeway.worker.pipeline.iteration import Iteration
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from leeway.protocol.lives import Life
+    from leeway.protocol.membership import Joined
     from leeway.worker.blocking import BlockingClient
     from leeway.worker.pipeline.blocking import BlockingNeighbours
     from leeway.worker.pipeline.carried import Carried
@@ -225,7 +226,15 @@ class Pipeline:
             return
         self._start.wait(self._client)
         values, owned = self._bridge.values, self._place.owned
-        self._client.offer(self._specs, values, whole=True, aliases=self._aliases, own=owned)
+        announcement = self._announcement
+        self._client.offer(
+            self._specs,
+            values,
+            whole=True,
+            aliases=self._aliases,
+            own=owned,
+            holds=lambda: announcement.notes.holds,
+        )
         self._load(self._client.pull())
         settings = self._settings
         self._computing = Computing(
@@ -365,7 +374,13 @@ class Pipeline:
     def _take_place(self, place: Place) -> bool:
         """Whether the replica has a life; there is none where the run is complete."""
         self._place = place
-        self._client.take_place(place, self._announcement.write)
+        names, announcement = self._names, self._announcement
+
+        def check(joined: Joined) -> None:
+            if joined.replica is not None and not all(group.whole for group in joined.groups.values()):
+                check_values([Notes.read(stage.notes, names) for stage in joined.replica.stages])
+
+        self._client.take_place(place, announcement.write, check)
         return not self.finished
 
     def _make(self, layers: Layers, cut: Cut) -> Stage:
@@ -542,7 +557,10 @@ class Pipeline:
             self._log("nothing more to train", ending=str(self.ending), detail=self.ending_detail)
             self._neighbours.watch(self._client.client.lease_seconds)
         else:
+            # Loaded in part, as by Ctrl-C in the midst of it, they are of no version.
+            self._announcement.notes = replace(self._announcement.notes, holds=f"in part (stage {self.stage})")
             self._bridge.load(pulled.frame)
+            self._announcement.notes = replace(self._announcement.notes, holds=str(pulled.grant.version))
             self._version = pulled.grant.version.number
             self._meet()
         self._open = None

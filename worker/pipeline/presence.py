@@ -41,7 +41,9 @@ async def _gone(stage: int, ask: Ask, seconds: float) -> str:
     while True:
         began = time.monotonic()
         try:
-            await asyncio.wait_for(ask(stage), period_seconds)
+            # Not wait_for: that of Python 3.11 may forget that it was cancelled.
+            async with asyncio.timeout(period_seconds):
+                await ask(stage)
             there = time.monotonic()
         except (Lost, LeewayError, TimeoutError) as error:
             if time.monotonic() - there > seconds:

@@ -24,7 +24,7 @@ from leeway.worker.session.states import Ending, Outcome, State
 from leeway.worker.session.updates import Recall, UpdateInHand
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
     from random import Random
 
     from leeway.errors import WireError
@@ -113,15 +113,17 @@ class Course:
         whole: bool = False,
         aliases: Mapping[str, tuple[str, ...]] | None = None,
         own: Collection[str] | None = None,
+        holds: Callable[[], str] = str,
     ) -> None:
         """Offer initial values for these tensors, now and whenever a server is met that lacks any of them.
 
         `whole`: they are all of the group; a server that has others refuses. `aliases`: further names of tied ones.
-        `own`: of a stage, those that it has values of; the other stages offer the others.
+        `own`: of a stage, those that it has values of; the other stages offer the others. `holds`: which values those
+        are (`Offer`), asked whenever they are offered.
         """
         spread = own is not None
         question = Offer(tuple(specs), True, whole, self.group, dict(aliases or {}), spread=spread)
-        self._offering.change(question, own)
+        self._offering.change(question, own, holds)
         if self.state in (State.OFFERING, State.PULLING, State.COMPUTING):
             self._asked = None
             self._offer_or_pull()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from leeway.protocol.offers import Offer
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from leeway.protocol.tensors import TensorSpec
 
@@ -19,17 +19,21 @@ class Offering:
     `known`: the tensors of the group, as far as the server has told.
     """
 
-    __slots__ = ("_own", "_wanted", "_whole", "known", "question")
+    __slots__ = ("_holds", "_own", "_wanted", "_whole", "known", "question")
 
     def __init__(self) -> None:
         self.question = Offer((), ask=True)
         self.known: tuple[TensorSpec, ...] = ()
         self._whole = False
         self._own: frozenset[str] | None = None
+        self._holds: Callable[[], str] = str
         self._wanted: tuple[TensorSpec, ...] | None = None
 
-    def change(self, question: Offer, own: Collection[str] | None = None) -> None:
-        """`own`: those of a question that is spread over stages which are offered here; None: all."""
+    def change(self, question: Offer, own: Collection[str] | None = None, holds: Callable[[], str] = str) -> None:
+        """`own`: those of a question that is spread over stages which are offered here; None: all. `holds`: which
+        values they are, whenever they are offered (`Offer`).
+        """
+        self._holds = holds
         self._own = None if own is None else frozenset(own)
         self.question = question
         self._wanted = None
@@ -54,12 +58,14 @@ class Offering:
     def ask(self) -> Offer:
         """The request to send now: a new object each time."""
         if self._wanted is None:
-            return dataclasses.replace(self.question)
+            return dataclasses.replace(self.question, holds=self._holds())
         names = {spec.name for spec in self._wanted}
         aliases = {name: others for name, others in self.question.aliases.items() if name in names}
         # Where others offer the rest, these are not all keys.
         whole = self.question.whole and self._own is None and len(names) == len(self.question.specs)
-        return dataclasses.replace(self.question, specs=self._wanted, ask=False, whole=whole, aliases=aliases)
+        return dataclasses.replace(
+            self.question, specs=self._wanted, ask=False, whole=whole, aliases=aliases, holds=self._holds()
+        )
 
     def answered(self, wanted: tuple[str, ...]) -> bool:
         """Whether all is done; else the values that are wanted come next."""

@@ -33,7 +33,7 @@ class SharedLife:
     long the server may park the join of a stage.
     """
 
-    __slots__ = ("_epoch", "_join", "_named", "_new_session", "_notes", "_revision", "_session", "barriers",
+    __slots__ = ("_check", "_epoch", "_join", "_named", "_new_session", "_notes", "_revision", "_session", "barriers",
                  "conversations", "create", "ended_by", "lease_seconds", "life", "limits", "one_after_another",
                  "place", "rank", "replica", "until", "wait_seconds")  # fmt: skip
 
@@ -55,6 +55,7 @@ class SharedLife:
         # with each join, as it is then.
         self.place: Place | None = None
         self._notes: Callable[[], str] = str
+        self._check: Callable[[Joined], None] | None = None
         self.wait_seconds = wait_seconds
 
         # As told by the last join. `barriers`: how often each named one has been passed.
@@ -115,9 +116,11 @@ class SharedLife:
         self.conversations, self.create = list(conversations), tuple(create)
         self._join = None
 
-    def take_place(self, place: Place, notes: Callable[[], str]) -> None:
-        """Be this stage of a replica from the next join on, or tell more of the place that is held already."""
-        self.place, self._notes, self._join = place, notes, None
+    def take_place(self, place: Place, notes: Callable[[], str], check: Callable[[Joined], None] | None = None) -> None:
+        """Be this stage of a replica from the next join on, or tell more of the place that is held already. `check`
+        raises `WireError` where what a join has told does not do.
+        """
+        self.place, self._notes, self._check, self._join = place, notes, check, None
         for conversation in self.going:
             conversation.rejoin(Code.NOT_JOINED)
 
@@ -142,6 +145,8 @@ class SharedLife:
             if conversation.group not in joined.groups:
                 missing = f"{self.rank} has joined, but not its group {conversation.group!r}"
                 raise WireError(Code.UNKNOWN_GROUP, missing)
+        if self._check is not None:
+            self._check(joined)
         stage = None if self.place is None else self.place.stage
         before, self.life = self.life, Life(self.rank, joined.epoch, joined.incarnation, stage)
         going = self.going

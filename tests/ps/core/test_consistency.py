@@ -206,6 +206,16 @@ def replicas(serve):
 OLD, NEW = "ranks.r0.lives.0.", "ranks.r0.lives.1."
 
 
+@pytest.mark.parametrize(("holds", "error"), [(None, None), ("7.4", None), (7, "'holds' is 7, it must be text")])
+def test_which_values_a_group_has(replicas, holds, error):
+    replicas["groups"]["default"]["holds"] = holds
+    if error is None:
+        check(replicas, 0)
+    else:
+        with pytest.raises(ValueError, match=error):
+            check(replicas, 0)
+
+
 def test_a_replica_can_be_true_and_its_stages_keep_their_ids_over_lives(replicas):
     assert replicas["ranks"]["r0"]["lives"][0]["session"] == replicas["ranks"]["r0"]["lives"][1]["session"]
     check(replicas, 0)

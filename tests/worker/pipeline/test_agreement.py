@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from leeway.errors import WireError
+from leeway.protocol.codes import Code
 from leeway.protocol.limits import MAX_NOTES
-from leeway.worker.pipeline.agreement import Announcement, Notes, decided, model_digest
+from leeway.worker.pipeline.agreement import Announcement, Notes, check_values, decided, model_digest
 from leeway.worker.pipeline.costs import LayerCost
 from leeway.worker.pipeline.layers import Layers
 
@@ -13,7 +15,7 @@ NAMES = ("0", "1")
 COSTS = tuple(LayerCost(name, 0.00125, 0.25, 10, 40, 80, 16, 8) for name in NAMES)
 
 
-@pytest.mark.parametrize("notes", [Notes(), Notes(COSTS), Notes(COSTS, (1, 1)), Notes(None, (2,))])
+@pytest.mark.parametrize("notes", [Notes(), Notes(COSTS), Notes(COSTS, (1, 1)), Notes(None, (2,)), Notes(holds="7.4")])
 def test_what_is_written_is_read(notes):
     assert Notes.read(notes.write(), NAMES) == notes
 
@@ -58,6 +60,15 @@ def test_where_something_lies_in_memory_is_no_difference():
     one, other = object(), object()
     assert repr(one) != repr(other)
     assert model_digest([], [one]) == model_digest([], [other]) != model_digest([], ["another"])
+
+
+def test_values_of_different_versions_are_no_model():
+    check_values([Notes(), Notes(COSTS)])
+    check_values([Notes(holds="7.4"), Notes(holds="7.4")])
+    words = "of versions stage 0 7.4, stage 1 7.5, stage 2 nothing yet. Start the server from a checkpoint"
+    with pytest.raises(WireError, match=words) as told:
+        check_values([Notes(holds="7.4"), Notes(holds="7.5"), Notes()])
+    assert told.value.code is Code.STAGES_DIFFER
 
 
 def test_an_announcement_is_read_as_it_stands():

@@ -1,6 +1,7 @@
 """`session.pipeline` against `ps-serve`, each stage in a process of its own: it trains what one worker trains."""
 
 import gc
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from structlog.testing import capture_logs
 from torch import nn
 
 import leeway
-from leeway.errors import ServerLost, SessionClosed
+from leeway.errors import ServerLost, SessionClosed, WireError
 from leeway.protocol.codes import Code
 from leeway.worker.pipeline import neighbourhood
 from leeway.worker.pipeline.layers import Layers
@@ -234,7 +235,9 @@ def test_a_cut_to_be_measured_needs_an_example(replicas):
     with leeway.connect(server.url, "w0") as session:
         pipeline = first_stage(session, cut="time")
         for call in (lambda: pipeline.committed, lambda: pipeline.step(batch(0)[0]), lambda: pipeline.module):
-            with pytest.raises(ValueError, match=r"the pipeline has not begun; call begin\(example\) first"):
+            with pytest.raises(
+                ValueError, match=r"the pipeline has not begun: its cut is measured, which needs an example"
+            ):
                 call()
         with pytest.raises(ValueError, match="cut='time' measures each layer, on every stage: give all of them an"):
             pipeline.begin()
@@ -301,6 +304,38 @@ def test_an_evaluation_behind_the_end_does_not_wait_for_who_has_gone(dies, repli
             other.fork.kill()
         assert pipeline.evaluate(None, batch(2)[1]) is None
         pipeline.end()
+
+
+@pytest.mark.parametrize("torn", [False, True])
+def test_a_server_that_has_lost_its_model(torn, replicas):
+    """It takes that of the stages, unless they hold different versions: those would be no model."""
+    server = replicas.serve(*COUNTS, "--until", 6)
+    other = replicas.stage(server.url, 1, arguments=CUT)
+    with leeway.connect(server.url, "w0") as session:
+        pipeline = first_stage(session)
+        for place in range(3):
+            pipeline.step(batch(place)[0])
+        other.trained(3)
+        server.kill()
+        if torn:  # as where the server has died between the two replies
+            notes = pipeline._announcement.notes
+            pipeline._announcement.notes = replace(notes, holds="1.99")
+        again = replicas.serve(*COUNTS, "--until", 6, port=server.port)
+        if torn:
+            with pytest.raises(
+                WireError, match=r"stages-differ: the server was started again without its model, .*1\.99"
+            ):
+                pipeline.step(batch(3)[0])
+            assert again.status()["groups"]["default"]["version"] == 0
+        else:
+            while not pipeline.finished:
+                pipeline.step(batch(pipeline.committed + 3)[0])
+    if torn:
+        assert other.ended(1)["code"] == "stages-differ"
+        return
+    assert other.ended()["ending"] == "finished"
+    values = again.saved()
+    assert all(torch.equal(values[f"{layer}.count"], values["0.count"]) for layer in range(4))
 
 
 def test_server_and_neighbour_lost_at_once(replicas):

@@ -74,7 +74,7 @@ def test_as_plain_values():
 
 
 def test_a_cut_that_cannot_be():
-    with pytest.raises(ValueError, match="'fast' must be numbers of layers such as 2,3,3"):
+    with pytest.raises(ValueError, match="'fast' must be time, memory, or numbers of layers such as 2,3,3"):
         make([LAYERS] * 2, "1f1b", 4, "fast")
     with pytest.raises(ValueError, match="9 stages, and the model has 8 layers"):
         make([LAYERS] * 9, "1f1b", 4)

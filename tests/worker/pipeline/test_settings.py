@@ -40,7 +40,10 @@ def settings(**changes):
         ({"schedule": "2f2b"}, "there is no schedule '2f2b'; choose one of gpipe, 1f1b, zb-h1"),
         ({"schedule": 3}, "schedule is 3"),
         ({"cut": "1,1"}, "the cut 1,1 has 2 layers, and the model 3; let the numbers add up"),
-        ({"cut": "fast"}, "the cut 'fast' must be numbers of layers such as 2,3,3, one for each stage"),
+        (
+            {"cut": "fast"},
+            "the cut 'fast' must be time, memory, or numbers of layers such as 2,3,3, one for each stage",
+        ),
         ({"cut": "1,1,1"}, "the cut 1,1,1 is for 3 stages, and there are 2; give a number for each"),
         ({"cut": 3}, "cut is 3"),
         ({"loss": None}, "loss is None, and the last stage needs one: loss(output, target), a mean"),
