@@ -25,7 +25,7 @@ SCRIPT = ROOT / "examples" / "with_accelerate.py"
 
 # The lines that made a worker of it, and what stood there.
 UNCHANGED = {
-    "session = leeway.connect(*sys.argv[1:3])  # 1: join the server\n": "",
+    "session = leeway.connect(*sys.argv[1:3])  # 1: reach the server\n": "",
     "leeway.Sampler(data, session)": "in_one_process(data)",
     "optimizer = session.wrap(optimizer, model)  # 3: each step is an iteration\n": "",
     "in session.epochs(loader, EPOCHS)": "in (batch for _ in range(EPOCHS) for batch in loader)",
