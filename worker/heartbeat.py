@@ -30,15 +30,12 @@ SHORTEST_PERIOD_SECONDS = 0.01
 
 
 async def beat(
-    shared: SharedLife,
-    channel: Channel,
-    patience_seconds: float,
-    told: Callable[[], Callable[[Exception], None] | None],
+    shared: SharedLife, channel: Channel, patience_seconds: float, over: Callable[[Exception], None]
 ) -> None:
     """Send heartbeats for whatever life there is, on a connection of their own, until cancelled.
 
-    `told()`: who is told what the server says against the life that there still is, or that it has answered nothing
-    for `patience_seconds`.
+    `over` is told what the server says against the life that there still is, or that it has answered nothing for
+    `patience_seconds`.
     """
     life, heard = None, time.monotonic()
     while True:
@@ -61,5 +58,5 @@ async def beat(
             match answer.reply:
                 case Refused(refusal) if REACTIONS[refusal.code] is not Reaction.AGAIN:
                     wrong = refusal
-        if wrong and (tell := told()) and life == shared.life:
-            tell(wrong)
+        if wrong is not None and life == shared.life:
+            over(wrong)

@@ -133,7 +133,11 @@ class Link:
         """See to it that there are heartbeats, once there is a life."""
         if self._heartbeat is None and self._shared.life is not None:
             channel, patience = self.connected(), self.patience.seconds
-            self._heartbeat = asyncio.create_task(beat(self._shared, channel, patience, lambda: self.on_life_over))
+            self._heartbeat = asyncio.create_task(beat(self._shared, channel, patience, self._life_is_over))
+
+    def _life_is_over(self, error: Exception) -> None:
+        if self.on_life_over is not None:
+            self.on_life_over(error)
 
     def tell_of_another_epoch(self, joined: Joined) -> None:
         """The server is not the one that this worker knew: whose model goes on is nothing to guess at."""

@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from leeway.protocol.times import StepTimes
 from leeway.worker.modules.elements import overlap
 from leeway.worker.standing import Begun, Standing
+from leeway.worker.step_times import step_times
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from leeway.protocol.pushes import UpdateKind
+    from leeway.protocol.times import StepTimes
     from leeway.transport.channel import Tensors, Traffic
     from leeway.worker.blocking import BlockingGroup
     from leeway.worker.client import Client
@@ -286,16 +287,14 @@ class Part:
         *,
         keep_gradients: bool = False,
     ) -> Outcome:
-        after = self._traffic()
-        received = time.perf_counter()
-        sending = after.send_seconds - before.send_seconds
-        receiving = after.receive_seconds - before.receive_seconds
-        times = StepTimes(
+        times = step_times(
             outcome.clock,
-            compute_seconds=max(0.0, began - self._last_load.at),
-            push_seconds=collected - began + sending,
-            wait_seconds=max(0.0, received - collected - sending - receiving),
-            pull_seconds=receiving,
+            loaded=self._last_load.at,
+            computed=began,
+            collected=collected,
+            received=time.perf_counter(),
+            before=before,
+            after=self._traffic(),
         )
         self._loaded(self.bridge, pulled, outcome, times, keep_gradients=keep_gradients)
         if self._reporting:

@@ -479,8 +479,7 @@ class Machine:
             self.groups[name].from_file = True
         if offer.ask and offer.spread and plan.whole is not None and plan.whole in plan.new:
             self.groups[plan.whole].offerings.declare(offer.specs)
-        spread = plan.whole is not None and self.groups[plan.whole].declared is not None
-        if plan.whole is not None and not spread and plan.whole not in plan.new.keys() - storing.keys():
+        if plan.whole is not None and plan.whole not in plan.new.keys() - storing.keys():
             self.groups[plan.whole].whole = True
             self.groups[plan.whole].from_file = False
         if not storing and not plan.adoptions:
@@ -489,9 +488,7 @@ class Machine:
             return
         offering = Offering(request, reply, groups_left=len(storing) + len(plan.adoptions))
         for name, specs in storing.items():
-            if not self.groups[name].specs:
-                self.groups[name].holds = offer.holds
-            self.groups[name].offerings.add(tuple(specs), offering)
+            self.groups[name].offerings.add(tuple(specs), offer.holds, offering)
         for name, adoption in plan.adoptions.items():
             self.groups[name].offerings.adopt(adoption, offering)
 

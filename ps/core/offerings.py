@@ -36,9 +36,11 @@ class Offerings:
         group.declared = {spec.name: spec for spec in specs}
         group.readable = False
 
-    def add(self, specs: tuple[TensorSpec, ...], offering: Offering) -> None:
+    def add(self, specs: tuple[TensorSpec, ...], holds: str, offering: Offering) -> None:
         """Add keys, none of them known, from the body of the offer: they make the next version."""
         group = self._group
+        if not group.specs:
+            group.holds = holds
         self._keep(group.specs | {spec.name: spec for spec in specs})
         if group.declared is not None and not group.declared.keys() - group.specs.keys():
             group.whole = True

@@ -87,8 +87,10 @@ def judge_offer(
         return too_large
     # A file is all there is, and a group that it has nothing for is one that it does not cover.
     of_file = tuple(name for name, group in groups.items() if not group.specs) if offer.from_file else ()
-    # The question about an empty model says nothing about an empty group.
-    whole = about if offer.whole and offer.specs else None
+    # The question about an empty model says nothing about an empty group. One that stages have declared is whole when
+    # all that they declared is there.
+    declared = about is not None and groups[about].declared is not None
+    whole = about if offer.whole and offer.specs and not declared else None
     return Plan(new, tuple(kept), adoptions, whole, of_file)
 
 

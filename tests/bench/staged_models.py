@@ -80,7 +80,7 @@ class Sleeper(nn.Module):
         nn.init.ones_(self.scale)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        napped: torch.Tensor = _Nap.apply(x * self.scale, self.seconds)  # type: ignore[no-untyped-call]
+        napped: torch.Tensor = _Nap.apply(x * self.scale, self.seconds)  # type: ignore[no-untyped-call]  # torch has no types here
         return napped
 
 

@@ -17,6 +17,7 @@ from leeway.worker.session.conversation import Conversation
 from leeway.worker.session.shared_life import SharedLife
 from leeway.worker.session.states import Ending, State
 from tests.known import Violated
+from tests.simulation.mortal import Mortal
 
 SPECS = (TensorSpec("weight", (2,), "float32", Kind.TRAINABLE),)
 # Beyond the wait that the server was asked for: then the connection counts as dead.
@@ -38,15 +39,12 @@ class Loop:
     ahead: bool = True
 
 
-class Process:
+class Process(Mortal):
     """`specs`: by group, what it declares."""
 
     def __init__(self, world, rank: str, name: str, loop: Loop, specs=None) -> None:
-        self.world, self.rank, self.name, self.loop = world, rank, name, loop
-        self.alive = True
-        # Dead or left for good: the rank need not reach the end.
-        self.gone = False
-        self.hung_until = 0.0
+        super().__init__(world)
+        self.rank, self.name, self.loop = rank, name, loop
         numbers = count()
         shared = SharedLife(rank, lambda: f"{name}-{next(numbers)}", one_after_another=True)
         shared.create = loop.create
@@ -76,21 +74,9 @@ class Process:
     def endings(self) -> set[Ending | None]:
         return {conversation.ending for conversation in self.conversations}
 
-    def kill(self) -> None:
-        self.alive = False
-        self.world.forget(self)
-
-    def hang(self, seconds: float) -> None:
-        self.hung_until = self.world.clock.now + seconds
-
-    def when_awake(self, action) -> None:
-        """Whatever comes while the process hangs is found when it wakes."""
-        clock = self.world.clock
-        if self.alive and self.hung_until > clock.now:
-            clock.after(self.hung_until - clock.now, lambda: self.when_awake(action))
-        elif self.alive:
-            action()
-            self.world.invariants.heard_by(self)
+    def wakes(self, action) -> None:
+        action()
+        self.world.invariants.heard_by(self)
 
     def _take_turns(self) -> None:
         """Go on to the next group that is stepped, or to the goodbye, when this one's turn is over."""

@@ -18,6 +18,7 @@ from leeway.protocol.refusals import Refused
 from leeway.worker.session.states import Ending
 from tests.known import Violated
 from tests.simulation.invariants import iteration_of
+from tests.simulation.mortal import Mortal
 
 # Beyond the wait that the server was asked for: then the connection counts as dead.
 PATIENCE_SECONDS = 2.0
@@ -44,15 +45,15 @@ class State(StrEnum):
     ENDED = "ended"
 
 
-class Stage:
+class Stage(Mortal):
     """`rank`: as in `r0/1`. `specs`: of the whole model; what it owns of them is in its place."""
 
     def __init__(self, world, rank: str, name: str, place, specs, slow_seconds: float) -> None:
-        self.world, self.rank, self.name, self.place, self.specs = world, rank, name, place, specs
+        super().__init__(world)
+        self.rank, self.name, self.place, self.specs = rank, name, place, specs
         self.replica = rank.partition("/")[0]
         self.slow_seconds = slow_seconds
         self.wait_seconds = world.random.choice((None, 3.0, 6.0))
-        self.alive, self.gone, self.hung_until = True, False, 0.0
         self.state = State.JOINING
         self.ending: Ending | None = None
         self.life: Life | None = None
@@ -82,21 +83,6 @@ class Stage:
         return {self.ending}
 
     # What happens to a process.
-
-    def kill(self) -> None:
-        self.alive = False
-        self.world.forget(self)
-
-    def hang(self, seconds: float) -> None:
-        self.hung_until = self.world.clock.now + seconds
-
-    def when_awake(self, action) -> None:
-        """Whatever comes while the process hangs is found when it wakes."""
-        clock = self.world.clock
-        if self.alive and self.hung_until > clock.now:
-            clock.after(self.hung_until - clock.now, lambda: self.when_awake(action))
-        elif self.alive:
-            action()
 
     def leave(self) -> None:
         self.when_awake(self._leave)

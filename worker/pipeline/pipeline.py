@@ -20,43 +20,34 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import structlog
-import torch
 
 from leeway.protocol.codes import Code
 from leeway.protocol.handovers import Call, Direction, Purpose
 from leeway.protocol.pushes import UpdateKind
-from leeway.protocol.replicas import Place
 from leeway.protocol.times import StepTimes
 from leeway.worker import arguments
 from leeway.worker.one_thread import for_one_thread
-from leeway.worker.pipeline.agreement import Announcement, Notes, check_values, decided, model_digest
 from leeway.worker.pipeline.computing import Computing
-from leeway.worker.pipeline.cut import parts, read
 from leeway.worker.pipeline.iteration import Iteration
-from leeway.worker.pipeline.measuring import measure
-from leeway.worker.pipeline.micro_batches import micro_batches
 from leeway.worker.pipeline.neighbours import Dropped, Handed, Unlike
-from leeway.worker.pipeline.plan import make
-from leeway.worker.pipeline.stage import build
+from leeway.worker.pipeline.seat import Seat
 from leeway.worker.session.states import Outcome
-from leeway.worker.torch_bridge import ModelBridge
+from leeway.worker.step_times import step_times
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import torch
+
     from leeway.protocol.lives import Life
-    from leeway.protocol.membership import Joined
     from leeway.worker.blocking import BlockingClient
     from leeway.worker.pipeline.blocking import BlockingNeighbours
     from leeway.worker.pipeline.carried import Carried
-    from leeway.worker.pipeline.costs import LayerCost
-    from leeway.worker.pipeline.cut import Cut
     from leeway.worker.pipeline.iteration import Outcome as Done
     from leeway.worker.pipeline.layers import Layers
     from leeway.worker.pipeline.micro_batches import Batch
     from leeway.worker.pipeline.plan import Plan
     from leeway.worker.pipeline.settings import Settings
-    from leeway.worker.pipeline.stage import Stage
     from leeway.worker.receiving import Pulled
     from leeway.worker.session.conversation import Conversation
     from leeway.worker.session.states import Ending
@@ -83,13 +74,7 @@ class Pipeline:
         self._start = start
         self._neighbours = neighbours
         self._settings = settings
-        self._layers: Layers | None = layers
-        self._names = tuple(layer.name for layer in layers.layers)
-        self._specs = layers.specs
-        self._aliases = {key: names[1:] for key, names in layers.names.items() if len(names) > 1}
-        self._place = Place(settings.stage, settings.stages, neighbours.address, _plan_of(layers, settings))
-        self._announcement = Announcement()
-        self._bridge = ModelBridge(torch.nn.Module(), part=True)
+        self._seat = Seat(client, neighbours.address, layers, settings)
         self._computing: Computing | None = None
         # The life that the neighbours know, and how many iterations and evaluations have begun in it.
         self._life: Life | None = None
@@ -103,8 +88,6 @@ class Pipeline:
         self._unlike: int | None = None
         self._caller: int | None = None  # the thread whose call is under way
         self._loaded_at = time.perf_counter()
-        self.plan: Plan | None = None
-        """Which layers are in which stage, and what they cost; None where nobody has measured."""
         client.client.tell_of_life_over(neighbours.on_life_over)
         if reporting:
             reporting.began_as_stage(settings.stage, settings.stages)
@@ -118,6 +101,11 @@ class Pipeline:
     @property
     def stages(self) -> int:
         return self._settings.stages
+
+    @property
+    def plan(self) -> Plan | None:
+        """Which layers are in which stage, and what they cost; None where nobody has measured."""
+        return self._seat.plan
 
     @property
     def module(self) -> torch.nn.Module:
@@ -213,35 +201,15 @@ class Pipeline:
         """
         if self._computing is not None or self.finished:
             return
-        layers = self._layers
-        assert layers is not None, "they are there until it has begun"
-        costs = self._announcement.notes.costs or self._measured(layers, example)
-        self._announcement.notes = Notes(costs)
-        others = "waits until all stages are there" if self.stages > 1 else "the only stage"
-        self._log("joining", of=self.stages, address=self._neighbours.address, detail=others)
-        if not self._take_place(self._place):
+        stage = self._seat.take(example)
+        if stage is None:
             return
-        stage = self._make(layers, self._agreed(layers))
-        if not self._take_place(self._place):
-            return
-        self._start.wait(self._client)
-        values, owned = self._bridge.values, self._place.owned
-        announcement = self._announcement
-        self._client.offer(
-            self._specs,
-            values,
-            whole=True,
-            aliases=self._aliases,
-            own=owned,
-            holds=lambda: announcement.notes.holds,
-        )
-        self._load(self._client.pull())
+        self._load(self._seat.offer_and_pull(self._start))
         settings = self._settings
         self._computing = Computing(
             stage, seed=settings.seed, rank=self._rank, loss=settings.loss, recompute=settings.recompute
         )
-        # Layers of other stages are nobody's any more.
-        self._layers = None
+        self._seat.begun()
 
     @for_one_thread
     def step(
@@ -359,72 +327,6 @@ class Pipeline:
     def _why_ended(self) -> str:
         return self.ending_detail or str(self.ending)
 
-    def _measured(self, layers: Layers, example: Batch | None) -> tuple[LayerCost, ...] | None:
-        settings = self._settings
-        if example is None:
-            if settings.measured:
-                raise ValueError(
-                    f"cut={settings.cut!r} measures each layer, on every stage: give all of them an example of the"
-                    " inputs, session.pipeline(example=...), or say the cut, as in cut='2,3'"
-                )
-            return None
-        first = micro_batches(example, settings.micro_batches, "inputs")[0]
-        return tuple(measure(layers, first, device=settings.device))
-
-    def _take_place(self, place: Place) -> bool:
-        """Whether the replica has a life; there is none where the run is complete."""
-        self._place = place
-        names, announcement = self._names, self._announcement
-
-        def check(joined: Joined) -> None:
-            if joined.replica is not None and not all(group.whole for group in joined.groups.values()):
-                check_values([Notes.read(stage.notes, names) for stage in joined.replica.stages])
-
-        self._client.take_place(place, announcement.write, check)
-        return not self.finished
-
-    def _make(self, layers: Layers, cut: Cut) -> Stage:
-        """The stage with its keys, and its place by them."""
-        settings = self._settings
-        init = bool(self._conversation.specs)
-        stage = build(layers, cut, settings.stage, settings.seed, init=init, device=settings.device)
-        self._bridge = ModelBridge(stage.module, part=True)
-        keys = tuple(spec.name for spec in self._bridge.specs)
-        others = {tie.key for tie in stage.ties if tie.owner != settings.stage}
-        owned = tuple(key for key in keys if key not in others)
-        self._place = replace(self._place, keys=keys, owned=owned)
-        self._announcement.notes = replace(self._announcement.notes, cut=cut)
-        return stage
-
-    def _agreed(self, layers: Layers) -> Cut:
-        """The cut that all stages come to."""
-        settings = self._settings
-        replica = self._client.client.replica
-        assert replica is not None, "a stage has joined"
-        notes = [Notes.read(stage.notes, self._names) for stage in replica.stages]
-        cut = decided(notes, len(layers), settings.stages)
-        rows = [each.costs for each in notes]
-        known = [row for row in rows if row is not None]
-        text = settings.cut if settings.stages > 1 else str(len(layers))
-        if cut is not None:
-            text = ",".join(map(str, cut))
-        if len(known) == settings.stages:
-            self.plan = make(known, settings.schedule.name, settings.micro_batches, text, recompute=settings.recompute)
-            sizes = tuple(len(stage.layers) for stage in self.plan.stages)
-        elif settings.measured and cut is None:
-            raise ValueError("another stage has measured nothing; give all stages an example of the inputs")
-        else:
-            sizes = read(text, len(layers), settings.stages)
-        self._tell(sizes)
-        return sizes
-
-    def _tell(self, sizes: Cut) -> None:
-        begin, end = parts(sizes)[self.stage]
-        self._log("cut", layers=", ".join(self._names[begin:end]))
-        if self.plan and self.stage == 0:
-            for line in self.plan.table().splitlines():
-                log.info(line)
-
     def _ready_again(self) -> Outcome | None:
         """What became of a call whose end was not seen; None: there was none."""
         self._client.check()
@@ -471,26 +373,25 @@ class Pipeline:
         done = self._iteration(inputs, targets, count, training=True).train(self._settings.schedule)
         computed = time.perf_counter()
         figures = {**metrics} if done.loss is None else {"loss": done.loss, **metrics}
-        tensors = self._bridge.gradients(first=self.index == 0)
+        tensors = self._seat.bridge.gradients(first=self.index == 0)
         if self._reporting:
             self._reporting.begun(self._conversation.life, done.samples, figures)
-        began, collected = self._loaded_at, time.perf_counter()
+        loaded, collected = self._loaded_at, time.perf_counter()
         outcome, pulled = self._client.pushpull(UpdateKind.GRADIENT, done.samples, tensors, figures, self._told())
-        after = self._client.client.traffic
         received = time.perf_counter()
-        sending = after.send_seconds - before.send_seconds
-        receiving = after.receive_seconds - before.receive_seconds
         self._done, self._outcome = done, outcome
-        self._times = StepTimes(
+        self._times = times = step_times(
             outcome.clock,
-            compute_seconds=max(0.0, computed - began - done.waited_seconds),
-            push_seconds=collected - computed + sending,
-            wait_seconds=max(0.0, received - collected - sending - receiving),
-            pull_seconds=receiving,
+            loaded=loaded,
+            computed=computed,
+            collected=collected,
+            received=received,
+            before=before,
+            after=self._client.client.traffic,
             bubble_seconds=done.waited_seconds,
         )
         self._load(pulled)
-        self._times = replace(self._times, pull_seconds=receiving + self._loaded_at - received)
+        self._times = replace(times, pull_seconds=times.pull_seconds + self._loaded_at - received)
         self._report(done, outcome)
         return outcome
 
@@ -557,11 +458,7 @@ class Pipeline:
             self._log("nothing more to train", ending=str(self.ending), detail=self.ending_detail)
             self._neighbours.watch(self._client.client.lease_seconds)
         else:
-            # Loaded in part, as by Ctrl-C in the midst of it, they are of no version.
-            self._announcement.notes = replace(self._announcement.notes, holds=f"in part (stage {self.stage})")
-            self._bridge.load(pulled.frame)
-            self._announcement.notes = replace(self._announcement.notes, holds=str(pulled.grant.version))
-            self._version = pulled.grant.version.number
+            self._version = self._seat.load(pulled).number
             self._meet()
         self._open = None
         self._loaded_at = time.perf_counter()
@@ -584,15 +481,3 @@ class Pipeline:
             room=self._settings.room,
         )
         self._life = life
-
-
-def _plan_of(layers: Layers, settings: Settings) -> dict[str, str]:
-    """What must be the same in all stages."""
-    return {
-        "model": model_digest(layers.specs, (layer.module for layer in layers.layers)),
-        "cut": settings.cut,
-        "micro_batches": str(settings.micro_batches),
-        "schedule": settings.schedule.name,
-        "seed": str(settings.seed),
-        "torch": torch.__version__,
-    }

@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING
 
 from leeway.errors import LeewayError
 from leeway.transport.failures import Lost
+from leeway.worker.heartbeat import HEARTBEATS_PER_LEASE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     Ask = Callable[[int], Awaitable[None]]
-
-# As heartbeats do: a lost attempt, or two, do no harm.
-ATTEMPTS = 3
 
 
 async def gone(stages: Iterable[int], ask: Ask, seconds: float) -> str:
@@ -36,7 +34,7 @@ async def gone(stages: Iterable[int], ask: Ask, seconds: float) -> str:
 
 
 async def _gone(stage: int, ask: Ask, seconds: float) -> str:
-    period_seconds = seconds / ATTEMPTS
+    period_seconds = seconds / HEARTBEATS_PER_LEASE
     there = time.monotonic()
     while True:
         began = time.monotonic()

@@ -17,6 +17,7 @@ from leeway.errors import SettingError
 from leeway.protocol import limits
 from leeway.protocol.addresses import is_host, server_url
 from leeway.protocol.fields import MAX_INTEGER, bound, shown
+from leeway.protocol.handovers import ROUNDED
 from leeway.protocol.ranks import NAME_WORDS, is_rank
 from leeway.worker.pipeline.addresses import advertised
 from leeway.worker.pipeline.cut import BALANCED, check
@@ -25,7 +26,7 @@ from leeway.worker.pipeline.schedules import SCHEDULES
 PARTITIONS = ("shuffle", "random")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("auto", "json", "console")
-WIRE_DTYPES = ("bfloat16",)
+WIRE_DTYPES = (ROUNDED,)
 
 # What says nothing without `stages`.
 OF_A_STAGE = ("stage", "micro_batches", "cut", "schedule", "recompute", "wire_dtype", "stage_host", "stage_port",

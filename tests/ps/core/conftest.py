@@ -10,6 +10,7 @@ from leeway.protocol.offers import Offer
 from leeway.protocol.policy_terms import PolicyTerms
 from leeway.protocol.pulls import Pull
 from leeway.protocol.pushes import Push, PushPulled, UpdateKind
+from leeway.protocol.refusals import Refused
 from leeway.protocol.replicas import Place
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.ps.core.effects import Adopt, Answered, Apply, Effect, Initialize
@@ -18,6 +19,7 @@ from leeway.ps.core.machine import Machine
 from leeway.ps.core.settings import GroupSettings, Settings
 
 if TYPE_CHECKING:
+    from leeway.protocol.codes import Code
     from leeway.protocol.messages import Reply
 
 
@@ -104,11 +106,24 @@ class Server:
             settled |= {"part": life.stage, "parts": member.stages}
         return self.ask(Push(life, clock, **(settled | {"samples": 0 if kind is UpdateKind.SKIP else 4} | more)))
 
+    def iterate(self, lives: list[Life]) -> None:
+        """The stages of a replica pull, and then they push."""
+        for life in lives:
+            self.pull(life)
+        for life in lives:
+            self.push(life)
+
     def walk(self, life: Life, clock: int = 0) -> Any:
         """A granted pull and its push."""
         self.pull(life, clock)
         reply = self.push(life, clock)
         return reply.pushed if isinstance(reply, PushPulled) else reply
+
+
+def code(reply: Any) -> Code:
+    """Of a refusal."""
+    assert isinstance(reply, Refused), reply
+    return reply.error.code
 
 
 @pytest.fixture

@@ -119,10 +119,7 @@ def test_a_stage_that_has_said_goodbye_is_shown_as_such(serve):
     server.offer()
     server.join("w0")
     lives = server.replica()
-    for life in lives:
-        server.pull(life)
-    for life in lives:
-        server.push(life)
+    server.iterate(lives)
     server.ask(Leave(lives[1]))
     states = [stage["state"] for stage in of(describe.status(server.machine, 0.0), "r0")["stages"]]
     assert states == ["idle", "left"]

@@ -11,19 +11,14 @@ from leeway.protocol.membership import Departed, Heartbeat, Join, Joined, Leave,
 from leeway.protocol.policy_terms import PolicyTerms
 from leeway.protocol.pulls import NotYet
 from leeway.protocol.reasons import Reason
-from leeway.protocol.refusals import Refused
 from leeway.protocol.replicas import Place, Stage
 from leeway.ps.core.effects import Answered, Began, Ended, Forgotten, Parked
 from leeway.ps.core.events import Gone, Paused, Stop
 from leeway.ps.core.joins import REMEMBERED_PROCESSES
 from leeway.ps.core.settings import GroupSettings
+from tests.ps.core.conftest import code
 
 A, B = (GroupSettings(PolicyTerms("async"), name, (f"{name}.*",)) for name in ("a", "b"))
-
-
-def code(reply) -> Code:
-    assert isinstance(reply, Refused), reply
-    return reply.error.code
 
 
 @pytest.fixture
@@ -314,10 +309,7 @@ def test_at_the_end_each_stage_says_goodbye(serve):
     server.offer()
     server.join("w0"), server.join("w1")
     lives = server.replica(3)
-    for life in lives:
-        server.pull(life)
-    for life in lives:
-        server.push(life)
+    server.iterate(lives)
     assert code(server.pull(lives[0], 1)) is Code.FINISHED
     assert server.ask(Leave(lives[0])) == Departed("r0")
     assert server.ask(Leave(lives[0])) == Departed("r0")

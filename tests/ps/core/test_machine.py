@@ -19,16 +19,13 @@ from leeway.ps.core.effects import Answered, Began, Configure, Drop, Ended, Fini
 from leeway.ps.core.events import Asked, Gone, Paused, Stop
 from leeway.ps.core.machine import Machine
 from leeway.ps.core.settings import GroupSettings, Settings
+from tests.ps.core.conftest import code
 
 GROUPS = (GroupSettings(PolicyTerms("ssp", 0), "a", ("a.*",)), GroupSettings(PolicyTerms("sync"), "b", ("b.*",)))
 
 
 def spec(name: str, size: int = 3, kind: Kind = Kind.TRAINABLE) -> TensorSpec:
     return TensorSpec(name, (size,), "float32", kind)
-
-
-def code(reply) -> Code:
-    return reply.error.code
 
 
 # Optimizers.

@@ -96,10 +96,7 @@ def test_stages_that_wait_together_are_granted_together(serve):
     server = serve("ssp", 0, workers=2)
     server.offer()
     w0, lives = server.join("w0"), server.replica()
-    for life in lives:
-        server.pull(life)
-    for life in lives:
-        server.push(life)
+    server.iterate(lives)
     requests = [server.send(Pull(life=life, clock=1, wait_seconds=9.0)) for life in lives]
     assert not any(request in server.replies for request in requests)
     server.walk(w0)

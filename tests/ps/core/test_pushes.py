@@ -12,14 +12,9 @@ from leeway.protocol.membership import Leave
 from leeway.protocol.pulls import Granted
 from leeway.protocol.pushes import Disposition, Pushed, PushPulled, Staged, UpdateKind
 from leeway.protocol.reasons import Reason
-from leeway.protocol.refusals import Refused
 from leeway.ps.core.effects import Accepted, Apply, Contribution, Drop, Parked
 from leeway.ps.core.events import Gone, Paused, Stop
-
-
-def code(reply) -> Code:
-    assert isinstance(reply, Refused), reply
-    return reply.error.code
+from tests.ps.core.conftest import code
 
 
 @pytest.fixture

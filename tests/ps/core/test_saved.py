@@ -401,10 +401,7 @@ def test_how_a_life_ended_and_who_had_left_is_saved(serve, restart):
     server.offer()
     server.join("w0")
     lives = server.replica()
-    for life in lives:
-        server.pull(life)
-    for life in lives:
-        server.push(life)
+    server.iterate(lives)
     server.ask(Leave(lives[0]))
     restart(server)
     assert server.ask(Heartbeat(lives[0])).error.code is Code.LEFT

@@ -127,6 +127,14 @@ class Server(Reader):
             name.removeprefix(_MODEL): tensor for name, tensor in load_file(newest).items() if name.startswith(_MODEL)
         }
 
+    def check_counts(self, batches):
+        """Each of the batches was trained once, in every layer of a model of tallies."""
+        counts = self.saved()
+        assert len(counts) == 4
+        for name, count in counts.items():
+            assert count[:batches].tolist() == [1.0] * batches, name
+            assert count.sum() == batches, name
+
 
 def until(so, words, seconds=SECONDS):
     """Nothing tells of it: look again and again."""

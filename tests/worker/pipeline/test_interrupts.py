@@ -3,33 +3,14 @@
 from random import Random
 
 import pytest
-import torch
 
 import leeway
-from tests.worker.pipeline.script import MODELS
+from tests.worker.pipeline.own import CUT, batch, stage_of
 from tests.worker.test_interrupted_calls import Interrupt
 
 pytestmark = pytest.mark.e2e
 
 FLAGS = ("--mode", "async", "--optimizer", "sgd", "--lr", "1", "--lease", "0.3")
-CUT = {"cut": "2,2"}
-TALLY = MODELS["tally"]
-
-
-def made(session, stage, **options):
-    with torch.device("meta"):
-        model = TALLY.make()
-    return session.pipeline(model, 2, stage, 4, loss=TALLY.loss, **options)
-
-
-def batch(place):
-    return TALLY.batch({"share": [0, 1]}, place)
-
-
-def check(server, batches):
-    for name, count in server.saved().items():
-        assert count[:batches].tolist() == [1.0] * batches, name
-        assert count.sum() == batches, name
 
 
 class Script:
@@ -56,12 +37,12 @@ def test_a_step(stage, replicas):
     server = replicas.serve(*FLAGS, "--until", batches)
     other = replicas.stage(server.url, 1 - stage, arguments=CUT)
     with leeway.connect(server.url, "w0") as session:
-        pipeline = made(session, stage, **CUT)
+        pipeline = stage_of(session, stage, **CUT)
         while not pipeline.finished:
             script.call(lambda: pipeline.step(*batch(pipeline.committed)))
         assert pipeline.committed == batches
     other.ended()
-    check(server, batches)
+    server.check_counts(batches)
     assert len(set(script.where)) > 15
 
 
@@ -70,14 +51,14 @@ def test_an_evaluation(replicas):
     server = replicas.serve(*FLAGS, "--until", batches)
     other = replicas.stage(server.url, 1, arguments=CUT, evaluate=True)
     with leeway.connect(server.url, "w0") as session:
-        pipeline = made(session, 0, **CUT)
+        pipeline = stage_of(session, 0, **CUT)
         while not pipeline.finished:
             place, judged = pipeline.committed, []
             script.call(lambda place=place, judged=judged: judged.append(pipeline.evaluate(*batch(place))))
             if any(judged):
                 script.call(lambda place=place: pipeline.step(*batch(place)))
     other.ended()
-    check(server, batches)
+    server.check_counts(batches)
     assert sorted({row["place"] for row in other.rows if "evaluated" in row}) == list(range(batches))
     assert len(set(script.where)) > 8
 
@@ -89,11 +70,11 @@ def test_a_beginning(replicas):
     other = replicas.stage(server.url, 1)
     for place in range(batches):
         with leeway.connect(server.url, "w0") as session:
-            pipeline = made(session, 0)
+            pipeline = stage_of(session, 0)
             while not script.call(lambda pipeline=pipeline: pipeline.begin(batch(0)[0])):
                 pass
             assert pipeline.committed == place
             pipeline.step(*batch(place))
     other.ended()
-    check(server, batches)
+    server.check_counts(batches)
     assert len(set(script.where)) > 6

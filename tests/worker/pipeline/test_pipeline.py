@@ -1,7 +1,6 @@
 """`session.pipeline` against `ps-serve`, each stage in a process of its own: it trains what one worker trains."""
 
 import gc
-from dataclasses import replace
 
 import pytest
 import torch
@@ -14,6 +13,7 @@ from leeway.protocol.codes import Code
 from leeway.worker.pipeline import neighbourhood
 from leeway.worker.pipeline.layers import Layers
 from tests.worker.pipeline.near import closely
+from tests.worker.pipeline.own import CUT, TALLY, batch, stage_of, train
 from tests.worker.pipeline.replicas import Replicas, until
 from tests.worker.pipeline.script import MODELS, more_kinds
 from tests.worker.pipeline.stages import Doing
@@ -91,29 +91,15 @@ def test_a_pipeline_trains_what_one_worker_trains(name, stages, options, alone, 
 # What a script sees of it.
 
 
-TALLY = MODELS["tally"]
 COUNTS = ("--mode", "async", "--optimizer", "sgd", "--lr", "1", "--lease", "1")
-CUT = {"cut": "2,2"}
 
 
-def first_stage(session, model=TALLY, stage=0, **arguments):
-    with torch.device("meta"):
-        made = model.make()
-    return session.pipeline(made, 2, stage, **{"micro_batches": 4, **CUT, **arguments})
+def first_stage(session, model=TALLY, **arguments):
+    return stage_of(session, 0, model, **CUT | arguments)
 
 
 def last_stage(session):
-    return first_stage(session, stage=1, loss=TALLY.loss)
-
-
-def batch(place):
-    return TALLY.batch({"share": [0, 1]}, place)
-
-
-def check_counts(server, batches):
-    for count in server.saved().values():
-        assert count[:batches].tolist() == [1.0] * batches
-        assert count.sum() == batches
+    return stage_of(session, 1, **CUT)
 
 
 def test_bfloat16_on_the_way_is_close(alone, replicas):
@@ -165,7 +151,7 @@ def test_a_batch_that_cannot_be_leaves_the_iteration_whole(replicas):
             pipeline.step(inputs)
     other.ended()
     assert "dropped" not in other.log
-    check_counts(server, 3)
+    server.check_counts(3)
 
 
 def test_inputs_that_a_layer_does_not_take(replicas):
@@ -181,7 +167,7 @@ def test_inputs_that_a_layer_does_not_take(replicas):
             assert pipeline.step(inputs).reason is Code.STAGE_LOST
             assert not pipeline.step(inputs).dropped
     other.ended()
-    check_counts(server, 3)
+    server.check_counts(3)
 
 
 def test_what_a_session_tells_of_it(replicas):
@@ -255,7 +241,7 @@ def test_a_measured_cut_stays_with_the_replica(replicas):
     for stage in (instead, quick):
         assert stage.ended()["committed"] == 60
     assert "layers=0 " in instead.log
-    check_counts(server, 60)
+    server.check_counts(60)
 
 
 def test_replicas_that_start_together(replicas):
@@ -288,7 +274,7 @@ def test_an_evaluation_that_others_are_through_with_is_made_again(replicas):
         assert not pipeline.step(batch(1)[0]).dropped
     assert instead.ended()["ending"] == "finished"
     assert [row["place"] for row in instead.rows if "evaluated" in row] == [1]
-    check_counts(server, 2)
+    server.check_counts(2)
 
 
 @pytest.mark.parametrize("dies", [False, True])
@@ -297,8 +283,7 @@ def test_an_evaluation_behind_the_end_does_not_wait_for_who_has_gone(dies, repli
     other = replicas.stage(server.url, 0, arguments=CUT, lingers=dies)
     with leeway.connect(server.url, "w0") as session:
         pipeline = last_stage(session)
-        while not pipeline.finished:
-            pipeline.step(None, batch(pipeline.committed)[1])
+        train(pipeline)
         if dies:
             other.heard("nothing more to train")
             other.fork.kill()
@@ -318,8 +303,7 @@ def test_a_server_that_has_lost_its_model(torn, replicas):
         other.trained(3)
         server.kill()
         if torn:  # as where the server has died between the two replies
-            notes = pipeline._announcement.notes
-            pipeline._announcement.notes = replace(notes, holds="1.99")
+            pipeline._seat._tell_holds("1.99")
         again = replicas.serve(*COUNTS, "--until", 6, port=server.port)
         if torn:
             with pytest.raises(
@@ -358,8 +342,7 @@ def test_last_calls_that_differ_end(theirs, evaluates, replicas):
     other = replicas.stage(server.url, 0, arguments=CUT, last=theirs)
     with leeway.connect(server.url, "w0") as session:
         pipeline = last_stage(session)
-        while not pipeline.finished:
-            pipeline.step(None, batch(pipeline.committed)[1])
+        train(pipeline)
         if evaluates:
             assert pipeline.evaluate(None, batch(2)[1]) is None
         pipeline.end()
@@ -372,8 +355,7 @@ def test_a_stopped_stage_behind_the_end_is_not_waited_for(replicas):
     other = replicas.stage(server.url, 0, arguments=CUT, lingers=True)
     with leeway.connect(server.url, "w0") as session:
         pipeline = last_stage(session)
-        while not pipeline.finished:
-            pipeline.step(None, batch(pipeline.committed)[1])
+        train(pipeline)
         other.heard("nothing more to train")
         other.fork.stop()
         pipeline.end()

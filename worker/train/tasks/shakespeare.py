@@ -33,7 +33,7 @@ _HIDDEN = 256
 class _States(torch.nn.LSTM):
     """An LSTM that gives its output alone, so that it can stand in a row of blocks."""
 
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:  # type: ignore[override]  # that is what it is for
         output, _ = super().forward(inputs)
         return output
 
