@@ -28,7 +28,7 @@ CORES := --numprocesses auto --maxprocesses 4 --dist loadfile
 DEMO := $(filter-out %/conftest.py $(wildcard tests/demo/test_*.py tests/demo/gpt/test_*.py),\
 	$(wildcard tests/demo/*.py tests/demo/gpt/*.py))
 
-.PHONY: help demo demo-gpt test check system lint bench load kills dashboards format clean
+.PHONY: help demo demo-gpt test check system lint bench load kills fuzz dashboards format clean
 .DELETE_ON_ERROR:
 
 help:
@@ -41,6 +41,7 @@ help:
 	@echo "make bench   measure against raw sockets and DDP; writes a page under docs/benchmarks"
 	@echo "make load    compare sync, async, SSP and DDP under stragglers; writes a report there, within an hour"
 	@echo "make kills   kill stages of pipelines, 50 times in each mode; writes a page there, in a quarter of an hour"
+	@echo "make fuzz    bad bytes: ten million inputs for whatever reads a stranger's bytes; writes a page there, within an hour"
 	@echo "make dashboards  write the Grafana dashboards and the rules for Prometheus anew"
 	@echo "make format  put the sources in order"
 	@echo "make clean   remove what the other commands have made, except $(VENV)"
@@ -85,6 +86,9 @@ load: $(READY)
 
 kills: $(READY)
 	PYTHONPATH=. $(BIN)/python -m tests.load.kills $(ARGS)
+
+fuzz: $(READY)
+	PYTHONPATH=. $(BIN)/python -m tests.fuzz $(ARGS)
 
 dashboards: $(READY)
 	PYTHONPATH=. $(BIN)/python -m dashboards

@@ -30,6 +30,9 @@ LOOP_LAG_SECONDS: Final = 0.1
 CHECKPOINT_AGE_SECONDS: Final = 3600
 """So much work may be lost in a crash before somebody is told."""
 
+CERTIFICATE_SECONDS: Final = 7 * 86_400
+"""As long before its end the server begins to warn too."""
+
 
 class Severity(StrEnum):
     CRITICAL = "critical"  # the run stands, or its result is in danger
@@ -99,6 +102,35 @@ def alerts(pace: Pace | None = None) -> list[Alert]:
             "gone or overloaded. iteration-too-long: it sent heartbeats but did not finish an iteration within "
             "--max-iteration-seconds; it hangs. The others go on without it. The server's log names the rank "
             '("ended"). A worker that is merely slow needs a longer --lease.',
+        ),
+        Alert(
+            "LeewayWorkerQuarantined",
+            f"{scope.series(server.QUARANTINED)} > 0",
+            "0s",
+            Severity.WARNING,
+            "{{ $value }} ranks are in quarantine",
+            "Too many of their updates in a row had a norm beyond --max-update-norm or --max-update-norm-ratio, or an "
+            "admin keeps them out; /v1/status says who and why. The others go on without them. Look at the data and "
+            "the code of such a worker before you let it in again: DELETE /v1/quarantine/RANK, or on the live page.",
+        ),
+        Alert(
+            "LeewayInsecure",
+            f"{scope.series(server.INSECURE)} == 1",
+            pace.soon,
+            Severity.WARNING,
+            "Anybody gets in at the server at {{ $labels.instance }}",
+            "It listens beyond its own machine with --insecure: whoever reaches the port may read the model, push into "
+            "it and end the run. Start it with --tokens, or with --tls-client-ca; ps-keys makes both.",
+        ),
+        Alert(
+            "LeewayCertificateEnds",
+            f"{scope.series(server.CERTIFICATE_EXPIRY)} - time() < {CERTIFICATE_SECONDS}",
+            pace.soon,
+            Severity.WARNING,
+            "The certificate of {{ $labels.instance }} "
+            "{{ if gt $value 0.0 }}ends in {{ $value | humanizeDuration }}{{ else }}has ended{{ end }}",
+            "Who connects after its end trusts it no more, Prometheus among them; connections that are open stay. Make "
+            "another with ps-keys renew, put it where --tls-cert and --tls-key say, and send the server SIGHUP.",
         ),
         Alert(
             "LeewayBarrierHeldByOneRank",

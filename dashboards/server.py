@@ -104,6 +104,21 @@ def _glance() -> list[Panel]:
             base=BLUE,
         ),
         figure(
+            "Certificate ends in",
+            "Time that the certificate is good for, of each server with TLS. ps-keys renew makes another.",
+            SECONDS,
+            Query(f"{SERVERS.series(server.CERTIFICATE_EXPIRY)} - time()", "{{instance}}"),
+            limits=((7 * 86_400, GREEN),),
+            base=RED,
+        ),
+        figure(
+            "Open to anybody",
+            "1 where whoever reaches the server from another machine is let in (--insecure).",
+            NUMBER,
+            Query(SERVERS.series(server.INSECURE), "{{instance}}"),
+            limits=((1, RED),),
+        ),
+        figure(
             "Checkpoint age",
             "Time since the newest checkpoint; before the first one, since the start. So much would be lost in a "
             "crash. Empty without --state-dir: then nothing is ever saved.",
@@ -174,10 +189,12 @@ def _refusals() -> list[Panel]:
     return [
         graph(
             "Updates refused",
-            "By the code of the problem document: non-finite (NaN or infinity in it), evicted, old-epoch, superseded. "
-            "The codes stand in the reference of the HTTP surface.",
+            "By the code of the problem document: non-finite (NaN or infinity in it), evicted, old-epoch, superseded, "
+            "update-too-large (--max-update-norm). The codes stand in the reference of the HTTP surface. Ranks that "
+            "are kept out, because too many of their updates were refused or an admin has said so.",
             NUMBER,
             Query(f"sum by (code) ({SERVERS.happened(server.REFUSED, _OF_UPDATES)})", "{{code}}"),
+            Query(SERVERS.series(server.QUARANTINED), "ranks in quarantine"),
             bars=True,
         ),
         graph(

@@ -358,8 +358,8 @@ def _troubles() -> list[Panel]:
     return [
         graph(
             "Iterations without an update",
-            "By cause: non-finite (the gradient had NaN or infinity, and was refused), asked (the script "
-            "skipped it: an overflow, or nothing left to read).",
+            "By cause: non-finite (the gradient had NaN or infinity, and was refused), too-large (likewise, "
+            "for its norm), asked (the script skipped it: an overflow, or nothing left to read).",
             NUMBER,
             Query(f"sum by (rank, cause) ({_grown(worker.SKIPS)})", "{{rank}}: {{cause}}"),
             bars=True,

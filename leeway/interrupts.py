@@ -43,3 +43,9 @@ def ignore() -> None:
     """All is done and said: what still comes must not change the exit code."""
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
+
+def call_at_hangup(handler: Callable[[], object]) -> None:
+    """From here on SIGHUP calls this, where there is one, instead of ending the process."""
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, lambda *_: handler())

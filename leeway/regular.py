@@ -9,10 +9,18 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+# Of a file that shows the model, the run or a secret: whatever the umask, it is its owner's alone.
+PRIVATE: Final = 0o600
+
+
+def private(path: str, flags: int) -> int:
+    """An opener, as `open` takes one: a file that it makes is private. One that was there keeps its mode."""
+    return os.open(path, flags, PRIVATE)
 
 
 def check(path: Path, *, devices: bool = False, open_pipes: bool = False) -> None:

@@ -5,6 +5,7 @@ The one rule: what is wrong with an address is said before anything is sent, in 
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from leeway.protocol.fields import shown
@@ -50,3 +51,17 @@ def is_host(text: str) -> bool:
     except UnicodeError:
         return False
     return 1 <= len(encoded) <= MAX_HOST_BYTES and text.isprintable() and " " not in text
+
+
+def is_loopback(host: str) -> bool:
+    """Whether nobody beyond this machine reaches what listens there."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def in_the_clear(url: str) -> bool:
+    """Whether what goes there can be read on its way."""
+    parts = urlsplit(url)
+    return parts.scheme == "http" and not is_loopback(parts.hostname or "")

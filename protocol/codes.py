@@ -13,6 +13,10 @@ class Code(StrEnum):
 
     MALFORMED_FRAME = "malformed-frame"
     MALFORMED_REQUEST = "malformed-request"
+    UNAUTHENTICATED = "unauthenticated"
+    FORBIDDEN = "forbidden"
+    FOREIGN = "foreign"
+    QUARANTINED = "quarantined"
     UNKNOWN_NEIGHBOUR = "unknown-neighbour"
     NOT_FOUND = "not-found"
     METHOD_NOT_ALLOWED = "method-not-allowed"
@@ -40,9 +44,11 @@ class Code(StrEnum):
     WRONG_TENSOR = "wrong-tensor"
     DUPLICATE_TENSOR = "duplicate-tensor"
     NON_FINITE = "non-finite"
+    UPDATE_TOO_LARGE = "update-too-large"
     UNKNOWN_GROUP = "unknown-group"
     INCONSISTENT_PARTS = "inconsistent-parts"
     INVALID_VALUE = "invalid-value"
+    OVER_QUOTA = "over-quota"
     STOPPING = "stopping"
     BUSY = "busy"
     INTERNAL = "internal"
@@ -52,6 +58,10 @@ class Code(StrEnum):
 STATUS: dict[Code, int] = {
     Code.MALFORMED_FRAME: 400,
     Code.MALFORMED_REQUEST: 400,
+    Code.UNAUTHENTICATED: 401,
+    Code.FORBIDDEN: 403,
+    Code.FOREIGN: 403,
+    Code.QUARANTINED: 403,
     Code.UNKNOWN_NEIGHBOUR: 403,
     Code.NOT_FOUND: 404,
     Code.METHOD_NOT_ALLOWED: 405,
@@ -78,10 +88,12 @@ STATUS: dict[Code, int] = {
     Code.WRONG_TENSOR: 422,
     Code.DUPLICATE_TENSOR: 422,
     Code.NON_FINITE: 422,
+    Code.UPDATE_TOO_LARGE: 422,
     Code.UNKNOWN_GROUP: 422,
     Code.INCONSISTENT_PARTS: 422,
     Code.INVALID_VALUE: 422,
     Code.SCHEMA_TOO_LARGE: 422,
+    Code.OVER_QUOTA: 429,
     Code.STOPPING: 503,
     Code.BUSY: 503,
     Code.INTERNAL: 500,

@@ -147,6 +147,15 @@ class Query(Fields):
             return int(text)
         raise self._refuse(name, self._get(name), f"an integer from {minimum} to {maximum}")
 
+    def number(self, name: str, minimum: float = 0.0, maximum: float = math.inf, *, other: str = "") -> float:
+        text, number = self._get(name), math.nan
+        if text.isascii() and len(text) <= 32:
+            with suppress(ValueError):
+                number = float(text)
+        if not minimum <= number <= maximum or math.isinf(number):
+            raise self._refuse(name, text, f"a number from {minimum} to {maximum}{other and f', or {other}'}")
+        return number
+
     def flag(self, name: str) -> bool:
         """Absent is false. True is "1" or "true"."""
         match self._mapping.get(name):

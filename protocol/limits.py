@@ -48,6 +48,15 @@ FIRST_PIECE_BYTES = 4096
 # Ranks a server remembers, ended ones too: each costs up to a few kilobytes for its remembered lives.
 MAX_RANKS = 65_536
 
+# The least limit of an update's norm: what is smaller changes nothing in float32.
+MIN_UPDATE_NORM = 1e-30
+
+# Refused updates in a row: whoever wants more of them has no use for a limit.
+MAX_QUARANTINE_AFTER = 1_000_000
+
+# Ranks in quarantine that a status names.
+MAX_QUARANTINE_ROWS = 100
+
 # Groups of keys. Each has a thread of its own for its arithmetic.
 MAX_GROUPS = 64
 
@@ -144,8 +153,18 @@ MAX_ITERATION_LIMIT_SECONDS = 31_536_000.0
 # The longest that a request may be parked. Longer waits are asked for again.
 MAX_WAIT_SECONDS = 300.0
 
-# A JSON body that a stranger may send: control messages have a few hundred bytes.
+# How often it is looked whether a body still comes: whoever sends a byte now and then keeps memory, and a place.
+MAX_BODY_WINDOW_SECONDS = 30.0
+
+# So much of a body has to come in each such time, or its end; else its connection is closed. Modems were faster.
+MIN_BODY_WINDOW_BYTES = 32 * 1024
+
+# A JSON body: a join lists the keys of a stage, which may be many.
 MAX_JSON_BYTES = 4 * 1024 * 1024
+
+# One of all other control messages, which have a few hundred bytes. Reading JSON holds up everybody else, a MiB for
+# some 10 ms.
+MAX_CONTROL_BYTES = 64 * 1024
 
 # A JSON document that lists tensors: a join reply, the question before an offer, or any other reply. Sized for a
 # full table: MAX_TENSORS rows whose metadata fill a frame's 4 MiB take up to three times that with every name

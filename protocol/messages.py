@@ -13,11 +13,12 @@ from leeway.protocol.membership import Departed, Heartbeat, Join, Joined, Leave,
 from leeway.protocol.offers import Offer, Offered
 from leeway.protocol.pulls import Granted, NotYet, Pull
 from leeway.protocol.pushes import Push, Pushed, PushPulled, Staged
+from leeway.protocol.quarantine import Quarantine, QuarantineState, Release
 from leeway.protocol.refusals import Refused
 from leeway.protocol.tuning import OptimizerState, PolicyState, SetOptimizer, SetPolicy
 
 WorkerRequest = Leave | Heartbeat | Pull | Push | Barrier
-Request = Join | Offer | SetPolicy | SetOptimizer | WorkerRequest
+Request = Join | Offer | SetPolicy | SetOptimizer | Quarantine | Release | WorkerRequest
 
 # What a stage of a pipeline asks of another. No parameter server answers it.
 StageRequest = Handover
@@ -35,6 +36,7 @@ Reply = (
     | Passed
     | PolicyState
     | OptimizerState
+    | QuarantineState
     | Taken
     | Refused
 )

@@ -43,3 +43,5 @@ class Reason(StrEnum):
     NEW_SESSION = "new-session"
     # the version that a replica was granted is no longer there for the stage that asks for it
     GRANT_LOST = "grant-lost"
+    # too many of its updates were refused, or an admin has said so
+    QUARANTINED = "quarantined"

@@ -57,7 +57,7 @@ class PolicyState:
         terms = self.terms.to_fields()
         of_a_quorum = {name: terms.pop(name) for name in ("quorum", "grace_seconds")}
         fields = {"group": self.group, **terms, "switching_at": self.switching_at}
-        return fields if self.terms.quorum is None else fields | of_a_quorum
+        return fields if (self.terms.quorum, self.terms.grace_seconds) == (None, None) else fields | of_a_quorum
 
 
 @dataclass(frozen=True, slots=True)

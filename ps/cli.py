@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from leeway import interrupts, programs
+from leeway import interrupts, programs, regular
 from leeway.ps.settings.options import CONFIG_FILE, GROUP_SETTINGS, SECTIONS, SETTINGS, config_option, server_config
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def trace(history: Path, output: Path | None) -> int:
             # Under another name until it is whole: a history that turns out to be none leaves nothing behind.
             part = output.with_name(f"{output.name}.part")
             try:
-                with part.open("w", encoding="utf-8") as file:
+                with open(part, "w", encoding="utf-8", opener=regular.private) as file:
                     write(recording, file)
                 os.replace(part, output)
             finally:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import leeway.ps.cli
+import leeway.ps.keys.cli
 import leeway.ps.top.cli
 import leeway.worker.data.cli
 import leeway.worker.launch.cli
@@ -114,6 +115,8 @@ def parts() -> dict[str, str]:
         "ps-top-help": _help(leeway.ps.top.cli.command),
         "ps-data-help": _help(leeway.worker.data.cli.command),
         "ps-data-get-help": _help(leeway.worker.data.cli.get, "ps-data"),
+        "ps-keys-help": _help(leeway.ps.keys.cli.command),
+        "ps-keys-make-help": _help(leeway.ps.keys.cli.command.commands["make"], "ps-keys"),
         "published-data": _published(),
         "server-metrics": _metrics(server_catalogue.CATALOGUE),
         "worker-metrics": _metrics(worker_catalogue.CATALOGUE),

@@ -80,6 +80,7 @@ class Checker(Starts):
                 message = self.messages[event["request"]] = event["message"]
                 if message["is"] == "Push":
                     self._pushed(event["request"], message, effects)
+                    self._measured(message, event.get("norm"), effects)
                 elif message["is"] == "Join" and message["place"]:
                     # Who has waited, be it for this one event, had its place.
                     first = next(one for one in effects if one.get("request") == event["request"])
@@ -106,6 +107,7 @@ class Checker(Starts):
             over = group.deadline is not None and group.deadline + ROUNDING_SECONDS < t
             must(not over, "a round closes when its quorum is there and its grace over", round=group.round)
             self._are_pinned(group)
+        must(self.kept_out.isdisjoint(self.live), "who is in quarantine has no life", kept_out=self.kept_out)
         self.seats.joining = None
         self._no_circle_is_left()
         self._come_to_the_end()
@@ -174,6 +176,13 @@ class Checker(Starts):
         elif group.mode == "sync" and self._parts(name) == push["parts"]:
             self._taken(group, name, push, "held")
             group.held[name[2]] = name
+
+    def _measured(self, push, norm, effects):
+        """What is too large is in no step, whatever else is decided about it."""
+        most = settings_of(push["group"], self.settings).get("max_update_norm")
+        if norm is not None and most is not None and norm > most:
+            taken = [effect for effect in effects if effect["is"] == "Accepted" and effect["disposition"] != "late"]
+            must(not taken, "no update beyond the limit of its norm is taken", norm=norm, most=most)
 
     def _late(self, group, name, push, *, passed):
         """Its round has closed without it: its worker goes on with the next to open, or is there already."""
@@ -255,6 +264,7 @@ class Checker(Starts):
         match effect["is"]:
             case "Began":
                 must(effect["rank"] not in self.live, "a rank has one life", rank=effect["rank"])
+                must(effect["rank"] not in self.kept_out, "who is in quarantine has no life", rank=effect["rank"])
                 self.live[effect["rank"]] = effect["incarnation"]
                 self.seats.began(effect["rank"], effect["stages"])
                 self.facts.began.append((self.t, effect["rank"], effect["incarnation"]))
@@ -267,6 +277,11 @@ class Checker(Starts):
                 for group in self.groups.values():
                     if rank in group.clocks:
                         group.forget(rank)
+            case "Quarantined":
+                self.kept_out.add(effect["rank"])
+            case "Released":
+                must(effect["rank"] in self.kept_out, "who is let in was kept out", rank=effect["rank"])
+                self.kept_out.discard(effect["rank"])
             case "Forgotten":
                 self.seats.is_forgotten(effect["rank"], effect["stage"])
             case "Advanced":

@@ -33,6 +33,7 @@ class Starts:
         self.messages, self.bodies = {}, {}
         self.live, self.one_after_another, self.over = {}, set(), False
         self.seats = Seats.restored(state)
+        self.kept_out = set(state.get("quarantine", ()))
         for rank, saved in state["ranks"].items():
             if saved["lives"] and saved["lives"][-1]["ended"] is None:
                 self.live[rank] = saved["lives"][-1]["number"]

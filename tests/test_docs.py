@@ -27,6 +27,7 @@ import torch
 from safetensors.torch import save_file
 
 import leeway.ps.cli
+import leeway.ps.keys.cli
 import leeway.ps.top.cli
 import leeway.worker.data.cli
 import leeway.worker.launch.cli
@@ -51,8 +52,10 @@ from leeway.protocol.tuning import PolicyState, SetPolicy
 from leeway.ps.arithmetic.settings import OptimizerSettings
 from leeway.ps.core import membership, progress
 from leeway.ps.server.http.handlers import Handlers
+from leeway.ps.server.http.sessions import Sessions
 from leeway.ps.settings.options import SETTINGS
 from leeway.transport.http.counts import Uncounted
+from leeway.transport.http.gate import Gate
 from leeway.worker.pipeline.door import HOLD_SECONDS, Door
 from leeway.worker.session.refusals import REACTIONS, Reaction
 from tests import frameworks
@@ -235,6 +238,7 @@ COMMANDS: dict[str, tuple[click.Command, ...]] = {
     "ps-launch": (leeway.worker.launch.cli.command, leeway.ps.cli.command),
     "ps-top": (leeway.ps.top.cli.command,),
     "ps-data": (leeway.worker.data.cli.get, leeway.worker.data.cli.show),
+    "ps-keys": tuple(leeway.ps.keys.cli.command.commands.values()),
 }
 
 
@@ -290,6 +294,7 @@ def test_flags_in_prose_exist() -> None:
     known |= set(re.findall(r"--[a-z][a-z-]*", load_parser().format_help()))
     known |= {"--help", "--version", "--json", "--rewrite", "--only", "--full", "--quick", "--max-restarts"}
     known |= {"--open", "--keep"}  # the demos'
+    known |= {"--cacert", "--from-file"}  # those of curl and kubectl
     unknown = {}
     for name in PAGES:
         if name.startswith("docs/benchmarks"):
@@ -307,7 +312,8 @@ def test_flags_in_prose_exist() -> None:
 def served_routes() -> set[str]:
     metrics = SimpleNamespace(registry=prometheus_client.CollectorRegistry())
     runtime = SimpleNamespace(metrics=metrics, feed=None, pool=SimpleNamespace(take=None))
-    return {f"{route.method} {route.path}" for route in Handlers(runtime, None, 0, Uncounted()).table()}
+    handlers = Handlers(runtime, None, 0, Uncounted(), Gate(), Sessions(float, secure=False))
+    return {f"{route.method} {route.path}" for route in handlers.table()}
 
 
 def between_stages() -> set[str]:
@@ -339,6 +345,7 @@ def test_the_dispositions_are_all_dispositions() -> None:
 
 _REACTIONS = {
     Reaction.AGAIN: "the same again, later",
+    Reaction.WAIT: "wait as told, and the same again",
     Reaction.REJOIN: "join again, same session",
     Reaction.DROP: "join again for the clock",
     Reaction.NEW_LIFE: "join again, new session",

@@ -10,6 +10,7 @@ from leeway.protocol.offers import Offer
 from leeway.protocol.policy_terms import PolicyTerms
 from leeway.protocol.pulls import Pull
 from leeway.protocol.pushes import Push, UpdateKind
+from leeway.protocol.quarantine import Release
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.ps.core import saved
 from leeway.ps.core.effects import Adopt, Apply, Initialize
@@ -25,8 +26,8 @@ WEIGHT = TensorSpec("weight", (2, 3), "float32", Kind.TRAINABLE)
 class Recording:
     """A machine whose arithmetic is done at once, and the history it makes."""
 
-    def __init__(self, mode, bound=None):
-        self.machine = Machine(Settings((GroupSettings(PolicyTerms(mode, bound)),), workers=2), epoch=1)
+    def __init__(self, mode, bound=None, **limits):
+        self.machine = Machine(Settings((GroupSettings(PolicyTerms(mode, bound), **limits),), workers=2), epoch=1)
         self.rows = [
             {
                 "is": "Started",
@@ -50,19 +51,19 @@ class Recording:
             if isinstance(effect, Apply | Initialize | Adopt):
                 self.happen(Published(effect.group, effect.number))
 
-    def ask(self, message):
+    def ask(self, message, norm=None):
         self.requests += 1
-        self.happen(Asked(self.requests, message))
+        self.happen(Asked(self.requests, message, norm))
 
     def pull(self, rank):
         life = self.lives[rank]
         self.ask(Pull(life=self.name(rank), clock=life.groups["default"].clock, wait_seconds=9.0))
 
-    def push(self, rank, kind=UpdateKind.GRADIENT):
+    def push(self, rank, kind=UpdateKind.GRADIENT, norm=None):
         progress = self.lives[rank].groups["default"]
         version, round_number = progress.grants[-1]
         samples = 0 if kind is UpdateKind.SKIP else 8
-        self.ask(Push(self.name(rank), progress.clock, version, kind, samples, round=round_number))
+        self.ask(Push(self.name(rank), progress.clock, version, kind, samples, round=round_number), norm)
 
     def push_again(self):
         """The last push once more, as after a lost reply."""
@@ -104,6 +105,19 @@ def sync():
             run.push(rank)
     run.pull("w0")
     run.push("w0")
+    return run.rows
+
+
+@pytest.fixture
+def limited():
+    """w1 pushes what is too large until it is kept out, and is let in again."""
+    run = Recording("async", max_update_norm=10.0)
+    for norm in (9.0, 11.0, 12.0, 13.0):
+        run.pull("w1")
+        run.push("w1", norm=norm)
+    run.ask(Join("w1", session="another"))
+    run.ask(Release("w1"))
+    run.ask(Join("w1", session="another"))
     return run.rows
 
 
@@ -240,6 +254,22 @@ def test_what_must_not_happen_in_rounds(sync, doctor, guarantee):
     doctor(sync)
     with pytest.raises(Violated, match=guarantee):
         check(sync)
+
+
+@pytest.mark.parametrize(
+    ("doctor", "guarantee"),
+    [
+        (change("Asked", 4, norm=10.5), "no update beyond the limit of its norm is taken"),
+        (remove_effect("Released"), "who is in quarantine has no life"),
+        (remove_effect("Quarantined"), "who is let in was kept out"),
+        (change("Quarantined", 0, rank="w0"), "who is in quarantine has no life"),
+    ],
+)
+def test_what_must_not_happen_to_bad_workers(limited, doctor, guarantee):
+    check(limited)
+    doctor(limited)
+    with pytest.raises(Violated, match=guarantee):
+        check(limited)
 
 
 class TestReading:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import aiohttp
 
 from leeway.errors import BodyTooLarge, SettingError, WireError
+from leeway.transport.credentials import distrust
 
 
 class Lost(Exception):
@@ -28,12 +29,14 @@ class _Row:
 
 # The first row that fits counts: those that never pass come before the families that they belong to.
 _TABLE = (
-    # Nobody but its owner mends a certificate, and no proxy serves another one for a while.
-    _Row((aiohttp.ClientConnectorCertificateError,), False, "the certificate of {url} is not to be trusted: {error}"),
     # The other side closed in the middle of the handshake: it is starting or stopping.
     _Row((ssl.SSLEOFError, ssl.SSLZeroReturnError), True, "no connection to {url}: {error}"),
     # The two sides do not speak TLS with each other: https where http is served, versions that do not meet.
-    _Row((ssl.SSLError, aiohttp.ClientSSLError), False, "{url} does not speak TLS as this side does: {error}"),
+    _Row(
+        (ssl.SSLError, aiohttp.ClientSSLError),
+        False,
+        "{url} does not speak TLS as this side does, is it http:// there? {error}",
+    ),
     _Row((aiohttp.InvalidURL,), False, "{url} is no address: {error}"),
     # A connection that breaks off is another error, so these bytes were meant: another protocol is served there.
     _Row((aiohttp.ClientResponseError,), False, "{url} does not answer in HTTP/1.1, is that a Leeway server? {error}"),
@@ -55,9 +58,12 @@ FAILURES = tuple({error for row in _TABLE for error in row.errors})
 
 def judge(error: BaseException, url: str) -> Lost | SettingError:
     """What to raise in place of one of `FAILURES`."""
+    # Nobody but its owner mends a certificate, and no proxy serves another one for a while.
+    if distrusted := distrust.in_words(error, url):
+        return SettingError(distrusted)
     cause = error.__cause__ or error.__context__
     handshake = isinstance(error, aiohttp.ClientConnectorSSLError) and isinstance(cause, ssl.SSLError)
-    known = cause if handshake and not isinstance(error, aiohttp.ClientConnectorCertificateError) else error
+    known = cause if handshake else error
     row = next(row for row in _TABLE if isinstance(known, row.errors))
     words = row.words.format(url=url, error=_in_words(error))
     return Lost(words) if row.passes else SettingError(words)
@@ -69,6 +75,8 @@ def _in_words(error: BaseException) -> str:
         return error.detail
     said = str(error)
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-    if isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError):
+    if isinstance(cause, ssl.SSLError):
+        return (getattr(cause, "reason", None) or str(cause)).lower().replace("_", " ")
+    if isinstance(cause, OSError) and not isinstance(error.__cause__, ssl.SSLError):
         said = os.strerror(cause.errno) if cause.errno and cause.errno > 0 else cause.strerror or said
     return said or ("time limit" if isinstance(error, TimeoutError) else type(error).__name__)

@@ -38,6 +38,7 @@ from leeway.protocol.codes import Code
 from leeway.protocol.fields import shown
 from leeway.protocol.limits import MAX_GROUPS, MAX_TENSOR_BYTES, MAX_WAIT_SECONDS
 from leeway.protocol.ranks import DEFAULT_GROUP
+from leeway.transport.credentials.credentials import NOTHING
 from leeway.transport.http.exchange import SILENCE_SECONDS, Exchange
 from leeway.transport.memory.glibc import keep_freed_memory
 from leeway.worker import arguments
@@ -46,7 +47,7 @@ from leeway.worker.link import Link
 from leeway.worker.session.arrival import Arrival
 from leeway.worker.session.conversation import Conversation
 from leeway.worker.session.shared_life import SharedLife
-from leeway.worker.session.states import Ending, State
+from leeway.worker.session.states import State
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from leeway.protocol.pulls import NotYet
     from leeway.protocol.replicas import Place, Replica
     from leeway.transport.channel import Channel, Traffic
+    from leeway.transport.credentials.credentials import Credentials
 
 # Long enough that a parked pull costs nothing, short enough that a dead path is noticed; proxies often give up
 # on a silent request after 60.
@@ -92,6 +94,7 @@ class Client:
     middle of something. `max_body_bytes`: the largest body that is received, by default the server's own limit.
     `one_after_another`: no call is made while another one waits, in whichever group; so the server may break a circle
     of such workers, each waiting in one group and missed in the next (`deadlock`).
+    `credentials`: what the server is shown, and whose certificate is believed.
     `channel`: makes what carries the requests, in place of HTTP to `url`.
 
     Calls raise `ServerLost`; `WireError` for a refusal that is for the user to mend, and `fenced` when another
@@ -111,6 +114,7 @@ class Client:
         silence_seconds: float = SILENCE_SECONDS,
         max_body_bytes: int | None = None,
         one_after_another: bool = False,
+        credentials: Credentials = NOTHING,
         channel: Callable[[], Channel] | None = None,
     ) -> None:
         arguments.name("rank", rank)
@@ -130,10 +134,11 @@ class Client:
         self._link = Link(
             self.url,
             shared,
-            channel or (lambda: Exchange(self.url, silence_seconds=silence_seconds)),
+            channel or (lambda: Exchange(self.url, silence_seconds=silence_seconds, credentials=credentials)),
             patience_seconds=patience_seconds,
             max_body_bytes=max_body_bytes,
         )
+        self.credentials = credentials
         self._silence_seconds = silence_seconds
         self._wait_seconds = wait_seconds
         self._groups = {name: self._group_client(name) for name in names}
@@ -355,7 +360,7 @@ class Client:
 
     def _cannot_pass(self, name: str) -> Exception:
         conversation = self._first.conversation
-        if conversation.error is not None and conversation.ending in (Ending.FENCED, Ending.DEADLOCK):
+        if conversation.error is not None and conversation.ending and conversation.ending.against_our_wish:
             return conversation.error
         why = conversation.ending_detail or conversation.ending
         return ValueError(f"barrier {name!r} cannot be passed: this worker's run has ended ({why})")

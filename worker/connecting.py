@@ -8,8 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from leeway.protocol.addresses import server_url
+import structlog
+
+from leeway.protocol.addresses import in_the_clear, server_url
 from leeway.protocol.ranks import DEFAULT_GROUP
+from leeway.transport.credentials.credentials import Credentials
 from leeway.worker import arguments
 from leeway.worker.blocking import BlockingClient
 from leeway.worker.client import PATIENCE_SECONDS, WAIT_SECONDS
@@ -29,8 +32,12 @@ if TYPE_CHECKING:
 
     from leeway.worker.wrapping import Optimizer
 
+File = str | os.PathLike[str]
+
 SERVER_VARIABLE = "PS_SERVER"
 RANK_VARIABLE = "PS_RANK"
+
+log = structlog.get_logger("worker.client")
 
 
 def connect(
@@ -43,6 +50,10 @@ def connect(
     start_together: int = 1,
     metrics_port: int | None = None,
     metrics_host: str | None = None,
+    token_file: File | None = None,
+    ca: File | None = None,
+    cert: File | None = None,
+    key: File | None = None,
 ) -> TrainingSession:
     """Reach the server at `url`, waiting for it if it is not there yet. The worker joins with the first call that needs
     it to: `attach`, `pipeline`, `index`, `count`, `clock`.
@@ -53,6 +64,10 @@ def connect(
     `start_together`: how many workers `attach` waits for; give all of them the same number.
     `metrics_port`: serve `/metrics` for Prometheus there (0: at a free port, see `metrics_url`), by default
     `PS_METRICS_PORT`, else nowhere; `metrics_host`: at this address, by default `PS_METRICS_HOST`, else 127.0.0.1.
+    Beyond this machine they are for who shows a certificate of `ca`, or with `PS_METRICS_INSECURE=1` for anybody.
+    `token_file`, `ca`, `cert`, `key`: files with this worker's token, the authorities whose certificates it believes
+    (default: the system's), and its own certificate with its key; by default `PS_TOKEN_FILE`, `PS_TLS_CA`,
+    `PS_TLS_CERT`, `PS_TLS_KEY`.
     A process that trains several models gives each session a rank; at a prompt and in a notebook the same rank once
     more closes the session before it.
 
@@ -61,7 +76,19 @@ def connect(
     when the server has not been reached, `WireError` when it refuses.
     """
     script = Path(sys.argv[0]).name or "python"
-    return begin(url, rank, script, group, wait_seconds, patience_seconds, start_together, metrics_port, metrics_host)
+    shown = Credentials.chosen(os.environ, token_file, ca, cert, key)
+    return begin(
+        url,
+        rank,
+        script,
+        group,
+        wait_seconds,
+        patience_seconds,
+        start_together,
+        metrics_port,
+        metrics_host,
+        credentials=shown,
+    )
 
 
 def begin(
@@ -74,6 +101,8 @@ def begin(
     start_together: int = 1,
     metrics_port: int | None = None,
     metrics_host: str | None = None,
+    metrics_insecure: bool = False,
+    credentials: Credentials | None = None,
 ) -> TrainingSession:
     """`connect`, for a script or for `ps-worker`. `task`: what it trains, for its metrics."""
     address = arguments.text("url", url, "http://127.0.0.1:8080") or os.environ.get(SERVER_VARIABLE)
@@ -81,7 +110,10 @@ def begin(
         raise ValueError(f"no server: give its address, or set {SERVER_VARIABLE}=http://HOST:PORT")
     rank = arguments.text("rank", rank, "w0") or os.environ.get(RANK_VARIABLE) or default_rank()
     name = arguments.name("rank", rank)
-    start, place = Start(start_together), Place.chosen(metrics_port, metrics_host)
+    credentials = credentials or Credentials.chosen(os.environ)
+    start, place = Start(start_together), Place.chosen(metrics_port, metrics_host, insecure=metrics_insecure)
+    if place is not None:
+        place.check(credentials)
     make = partial(
         BlockingClient,
         address,
@@ -90,11 +122,15 @@ def begin(
         wait_seconds=wait_seconds,
         patience_seconds=patience_seconds,
         one_after_another=True,
+        credentials=credentials,
     )
     of_own_script()
     client = None
     try:
         client = hold(server_url(address), name, make)
+        if credentials.bearer is not None and in_the_clear(address):
+            detail = "who sees the network sees token and model: the server needs TLS, its address is https then"
+            log.warning("the token goes unencrypted", server=address, detail=detail)
         reporting = Reporting(client, task, place) if place else None
         client.reach()
         return TrainingSession(client, start, reporting)
@@ -118,6 +154,10 @@ def wrap(
     start_together: int = 1,
     metrics_port: int | None = None,
     metrics_host: str | None = None,
+    token_file: File | None = None,
+    ca: File | None = None,
+    cert: File | None = None,
+    key: File | None = None,
 ) -> Optimizer:
     """Make a worker of a script that has an optimizer of its own: connect, attach the model, and return the optimizer.
 
@@ -137,6 +177,10 @@ def wrap(
         start_together=start_together,
         metrics_port=metrics_port,
         metrics_host=metrics_host,
+        token_file=token_file,
+        ca=ca,
+        cert=cert,
+        key=key,
     )
     try:
         wrapping.begin(session, model)

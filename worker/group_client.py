@@ -32,8 +32,8 @@ from leeway.transport.channel import Tensors
 from leeway.transport.memory.aligned import allocate_aligned
 from leeway.worker import arguments
 from leeway.worker.receiving import Pulled, Receiving
-from leeway.worker.session.states import Ending, State
-from leeway.worker.skips import RefusedInARow
+from leeway.worker.session.states import State
+from leeway.worker.skips import REFUSED, RefusedInARow
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
@@ -281,7 +281,7 @@ class GroupClient:
             self._warn_seldom("late", "late", detail)
         if in_hand and outcome is not None and self._refused.ended(outcome):
             log.warning(
-                "updates are refused: there is a NaN or an infinity in them",
+                f"updates are refused: {REFUSED[outcome.reason]}",
                 rank=self.conversation.rank,
                 iteration=outcome.clock,
                 tensor=outcome.tensor,
@@ -326,7 +326,7 @@ class GroupClient:
                 # Meanwhile another group may have learned of another life.
                 if conversation.ask() is request:
                     await self._send(request)
-        against_our_wish = conversation.ending in (Ending.FENCED, Ending.DEADLOCK)
+        against_our_wish = conversation.ending is not None and conversation.ending.against_our_wish
         if against_our_wish and conversation.error is not None and conversation.state is State.ENDED:
             raise conversation.error
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from leeway.errors import ServerLost
 from leeway.protocol.membership import Heartbeat
 from leeway.protocol.refusals import Refused
-from leeway.worker.session.refusals import REACTIONS, Reaction
+from leeway.worker.session.refusals import REACTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,7 +56,7 @@ async def beat(
         else:
             heard = time.monotonic()
             match answer.reply:
-                case Refused(refusal) if REACTIONS[refusal.code] is not Reaction.AGAIN:
+                case Refused(refusal) if not REACTIONS[refusal.code].passes:
                     wrong = refusal
         if wrong is not None and life == shared.life:
             over(wrong)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import structlog
 
 from leeway.errors import WireError
+from leeway.protocol.limits import MAX_WAIT_SECONDS
 from leeway.protocol.refusals import Refused
 from leeway.transport.channel import Traffic
 from leeway.transport.failures import Lost
@@ -98,6 +99,9 @@ class Link:
             case Refused(refusal) if REACTIONS[refusal.code] is Reaction.AGAIN:
                 self.sent_again += 1
                 self.patience.failed(refusal)
+            case Refused(refusal) if REACTIONS[refusal.code] is Reaction.WAIT:
+                self.sent_again += 1
+                self.patience.asked_to_wait(refusal)
             case _:
                 self.patience.answered()
         return answer
@@ -112,12 +116,17 @@ class Link:
             try:
                 found = await ask(self.connected())
             except (Lost, WireError) as error:
-                if isinstance(error, WireError) and REACTIONS[error.code] is not Reaction.AGAIN:
+                if isinstance(error, WireError) and not REACTIONS[error.code].passes:
                     self.patience.answered()
                     raise
                 self.sent_again += 1
-                self.patience.failed(error)
-                backoff.failed()
+                if isinstance(error, WireError) and REACTIONS[error.code] is Reaction.WAIT:
+                    self.patience.asked_to_wait(error)
+                    wanted = error.facts.get("retry_after_seconds")
+                    backoff.failed(min(wanted, MAX_WAIT_SECONDS) if isinstance(wanted, int) else None)
+                else:
+                    self.patience.failed(error)
+                    backoff.failed()
                 await self.sleep(backoff.delay_seconds)
             else:
                 self.patience.answered()

@@ -26,7 +26,7 @@ WHAT_TO_CHECK = (
 class Patience:
     """With the server at `url`, for `seconds`."""
 
-    __slots__ = ("_away_since", "_hinted", "_met", "_rank", "_url", "seconds")
+    __slots__ = ("_away_since", "_hinted", "_met", "_rank", "_slowed", "_url", "seconds")
 
     def __init__(self, url: str, rank: str, seconds: float) -> None:
         self.seconds = seconds
@@ -35,6 +35,7 @@ class Patience:
         self._away_since: float | None = None
         self._met = False
         self._hinted = False
+        self._slowed = False
 
     def failed(self, error: Exception) -> None:
         """The server was not reached, or cannot answer yet. Raises `ServerLost` when it is enough."""
@@ -60,6 +61,13 @@ class Patience:
                 detail=str(error),
                 check=WHAT_TO_CHECK,
             )
+
+    def asked_to_wait(self, error: Exception) -> None:
+        """The server is there, and lets this worker wait for having asked for too much: told once."""
+        self.answered()
+        if not self._slowed:
+            self._slowed = True
+            log.warning("the server slows this worker down", server=self._url, rank=self._rank, detail=str(error))
 
     def answered(self) -> None:
         if self._away_since is not None:

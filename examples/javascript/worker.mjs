@@ -4,13 +4,20 @@
 //   node examples/javascript/worker.mjs http://127.0.0.1:8080 js0
 //   node examples/javascript/worker.mjs http://127.0.0.1:8080 js1
 //
+// A server that asks for a token, and whose certificate is of an authority of your own:
+//
+//   NODE_EXTRA_CA_CERTS=keys/ca.pem PS_TOKEN_FILE=keys/token node examples/javascript/worker.mjs https://trainer.example.com:8080 w0
+//
 // Written from docs/how-to/without-python.md, docs/reference/http.md and docs/reference/frame-format.md alone.
 
 import { randomUUID } from "node:crypto";
+import { readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { read, write } from "./frames.mjs";
 
 const [server = "http://127.0.0.1:8080", rank = "js0"] = process.argv.slice(2);
+const TOKEN_FILE = process.env.PS_TOKEN_FILE;
+const AUTHORIZATION = TOKEN_FILE ? { Authorization: `Bearer ${readFileSync(TOKEN_FILE, "utf8").trim()}` } : {};
 const FRAME = "application/vnd.leeway.frame";
 const TRUTH = [1, -2, 3];
 
@@ -31,14 +38,16 @@ async function call(method, path, { body, type = "application/json", wait = 0 } 
     if (Date.now() > patience) throw new Error(`${server} has been away for too long`);
     let reply, data;
     try {
-      const headers = { "Content-Type": type, Accept: FRAME, Prefer: `wait=${wait}` };
+      const headers = { "Content-Type": type, Accept: FRAME, Prefer: `wait=${wait}`, ...AUTHORIZATION };
       reply = await fetch(server + path, { method, body, headers });
       data = Buffer.from(await reply.arrayBuffer());
-    } catch {
+    } catch (error) {
+      // A certificate that is not to be trusted, of either side, does not pass by itself.
+      if (/CERT|UNABLE_TO|UNKNOWN_CA/.test(error.cause?.code)) throw new Error(`${server}: ${error.cause.message}`);
       await sleep(pause * (0.5 + Math.random()));
       continue;
     }
-    if (reply.status === 503 || reply.status === 500) await sleep(pause * (0.5 + Math.random()));
+    if ([429, 500, 503].includes(reply.status)) await sleep(pause * (0.5 + Math.random()));
     else if (!reply.ok) throw new Refused(JSON.parse(data));
     else return { status: reply.status, data };
   }
@@ -82,7 +91,7 @@ await offer(w);
 /** Once and no more: the next heartbeat is the repetition. */
 function tell(method, path) {
   const signal = AbortSignal.timeout(5000);
-  return fetch(`${server}${path}?${query({ epoch: life.epoch, incarnation: life.incarnation })}`, { method, signal }).catch(() => {});
+  return fetch(`${server}${path}?${query({ epoch: life.epoch, incarnation: life.incarnation })}`, { method, signal, headers: AUTHORIZATION }).catch(() => {});
 }
 
 const heartbeat = setInterval(() => tell("PUT", `/v1/workers/${rank}/lease`), (lease * 1000) / 3);

@@ -19,6 +19,7 @@ from leeway.protocol.membership import Departed, Heartbeat, Join, Joined, Leave,
 from leeway.protocol.offers import Offer, Offered
 from leeway.protocol.pulls import Granted, NotYet, Pull
 from leeway.protocol.pushes import Disposition, Push, Pushed, PushPulled, Staged
+from leeway.protocol.quarantine import Quarantine, QuarantineState, Release
 from leeway.protocol.refusals import Refused
 from leeway.protocol.tuning import OptimizerState, PolicyState, SetOptimizer, SetPolicy
 
@@ -45,7 +46,8 @@ def write_reply(reply: Reply) -> HttpReply:
         case NotYet():
             return HttpReply(204, {RETRY_AFTER: _AGAIN, routes.REASON_HEADER: compact(reply.to_fields())})
         case Refused(error):
-            headers = {RETRY_AFTER: _AGAIN} if error.status == 503 else {}
+            again = error.facts.get("retry_after_seconds", RETRY_AFTER_SECONDS)
+            headers = {RETRY_AFTER: str(again)} if error.status in (429, 503) else {}
             return HttpReply(error.status, headers, Content.PROBLEM, reply.to_fields())
         case Pushed(disposition=Disposition.HELD) | Staged():
             return HttpReply(202, NONE, Content.JSON, reply.to_fields())
@@ -104,6 +106,8 @@ def read_reply(request: Request | StageRequest, answer: HttpReply, where: str = 
             return PolicyState.read(fields)
         case SetOptimizer():
             return OptimizerState.read(fields)
+        case Quarantine() | Release():
+            return QuarantineState.read(fields)
         case Handover():
             return Taken.read(fields)
         case _:

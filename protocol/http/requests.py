@@ -22,6 +22,7 @@ from leeway.protocol.membership import Heartbeat, Join, Leave
 from leeway.protocol.offers import Offer
 from leeway.protocol.pulls import Pull
 from leeway.protocol.pushes import Push
+from leeway.protocol.quarantine import Quarantine, Release
 from leeway.protocol.ranks import DEFAULT_GROUP
 from leeway.protocol.tensors import TensorSpec
 from leeway.protocol.tuning import SetOptimizer, SetPolicy
@@ -66,6 +67,10 @@ def write_request(request: Request | StageRequest) -> HttpRequest:
             return _json("PUT", routes.POLICY, request.to_fields(), query={"group": group})
         case SetOptimizer(group, settings):
             return _json("PUT", routes.OPTIMIZER, dict(settings), query={"group": group})
+        case Quarantine(rank):
+            return _json("PUT", routes.QUARANTINE, request.to_fields(), places={"rank": rank})
+        case Release(rank):
+            return HttpRequest("DELETE", routes.QUARANTINE, {"rank": rank}, NONE, _HEADERS)
         case Handover(label):
             return _framed("POST", routes.HANDOVERS, request.to_fields(), query=_query(label.to_fields()))
         case _:
@@ -169,7 +174,7 @@ def _barrier(head: HttpRequest) -> Awaited:
         wait = wait_seconds(head.headers.get(PREFER))
         return Barrier.read(Fields(fields, "barrier"), head.places["name"], wait)
 
-    return Awaited(Content.JSON, read, limits.MAX_JSON_BYTES)
+    return Awaited(Content.JSON, read, limits.MAX_CONTROL_BYTES)
 
 
 def _offer(head: HttpRequest) -> Awaited:
@@ -232,13 +237,28 @@ def _tuned(head: HttpRequest) -> str:
 def _policy(head: HttpRequest) -> Awaited:
     group = _tuned(head)
     return Awaited(
-        Content.JSON, lambda fields, specs: SetPolicy.read(Fields(fields, "policy"), group), limits.MAX_JSON_BYTES
+        Content.JSON, lambda fields, specs: SetPolicy.read(Fields(fields, "policy"), group), limits.MAX_CONTROL_BYTES
     )
 
 
 def _optimizer(head: HttpRequest) -> Awaited:
     group = _tuned(head)
-    return Awaited(Content.JSON, lambda fields, specs: SetOptimizer(group, fields), limits.MAX_JSON_BYTES)
+    return Awaited(Content.JSON, lambda fields, specs: SetOptimizer(group, fields), limits.MAX_CONTROL_BYTES)
+
+
+def _quarantine(head: HttpRequest) -> Awaited:
+    Query(head.query).only()
+    return Awaited(
+        Content.JSON,
+        lambda fields, specs: Quarantine.read(head.places, Fields(fields, "quarantine")),
+        limits.MAX_CONTROL_BYTES,
+    )
+
+
+def _release(head: HttpRequest) -> Awaited:
+    Query(head.query).only()
+    release = Release.read(head.places)
+    return Awaited(Content.NOTHING, lambda fields, specs: release)
 
 
 _READERS: Final[Mapping[tuple[str, str], Callable[[HttpRequest], Awaited]]] = {
@@ -252,4 +272,6 @@ _READERS: Final[Mapping[tuple[str, str], Callable[[HttpRequest], Awaited]]] = {
     ("POST", routes.BARRIER): _barrier,
     ("PUT", routes.POLICY): _policy,
     ("PUT", routes.OPTIMIZER): _optimizer,
+    ("PUT", routes.QUARANTINE): _quarantine,
+    ("DELETE", routes.QUARANTINE): _release,
 }

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from leeway.errors import WireError
+from leeway.errors import MalformedRequest, WireError
 from leeway.protocol import limits
 from leeway.protocol.fields import MAX_INTEGER, Fields
 from leeway.protocol.policy_terms import PolicyTerms
 from leeway.protocol.pulls import Granted
 from leeway.protocol.pushes import Disposition, UpdateKind
+from leeway.protocol.quarantine import MAX_WHY
 from leeway.protocol.ranks import is_rank
 from leeway.protocol.reasons import Reason
 from leeway.protocol.replicas import Place
@@ -31,6 +32,7 @@ _ENDINGS = (
     Reason.LEASE_EXPIRED,
     Reason.ITERATION_TOO_LONG,
     Reason.GRANT_LOST,
+    Reason.QUARANTINED,
 )
 
 
@@ -46,6 +48,12 @@ class _Exact(Fields):
         if type(value := self._get(name)) is not bool:
             raise self._refuse(name, value, "true or false")
         return bool(value)
+
+    def has(self, *names: str) -> None:
+        """They stand there, if only as null: without them it is not of our writing."""
+        for name in names:
+            if name not in self._mapping:
+                raise MalformedRequest(f"{self._where}: {name!r} is missing")
 
 
 def check(state: Mapping[str, Any], bodies: int) -> None:
@@ -75,6 +83,10 @@ def _check(fields: _Exact) -> list[int]:
             known = _Exact(stages, f"the stages of {rank!r}").listing(stage, REMEMBERED_PROCESSES)
             _must(stage.isdecimal() and int(stage) < limits.MAX_STAGES, f"{rank!r} has no stage {stage!r}")
             _must(all(isinstance(one, str) for one in known), f"a process of stage {stage} of {rank!r} has no id")
+    kept_out = fields.mapping("quarantine", limits.MAX_RANKS) if "quarantine" in fields else {}
+    for rank in kept_out:
+        _must(is_rank(rank), f"{rank!r} is in quarantine, and is no rank")
+        _Exact(kept_out, "the quarantine").text(rank, MAX_WHY)
     lives: dict[str, dict[str, int]] = {name: {} for name in groups}
     for rank, saved in fields.mapping("ranks", limits.MAX_RANKS).items():
         _check_rank(rank, _Exact(saved, f"rank {rank!r}"), groups, lives)
@@ -83,6 +95,7 @@ def _check(fields: _Exact) -> list[int]:
 
 def _check_group(name: str, group: _Exact, clocks: Mapping[str, int]) -> Iterable[int]:
     """`clocks`: of the live workers. Returns the places of the bodies that its round holds."""
+    group.has("staleness", "switching_at", "missing")
     version, least = group.integer("version"), group.integer("min_clock")
     staleness = group.integer("staleness") if "staleness" in group else None
     quorum = group.integer("quorum") if "quorum" in group else None
@@ -93,9 +106,11 @@ def _check_group(name: str, group: _Exact, clocks: Mapping[str, int]) -> Iterabl
     _must(version > 0 or not specs, f"group {name!r} has keys, and no version")
     group.flag("started"), group.flag("schema_closed")
     # Absent in states of before there were these.
-    for name_of_flag in ("whole", "from_file"):
+    for name_of_flag in ("whole", "from_file", "assembled"):
         if name_of_flag in group:
             group.flag(name_of_flag)
+    for rank in group.listing("arrived", limits.MAX_RANKS) if "arrived" in group else ():
+        _must(isinstance(rank, str) and is_rank(rank), f"group {name!r}: {rank!r} has arrived, and is no rank")
     if "holds" in group:
         group.text("holds")
     if "declared" in group:
@@ -138,6 +153,8 @@ def _check_rank(rank: str, saved: _Exact, groups: Mapping[str, _Exact], live: di
     sessions = [life.text("session") for life in lives if "seats" not in life]
     _must(len(set(sessions)) == len(sessions), f"two lives of {rank!r} have one session")
     for place, life in enumerate(lives):
+        life.has("session", "ended")
+        _must(isinstance(rows[place].get("ended_detail"), str), f"a life of {rank!r} has no words for its end")
         life.flag("one_after_another") if "one_after_another" in life else None
         life.integer("revision") if "revision" in life else None
         _check_seats(f"a life of {rank!r}", life)
@@ -168,6 +185,7 @@ def _check_seats(who: str, life: _Exact) -> None:
 
 
 def _check_progress(who: str, progress: _Exact, group: _Exact) -> int:
+    progress.has("record")
     version, clock = group.integer("version"), progress.integer("clock")
     _must(progress.integer("owed") <= version, f"{who} is owed a version that is not there")
     for grant in progress.listing("grants", REMEMBERED_GRANTS):
@@ -184,6 +202,7 @@ def _check_progress(who: str, progress: _Exact, group: _Exact) -> int:
         progress.choice("kind", tuple(UpdateKind))
     if "record" in progress:
         record = _Exact(progress.mapping("record", 16), f"the last push of {who}")
+        record.has("version", "staleness")
         after = record.integer("next_clock") if "next_clock" in record else record.integer("clock") + 1
         _must(record.integer("clock") < after == passed, f"the last push of {who} is not that before its clock {clock}")
         record.integer("parts", 1, limits.MAX_PARTS)

@@ -91,7 +91,7 @@ def judge(member: Incarnation, push: Push) -> Verdict:
 
 
 def _judge_part(member: Incarnation, progress: Progress, push: Push) -> Verdict:
-    for _, other in progress.staged.values():
+    for _, other, _ in progress.staged.values():
         if (push.parts, push.version, push.round, push.kind, push.samples) != (
             other.parts,
             other.version,
@@ -107,7 +107,7 @@ def _judge_part(member: Incarnation, progress: Progress, push: Push) -> Verdict:
     if push.part in progress.staged:
         return StagedAgain(member, progress)
     keys = frozenset(push.keys)
-    for _, other in progress.staged.values():
+    for _, other, _ in progress.staged.values():
         if shared := keys.intersection(other.keys):
             return refuse(
                 Code.INCONSISTENT_PARTS,

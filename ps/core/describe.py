@@ -37,6 +37,11 @@ def status(machine: Machine, now: float) -> dict[str, Any]:
         "forming": [_forming(machine, rank) for rank in list(machine.joins.forming)[:most]],
         "workers": [_worker(machine, member, now) for member in live[:most]],
         "barriers": machine.barriers.generations(),
+        "quarantine": [
+            {"rank": rank, "why": why}
+            for rank, why in islice(machine.quarantines.why.items(), limits.MAX_QUARANTINE_ROWS)
+        ],
+        "quarantined": len(machine.quarantines.why),
     }
 
 

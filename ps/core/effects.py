@@ -266,6 +266,27 @@ class Forgotten:
 
 
 @dataclass(frozen=True, slots=True)
+class Quarantined:
+    """This rank is kept out."""
+
+    rank: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"quarantine {self.rank}: {self.why}"
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """It may join again."""
+
+    rank: str
+
+    def __str__(self) -> str:
+        return f"release {self.rank}"
+
+
+@dataclass(frozen=True, slots=True)
 class RoundOpened:
     group: str
     number: int
@@ -352,6 +373,8 @@ News = (
     | Began
     | Ended
     | Forgotten
+    | Quarantined
+    | Released
     | RoundOpened
     | RoundClosed
     | SwitchBegun

@@ -14,10 +14,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request, complete. `request` numbers it for ever: replies, and the body of a push, go by this number."""
+    """A request, complete. `request` numbers it for ever: replies, and the body of a push, go by this number.
+
+    `norm`: of the update that came with it, where its group asks for that.
+    """
 
     request: int
     message: Request
+    norm: float | None = None
 
     def __str__(self) -> str:
         return str(self.message)

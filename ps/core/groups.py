@@ -14,6 +14,7 @@ from leeway.protocol.reasons import Reason
 from leeway.ps.core.effects import Advanced, Answered, PassedOver, Pin
 from leeway.ps.core.in_flight import Adding, Adopting, OnArrival
 from leeway.ps.core.offerings import Offerings
+from leeway.ps.core.preview import preview
 from leeway.ps.core.pulls import Pulls
 from leeway.ps.core.pushes import Pushes
 from leeway.ps.core.round_keeper import RoundKeeper
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
     from leeway.ps.core.effects import Effect
     from leeway.ps.core.lives import Incarnation
     from leeway.ps.core.membership import Membership
+    from leeway.ps.core.preview import Preview
     from leeway.ps.core.progress import Record
+    from leeway.ps.core.quarantine import Quarantines
     from leeway.ps.core.settings import GroupSettings
 
 
@@ -46,9 +49,17 @@ class Group(Situation):
         emit: Callable[[Effect], None],
         membership: Membership,
         lose: Callable[[Incarnation, str], None],
+        quarantines: Quarantines,
     ) -> None:
         super().__init__(
-            settings, epoch=epoch, workers=workers, until=until, emit=emit, membership=membership, lose=lose
+            settings,
+            epoch=epoch,
+            workers=workers,
+            until=until,
+            emit=emit,
+            membership=membership,
+            lose=lose,
+            quarantines=quarantines,
         )
         self.pulls = Pulls(self)
         self.pushes = Pushes(self, self.pulls)
@@ -73,6 +84,7 @@ class Group(Situation):
         `refusal`: what they are told, by stage.
         """
         self.roster.exit(member)
+        self.norms.forget(member.rank)
         if self.rounds.state is RoundState.OPEN:
             self.rounds.remove(member.rank)
         self.pushes.exited(member, refusal)
@@ -178,6 +190,10 @@ class Group(Situation):
         """Raises `ValueError` as `Switches.to` does."""
         self.switches.to(terms)
         return self.policy_state()
+
+    def preview(self, terms: PolicyTerms) -> Preview:
+        """What `set_policy` would do now. Raises `ValueError` as it does."""
+        return preview(self, self.switches.wanted(terms))
 
     # Whatever can be answered is answered.
 

@@ -40,7 +40,11 @@ class Joins:
         self.processes: dict[str, dict[int, deque[str]]] = {}
 
     def take(self, request: int, join: Join, now: float) -> None:
-        refused = self._judge_groups(join) or (self._judge_place(join, join.place) if join.place else None)
+        refused = (
+            self._machine.quarantines.refusal(join.rank)
+            or self._judge_groups(join)
+            or (self._judge_place(join, join.place) if join.place else None)
+        )
         if refused:
             self._say(request, refused)
         elif join.place:
@@ -73,8 +77,7 @@ class Joins:
         if old := self._membership.of_rank(rank):
             detail = f"{old} was replaced by a new process of rank {rank}"
             self._machine.end(old, Reason.NEW_SESSION, detail)
-        if forming := self.forming.pop(rank, None):
-            self._dismiss(forming, refuse(Code.FENCED, f"a new process has taken the rank {rank}", last={}))
+        self.turn_away(rank, refuse(Code.FENCED, f"a new process has taken the rank {rank}", last={}))
 
     # A stage.
 
@@ -299,6 +302,11 @@ class Joins:
                 self._answer(forming, forming.requests_of(stage), gone)
         if forming.deserted:
             del self.forming[rank]
+
+    def turn_away(self, rank: str, refusal: Refused) -> None:
+        """No life of this rank begins."""
+        if forming := self.forming.pop(rank, None):
+            self._dismiss(forming, refusal)
 
     def dismiss(self, refusal: Refused) -> None:
         """Nobody waits any more."""

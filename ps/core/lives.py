@@ -24,6 +24,7 @@ _ENDED_CODE = {
     Reason.LEASE_EXPIRED: Code.EVICTED,
     Reason.ITERATION_TOO_LONG: Code.EVICTED,
     Reason.GRANT_LOST: Code.STAGE_LOST,
+    Reason.QUARANTINED: Code.QUARANTINED,
 }
 
 

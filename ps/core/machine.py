@@ -21,6 +21,7 @@ from leeway.protocol.membership import Departed, Heartbeat, Join, Leave, Renewed
 from leeway.protocol.offers import Offer, Offered
 from leeway.protocol.pulls import Pull
 from leeway.protocol.pushes import Push
+from leeway.protocol.quarantine import Quarantine, Release
 from leeway.protocol.reasons import Reason
 from leeway.protocol.refusals import Refused, refuse
 from leeway.protocol.tuning import OptimizerState, SetOptimizer, SetPolicy
@@ -47,6 +48,7 @@ from leeway.ps.core.joins import Joins
 from leeway.ps.core.lives import Incarnation, Seat
 from leeway.ps.core.membership import Membership
 from leeway.ps.core.offers import judge_offer
+from leeway.ps.core.quarantine import Quarantines
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -69,6 +71,7 @@ class Machine:
         self.epoch = epoch
         self.membership = Membership(settings.lease_seconds)
         self.joins = Joins(self)
+        self.quarantines = Quarantines(self)
         self._effects: list[Effect] = []
         self._now = 0.0
         self.barriers = Barriers(self.emit)
@@ -92,6 +95,7 @@ class Machine:
             emit=self.emit,
             membership=self.membership,
             lose=lambda member, detail: self.end(member, Reason.GRANT_LOST, detail),
+            quarantines=self.quarantines,
         )
 
     def create(self, name: str) -> None:
@@ -200,8 +204,8 @@ class Machine:
 
     def _take(self, event: Event, now: float) -> None:
         match event:
-            case Asked(request, message):
-                self._asked(request, message, now)
+            case Asked(request, message, norm):
+                self._asked(request, message, norm, now)
             case Gone(request):
                 self.membership.answered(request, now)
                 self.barriers.gone(request)
@@ -231,7 +235,7 @@ class Machine:
             case _:
                 assert_never(event)
 
-    def _asked(self, request: int, message: Request, now: float) -> None:
+    def _asked(self, request: int, message: Request, norm: float | None, now: float) -> None:
         if self.stopping:
             if isinstance(message, (Push, Offer)):
                 self.emit(Drop((request,)))
@@ -257,7 +261,9 @@ class Machine:
                 else:
                     self.emit(Answered(request, self.unknown_group(message.group)))
             case Push():
-                self._push(request, message, now)
+                self._push(request, message, norm, now)
+            case Quarantine() | Release():
+                self.quarantines.take(request, message)
             case Leave() | Heartbeat() | Pull() | Barrier():
                 self._asked_by_worker(request, message, now)
             case _:
@@ -412,7 +418,7 @@ class Machine:
         seat = member.seat(push.life.stage)
         return seat if isinstance(seat, Refused) else judge(member, push)
 
-    def _push(self, request: int, push: Push, now: float) -> None:
+    def _push(self, request: int, push: Push, norm: float | None, now: float) -> None:
         member = self._member(push.life)
         if isinstance(member, Incarnation) and not member.ended:
             seat = member.seat(push.life.stage)
@@ -420,7 +426,7 @@ class Machine:
                 self.membership.asks(request, seat, now)
         verdict = self.judge(push)
         if isinstance(verdict, Fresh):
-            self._take_push(request, push, verdict.member, now)
+            self._take_push(request, push, verdict.member, norm, now)
             return
         self.emit(Drop((request,)))
         if isinstance(verdict, Refused):
@@ -433,9 +439,9 @@ class Machine:
             group = self.groups[push.group]
             group.tell(request, push, verdict.member, verdict.record, now, Reason.REPEATED)
 
-    def _take_push(self, request: int, push: Push, member: Incarnation, now: float) -> None:
+    def _take_push(self, request: int, push: Push, member: Incarnation, norm: float | None, now: float) -> None:
         group = self.groups[push.group]
-        if taken := group.pushes.take(request, push, member, now):
+        if taken := group.pushes.take(request, push, member, norm, now):
             record = taken.record
             # Before the pull that may have come with it is looked at.
             self._end_run(self.endings.by_figures(taken.figures, group.name, group.published))

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from leeway.protocol import limits
-from leeway.protocol.ranks import natural
+from leeway.ps.core.in_order import InOrder
 from leeway.ps.core.lives import Incarnation, Seat
 
 if TYPE_CHECKING:
@@ -46,14 +46,11 @@ class Membership:
         self.lease_seconds = lease_seconds
         self._ranks: dict[str, _Rank] = {}
         self._asking: dict[int, Seat] = {}
-        self._order: list[Incarnation] | None = None
+        self._live = InOrder()
 
     def live(self) -> list[Incarnation]:
         """The live incarnations in natural rank order."""
-        if self._order is None:
-            living = [rank.live for rank in self._ranks.values() if rank.live]
-            self._order = sorted(living, key=lambda incarnation: natural(incarnation.rank))
-        return self._order
+        return self._live.lives
 
     def of_rank(self, rank: str) -> Incarnation | None:
         known = self._ranks.get(rank)
@@ -96,7 +93,7 @@ class Membership:
         assert known.live is None, f"{known.live} must end before the next life begins"
         known.incarnations += 1
         life = known.live = Incarnation(rank, known.incarnations, seats)
-        self._order = None
+        self._live.put(life)
         return life
 
     def new_seat(self, session: str, now: float, place: Place | None = None) -> Seat:
@@ -108,7 +105,7 @@ class Membership:
         known.live = None
         known.ended.append(incarnation)
         incarnation.ended, incarnation.ended_detail, incarnation.culprit = reason, detail, culprit
-        self._order = None
+        self._live.remove(incarnation)
 
     def accepted(self, rank: str, group: str) -> None:
         """An update of it, or a skip."""
@@ -184,4 +181,5 @@ class Membership:
         known = _Rank(incarnations, living[0] if living else None, committed=dict(committed))
         known.ended.extend(incarnation for incarnation in lives if incarnation.ended is not None)
         self._ranks[rank] = known
-        self._order = None
+        if known.live:
+            self._live.put(known.live)

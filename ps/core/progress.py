@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from leeway.protocol.pushes import Disposition, Pushed
 from leeway.protocol.reasons import Reason
@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 # How many different answers to the pull of one iteration may be on their way at once: a client asks again after a
 # lost reply, and each answer may hold another version. Older ones can no longer be pushed from.
 REMEMBERED_GRANTS = 16
+
+
+class Part(NamedTuple):
+    """A part of an update that is not whole yet: who brought it, and its norm, None where nobody has measured it."""
+
+    request: int
+    push: Push
+    norm: float | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -64,7 +72,7 @@ class Progress:
     it pulled; until it has pushed again it may not have heard of that. `grants`: the (version, round) pairs its pull of
     that iteration was answered with; empty = not granted. `owed`: the newest version that contains an effective push of
     its own; no pull is answered with less (read my writes). `kind`: of its last update, skips aside. `staged`: parts of
-    the push under way, part -> (request, push).
+    the push under way.
 
     A replica's iteration is granted once, for all its stages: its `grants` are one at most, and `granted` is the reply
     that all of them get, with the same version and the same share of the data.
@@ -78,7 +86,7 @@ class Progress:
     owed: int = 0
     record: Record | None = None
     kind: UpdateKind | None = None
-    staged: dict[int, tuple[int, Push]] = field(default_factory=dict)
+    staged: dict[int, Part] = field(default_factory=dict)
 
     @property
     def computing(self) -> bool:

@@ -6,6 +6,7 @@ what is accepted has its record at once, and its disposition when that has falle
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,15 +17,16 @@ from leeway.protocol.refusals import refuse
 from leeway.ps.core.effects import Accepted, Advanced, Answered, Apply, Contribution, Drop, Parked
 from leeway.ps.core.in_flight import OnArrival
 from leeway.ps.core.policies.policy import Reception
-from leeway.ps.core.progress import Record
+from leeway.ps.core.progress import Part, Record
 from leeway.ps.core.rounds import Held
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from leeway.protocol.pushes import Push
     from leeway.protocol.refusals import Refused
     from leeway.ps.core.lives import Incarnation
+    from leeway.ps.core.progress import Progress
     from leeway.ps.core.pulls import Pulls
     from leeway.ps.core.situation import Situation
 
@@ -51,7 +53,7 @@ class Pushes:
         # Stages that have handed in their parts, and wait for those of the others.
         self._awaiting: dict[tuple[Incarnation, int | None], _Awaiting] = {}
 
-    def take(self, request: int, push: Push, member: Incarnation, now: float) -> Taken | None:
+    def take(self, request: int, push: Push, member: Incarnation, norm: float | None, now: float) -> Taken | None:
         """None: the push is refused, or staged."""
         group = self._group
         progress = member.groups[group.name]
@@ -72,13 +74,18 @@ class Pushes:
             bodies: tuple[int, ...] = ()
             figures = push.metrics
         else:
-            progress.staged[push.part] = (request, push)
+            if excess := self._excess(push, progress, norm):
+                group.emit(Drop((request,)))
+                group.emit(Answered(request, group.quarantines.refused(member, excess)))
+                return None
+            progress.staged[push.part] = Part(request, push, norm)
             if missing := progress.missing(push.parts):
                 self._stage(request, push, member, missing, now)
                 return None
             parts = [progress.staged[part] for part in range(push.parts)]
-            bodies = tuple(number for number, _ in parts)
-            figures = {name: value for _, part in parts for name, value in part.metrics.items()}
+            bodies = tuple(part.request for part in parts)
+            figures = {name: value for part in parts for name, value in part.push.metrics.items()}
+            self._is_usual(member.rank, push.kind, parts)
             progress.staged.clear()
             group.schema_closed = True
         return Taken(self._accept(request, push, member, bodies, figures, reception, now), figures)
@@ -97,6 +104,19 @@ class Pushes:
             owned = f"tensor {name!r} is not among those that stage {stage} of {member} owns"
             return refuse(Code.UNKNOWN_TENSOR, f"{owned}; the stage that owns it pushes the sum", tensor=name)
         return None
+
+    def _excess(self, push: Push, progress: Progress, norm: float | None) -> str | None:
+        """Why the update is too large, with what is there of it; None: it is not, or nobody has measured it."""
+        if norm is None:
+            return None
+        norms = (part.norm or 0.0 for part in progress.staged.values())
+        return self._group.norms.excess(push.kind, math.hypot(norm, *norms))
+
+    def _is_usual(self, rank: str, kind: UpdateKind, parts: Iterable[Part]) -> None:
+        self._group.quarantines.accepted(rank)
+        norms = [part.norm for part in parts if part.norm is not None]
+        if norms:
+            self._group.norms.accepted(rank, kind, math.hypot(*norms))
 
     def _stage(self, request: int, push: Push, member: Incarnation, missing: tuple[int, ...], now: float) -> None:
         """Some parts are missing: a stage's request waits for those of the other stages."""

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from leeway.protocol.ranks import natural
 from leeway.ps.core.clocks import Clocks
+from leeway.ps.core.in_order import InOrder
 from leeway.ps.core.progress import Progress
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ class Roster:
     def __init__(self, group: str, min_clock: int = 0) -> None:
         self._group = group
         self._members: dict[str, Incarnation] = {}
-        self._indices: dict[str, int] = {}
+        self._in_order = InOrder()
         # Found when asked for, and good until a worker comes, goes, or leaves the minimum: a thousand who wait for the
         # same few are then told so at the cost of one.
         self._slowest: tuple[str, ...] | None = None
@@ -34,13 +34,13 @@ class Roster:
 
     def __iter__(self) -> Iterator[Incarnation]:
         """In natural rank order."""
-        return iter(self._members.values())
+        return iter(self._in_order.lives)
 
     def __contains__(self, member: Incarnation) -> bool:
         return self._members.get(member.rank) is member
 
     def ranks(self) -> list[str]:
-        return list(self._members)
+        return [member.rank for member in self]
 
     def of_rank(self, rank: str) -> Incarnation | None:
         return self._members.get(rank)
@@ -50,7 +50,7 @@ class Roster:
 
     def index_of(self, rank: str) -> int:
         """The place of this rank among the live ones: which share of the data is its own."""
-        return self._indices[rank]
+        return self._in_order.place(self._members[rank].rank)
 
     def slowest(self) -> tuple[str, ...]:
         """The ranks at the smallest clock."""
@@ -60,7 +60,7 @@ class Roster:
 
     def behind(self, clock: int) -> list[str]:
         """The ranks below this clock."""
-        return [rank for rank in self._members if self.progress(rank).clock < clock]
+        return [member.rank for member in self if member.groups[self._group].clock < clock]
 
     def enter(self, member: Incarnation, clock: int) -> None:
         self.put(member, Progress(clock))
@@ -68,12 +68,17 @@ class Roster:
     def put(self, member: Incarnation, progress: Progress) -> None:
         """Enter with a progress that was saved."""
         member.groups[self._group] = progress
-        self._arrange({**self._members, member.rank: member})
+        before = self._members.get(member.rank)
+        self._members[member.rank] = member
+        self._in_order.put(member)
+        self._rearranged(before, member)
         self.clocks.add(progress.clock)
 
     def exit(self, member: Incarnation) -> None:
         """The life has ended; its progress stays with it, for late repeats."""
-        self._arrange({rank: other for rank, other in self._members.items() if other is not member})
+        del self._members[member.rank]
+        self._in_order.remove(member)
+        self._rearranged(member)
         self.clocks.remove(member.groups[self._group].clock)
 
     def go_on(self, member: Incarnation, clock: int) -> None:
@@ -93,8 +98,7 @@ class Roster:
             self._slowest = None
         self.clocks.advance(clock, to)
 
-    def _arrange(self, members: dict[str, Incarnation]) -> None:
-        self._members = {rank: members[rank] for rank in sorted(members, key=natural)}
-        self._indices = {rank: index for index, rank in enumerate(self._members)}
+    def _rearranged(self, *changed: Incarnation | None) -> None:
         self._slowest = None
-        self.replicas = tuple(member for member in self._members.values() if member.is_replica)
+        if any(member is not None and member.is_replica for member in changed):
+            self.replicas = tuple(member for member in self if member.is_replica)

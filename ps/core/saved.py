@@ -48,6 +48,7 @@ def save(machine: Machine) -> tuple[dict[str, Any], list[int]]:
         "finished": machine.finished,
         "barriers": machine.barriers.generations(),
         "parts": list(machine.parts),
+        "quarantine": dict(machine.quarantines.why),
         "groups": {name: _save_group(group, bodies) for name, group in machine.groups.items()},
         "ranks": {
             rank: {
@@ -159,7 +160,7 @@ def restore(settings: Settings, state: dict[str, Any], bodies: Sequence[int], ep
     check(state, len(bodies))
     machine = Machine(settings, epoch, now)
     # A part that workers have made may have settings of its own by now. States of before there were parts have none.
-    for name in state.get("parts", ()):
+    for name in state.get("parts") or ():
         if name not in machine.groups:
             machine.create(name)
     if gone := [name for name in state["groups"] if name not in machine.groups]:
@@ -169,16 +170,17 @@ def restore(settings: Settings, state: dict[str, Any], bodies: Sequence[int], ep
     if new := [name for name in machine.groups if name not in state["groups"]]:
         raise ValueError(f"the settings have [group.{new[0]}], and what is saved has no such group; leave it out")
     machine.barriers.restore(state["barriers"])
+    machine.quarantines.why = dict(state.get("quarantine") or {})
     for name, saved_group in state["groups"].items():
         _restore_group(machine.groups[name], saved_group, bodies, state["ranks"], now)
     for rank, saved_rank in state["ranks"].items():
         lease_until = now + settings.lease_seconds
         lives = [_restore_life(rank, saved, lease_until, machine.groups) for saved in saved_rank["lives"]]
         # States of before this was counted say nothing of it.
-        machine.membership.remember(rank, saved_rank["incarnations"], lives, saved_rank.get("committed", {}))
+        machine.membership.remember(rank, saved_rank["incarnations"], lives, saved_rank.get("committed") or {})
     machine.joins.processes = {
         rank: {int(stage): deque(known, maxlen=REMEMBERED_PROCESSES) for stage, known in stages.items()}
-        for rank, stages in state.get("processes", {}).items()
+        for rank, stages in (state.get("processes") or {}).items()
     }
     for name, group in machine.groups.items():
         # The slowest first: whoever enters alone is the minimum, which never goes back.
@@ -206,10 +208,11 @@ def _restore_group(
     joined = [
         rank for rank, saved_rank in ranks.items() if any(group.name in life["groups"] for life in saved_rank["lives"])
     ]
-    group.arrived = set(saved.get("arrived", joined))
-    group.assembled = saved.get("assembled", group.started or len(group.arrived) >= group.workers)
+    group.arrived = set(joined if saved.get("arrived") is None else saved["arrived"])
+    assembled = group.started or len(group.arrived) >= group.workers
+    group.assembled = assembled if saved.get("assembled") is None else saved["assembled"]
     # States of before this was known: a whole offer is compared with the keys that are there in any case.
-    group.whole, group.from_file = saved.get("whole", False), saved.get("from_file", False)
+    group.whole, group.from_file = bool(saved.get("whole")), bool(saved.get("from_file"))
     group.roster = Roster(group.name, saved["min_clock"])
     # States of before there were quorums have none.
     terms = PolicyTerms(saved["mode"], saved["staleness"], saved.get("quorum"), saved.get("grace_seconds"))
@@ -246,8 +249,8 @@ def _restore_life(rank: str, saved: dict[str, Any], lease_until: float, groups: 
     life.ended = Reason(saved["ended"]) if saved["ended"] else None
     life.ended_detail = saved["ended_detail"]
     # Lives of before there were parts have one group each, or say nothing of how they ask.
-    life.one_after_another = saved.get("one_after_another", False)
-    life.revision = saved.get("revision", 0)
+    life.one_after_another = bool(saved.get("one_after_another"))
+    life.revision = saved.get("revision") or 0
     for name, saved_progress in saved["groups"].items():
         progress = Progress(saved_progress["clock"], saved_progress.get("passed"), owed=saved_progress["owed"])
         progress.grants.extend((version, number) for version, number in saved_progress["grants"])

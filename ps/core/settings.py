@@ -20,7 +20,8 @@ class GroupSettings:
 
     `least_updates`: a round with fewer makes no step, its aggregation rule could not. `needs_rounds`: that rule means
     nothing where each update is a step of its own, so no such policy can be switched to. `until`: the clock at which it
-    is complete, None for the run's; 0: it has none, and goes on as long as others do.
+    is complete, None for the run's; 0: it has none, and goes on as long as others do. `max_update_norm`,
+    `max_update_norm_ratio`: see `norms`.
     """
 
     terms: PolicyTerms = field(default=PolicyTerms("sync"))
@@ -29,6 +30,8 @@ class GroupSettings:
     least_updates: int = 1
     needs_rounds: bool = False
     until: int | None = None
+    max_update_norm: float | None = None
+    max_update_norm_ratio: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,8 @@ class Settings:
     """`workers`: how many ranks must have joined before anybody computes. `until`: the clock at which the run ends, in
     every group that does not say otherwise; `until_seconds`, `until_metric` and `until_flat` end it in all of them.
 
-    `capacity`: what a group must not exceed; told to those who join.
+    `capacity`: what a group must not exceed; told to those who join. `quarantine_after`: so many refused
+    updates of a rank in a row put it in quarantine.
     """
 
     groups: tuple[GroupSettings, ...] = (GroupSettings(),)
@@ -48,6 +52,7 @@ class Settings:
     until_seconds: float | None = None
     until_metric: Goal | None = None
     until_flat: Plateau | None = None
+    quarantine_after: int = 3
 
     def part(self, name: str) -> GroupSettings:
         """Of a group that a worker makes: the default group's, and the keys `NAME/*`."""

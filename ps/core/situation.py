@@ -13,6 +13,7 @@ from leeway.protocol.schema import Sizes
 from leeway.protocol.tuning import PolicyState
 from leeway.ps.core import policies
 from leeway.ps.core.effects import Drop, Switched
+from leeway.ps.core.norms import Norms
 from leeway.ps.core.policies.switching import Switching
 from leeway.ps.core.roster import Roster
 from leeway.ps.core.rounds import Rounds
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from leeway.ps.core.membership import Membership
     from leeway.ps.core.policies.policy import Policy
     from leeway.ps.core.progress import Progress
+    from leeway.ps.core.quarantine import Quarantines
     from leeway.ps.core.settings import GroupSettings
 
 
@@ -42,11 +44,14 @@ class Situation:
         emit: Callable[[Effect], None],
         membership: Membership,
         lose: Callable[[Incarnation, str], None],
+        quarantines: Quarantines,
     ) -> None:
         name = self.name = settings.name
         self.membership = membership
         # Ends a life that cannot go on, for a reason in words.
         self.lose = lose
+        self.quarantines = quarantines
+        self.norms = Norms(settings.max_update_norm, settings.max_update_norm_ratio)
         # The patterns of the keys that it holds.
         self.keys = settings.keys
         # What its aggregation rule asks for.
@@ -178,5 +183,5 @@ class Situation:
 
     def drop_staged(self, progress: Progress) -> None:
         if progress.staged:
-            self.emit(Drop(tuple(request for request, _ in progress.staged.values())))
+            self.emit(Drop(tuple(part.request for part in progress.staged.values())))
             progress.staged.clear()

@@ -31,8 +31,7 @@ class Switches:
         applied: the group's aggregation rule would make no step, or its workers push what can be no step.
         """
         group = self._group
-        wanted = policies.make(terms)
-        self._check(wanted)
+        wanted = self.wanted(terms)
         if wanted == group.policy.opened():
             return
         if group.policy.has_rounds and wanted.has_rounds:
@@ -51,8 +50,9 @@ class Switches:
             group.rounds = Rounds(at)
             group.emit(SwitchBegun(group.name, wanted.terms, at, tuple(way.awaited(group))))
 
-    def _check(self, wanted: Policy) -> None:
-        group = self._group
+    def wanted(self, terms: PolicyTerms) -> Policy:
+        """The policy of these terms. Raises `ValueError` as `to` does."""
+        group, wanted = self._group, policies.make(terms)
         if misfit := self.misfit(wanted):
             remedy = (
                 f"ask for a quorum of {group.least_updates} or more, or for none"
@@ -67,6 +67,7 @@ class Switches:
                 f" rounds, and under {wanted.terms.mode} each update is a step of its own: let these workers push"
                 " deltas or gradients first, or leave"
             )
+        return wanted
 
     def misfit(self, wanted: Policy) -> str | None:
         """Why the group's aggregation rule would never make a step under this policy; None: it would."""

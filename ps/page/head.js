@@ -34,7 +34,7 @@ export function drawConnection(connection, run) {
   const lost = name === "lost";
   const ended = lost ? run.ending : null;
   const lostName = ended ? "server ended" : "no answer";
-  const words = { connecting: "connecting", live: "live", token: "needs a token", lost: lostName }[name];
+  const words = { connecting: "connecting", live: "live", token: "not logged in", lost: lostName }[name];
   document.documentElement.dataset.connection = name;
   setAttribute(byId("connection"), "data-state", ended ? "ended" : name);
   setText(byId("connection-text"), words);

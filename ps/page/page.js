@@ -5,6 +5,7 @@
 
 import { drawHeld, drawStaleness } from "./bars.js";
 import { LineChart } from "./chart.js";
+import { Control } from "./control.js";
 import { byId, el, keyed, setText, show } from "./dom.js";
 import { figureNames, rates, series, timeUnit } from "./figures.js";
 import { glance } from "./glance.js";
@@ -13,9 +14,10 @@ import { listen } from "./keys.js";
 import { Log } from "./log.js";
 import { Race } from "./race.js";
 import { Run } from "./run.js";
+import { Session } from "./session.js";
 import { Stream } from "./stream.js";
 import * as theme from "./theme.js";
-import { duration, figure, rate, shortName, whole } from "./words.js";
+import { duration, figure, keptOut, rate, shortName, whole } from "./words.js";
 
 /** A newest point older than this is said to be old: points come once a second while somebody trains. */
 const OLD_SECONDS = 5;
@@ -31,6 +33,9 @@ let due = false;
 
 // The page may stand below a prefix, behind a proxy.
 const stream = new Stream(new URL("v1/events", document.baseURI), take, connected);
+
+const session = new Session(new URL("v1/session", document.baseURI));
+const control = new Control(document.baseURI);
 
 const race = new Race(
   {
@@ -62,6 +67,7 @@ function take(event, data) {
 
 function connected(state) {
   connection = state;
+  if (state.name === "live") session.learn().then(soon);
   soon();
 }
 
@@ -77,13 +83,16 @@ function draw() {
   due = false;
   if (!settled || !run.groups.includes(group)) ({ name: group, found: settled } = run.firstGroup);
   const words = drawConnection(connection, run);
-  drawToken();
+  drawLogin();
   const view = run.view(group);
   const seen = view ? glance(view, run.ending) : null;
   document.title = title(connection, words, seen?.short ?? "connecting");
   if (connection.name === "lost") announcer.say(byId("banner-text").textContent.replace(/;$/, ""), true);
   else if (seen) announcer.say(`${seen.headline}.`);
+  control.draw(run, view, session.may("admin") && connection.name === "live");
   if (!view || document.hidden) return;
+  show(byId("insecure"), run.status.insecure ?? false);
+  drawKeptOut();
   drawHead(run, view);
   drawGroups();
   byId("glance").dataset.kind = seen.kind;
@@ -100,6 +109,13 @@ function draw() {
   drawStaleness(byId("staleness-bars"), byId("staleness-mean"), view.staleness);
   drawHeld(byId("held-bars"), byId("held-note"), view);
   log.draw(run, group, view.workers.map((worker) => worker.rank));
+}
+
+/** Everybody sees it; who may let them in again does so in the dialog. */
+function drawKeptOut() {
+  const rows = run.status.quarantine ?? [];
+  show(byId("kept-out"), rows.length > 0);
+  setText(byId("kept-out"), keptOut(rows, run.status.quarantined));
 }
 
 function drawGroups() {
@@ -165,13 +181,45 @@ function makeFigure(name) {
   return el("label", { title: name }, input, el("span", {}, name));
 }
 
-function drawToken() {
-  const dialog = byId("token-dialog");
+function drawLogin() {
   const needed = connection.name === "token";
-  if (needed && !dialog.open) {
-    show(byId("token-refused"), connection.refused);
-    dialog.showModal();
-  } else if (!needed && dialog.open) dialog.close();
+  const name = needed ? null : session.name;
+  show(byId("log-out"), name !== null);
+  setText(byId("log-out"), `Log out ${shortName(name ?? "")}`);
+  if (needed && byId("login").hidden) {
+    const why = "Your session has ended: its time was up, its token is not taken any more, or the server was started anew.";
+    setText(byId("login-why"), connection.ended ? why : "");
+    refuseLogin("");
+    show(byId("login"), true);
+    for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
+    byId("token").focus();
+  } else if (!needed) show(byId("login"), false);
+}
+
+function refuseLogin(words) {
+  setText(byId("login-refused"), words);
+  show(byId("login-refused"), words !== "");
+}
+
+async function logIn(event) {
+  event.preventDefault();
+  const token = byId("token").value;
+  byId("token").value = "";
+  byId("login-submit").disabled = true;
+  try {
+    await session.begin(token);
+    stream.now();
+  } catch (error) {
+    refuseLogin(`Not logged in: ${error.message}.`);
+    byId("token").focus();
+  }
+  byId("login-submit").disabled = false;
+}
+
+/** Nothing of the run stays in the page. */
+async function logOut() {
+  await session.end().catch(() => {});
+  location.reload();
 }
 
 function showTheme() {
@@ -189,13 +237,8 @@ byId("over").addEventListener("change", soon);
 byId("group").addEventListener("change", (event) => {
   choose(event.target.value);
 });
-byId("token-form").addEventListener("submit", (event) => {
-  event.preventDefault();
-  stream.useToken(byId("token").value);
-  byId("token").value = "";
-});
-// Without a token there is nothing to see: the question stays.
-byId("token-dialog").addEventListener("close", soon);
+byId("login-form").addEventListener("submit", logIn);
+byId("log-out").addEventListener("click", logOut);
 if (navigator.clipboard) {
   show(byId("copy"), true);
   byId("copy").addEventListener("click", async () => {
@@ -216,6 +259,7 @@ listen([
   ["d", "go to the decisions", () => byId("log").focus()],
   ["/", "filter the decisions by rank", () => byId("log-rank").focus()],
   ["g", "next group", nextGroup],
+  ["e", "change the policy or the learning rate, as an admin", () => control.open()],
   ["t", "next theme", nextTheme],
   ["Escape", "close this, or show the decisions of all ranks", () => {
     log.rank = "";

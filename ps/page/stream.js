@@ -1,8 +1,10 @@
-// The connection to /v1/events: read with fetch, so that a token can be sent; opened again whenever it ends.
+// The connection to /v1/events: read with fetch, so that a refusal can be told from silence; opened again whenever it
+// ends. Who looks on is known by a cookie.
 //
 // The one rule: it never gives up and never asks more often than the pauses below allow. What it tells is where it
-// stands: `{name: "connecting" | "live" | "lost" | "token", ...}`.
+// stands: `{name: "connecting" | "live" | "lost" | "token", ...}`, the last one where nobody has logged in.
 
+import { refusal } from "./requests.js";
 import { Parser } from "./sse.js";
 
 /** Pauses between attempts, in seconds; the last one is repeated. */
@@ -10,8 +12,6 @@ const PAUSES = [0.5, 1, 2, 4, 8, 10];
 
 /** The server says something every two seconds. Silence this long means that it or the way to it is gone. */
 const SILENCE_SECONDS = 10;
-
-const TOKEN_KEY = "leeway-token";
 
 class TokenNeeded extends Error {}
 
@@ -24,6 +24,8 @@ export class Stream {
   #lostSince = null;
   #abort = null;
   #live = false;
+  /** Whether anything was told since the last login. */
+  #admitted = false;
   #wake = null;
 
   /** `onMessage(event, data)`: the name of the message and its JSON. */
@@ -58,11 +60,6 @@ export class Stream {
     this.#abort?.abort(new TypeError("left"));
   }
 
-  useToken(token) {
-    sessionStorage.setItem(TOKEN_KEY, token);
-    this.now();
-  }
-
   async #read() {
     const abort = new AbortController();
     this.#abort = abort;
@@ -93,6 +90,7 @@ export class Stream {
   #take({ event, data, id }) {
     if (!this.#live) {
       this.#live = true;
+      this.#admitted = true;
       this.#attempt = 0;
       this.#lostSince = null;
       this.#onState({ name: "live" });
@@ -105,15 +103,13 @@ export class Stream {
   #headers() {
     const headers = { Accept: "text/event-stream" };
     if (this.#lastId !== null) headers["Last-Event-ID"] = this.#lastId;
-    const token = sessionStorage.getItem(TOKEN_KEY);
-    if (token) headers.Authorization = `Bearer ${token}`;
     return headers;
   }
 
   async #untilToken() {
     this.#live = false;
-    this.#onState({ name: "token", refused: sessionStorage.getItem(TOKEN_KEY) !== null });
-    sessionStorage.removeItem(TOKEN_KEY);
+    this.#onState({ name: "token", ended: this.#admitted });
+    this.#admitted = false;
     await new Promise((resolve) => {
       this.#wake = resolve;
     });
@@ -135,14 +131,5 @@ export class Stream {
       setTimeout(resolve, pause);
     });
     this.#wake = null;
-  }
-}
-
-/** What a refusal says: the words of a problem document, else its status. */
-async function refusal(response) {
-  try {
-    return (await response.json()).detail ?? `status ${response.status}`;
-  } catch {
-    return `status ${response.status}`;
   }
 }

@@ -22,6 +22,14 @@ export function shortName(name, most = 24) {
   return `${name.slice(0, most - 1 - end)}…${name.slice(-end)}`;
 }
 
+/** Who is in quarantine, and the first one's reason. `rows`: the first of `count`. */
+export function keptOut(rows, count) {
+  if (!rows.length) return "";
+  const [{ rank, why }] = rows;
+  const others = count - 1;
+  return `Kept out: ${shortName(rank)} (${why})${others ? ` and ${counted(others, "other")}` : ""}.`;
+}
+
 /** `1 worker`, `2 workers`. */
 export function counted(count, noun) {
   return `${whole(count)} ${noun}${count === 1 ? "" : "s"}`;

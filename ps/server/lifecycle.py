@@ -24,7 +24,7 @@ from leeway.ps.arithmetic.guards import GuardMode
 from leeway.ps.arithmetic.parameters import Parameters
 from leeway.ps.core import saved as core
 from leeway.ps.core.settings import GroupSettings, Settings
-from leeway.ps.server.http.app import listener
+from leeway.ps.server.entrance import Entrance
 from leeway.ps.server.pauses import TICK_SECONDS
 from leeway.ps.server.runtime import Runtime
 from leeway.ps.server.saving import Kept, Saving, offer_initial
@@ -84,6 +84,8 @@ def machine_settings(config: ServerConfig) -> Settings:
                 least_updates=rule(group.aggregation).least,
                 needs_rounds=rule(group.aggregation).needs_rounds,
                 until=None if group.until == config.until else group.until,
+                max_update_norm=group.max_update_norm,
+                max_update_norm_ratio=group.max_update_norm_ratio,
             )
             for group in config.groups
         ),
@@ -95,6 +97,7 @@ def machine_settings(config: ServerConfig) -> Settings:
         until_seconds=config.until_seconds,
         until_metric=config.until_metric,
         until_flat=config.until_flat,
+        quarantine_after=config.quarantine_after,
     )
 
 
@@ -127,6 +130,7 @@ def build(
         bodies=bodies,
         clock=clock,
         started_at=started_at,
+        insecure=config.is_insecure,
     )
     if history:
         stack.callback(history.close)
@@ -168,7 +172,8 @@ class _Server:
                     await offer_initial(runtime, config.init)
                 elif config.init is not None:
                     self._log.warning("--init gives nothing: a checkpoint goes on", init=str(config.init))
-                listening = listener(runtime, saving, config.max_body_bytes)
+                entrance = Entrance(config)
+                listening = entrance.listener(runtime, saving)
                 stack.push_async_callback(listening.stop)
                 address = await _listen(listening, config.host, config.port)
             except ValueError as error:
@@ -176,7 +181,11 @@ class _Server:
             except OSError as error:
                 raise SettingError(in_words(error)) from error
             self._warn()
+            entrance.warn(address)
+            if config.tokens or config.tls_cert:
+                interrupts.call_at_hangup(lambda: loop.call_soon_threadsafe(entrance.read_again))
             self._tell(address)
+            runtime.background.start("certificate", entrance.watch())
             return await self._until_stopped(runtime, saving, stopped)
 
     def _tell(self, address: str) -> None:

@@ -25,6 +25,7 @@ from leeway.errors import WireError
 from leeway.protocol.pushes import UpdateKind
 from leeway.ps.arithmetic import admission
 from leeway.ps.arithmetic.guards import GuardMode, begins_with_zeros, guard, same_values
+from leeway.ps.arithmetic.norms import norm
 from leeway.ps.arithmetic.parameters import Update
 from leeway.ps.core.deduplication import Fresh
 from leeway.ps.server.applier import INLINE_BYTES
@@ -67,7 +68,7 @@ class Pushing:
         tuning: Tuning,
         loop: asyncio.AbstractEventLoop,
         clock: Callable[[], float],
-        ask: Callable[[Push, Frame], Awaitable[Outcome]],
+        ask: Callable[[Push, Frame, float | None], Awaitable[Outcome]],
     ) -> None:
         self._machine = machine
         self._parameters = parameters
@@ -86,17 +87,21 @@ class Pushing:
     async def push(self, push: Push, frame: Frame) -> Outcome:
         """Raises `WireError` for tensors that are refused."""
         if isinstance(self._machine.judge(push), Fresh) and push.kind is not UpdateKind.SKIP:
-            await self._inspect(push, frame)
+            its_norm = await self._inspect(push, frame)
             await self._tuning.first_update(push.group, push.kind)
-        return await self._ask(push, frame)
+            return await self._ask(push, frame, its_norm)
+        return await self._ask(push, frame, None)
 
-    async def _inspect(self, push: Push, frame: Frame) -> None:
+    async def _inspect(self, push: Push, frame: Frame) -> float | None:
+        """Returns the norm of the update, where its group asks for that."""
         admission.check(self._parameters[push.group].versions.current.layout, frame, push.values)
+        matters = self._machine.groups[push.group].norms.matter
+        look = partial(_look, frame, self._guard_mode, push.values, measure_norm=matters)
         try:
             if frame.body.nbytes < INLINE_BYTES:
-                found = guard(frame, self._guard_mode, push.values)
+                found, its_norm = look()
             else:
-                found = await self._loop.run_in_executor(None, guard, frame, self._guard_mode, push.values)
+                found, its_norm = await self._loop.run_in_executor(None, look)
         except WireError as error:
             with self._listeners.guard("observer"):
                 self._observer.non_finite(push, error.facts["tensor"], refused=True)
@@ -105,6 +110,7 @@ class Pushing:
             with self._listeners.guard("observer"):
                 self._observer.non_finite(push, found.culprit, refused=False)
         await self._compare(push, frame, found)
+        return its_norm
 
     async def _compare(self, push: Push, frame: Frame, found: Inspected) -> None:
         """Whether another rank has sent the same: by the numbers of both, then by the values where both are here.
@@ -150,6 +156,12 @@ class Pushing:
         with self._listeners.guard("observer"):
             self._observer.stepped(apply, step, update_bytes, seconds)
         self._publishing.finished(apply.group, step.snapshot)
+
+
+def _look(
+    frame: Frame, mode: GuardMode, values: Sequence[str], *, measure_norm: bool
+) -> tuple[Inspected, float | None]:
+    return guard(frame, mode, values), norm(frame, values) if measure_norm else None
 
 
 def _compute(parameters: Parameters, apply: Apply, updates: list[Update], *, measure_norm: bool) -> tuple[Step, float]:

@@ -68,7 +68,7 @@ class Runtime:
     """`parameters`: the arithmetic of each group, and `make_part` that of one that a worker makes. `listeners`: are
     told of each event, after the history and the runtime's own. `bodies`: those of held contributions that were
     resumed from. `started_at`: the moment of `clock` at which the history begins; now, unless the machine counts from
-    an earlier one.
+    an earlier one. `insecure`: anybody gets in, which is told.
     """
 
     def __init__(
@@ -85,9 +85,12 @@ class Runtime:
         bodies: Mapping[int, Frame] | None = None,
         clock: Callable[[], float] = time.monotonic,
         started_at: float | None = None,
+        insecure: bool = False,
     ) -> None:
         self.machine = machine
         self.parameters = parameters
+        self._insecure = insecure
+        metrics.insecure(insecure=insecure)
         self._make_part = make_part
         self.metrics = metrics
         self.pool = pool
@@ -159,8 +162,8 @@ class Runtime:
 
     # Events in.
 
-    async def ask(self, message: Request, frame: Frame | None = None) -> Outcome:
-        """Hand a request to the machine and wait for its reply.
+    async def ask(self, message: Request, frame: Frame | None = None, norm: float | None = None) -> Outcome:
+        """Hand a request to the machine and wait for its reply. `norm`: of its update, where that matters.
 
         Cancelled (the asker is gone), a parked request is forgotten; an accepted push is applied all the same.
         """
@@ -169,7 +172,7 @@ class Runtime:
         request, outcome = self.askers.enter(message)
         if frame is not None:
             self.bodies.keep(request, frame)
-        self._queue.put(Asked(request, message))
+        self._queue.put(Asked(request, message, norm))
         try:
             return await outcome
         except asyncio.CancelledError:
@@ -314,7 +317,8 @@ class Runtime:
 
     def status(self) -> dict[str, Any]:
         """The whole state, JSON-ready."""
-        return self.observer.status(self._clock()) | {"uptime_seconds": round(self.uptime(), 3)}
+        told = {"uptime_seconds": round(self.uptime(), 3), "insecure": self._insecure}
+        return self.observer.status(self._clock()) | told
 
     def now(self) -> float:
         """Seconds of the clock that the machine goes by."""

@@ -285,12 +285,12 @@ def _identity(state: Mapping[str, Any], parameters: Mapping[str, Parameters]) ->
 def _read(directory: StateDirectory, path: Path) -> Checkpoint:
     """Read and check a checkpoint. Raises `CheckpointError`, which names the newest sound one there is besides."""
     try:
-        return _checked(path)
+        return checked(path)
     except CheckpointError as error:
         for other in reversed(directory.checkpoints.paths()):
             if other != path:
                 with contextlib.suppress(CheckpointError):
-                    _checked(other)
+                    checked(other)
                     advice = f"move it away and start again, to go on from {other.name}, the newest sound one"
                     break
         else:
@@ -298,7 +298,7 @@ def _read(directory: StateDirectory, path: Path) -> Checkpoint:
         raise CheckpointError(f"{error}; {advice}") from None
 
 
-def _checked(path: Path) -> Checkpoint:
+def checked(path: Path) -> Checkpoint:
     """A checkpoint whose parts agree with each other."""
     checkpoint = checkpoints.read(path)
     try:

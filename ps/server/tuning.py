@@ -20,9 +20,10 @@ from leeway.ps.server.applier import Applier, Job
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from leeway.protocol.tuning import PolicyState
+    from leeway.protocol.tuning import PolicyState, SetPolicy
     from leeway.ps.arithmetic.parameters import Parameters
     from leeway.ps.core.machine import Machine
+    from leeway.ps.core.preview import Preview
     from leeway.ps.server.asking import Outcome
     from leeway.ps.watching.listeners import Listeners
     from leeway.ps.watching.observer import Observer
@@ -66,6 +67,14 @@ class Tuning:
     def policy(self, group: str) -> PolicyState:
         self._known(group)
         return self._machine.groups[group].policy_state()
+
+    def preview(self, wanted: SetPolicy) -> Preview:
+        """What would come of it now. Raises `WireError` as the machine refuses it."""
+        self._known(wanted.group)
+        try:
+            return self._machine.groups[wanted.group].preview(wanted.terms)
+        except ValueError as error:
+            raise WireError(Code.INVALID_VALUE, str(error)) from None
 
     def optimizer(self, group: str) -> OptimizerState:
         """The settings, with the steps made so far and the rate of the next one."""

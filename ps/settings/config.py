@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from leeway.protocol import limits, parts
-from leeway.protocol.addresses import is_host
+from leeway.protocol.addresses import is_host, is_loopback
 from leeway.protocol.fields import MAX_INTEGER, bound, shown
 from leeway.protocol.policy_terms import MODES, PolicyTerms
 from leeway.protocol.ranks import DEFAULT_GROUP, NAME_WORDS, is_rank
@@ -54,6 +54,7 @@ class GroupSettings:
     `warmup_steps` and `schedule_steps` count versions.
     `delta_scale` None: 1 / workers where updates take effect on arrival, 1 where they are aggregated.
     `until` counts iterations; in a table it is that group's, and 0 there: it has none, and goes on while others do.
+    An update of a norm over `max_update_norm`, or over `max_update_norm_ratio` times the median of late, is refused.
     `decay_vectors`: weight decay for biases and norms (tensors of at most one dimension) too.
     `optimizer_chosen`: somebody has; else the first update says whether it is to step, or what steps have been made.
     """
@@ -82,6 +83,8 @@ class GroupSettings:
     weight_decay: float = _DEFAULTS.weight_decay
     decay_vectors: bool = _DEFAULTS.decay_vectors
     delta_scale: float | None = _DEFAULTS.delta_scale
+    max_update_norm: float | None = None
+    max_update_norm_ratio: float | None = None
     optimizer_chosen: bool = True
 
     def __post_init__(self) -> None:
@@ -97,6 +100,8 @@ class GroupSettings:
             rule(self.aggregation)
         except ValueError as error:
             raise ValueError(f"--aggregation: {error}") from None
+        _number("--max-update-norm", self.max_update_norm, limits.MIN_UPDATE_NORM)
+        _number("--max-update-norm-ratio", self.max_update_norm_ratio, 1.0)
         _one_of("--lr-schedule", self.lr_schedule, LR_SCHEDULES)
         self._optimizer_settings(self.lr_schedule if self.schedule_steps is not None else "constant")
 
@@ -177,6 +182,12 @@ class ServerConfig(GroupSettings):
 
     host: str = "127.0.0.1"
     port: int = 8080
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
+    tokens: Path | None = None
+    allowed_hosts: tuple[str, ...] = ()
+    insecure: bool = False
     max_body_bytes: int = limits.DEFAULT_MAX_BODY_BYTES
     workers: int = 1
     lease_seconds: float = 10.0
@@ -186,6 +197,9 @@ class ServerConfig(GroupSettings):
     until_flat: Plateau | None = None
     init: Path | None = None
     non_finite: str = "refuse"
+    quarantine_after: int = 3
+    max_requests_per_second: float | None = None
+    max_bytes_per_second: int | None = None
     state_dir: Path | None = None
     checkpoint_every: int | None = None
     checkpoint_keep: int = 3
@@ -202,6 +216,7 @@ class ServerConfig(GroupSettings):
             raise ValueError("--host is empty; give an address, such as 127.0.0.1, or 0.0.0.0 for all")
         _require("--host", self.host, is_host(self.host), "a host's name or address, such as 127.0.0.1")
         _within("--port", self.port, 0, 65535)
+        self._check_who_gets_in()
         _number("--max-body", self.max_body_bytes, 1024)
         _within("--workers", self.workers, 1, limits.MAX_RANKS)
         _number("--until", self.until, 1)
@@ -210,6 +225,9 @@ class ServerConfig(GroupSettings):
         _number("--max-iteration-seconds", self.max_iteration_seconds, least, most)
         _number("--until-seconds", self.until_seconds, least, most)
         _one_of("--non-finite", self.non_finite, NON_FINITE)
+        _within("--quarantine-after", self.quarantine_after, 1, limits.MAX_QUARANTINE_AFTER)
+        _number("--max-requests-per-second", self.max_requests_per_second, 1)
+        _number("--max-bytes-per-second", self.max_bytes_per_second, 1024)
         _number("--checkpoint-every", self.checkpoint_every, 1)
         _number("--checkpoint-keep", self.checkpoint_keep, 1)
         _one_of("--log-level", self.log_level, LOG_LEVELS)
@@ -219,6 +237,32 @@ class ServerConfig(GroupSettings):
         if self.state_dir is None and self.resume:
             raise ValueError("--resume needs --state-dir, the folder with the checkpoint to go on from")
         self._check_groups()
+
+    def _check_who_gets_in(self) -> None:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            there, missing = ("--tls-cert", "--tls-key") if self.tls_cert else ("--tls-key", "--tls-cert")
+            raise ValueError(f"{there} needs {missing}")
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise ValueError("--tls-client-ca needs --tls-cert and --tls-key: certificates are shown over TLS")
+        if not (self.is_loopback or self.tokens or self.tls_client_ca or self.insecure):
+            raise ValueError(
+                f"with --host {self.host} whoever reaches the port would own the model: give --tokens, or"
+                " --tls-client-ca (ps-keys makes both), or say --insecure"
+            )
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether nobody beyond this machine reaches it."""
+        return is_loopback(self.host)
+
+    @property
+    def lets_anybody_in(self) -> bool:
+        return self.tokens is None and self.tls_client_ca is None
+
+    @property
+    def is_insecure(self) -> bool:
+        """Whether anybody gets in who is not on this machine."""
+        return self.lets_anybody_in and not self.is_loopback
 
     def _check_groups(self) -> None:
         names = [group.name for group in self.named_groups]

@@ -94,7 +94,14 @@ def without_effect(
                 found[name, field] = use.why_not(groups[name])
     if "checkpoint_keep" in given and config.state_dir is None:
         found[DEFAULT_GROUP, "checkpoint_keep"] = "there is no --state-dir, so nothing is saved"
+    if "quarantine_after" in given and not any(map(_is_limited, groups.values())):
+        why = "it counts updates that are refused for their norm; there is no --max-update-norm, and no ratio"
+        found[DEFAULT_GROUP, "quarantine_after"] = why
     return found
+
+
+def _is_limited(group: GroupConfig) -> bool:
+    return group.max_update_norm is not None or group.max_update_norm_ratio is not None
 
 
 def _heirs(

@@ -16,6 +16,7 @@ from click.core import ParameterSource
 
 from leeway import programs, variables
 from leeway.errors import SettingError
+from leeway.protocol.addresses import is_host
 from leeway.protocol.policy_terms import MODES
 from leeway.protocol.ranks import DEFAULT_GROUP
 from leeway.ps.arithmetic.aggregation.registry import RULES, form
@@ -92,6 +93,14 @@ def _grace(text: str) -> float | None:
         raise ValueError(f"{text!r} is no number of seconds, nor auto") from None
 
 
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    for name in names:
+        if not is_host(name) or ":" in name:
+            raise ValueError(f"{name[:80]!r} is no name of a host")
+    return names
+
+
 _INPUT_FILE = programs.GivenPath(exists=True, dir_okay=False, path_type=Path)
 _OUTPUT_FILE = programs.GivenPath(dir_okay=False, path_type=Path)
 _FOLDER = programs.GivenPath(file_okay=False, path_type=Path)
@@ -107,6 +116,30 @@ SECTIONS: Final = {
             field="max_body_bytes",
             metavar="BYTES",
         ),
+    ),
+    "Who gets in": (
+        Setting("--tls-cert", _INPUT_FILE, "Serve https with this certificate, a PEM file.", metavar="FILE"),
+        Setting("--tls-key", _INPUT_FILE, "Its key; nobody else may be able to read it.", metavar="FILE"),
+        Setting(
+            "--tls-client-ca",
+            _INPUT_FILE,
+            "Let in only who shows a certificate of these authorities.",
+            metavar="FILE",
+        ),
+        Setting(
+            "--tokens",
+            _INPUT_FILE,
+            "Let in only who shows one of these tokens: a file that ps-keys makes. Read anew at SIGHUP.",
+            metavar="FILE",
+        ),
+        Setting(
+            "--allowed-host",
+            _Read("names", _names),
+            "Names, with commas between, under which the server may be asked beside this machine's own: of a proxy.",
+            field="allowed_hosts",
+            metavar="NAMES",
+        ),
+        Setting("--insecure/--no-insecure", bool, "Listen beyond this machine although anybody would get in."),
     ),
     "Policy": (
         Setting("--mode", click.Choice(MODES), "When workers wait for each other."),
@@ -204,6 +237,31 @@ SECTIONS: Final = {
             "Factor for the deltas of local steps. Default: 1 / workers under async and ssp, 1 under sync.",
         ),
         Setting("--non-finite", click.Choice(config.NON_FINITE), "What to do with NaN or infinity in an update."),
+    ),
+    "Bad workers": (
+        Setting("--max-update-norm", float, "Refuse updates of a larger norm. Default: no limit."),
+        Setting(
+            "--max-update-norm-ratio",
+            float,
+            "Refuse updates whose norm is so many times the median of the last ones. Default: no limit.",
+        ),
+        Setting(
+            "--quarantine-after",
+            int,
+            "Keep a rank out when so many of its updates in a row were refused for their norm.",
+            metavar="N",
+        ),
+        Setting(
+            "--max-requests-per-second",
+            float,
+            "Of each rank, and of each token; more have to wait. Default: no limit.",
+        ),
+        Setting(
+            "--max-bytes-per-second",
+            _Read("bytes", parse_bytes),
+            "Of each rank, and of each token, both ways, as 50MiB. Default: no limit.",
+            metavar="BYTES",
+        ),
     ),
     "State": (
         Setting("--init", _INPUT_FILE, "Initial weights, a safetensors file.", metavar="FILE"),

@@ -66,7 +66,7 @@ class StateDirectory:
             path.mkdir(parents=True, exist_ok=True)
             with contextlib.suppress(FileNotFoundError):
                 regular.check(path / LOCK_FILE)
-            self._lock = os.open(path / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+            self._lock = os.open(path / LOCK_FILE, os.O_RDWR | os.O_CREAT, regular.PRIVATE)
         except OSError as error:
             raise ValueError(f"cannot use the state directory {path} ({in_words(error)}); choose another") from None
         try:

@@ -1,12 +1,15 @@
 """Files that are either there as a whole or not at all, whatever happens in between.
 
-The one rule: temporary file in the same folder, write, fsync, rename, fsync of the folder.
+The one rule: temporary file in the same folder, write, fsync, rename, fsync of the folder. Nobody but the owner can
+read any of them.
 """
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING
+
+from leeway import regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,7 +27,9 @@ def write_durably(path: Path, buffers: Iterable[Buffer]) -> None:
     """
     partial = path.with_name(path.name + PARTIAL_SUFFIX)
     try:
-        with partial.open("wb") as file:
+        # What a writer that was killed has left may be of another mode.
+        partial.unlink(missing_ok=True)
+        with open(partial, "wb", opener=regular.private) as file:
             for buffer in buffers:
                 file.write(buffer)
             file.flush()

@@ -15,7 +15,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from leeway.ps.top.bars import bar, columns, spark
-from leeway.ps.top.words import count, doing, duration, missing, number, plain, rate, short_name, stages
+from leeway.ps.top.words import count, doing, duration, missing, number, plain, quarantine, rate, short_name, stages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -124,6 +124,8 @@ def _head(watched: Watched, width: int, now: float, keys: bool) -> Iterator[Text
         if cell_len("  ".join(facts)) > width:
             facts.remove(least)
     yield Text("  ".join(facts))
+    if status.get("insecure"):
+        yield Text("insecure: whoever reaches this server owns the model (--insecure)", style=_ALARM)
     if watched.lost_since is not None:
         yield _lost(watched, now)
     elif status["stopping"] or status["finished"]:
@@ -173,6 +175,8 @@ def _summary(watched: Watched) -> Text:
     awaited = sorted(watched.awaited().items(), key=lambda waited: -waited[1])
     if awaited:
         text.append(" for ").append(", ".join(short_name(rank) for rank, _ in awaited), style=_AWAITED)
+    if kept_out := status.get("quarantined"):
+        text.append(f"; {quarantine(status['quarantine'], kept_out)}", style=_WAITS)
     if watched.group.get("readers_waiting"):
         text.append(f"; {watched.group['readers_waiting']} readers wait")
     return text

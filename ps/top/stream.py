@@ -7,15 +7,20 @@ which may pass; whoever is no Leeway server, or turns us away, is `Refused`.
 from __future__ import annotations
 
 import http.client
+import ssl
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from leeway.protocol import documents, routes
+from leeway.transport.credentials import distrust
+from leeway.transport.credentials.credentials import NOTHING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from leeway.transport.credentials.credentials import Credentials
 
 # The server says something every two seconds at least.
 SILENCE_SECONDS = 10.0
@@ -106,15 +111,20 @@ class Parser:
                 pass  # a comment, or a field that is not for us
 
 
-def listen(url: str, last_id: str = "", *, silence_seconds: float = SILENCE_SECONDS) -> Iterator[Message]:
+def listen(
+    url: str, last_id: str = "", *, credentials: Credentials = NOTHING, silence_seconds: float = SILENCE_SECONDS
+) -> Iterator[Message]:
     """What the server at `url` tells, from the present state on; of the decisions, those after `last_id`.
 
     It ends with `Lost` or `Refused`, never by itself.
     """
-    headers = {"Accept": routes.EVENT_STREAM} | ({"Last-Event-ID": last_id} if last_id else {})
+    headers = {"Accept": routes.EVENT_STREAM, **credentials.headers} | ({"Last-Event-ID": last_id} if last_id else {})
     request = urllib.request.Request(url + routes.EVENTS, headers=headers)
     # As everywhere here: the address that was given is the one that is asked.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
+    if url.startswith("https:"):
+        handlers.append(urllib.request.HTTPSHandler(context=credentials.to_client()))
+    opener = urllib.request.build_opener(*handlers)
     try:
         with opener.open(request, timeout=silence_seconds) as response:
             if response.headers.get_content_type() != routes.EVENT_STREAM:
@@ -128,10 +138,14 @@ def listen(url: str, last_id: str = "", *, silence_seconds: float = SILENCE_SECO
             # A server that is busy or about to stop, or a proxy before one that is not there.
             raise (Lost if error.code >= 500 else Refused)(_why(url, error)) from None
     except urllib.error.URLError as error:
+        if distrusted := distrust.in_words(error, url):
+            raise Refused(distrusted) from None
         raise Lost(f"no connection to {url}: {_reason(error.reason)}") from None
     except TimeoutError:
         raise Lost(f"{url} is silent") from None
     except (OSError, http.client.HTTPException) as error:
+        if distrusted := distrust.in_words(error, url):
+            raise Refused(distrusted) from None
         raise Lost(f"the connection to {url} was lost: {_reason(error)}") from None
     except ValueError as error:
         raise Refused(f"what {url} sends cannot be read: {error}; is that a Leeway server?") from None
@@ -151,4 +165,6 @@ def _why(url: str, error: urllib.error.HTTPError) -> str:
 def _reason(error: object) -> str:
     if isinstance(error, TimeoutError):
         return "no answer"
+    if isinstance(error, ssl.SSLError):
+        return f"no TLS as this side speaks it, is it http:// there? {(error.reason or '').lower().replace('_', ' ')}"
     return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__

@@ -23,10 +23,13 @@ from leeway.ps.top import keys
 from leeway.ps.top.screen import render, render_help
 from leeway.ps.top.stream import Lost, Message, Refused, listen
 from leeway.ps.top.watched import Watched
+from leeway.transport.credentials.credentials import NOTHING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from types import FrameType
+
+    from leeway.transport.credentials.credentials import Credentials
 
 # From its first state to its last one, a snapshot takes so long at least.
 _SNAPSHOT_SECONDS = 1.0
@@ -60,14 +63,14 @@ class Unwatchable(Exception):
     """There is no server to watch; the message says why, in one line."""
 
 
-def once(url: str, group: str | None) -> None:
+def once(url: str, group: str | None, credentials: Credentials = NOTHING) -> None:
     """Print one snapshot. Raises `Unwatchable`.
 
     It takes a moment: rates and shares are differences of two states.
     """
     watched, began = Watched(url, group), None
     try:
-        for message in listen(url):
+        for message in listen(url, credentials=credentials):
             _take(watched, message)
             if message.event == "status":
                 seconds = message.data["uptime_seconds"]
@@ -83,12 +86,12 @@ def once(url: str, group: str | None) -> None:
     console.print(render(watched, console.width, None, time.time()), soft_wrap=True)
 
 
-def live(url: str, group: str | None, refresh_seconds: float) -> None:
+def live(url: str, group: str | None, refresh_seconds: float, credentials: Credentials = NOTHING) -> None:
     """Draw until `q`, Ctrl-C or SIGTERM. Raises `Unwatchable` when there is no server from the beginning."""
     watched = Watched(url, group)
     heard: _Heard = queue.SimpleQueue()
     ended = threading.Event()
-    threading.Thread(target=_listen, args=(url, heard, ended), name="listening", daemon=True).start()
+    threading.Thread(target=_listen, args=(url, heard, ended, credentials), name="listening", daemon=True).start()
     try:
         _first(watched, heard)
         with _signals(_SIGNALS, heard):
@@ -171,12 +174,12 @@ def _take(watched: Watched, message: Message) -> None:
         raise Unwatchable(f"{watched.url} tells what cannot be read: {error}") from None
 
 
-def _listen(url: str, heard: _Heard, ended: threading.Event) -> None:
+def _listen(url: str, heard: _Heard, ended: threading.Event, credentials: Credentials) -> None:
     """Put what is heard into the queue, and why nothing is; connect again for ever."""
     last_id, pause = "", _FIRST_PAUSE_SECONDS
     while not ended.is_set():
         try:
-            for message in listen(url, last_id):
+            for message in listen(url, last_id, credentials=credentials):
                 last_id, pause = message.id or last_id, _FIRST_PAUSE_SECONDS
                 heard.put(message)
         except (Lost, Refused) as error:

@@ -75,6 +75,13 @@ def missing(forming: Mapping[str, Any]) -> str:
     return f"{short_name(forming['rank'])} waits for {noun} {named} of {forming['stages']}"
 
 
+def quarantine(rows: Sequence[Mapping[str, Any]], count: int) -> str:
+    """`w3 in quarantine`, `w0, w1, w2 and 5 others in quarantine`."""
+    named = [short_name(row["rank"]) for row in rows[:_STAGES]]
+    others = f" and {count - len(named)} others" if count > len(named) else ""
+    return f"{', '.join(named)}{others} in quarantine"
+
+
 def short_name(name: str, most: int = 24) -> str:
     """At most `most` characters: what tells ranks apart is mostly at the end, so a name is cut in the middle."""
     if len(name) <= most:

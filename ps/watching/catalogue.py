@@ -62,7 +62,8 @@ SLOW_READERS_CLOSED: Final = _counter(
 )
 CONNECTIONS_CLOSED: Final = _counter(
     "connections_closed_total",
-    "Connections closed by the server: silent (no request in 30 s, or too many there), idle and full (too many there).",
+    "Connections closed by the server: silent (no request in 30 s, or too many there), idle and full (too many there),"
+    " slow (a body of which too little comes).",
     "reason",
 )
 
@@ -157,6 +158,18 @@ DEPARTURES: Final = _counter(
     "reason",
 )
 
+INSECURE: Final = _gauge(
+    "insecure", "1 where anybody who reaches the server from another machine is let in (--insecure), else 0."
+)
+CERTIFICATE_EXPIRY: Final = _gauge(
+    "certificate_expiry_timestamp_seconds",
+    "When the certificate that the server shows ends, since 1970; there with TLS alone.",
+)
+
+QUARANTINED: Final = _gauge(
+    "quarantined_ranks", "Ranks that may not join: too many of their updates were refused, or an admin has said so."
+)
+
 CHECKPOINTS: Final = _counter("checkpoints_total", "Checkpoints, by outcome: saved or failed.", "outcome")
 CHECKPOINT_BYTES: Final = _counter("checkpoint_bytes_total", "Bytes of checkpoints written.")
 CHECKPOINT_TIMESTAMP: Final = _gauge(
@@ -179,7 +192,7 @@ PAUSED_SECONDS: Final = _counter(
     "Time in which the server did not run: stopped, its machine asleep, or its loop busy. It counts against nobody.",
 )
 
-CLOSINGS: Final = ("silent", "idle", "full")
+CLOSINGS: Final = ("silent", "idle", "full", "slow")
 """Why the server closes a connection, as `leeway.transport.http.crowd` has it."""
 
 LISTENERS: Final = ("history", "observer", "metrics", "feed", "saving")
@@ -231,6 +244,9 @@ CATALOGUE: Final = (
     *LIVE,
     JOINS,
     DEPARTURES,
+    INSECURE,
+    CERTIFICATE_EXPIRY,
+    QUARANTINED,
     CHECKPOINTS,
     CHECKPOINT_BYTES,
     CHECKPOINT_TIMESTAMP,

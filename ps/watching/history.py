@@ -13,6 +13,7 @@ import math
 import os
 import stat
 from contextlib import suppress
+from io import FileIO
 from typing import TYPE_CHECKING, Any
 
 from leeway import regular
@@ -23,7 +24,6 @@ from leeway.ps.core.events import Tick
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from io import FileIO
     from pathlib import Path
 
     from leeway.ps.core.effects import Effect
@@ -70,7 +70,7 @@ class History:
     def __init__(self, path: Path) -> None:
         with suppress(FileNotFoundError):
             regular.check(path, devices=True)
-        self._file = path.open("ab", buffering=0)
+        self._file = FileIO(path, "ab", opener=regular.private)
         self._lines: list[bytes] = []
         self._size_bytes = 0
         if _ends_in_half_a_line(path):

@@ -113,8 +113,10 @@ class ServerMetrics:
             for metric in counted
             if metric.type is MetricType.HISTOGRAM
         }
-        # A gauge without labels has a value from the start; this one has none where nothing is ever saved.
-        registry.unregister(self._gauges[catalogue.CHECKPOINT_TIMESTAMP])
+        # A gauge without labels has a value from the start; these have none where nothing is saved, or without TLS.
+        for metric in (catalogue.CHECKPOINT_TIMESTAMP, catalogue.CERTIFICATE_EXPIRY):
+            registry.unregister(self._gauges[metric])
+        self._is_encrypted = False
         self._gauges[catalogue.INFO].labels(__version__).set(1)
         for reason in _ENDINGS:
             self._counters[catalogue.DEPARTURES].labels(reason)
@@ -229,6 +231,21 @@ class ServerMetrics:
 
     def departed(self, reason: Reason) -> None:
         self._counters[catalogue.DEPARTURES].labels(reason).inc()
+
+    def quarantined(self, ranks: int) -> None:
+        """So many are kept out now."""
+        self._gauges[catalogue.QUARANTINED].set(ranks)
+
+    def insecure(self, *, insecure: bool) -> None:
+        """Whether anybody gets in who is not on this machine."""
+        self._gauges[catalogue.INSECURE].set(insecure)
+
+    def certificate_ends(self, time: float) -> None:
+        """`time` in seconds since 1970."""
+        if not self._is_encrypted:
+            self._is_encrypted = True
+            self.registry.register(self._gauges[catalogue.CERTIFICATE_EXPIRY])
+        self._gauges[catalogue.CERTIFICATE_EXPIRY].set(time)
 
     def begin_checkpoints(self, time: float) -> None:
         """There will be checkpoints, but none has been written yet. `time` in seconds since 1970."""

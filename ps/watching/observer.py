@@ -31,6 +31,8 @@ from leeway.ps.core.effects import (
     Over,
     Parked,
     PassedOver,
+    Quarantined,
+    Released,
     RoundClosed,
     RoundOpened,
     SwitchBegun,
@@ -110,6 +112,7 @@ class Observer:
         groups = machine.groups.items()
         self._opened_at = {name: clock() for name, group in groups if group.rounds.state is RoundState.OPEN}
         self._not_finite: dict[str, set[str]] = {}
+        metrics.quarantined(len(machine.quarantines.why))
         for name in machine.groups:
             self._begin(name)
             # One that was resumed from.
@@ -199,6 +202,14 @@ class Observer:
                 log = self._log.info if reason is Reason.LEFT else self._log.warning
                 log("ended", rank=rank, incarnation=incarnation, reason=str(reason), detail=detail)
                 self._decisions.add(Kind.ENDED, detail, rank=rank, reason=str(reason))
+            case Quarantined(rank, why):
+                self._metrics.quarantined(len(self._machine.quarantines.why))
+                self._log.warning("quarantined", rank=rank, detail=why)
+                self._decisions.add(Kind.QUARANTINED, why, rank=rank)
+            case Released(rank):
+                self._metrics.quarantined(len(self._machine.quarantines.why))
+                self._log.info("released", rank=rank, detail="it may join again")
+                self._decisions.add(Kind.RELEASED, "it may join again", rank=rank)
             case PassedOver(group, rank, clock):
                 detail = (
                     f"it is an iteration off, having joined between two parts: {group} goes on without it until {clock}"
@@ -255,6 +266,8 @@ class Observer:
             self._log.warning("offer refused", code=str(reply.error.code), detail=reply.error.detail)
         if not isinstance(request, (Pull, Push)):
             return
+        if isinstance(request, Push) and isinstance(reply, Refused) and reply.error.code is Code.UPDATE_TOO_LARGE:
+            self._too_large(request, reply.error.detail)
         pulled = reply.pulled if isinstance(reply, PushPulled) else reply
         if isinstance(reply, PushPulled) and isinstance(pulled, Refused):
             # Refusals that are the whole reply become problem documents and are counted with those.
@@ -333,6 +346,14 @@ class Observer:
         more = f"; {count} of its updates were so" if count > 1 else ""
         detail = f"{words}: {tensor!r} of iteration {push.clock}{more}"
         self._decisions.add(Kind.NON_FINITE, detail, group=push.group, rank=rank)
+
+    def _too_large(self, push: Push, why: str) -> None:
+        rank = push.life.rank
+        if count := self._of_life[rank].count((Kind.UPDATE_TOO_LARGE, push.group)):
+            more = f"; {count} of its updates were so" if count > 1 else ""
+            self._log.warning("update too large", group=push.group, rank=rank, clock=push.clock, detail=why + more)
+            detail = f"iteration {push.clock}: {why}{more}"
+            self._decisions.add(Kind.UPDATE_TOO_LARGE, detail, group=push.group, rank=rank)
 
     def same_updates(self, push: Push, other: str, *, certain: bool) -> None:
         """Two ranks have pushed the same: `certain`, their values were compared, not their sums alone."""

@@ -18,7 +18,7 @@ import torch
 
 from leeway.errors import DataError
 from leeway.worker.train.data import mnist
-from tests.bench import accuracy, machine, pipelines, replicas, results, training, wire
+from tests.bench import accuracy, attacks, machine, pipelines, replicas, results, secured, training, wire
 from tests.bench.processes import ROOT
 from tests.bench.results import Section
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _EPILOG = "Without the MNIST files in the data directory the training parts are skipped, and the page says so."
 
 
-_USUAL = ("wire", "sync", "stragglers", "pipelines", "replicas")
+_USUAL = ("wire", "attacks", "secured", "sync", "stragglers", "pipelines", "replicas")
 
 
 def _arguments() -> argparse.Namespace:
@@ -49,6 +49,9 @@ def _parts(options: argparse.Namespace) -> list[tuple[str, str, Callable[[], Sec
         ("wire", "100 MiB, one client", partial(wire.one_client, wire_rounds)),
         ("wire", "100 MiB, two clients", partial(wire.two_clients, wire_rounds)),
         ("wire", "4 KiB", partial(wire.small, wire_rounds)),
+        ("secured", "100 MiB under TLS", partial(secured.encrypted, wire_rounds)),
+        ("secured", "4 KiB with a token", partial(secured.with_a_token, wire_rounds)),
+        ("attacks", "Attacks", partial(attacks.under_attack, 1 if quick else 3, 2.0 if quick else 10.0)),
         ("sync", "`sync` against DDP", partial(training.against_ddp, data, 2 * rounds - 1, seconds)),
         ("stragglers", "Stragglers", partial(training.stragglers, data, rounds, seconds)),
         ("pipelines", "Pipelines against torch", partial(pipelines.against_torch, rounds, seconds)),
@@ -80,7 +83,11 @@ def main() -> int:
     sections: list[Section] = []
     for name, title, measure in _parts(options):
         began = time.monotonic()
-        section = Section(title, "", skipped=missing) if missing and name not in ("wire", "pipelines") else measure()
+        section = (
+            Section(title, "", skipped=missing)
+            if missing and name not in ("wire", "attacks", "secured", "pipelines")
+            else measure()
+        )
         sections.append(section)
         print("\n".join(results.section_lines(section)), "\n", flush=True)
         print(f"({time.monotonic() - began:.0f} s)", file=sys.stderr, flush=True)

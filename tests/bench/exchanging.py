@@ -1,6 +1,6 @@
 """A Leeway client that pushes and pulls bodies and does nothing else.
 
-`python -m tests.bench.exchanging URL RANK MODEL` is a peer; the models are those of `shapes`.
+`python -m tests.bench.exchanging URL RANK MODEL [TOKEN_FILE [CA]]` is a peer; the models are those of `shapes`.
 
 The one rule: what is timed is what a training script waits for, the calls of `BlockingClient`; `small` alone is
 timed on the async client, without the hop from thread to thread that a bare aiohttp client does not have either.
@@ -14,6 +14,7 @@ import time
 from typing import Any
 
 from leeway.protocol.pushes import UpdateKind
+from leeway.transport.credentials.credentials import Credentials
 from leeway.worker.blocking import BlockingClient
 from leeway.worker.client import Client
 from tests.bench import shapes
@@ -50,11 +51,11 @@ class Exchanging:
         }
 
 
-async def small(url: str, rank: str, count: int) -> dict[str, list[float]]:
+async def small(url: str, rank: str, count: int, credentials: Credentials) -> dict[str, list[float]]:
     """Seconds of `count` pushes and as many pulls of the small model, one after another."""
     update = shapes.update("small")
     seconds: dict[str, list[float]] = {"push": [], "pull": []}
-    async with Client(url, rank) as client:
+    async with Client(url, rank, credentials=credentials) as client:
         await client.offer(shapes.specs("small"), lambda layout: update.buffers)
         for _ in range(count):
             began = time.perf_counter()
@@ -66,17 +67,18 @@ async def small(url: str, rank: str, count: int) -> dict[str, list[float]]:
     return seconds
 
 
-def _answer_small(url: str, rank: str, command: dict[str, Any]) -> dict[str, list[float]]:
+def _answer_small(url: str, rank: str, command: dict[str, Any], credentials: Credentials) -> dict[str, list[float]]:
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(small(url, rank, command["count"]))
+        return runner.run(small(url, rank, command["count"], credentials))
 
 
 if __name__ == "__main__":
-    url, rank, model = sys.argv[1:]
+    url, rank, model, *files = sys.argv[1:]
+    shown = Credentials.chosen({}, *(file or None for file in files))
     if model == "small":
-        serve({"ready": True}, lambda command: _answer_small(url, rank, command))
+        serve({"ready": True}, lambda command: _answer_small(url, rank, command, shown))
     else:
-        with BlockingClient(url, rank) as blocking:
+        with BlockingClient(url, rank, credentials=shown) as blocking:
             serve({"ready": True}, Exchanging(blocking, model).answer)

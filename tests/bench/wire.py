@@ -22,6 +22,7 @@ from tests.bench.server import mean, server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from tests.bench.peers import Peer
     from tests.bench.raw_tcp import Sizes
@@ -69,13 +70,14 @@ class Clients:
 
 
 @contextmanager
-def clients(model: str, count: int) -> Iterator[Clients]:
-    """A server with plain SGD, and clients that hold an update of this model."""
+def clients(model: str, count: int, more: Sequence[str] = (), *, ca: Path | None = None) -> Iterator[Clients]:
+    """A server with plain SGD, and clients that hold an update of this model. `ca`: whose certificates they believe."""
     flags = ("--mode", "async", "--optimizer", "sgd", "--lr", "0.001", "--lease", "60", "--workers", str(count))
     with ExitStack() as stack:
-        serving = stack.enter_context(server(*flags))
+        serving = stack.enter_context(server(*flags, *more))
+        trust = () if ca is None else ("", str(ca))
         peers = [
-            stack.enter_context(peer("tests.bench.exchanging", serving.url, f"w{index}", model))
+            stack.enter_context(peer("tests.bench.exchanging", serving.url, f"w{index}", model, *trust))
             for index in range(count)
         ]
         yield Clients(serving, peers, Layout.of(shapes.specs(model)).nbytes)

@@ -111,6 +111,45 @@ CASES = {
         Case("it is over", [series(server.DEPARTURES, "_x4 1x20", **SERVER, reason="lease-expired")], 15),
         Case("a worker left in good order", [series(server.DEPARTURES, "_x4 1+1x9", **SERVER, reason="left")], 6),
     ],
+    "LeewayWorkerQuarantined": [
+        Case(
+            "two are kept out",
+            [series(server.QUARANTINED, "0x3 2x9", **SERVER)],
+            6,
+            SERVER,
+            "2 ranks are in quarantine",
+        ),
+        Case("they are let in", [series(server.QUARANTINED, "0x3 2x5 0x9", **SERVER)], 12),
+    ],
+    "LeewayInsecure": [
+        Case(
+            "it is open to all",
+            [series(server.INSECURE, "1x9", **SERVER)],
+            5,
+            SERVER,
+            "Anybody gets in at the server at server:8080",
+        ),
+        Case("it asks for tokens", [series(server.INSECURE, "0x9", **SERVER)], 5),
+    ],
+    "LeewayCertificateEnds": [
+        # The tool's time begins in 1970.
+        Case(
+            "in a bit less than a week",
+            [series(server.CERTIFICATE_EXPIRY, f"{7 * 86_400 + 60}x9", **SERVER)],
+            6,
+            SERVER,
+            "The certificate of server:8080 ends in 6d 23h 55m 0s",
+        ),
+        Case(
+            "it has ended",
+            [series(server.CERTIFICATE_EXPIRY, "60x20", **SERVER)],
+            10,
+            SERVER,
+            "The certificate of server:8080 has ended",
+        ),
+        Case("in a month", [series(server.CERTIFICATE_EXPIRY, "2592000x9", **SERVER)], 6),
+        Case("it was renewed", [series(server.CERTIFICATE_EXPIRY, "60x5 2592000x20", **SERVER)], 9),
+    ],
     "LeewayBarrierHeldByOneRank": [
         Case(
             "two thirds of the time for a quarter of an hour",

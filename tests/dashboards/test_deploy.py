@@ -2,9 +2,11 @@
 
 import ast
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path, PurePosixPath
 
@@ -17,6 +19,10 @@ import leeway.ps.cli
 import leeway.worker.train.cli
 from dashboards.variables import SOURCE
 from leeway.protocol import routes
+from leeway.ps.keys.cluster import WORKER_NAME
+from leeway.transport.credentials import tls
+from leeway.transport.credentials.credentials import Credentials
+from leeway.transport.credentials.tokens import Tokens
 from tests.dashboards.boards import BOARDS, BUILT
 from tests.system import require
 
@@ -108,30 +114,85 @@ def test_nothing_is_pulled_untagged():
         assert "build" in service or re.search(r":v?\d+\.\d+\.\d+$", service["image"])
 
 
-def test_the_server_s_command_is_valid():
+class Made:
+    """What the service `keys` makes of its volumes: its script, run here, as far as this user can."""
+
+    def __init__(self, folder):
+        *shell, script = SERVICES["keys"]["command"]
+        for place in mounts("keys"):
+            (folder / place.name).mkdir()
+            script = script.replace(str(place), str(folder / place.name))
+        # Who owns a file in the containers, nobody here may be.
+        (folder / "chown").write_text("#!/bin/sh\n")
+        (folder / "chown").chmod(0o755)
+        path = f"{folder}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+        subprocess.run([*shell, script.replace("$$", "$")], env=os.environ | {"PATH": path}, check=True, timeout=60)
+        self.folder = folder
+
+    def seen(self, text):
+        """A word of a command with the place of a volume in it."""
+        return re.sub(r"/(for-\w+)", lambda found: str(self.folder / found[1]), text)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return Made(tmp_path_factory.mktemp("volumes"))
+
+
+def test_everybody_is_given_what_is_theirs_alone(made):
+    found = {path.name: sorted(file.name for file in path.iterdir()) for path in made.folder.iterdir() if path.is_dir()}
+    pair = ["ca.pem", "cert.pem", "key.pem"]
+    assert {name: files for name, files in found.items() if name != "cluster"} == {
+        "for-server": [*pair, "tokens.toml"],
+        "for-workers": list(WORKERS),
+        "for-prometheus": [*pair, "token"],
+        "for-grafana": ["password"],
+    }
+    for path in made.folder.glob("*/*"):
+        assert not path.stat().st_mode & 0o077, path
+    given = {
+        service: {source for source in mounts(service).values() if source.startswith("for-")} for service in SERVICES
+    }
+    assert given.pop("keys") == {name for name in found if name != "cluster"}
+    assert {service: sources for service, sources in given.items() if len(sources) != 1} == {}
+    assert [service for service in SERVICES if "cluster" in mounts(service).values()] == ["keys"]
+
+
+def test_the_server_s_command_is_valid(made):
     program, *words = SERVICES["server"]["command"]
     assert program == "ps-serve"
+    words = list(map(made.seen, words))
     shown = CliRunner().invoke(leeway.ps.cli.command, ["config", "show", *words])
     assert shown.exit_code == 0, shown.output
     assert int(flags("server")["workers"]) == len(WORKERS)
 
 
 @pytest.mark.parametrize("service", WORKERS)
-def test_a_worker_s_command_is_valid(service, monkeypatch):
+def test_a_worker_s_command_is_valid(service, monkeypatch, made):
     known = {option.envvar for options in leeway.worker.train.cli.SECTIONS.values() for option in options}
     for name, value in SERVICES[service]["environment"].items():
         assert name in known or not name.startswith("PS_")
-        monkeypatch.setenv(name, value)
+        monkeypatch.setenv(name, made.seen(value))
     _, *words = SERVICES[service]["command"]
     with leeway.worker.train.cli.command.make_context("ps-worker", words) as context:
         assert context.params["rank"] == service, "so that the target's name says whose it is"
-        assert context.params["server"] == f"http://server:{flags('server')['port']}"
+        assert context.params["server"] == f"https://server:{flags('server')['port']}"
+        shown = Credentials.chosen({}, *(context.params[name] for name in ("token_file", "ca", "cert", "key")))
+    tokens = Tokens.read(made.folder / "for-server" / "tokens.toml")
+    caller = tokens.caller(shown.headers["Authorization"].removeprefix("Bearer "))
+    assert caller.ranks == {service}
 
 
 def test_the_server_is_healthy_when_it_answers():
     *_, script = SERVICES["server"]["healthcheck"]["test"]
     urls = [node.value for node in ast.walk(ast.parse(script)) if isinstance(node, ast.Constant)]
-    assert urls == [f"http://127.0.0.1:{flags('server')['port']}{routes.LIVE}"]
+    assert f"https://127.0.0.1:{flags('server')['port']}{routes.LIVE}" in urls
+    assert "/for-server/ca.pem" in urls
+
+
+def test_the_server_s_certificate_is_for_all_who_ask(made):
+    names = tls.names(made.folder / "for-server" / "cert.pem")
+    assert {"server", "127.0.0.1", "localhost"} <= set(names)
 
 
 def test_a_published_port_is_one_that_is_listened_at():
@@ -160,7 +221,9 @@ def test_the_image_holds_all_packages():
 
 def test_the_programs_are_those_that_are_installed():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    assert {service["command"][0] for service in OURS.values()} <= set(project["project"]["scripts"])
+    used = {service["command"][0] for name, service in OURS.items() if name != "keys"}
+    assert used | {"ps-keys"} <= set(project["project"]["scripts"])
+    assert "ps-keys make" in SERVICES["keys"]["command"][-1]
 
 
 def test_the_server_may_write_its_state():
@@ -183,12 +246,21 @@ def test_prometheus_reads_this_run():
     }
 
 
-def test_promtool_takes_the_configuration_as_it_is_mounted(tmp_path):
+def test_prometheus_shows_who_it_is():
+    server, workers = PROMETHEUS["scrape_configs"]
+    assert server["scheme"] == workers["scheme"] == "https"
+    assert server["authorization"] == {"credentials_file": "reader/token"}
+    assert workers["tls_config"]["server_name"] == WORKER_NAME
+    for config in (server, workers):
+        assert "insecure_skip_verify" not in config["tls_config"]
+
+
+def test_promtool_takes_the_configuration_as_it_is_mounted(tmp_path, made):
     home = PurePosixPath(flags("prometheus")["config.file"]).parent
     for place, source in mounts("prometheus").items():
         if place.is_relative_to(home):
-            copy = shutil.copytree if (DEPLOY / source).is_dir() else shutil.copy
-            copy(DEPLOY / source, tmp_path / place.relative_to(home))
+            copy = shutil.copy if (DEPLOY / source).is_file() else shutil.copytree
+            copy(DEPLOY / source if source[0] == "." else made.folder / source, tmp_path / place.relative_to(home))
     checked = subprocess.run(
         [require("promtool"), "check", "config", "prometheus.yml"],
         cwd=tmp_path,

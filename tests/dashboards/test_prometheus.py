@@ -22,6 +22,7 @@ from tests.dashboards.boards import BOARDS, questions
 from tests.dashboards.prometheus import Prometheus, until
 from tests.end_to_end.commands import SMALL, Commands
 from tests.system import require
+from tests.transport.credentials.clusters import Keys
 
 pytestmark = pytest.mark.e2e
 
@@ -80,11 +81,26 @@ def watched(tmp_path_factory):
             commands.stage(pipelines, "r1", 1)
             start = time.time()
             servers = [address(server.url), address(pipelines.url)]
-            with Prometheus(program, folder, configuration(folder, servers, targets)) as prometheus:
+            document = configuration(folder, servers, targets)
+            document["scrape_configs"].append(guarded(commands, Keys(folder / "cluster")))
+            with Prometheus(program, folder, document) as prometheus:
                 yield live_through(prometheus, server, workers, start)
         finally:
             for name, said in commands.said().items():
                 print(f"--- {name}\n{said}")
+
+
+def guarded(commands, keys):
+    """A server that asks who reads it, whose certificate ends within the hour; how our own configuration reads it."""
+    keys.end("server", in_seconds=3600)
+    pair = keys.pair("server")
+    server = commands.serve(
+        *("--tls-cert", pair.cert, "--tls-key", pair.key, "--tokens", keys.folder / "server" / "tokens.toml")
+    )
+    shipped, _ = yaml.safe_load((DEPLOY / "prometheus.yml").read_text())["scrape_configs"]
+    shipped["authorization"]["credentials_file"] = str(keys.of("reader") / "token")
+    shipped["tls_config"]["ca_file"] = str(keys.of("reader") / "ca.pem")
+    return shipped | {"job_name": "guarded", "static_configs": [{"targets": [address(server.url)]}]}
 
 
 def address(url):
@@ -96,6 +112,10 @@ def configuration(folder, servers, workers):
     document = yaml.safe_load((DEPLOY / "prometheus.yml").read_text())
     document["global"] = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
     ours, theirs = document["scrape_configs"]
+    # This run is on loopback, where nobody asks who reads; with credentials it is `docs/how-to/server-on-a-network.md`.
+    for config in (ours, theirs):
+        for key in ("scheme", "authorization", "tls_config"):
+            config.pop(key, None)
     ours["static_configs"] = [{"targets": servers}]
     theirs["static_configs"] = [{"targets": [target for rank, target in workers.items() if rank != "w2"]}]
     (folder / "targets").mkdir()
@@ -116,7 +136,13 @@ def live_through(prometheus, server, workers, start):
     def growing(metric, part=""):
         seen(f"rate({metric.name}{part}[{PACE.window}])")
 
-    for metric in (server_metrics.STEPS, server_metrics.NON_FINITE, worker_metrics.SKIPS, worker_metrics.EVALUATION):
+    for metric in (
+        server_metrics.CERTIFICATE_EXPIRY,
+        server_metrics.STEPS,
+        server_metrics.NON_FINITE,
+        worker_metrics.SKIPS,
+        worker_metrics.EVALUATION,
+    ):
         seen(metric.name)
     seen(f'{server_metrics.REPORTED.name}{{figure="test_accuracy"}}')
     status, _, _ = server.request("GET", "/v1/params?min_version=many")
@@ -229,7 +255,7 @@ def test_a_rule_records(watched, rule):
 @pytest.mark.parametrize("alert", alerts.alerts(PACE), ids=lambda alert: alert.name)
 def test_an_alert_has_something_to_look_at(watched, alert):
     # The difference in place of the comparison: there are numbers on both sides.
-    compared = re.sub(r"(==|>=|>) (?=\d|on )", "- ", alert.expression)
+    compared = re.sub(r"(==|>=|>|<) (?=\d|on )", "- ", alert.expression)
     assert compared != alert.expression
     assert watched.prometheus.course(compared, watched.start, watched.end)
 
@@ -243,12 +269,13 @@ def test_the_alert_names_the_worker_that_was_paused(watched):
 def test_what_happened_was_told(watched):
     assert {
         "LeewayBarrierHeldByOneRank",
+        "LeewayCertificateEnds",
         "LeewayNonFiniteUpdates",
         "LeewayServerDown",
         "LeewayWorkerDown",
         "LeewayWorkerEvicted",
     } <= watched.fired
-    assert not {"LeewayCheckpointFailed", "LeewayNoCheckpoint"} & watched.fired
+    assert not {"LeewayCheckpointFailed", "LeewayInsecure", "LeewayNoCheckpoint"} & watched.fired
 
 
 def test_nothing_in_it_was_refused(watched):

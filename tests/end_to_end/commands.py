@@ -18,6 +18,7 @@ from pathlib import Path
 
 from safetensors.torch import load
 
+from leeway.transport.credentials.credentials import NOTHING
 from tests import linux
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -83,7 +84,9 @@ class Process:
 
     def address(self):
         """The line on stdout that is its address; the log has it too, and may be heard first."""
-        return self._hear("an address", lambda: [line for line in self.lines if line.startswith("http://")])
+        return self._hear(
+            "an address", lambda: [line for line in self.lines if line.startswith(("http://", "https://"))]
+        )
 
     def hear(self, text, seconds=START_SECONDS):
         """Wait for a line with this text, on stdout or stderr, and return it."""
@@ -133,7 +136,9 @@ class Process:
 
 
 class Reader:
-    """Asks the server at `url`, as any program can."""
+    """Asks the server at `url`, as any program can that has its `credentials`."""
+
+    credentials = NOTHING
 
     def __init__(self, url):
         self.url = url
@@ -141,9 +146,11 @@ class Reader:
     def request(self, method, path, fields=None, headers=None, seconds=30.0):
         """One request: status, headers, body."""
         data = None if fields is None else json.dumps(fields).encode()
-        request = urllib.request.Request(self.url + path, data, dict(headers or {}), method=method)
+        headers = {**self.credentials.headers, **(headers or {})}
+        request = urllib.request.Request(self.url + path, data, headers, method=method)
+        tls = self.credentials.to_client() if self.url.startswith("https:") else None
         try:
-            with urllib.request.urlopen(request, timeout=seconds) as response:
+            with urllib.request.urlopen(request, timeout=seconds, context=tls) as response:
                 return response.status, response.headers, response.read()
         except urllib.error.HTTPError as error:
             with error:

@@ -7,14 +7,15 @@ import pytest
 
 from tests.end_to_end.commands import ROOT, RUN_SECONDS, Process
 from tests.system import require
+from tests.transport.credentials.clusters import Keys
 
 pytestmark = pytest.mark.e2e
 
 WORKER = ROOT / "examples" / "javascript" / "worker.mjs"
 
 
-def start(commands, server, rank):
-    process = Process(rank, [str(require("node")), str(WORKER), server.url, rank], {}, commands.folder)
+def start(commands, server, rank, environment=None):
+    process = Process(rank, [str(require("node")), str(WORKER), server.url, rank], environment or {}, commands.folder)
     commands._started.append(process)
     return process
 
@@ -59,3 +60,19 @@ def test_it_goes_on_after_a_restart_of_the_server(commands):
     assert clock == 60
     assert all(math.isclose(value, truth, abs_tol=0.1) for value, truth in zip(values, (1, -2, 3), strict=True))
     again.wait()
+
+
+def test_it_shows_a_token_and_believes_an_authority(commands, tmp_path):
+    require("node")
+    keys = Keys(tmp_path / "cluster", ("js0",))
+    folder = keys.of("server")
+    tls = ("--tls-cert", folder / "cert.pem", "--tls-key", folder / "key.pem", "--tokens", folder / "tokens.toml")
+    server = commands.serve("--mode", "async", "--lr", 0.1, "--until", 20, *tls)
+    authority = {"NODE_EXTRA_CA_CERTS": str(keys.ca)}
+    token = {"PS_TOKEN_FILE": str(keys.of("js0") / "token")}
+    for shown, words in ((token, "unable to "), (authority, "401 unauthenticated: this server asks for a token")):
+        refused = start(commands, server, "js0", shown)
+        refused.wait(code=1)
+        assert words in refused.said
+    assert learned(start(commands, server, "js0", authority | token))[0] == 20
+    server.wait()

@@ -7,6 +7,7 @@ while the workers train.
 from __future__ import annotations
 
 import json
+import os
 from collections import defaultdict
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from itertools import pairwise
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from leeway.transport.credentials.credentials import Credentials
 from tests.load.trials import Histogram
 
 # The server answers all of this out of memory: what takes so long is not going to be answered.
@@ -30,16 +32,22 @@ class Refused(ValueError):
 class Reader:
     """`downloaded_bytes`: of parameters, so that they can be told from what the workers got.
 
-    All requests raise `OSError` when the server cannot be reached, `Refused` when it refuses.
+    It shows what workers do: `PS_TOKEN_FILE` and so on; raises `SettingError` where that cannot be read. All requests
+    raise `OSError` when the server cannot be reached, `Refused` when it refuses.
     """
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
-        kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+        shown = Credentials.chosen(os.environ)
         self.url = url
         self.downloaded_bytes = 0
         self._base = parts.path.rstrip("/")
-        self._connection = kind(parts.hostname or "", parts.port, timeout=TIMEOUT_SECONDS)
+        self._headers = shown.headers
+        self._connection: HTTPConnection = (
+            HTTPSConnection(parts.hostname or "", parts.port, timeout=TIMEOUT_SECONDS, context=shown.to_client())
+            if parts.scheme == "https"
+            else HTTPConnection(parts.hostname or "", parts.port, timeout=TIMEOUT_SECONDS)
+        )
         self._etag = ""
 
     def status(self) -> dict[str, Any]:
@@ -73,7 +81,7 @@ class Reader:
         self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
     ) -> tuple[int, str, bytes]:
         try:
-            self._connection.request(method, self._base + path, body, headers or {})
+            self._connection.request(method, self._base + path, body, {**self._headers, **(headers or {})})
             answer = self._connection.getresponse()
             said = answer.read()
         except HTTPException as error:

@@ -36,7 +36,10 @@ class Remote:
     def __init__(self, url: str, scenarios: list[Scenario], data_dir: Path) -> None:
         self.url = url
         self._data_dir = data_dir
-        self._reader = Reader(url)
+        try:
+            self._reader = Reader(url)
+        except ValueError as error:
+            raise RemoteError(str(error)) from None
         self._runs = 0
         try:
             status, self._optimizer = self._reader.status(), self._reader.optimizer()

@@ -4,6 +4,9 @@ import pytest
 import torch
 
 import leeway
+from leeway.protocol.rights import Caller, Right
+from leeway.transport.credentials import tokens
+from leeway.transport.credentials.tokens import Entry
 from leeway.worker.train.tasks.task import resolve
 from tests.end_to_end.commands import SMALL, Commands
 from tests.load.made_up import NONE, SCENARIO
@@ -11,6 +14,7 @@ from tests.load.remote import Remote, RemoteError
 from tests.load.scenario import Scenario
 from tests.load.systems import ASYNC, SYNC, System
 from tests.load.trials import Trial
+from tests.transport.credentials.clusters import Keys
 
 SMALL_SCENARIO = Scenario(
     name="small",
@@ -92,3 +96,23 @@ def test_one_server_has_one_model(serve, tmp_path):
 def test_a_server_that_is_not_there(tmp_path):
     with pytest.raises(RemoteError, match=r"^--server http://127.0.0.1:1: .*refused"):
         Remote("http://127.0.0.1:1", [SMALL_SCENARIO], tmp_path)
+
+
+def test_a_server_that_asks_for_tokens_and_certificates(serve, tmp_path, monkeypatch):
+    keys = Keys(tmp_path / "cluster", ())
+    server, owner = keys.of("server"), keys.of("admin")
+    # Whoever runs load tests trains, under names of their own, and changes the run.
+    token = (owner / "token").read_text().strip()
+    caller = Caller("admin", frozenset({Right.ADMIN, Right.WORKER}))
+    (server / "tokens.toml").write_text(tokens.written([Entry(caller, tokens.digest(token))]))
+    tls = ("--tls-cert", server / "cert.pem", "--tls-key", server / "key.pem", "--tls-client-ca", server / "ca.pem")
+    running = serve("--workers", 2, "--lr", 0.5, *tls, "--tokens", server / "tokens.toml")
+    with pytest.raises(RemoteError, match="certificate"):
+        Remote(running.url, [SMALL_SCENARIO], tmp_path)
+    for name, value in keys.variables("admin").items():
+        monkeypatch.setenv(name, value)
+    remote = Remote(running.url, [SMALL_SCENARIO], tmp_path)
+    remote.prepare(Trial(SMALL_SCENARIO, ASYNC, NONE, 0, 0.25, 1.0))
+    remote.close()
+    running.credentials = keys.credentials("admin")
+    assert running.ask("GET", "/v1/optimizer")["lr"] == 0.5

@@ -19,6 +19,7 @@ ENDED = {
     Reason.NEW_SESSION: "fenced",
     Reason.LEASE_EXPIRED: "evicted",
     Reason.ITERATION_TOO_LONG: "evicted",
+    Reason.QUARANTINED: "quarantined",
 }
 
 Told = tuple[Any, ...]
@@ -39,6 +40,33 @@ class Conditions(History):
         last = self.last(life)
         facts = {"default": {"clock": last.clock, "disposition": self.disposition(last)}} if last else {}
         return ("refused", ENDED[life.ended], {"last": facts})
+
+    # Bad workers.
+
+    def is_kept_out(self, rank: str) -> bool:
+        decided = [what for what, whose in self.conduct if whose == rank and what in ("kept out", "let in")]
+        return decided[-1:] == ["kept out"]
+
+    def offences(self, rank: str) -> int:
+        """How many updates of it were too large since something else was said of it."""
+        told = [what for what, whose in self.conduct if whose in (rank, "everybody")]
+        return next((count for count, what in enumerate(reversed(told)) if what != "too large"), len(told))
+
+    def is_too_large(self, push: Push, life: Life, norm: float | None) -> bool:
+        if norm is None:
+            return False
+        squares = [norm**2, *((part.norm or 0) ** 2 for part in self.staged(life))]
+        usual = self.usual(push.kind)
+        limits = [limit for limit in (self.most, self.ratio and usual and self.ratio * usual) if limit]
+        return any(sum(squares) ** 0.5 > limit for limit in limits)
+
+    def usual(self, kind: UpdateKind) -> float | None:
+        """The median of the last eight norms of each live worker, where there are eight in all."""
+        norms = []
+        for life in self.live():
+            its = [one for one in self.updates[self.usual_from :] if one.life is life and one.bodies]
+            norms += [one.norm for one in its if one.kind is kind and one.norm is not None][-8:]
+        return median(norms) if len(norms) >= 8 else None
 
     def disposition(self, update: Update) -> str | None:
         if not self.is_final(update):

@@ -57,7 +57,7 @@ class Update:
     alone.
 
     `late_to`: it was late, and its worker was told to go on from there. `gap`: the seconds since the contribution
-    before it to its round, as they were counted then.
+    before it to its round, as they were counted then. `norm`: None where none was measured.
     """
 
     life: Life
@@ -72,6 +72,7 @@ class Update:
     at: float
     late_to: int | None = None
     gap: float | None = None
+    norm: float | None = None
     askers: list[tuple[int, Push]] = field(default_factory=list)
 
     @property
@@ -89,6 +90,7 @@ class Part:
     clock: int
     request: int
     push: Push
+    norm: float | None = None
 
 
 @dataclass(eq=False)

@@ -13,16 +13,35 @@ GRANTS = 16
 
 
 class History:
-    def __init__(self, policy, *, workers, lease, until=None, longest=None, least=1, rounds_only=False) -> None:
+    def __init__(
+        self,
+        policy,
+        *,
+        workers,
+        lease,
+        until=None,
+        longest=None,
+        least=1,
+        rounds_only=False,
+        most=None,
+        ratio=None,
+        after=3,
+    ) -> None:
         self.mode, self.bound, self.quorum, self.grace = policy
         self.switching_at: int | None = None
         self.workers, self.lease, self.until, self.longest = workers, lease, until, longest
         # So many updates must be in a round; and whether the rule wants rounds.
         self.least, self.rounds_only = least, rounds_only
+        # How large updates may be, and how many larger ones of a rank keep it out.
+        self.most, self.ratio, self.after = most, ratio, after
         self.epoch = 1
         self.lives: list[Life] = []
         self.grants: list[Grant] = []
         self.updates: list[Update] = []
+        # What is usual is counted from this update on.
+        self.usual_from = 0
+        # What was said for or against each rank: an update is accepted, or too large; an admin keeps it out, or not.
+        self.conduct: list[tuple[str, str]] = []
         self.moves: list[Moved] = []
         # The pace is that of the updates from this one on.
         self.paced_from = 0

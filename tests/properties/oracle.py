@@ -12,6 +12,7 @@ from leeway.protocol.membership import Heartbeat, Join, Leave
 from leeway.protocol.offers import Offer
 from leeway.protocol.pulls import Pull
 from leeway.protocol.pushes import Push, UpdateKind
+from leeway.protocol.quarantine import Quarantine, Release
 from leeway.protocol.ranks import natural
 from leeway.protocol.reasons import Reason
 from leeway.protocol.tuning import SetPolicy
@@ -38,7 +39,7 @@ class Oracle(Conditions):
 
     # Events.
 
-    def ask(self, request: int, message: Any, now: float) -> None:
+    def ask(self, request: int, message: Any, now: float, norm: float | None = None) -> None:
         self._begin(now)
         if self.stopping:
             self.drops += [request] if isinstance(message, (Push, Offer)) else []
@@ -52,7 +53,12 @@ class Oracle(Conditions):
             case SetPolicy():
                 self._switch(request, message)
             case Push():
-                self._push(request, message)
+                self._push(request, message, norm)
+            case Quarantine():
+                self._keep_out(message.rank)
+                self._say(request, ("quarantine", message.rank, True))
+            case Release():
+                self._let_in(request, message.rank)
             case Pull(life=None):
                 self._pull(request, message, None, None)
             case _:
@@ -141,7 +147,8 @@ class Oracle(Conditions):
         for update in self.updates:
             update.askers = []
             update.at = now
-        self.paced_from = len(self.updates)
+        self.paced_from = self.usual_from = len(self.updates)
+        self.conduct.append(("restarted", "everybody"))
         for life in self.live():
             life.heard = now
         for grant in self.grants:
@@ -168,6 +175,9 @@ class Oracle(Conditions):
     # Lives.
 
     def _join(self, request: int, join: Join) -> None:
+        if self.is_kept_out(join.rank):
+            self._say(request, ("refused", "quarantined", {"last": {}}))
+            return
         life = next((life for life in self.remembered(join.rank) if life.session == join.session), None)
         if life and life.ended:
             self._say(request, self.epitaph(life))
@@ -295,7 +305,7 @@ class Oracle(Conditions):
 
     # Pushes.
 
-    def _push(self, request: int, push: Push) -> None:
+    def _push(self, request: int, push: Push, norm: float | None) -> None:
         life = self.find(push.life)
         if isinstance(life, Life) and life.ended is None:
             life.heard = self.now
@@ -310,16 +320,20 @@ class Oracle(Conditions):
             self.drops.append(request)
             self._drop_staged(life)
             bodies: tuple[int, ...] = ()
+        elif self.is_too_large(push, life, norm):
+            self._refuse(request, life)
+            return
         else:
-            self.parts.append(Part(life, push.clock, request, push))
+            self.parts.append(Part(life, push.clock, request, push, norm))
             by_place = {part.push.part: part.request for part in self.staged(life)}
             if len(by_place) < push.parts:
                 missing = tuple(place for place in range(push.parts) if place not in by_place)
                 self._say(request, ("staged", push.clock, missing))
                 return
             bodies = tuple(by_place[place] for place in range(push.parts))
+        norms = [part.norm**2 for part in self.staged(life) if part.norm is not None]
         self.parts = [part for part in self.parts if part.life is not life]
-        self._accept(request, push, life, bodies)
+        self._accept(request, push, life, bodies, sum(norms) ** 0.5 if norms else None)
 
     def _judge(self, request: int, push: Push, life: Life) -> Told | None:
         """None: it may be taken. An empty tuple: nothing to say, or said already."""
@@ -332,8 +346,10 @@ class Oracle(Conditions):
             last.askers.append((request, push))
         return ()
 
-    def _accept(self, request: int, push: Push, life: Life, bodies: tuple[int, ...]) -> None:
+    def _accept(self, request: int, push: Push, life: Life, bodies: tuple[int, ...], norm: float | None) -> None:
         number = staleness = None
+        if bodies:
+            self.conduct.append(("accepted", life.rank))
         if bodies and self.mode != "sync":
             number = len(self.decisions) + 1
             staleness = number - push.version - 1
@@ -341,6 +357,7 @@ class Oracle(Conditions):
         update = Update(
             life, push.clock, push.parts, push.kind, push.samples, bodies, gathered, number, staleness, self.now
         )
+        update.norm = norm
         moved = self.has_passed(life, push.clock)
         if self.is_late(push, life):
             update.round = None
@@ -383,6 +400,33 @@ class Oracle(Conditions):
         who = tuple((update.life.rank, update.samples, update.bodies) for update in decision.updates)
         kind = decision.updates[0].kind
         self.applies.append((decision.number, kind, who, aggregated, len(self.live()), staleness))
+
+    # Bad workers.
+
+    def _refuse(self, request: int, life: Life) -> None:
+        self.drops.append(request)
+        self.conduct.append(("too large", life.rank))
+        count = self.offences(life.rank)
+        if count < self.after:
+            facts = {"refused": count, "quarantine_after": self.after}
+            self._say(request, ("refused", "update-too-large", facts))
+            return
+        self._keep_out(life.rank)
+        self._say(request, self.epitaph(life))
+
+    def _keep_out(self, rank: str) -> None:
+        self.conduct.append(("kept out", rank))
+        self.happened.append(("quarantined", rank))
+        for life in [life for life in self.live() if life.rank == rank]:
+            self._end(life, Reason.QUARANTINED)
+
+    def _let_in(self, request: int, rank: str) -> None:
+        if not self.is_kept_out(rank):
+            self._say(request, ("refused", "invalid-value", {}))
+            return
+        self.conduct.append(("let in", rank))
+        self.happened.append(("released", rank))
+        self._say(request, ("quarantine", rank, False))
 
     # Rounds, and whoever may go on.
 

@@ -15,6 +15,7 @@ from leeway.protocol.offers import Offer
 from leeway.protocol.policy_terms import PolicyTerms
 from leeway.protocol.pulls import Pull
 from leeway.protocol.pushes import Push, UpdateKind
+from leeway.protocol.quarantine import Quarantine, Release
 from leeway.protocol.tensors import Kind, TensorSpec
 from leeway.protocol.tuning import PolicyState, SetPolicy
 from leeway.protocol.versions import Version
@@ -43,6 +44,17 @@ CONFLICT = TensorSpec("k0", (3,), "float32", Kind.TRAINABLE)
 PULL_WAITS_SECONDS = (30.25, 30.25, None, 4.25)
 
 
+# A few are far beyond what is usual.
+NORMS = (1.0, 2.0, 1.5, 50.0, 1.0, 2.5, 0.0, 3.0, 4.0, 1.0, 5.0)
+
+
+def norm_of(push: Push) -> float:
+    """The same each time that it is sent."""
+    return NORMS[
+        (3 * push.clock + push.samples + 5 * push.part + len(push.keys) + 2 * int(push.life.rank[1:])) % len(NORMS)
+    ]
+
+
 @dataclass(frozen=True)
 class Move:
     """`n` from 0 to 7 chooses among the forms of the move."""
@@ -58,18 +70,24 @@ class Move:
 class Both:
     """`policy`: mode, bound, quorum and grace."""
 
-    def __init__(self, policy, *, workers=2, until=None, longest=None, delayed=False, least=1) -> None:
+    def __init__(
+        self, policy, *, workers=2, until=None, longest=None, delayed=False, least=1, most=None, ratio=None, after=3
+    ) -> None:
         mode, bound, quorum, grace = policy
         rule = {"least_updates": least, "needs_rounds": least > 1}
+        rule |= {"max_update_norm": most, "max_update_norm_ratio": ratio}
         self.settings = Settings(
             (GroupSettings(PolicyTerms(mode, bound, quorum, grace), **rule),),
             workers=workers,
             lease_seconds=LEASE_SECONDS,
             max_iteration_seconds=longest,
             until=until,
+            quarantine_after=after,
         )
+        self.measured = most is not None or ratio is not None
         self.machine = Machine(self.settings, epoch=1)
         limits = {"lease": LEASE_SECONDS, "until": until, "longest": longest}
+        limits |= {"most": most, "ratio": ratio, "after": after}
         self.oracle = Oracle(policy, workers=workers, least=least, rounds_only=least > 1, **limits)
         self.delayed = delayed
         self.now = 0.0
@@ -94,7 +112,9 @@ class Both:
         self.asked += 1
         self.sent.append(message)
         self.open[self.asked] = message
-        self._event(Asked(self.asked, message), lambda: self.oracle.ask(self.asked, message, self.now))
+        norm = norm_of(message) if self.measured and isinstance(message, Push) else None
+        event = Asked(self.asked, message, norm)
+        self._event(event, lambda: self.oracle.ask(self.asked, message, self.now, norm))
 
     def _event(self, event, tell_oracle) -> None:
         self.trace.append(f"{self.now:g} {event}")
@@ -340,6 +360,12 @@ class Both:
         self.failing = True
         if self.making:
             self._publish_one()
+
+    def quarantine(self, rank, n) -> None:
+        self.ask(Quarantine(rank, "an admin says so"))
+
+    def release(self, rank, n) -> None:
+        self.ask(Release(rank))
 
     def policy(self, rank, n) -> None:
         self.ask(SetPolicy(PolicyTerms(*POLICIES[n])))

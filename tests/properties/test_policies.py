@@ -52,6 +52,9 @@ COMING_AND_GOING = {"join": 2, "rejoin": 2, "leave": 1, "heartbeat": 3}
 DISORDER = {"again": 4, "push_again": 3, "old_join": 1, "wrong": 2, "gone": 2, "restart": 1, "fail": 2}
 # Deadlines pass, workers are moved on and ask as before, and there is a quorum or none.
 IN_A_QUORUM = {"due": 4, "old_pull": 1, "quorum": 1, "step": 5, "pull": 3}
+# Long enough for a median, and for one that has moved on.
+UNDER_LIMITS = {"step": 40, "part": 6, "skip": 1, "publish": 6, "join": 2, "rejoin": 1, "leave": 1, "wait": 1}
+UNDER_LIMITS |= {"push_again": 2, "quarantine": 1, "release": 2, "restart": 1, "policy": 1}
 ALL = TRAINING | COMING_AND_GOING | DISORDER
 
 runs = st.fixed_dictionaries(
@@ -145,6 +148,19 @@ def test_beginning_together(policy, run, moves, joined):
 )
 def test_keys(run, moves, offered, whole):
     play(ASYNC, run, moves, offered=offered, whole=whole)
+
+
+@some(200)
+@given(
+    policy=st.sampled_from([SYNC, ASYNC, ASYNC, ssp(9), QUORUMS[0]]),
+    run=runs.map(lambda run: run | {"until": None}),
+    limits=st.fixed_dictionaries(
+        {"most": st.none() | st.just(6.0), "ratio": st.none() | st.just(3.0), "after": st.integers(1, 3)}
+    ),
+    moves=schedules(UNDER_LIMITS, longest=150),
+)
+def test_bad_workers(policy, run, limits, moves):
+    play(policy, run | limits, moves)
 
 
 @some(90)

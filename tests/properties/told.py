@@ -5,6 +5,7 @@ from leeway.protocol.membership import Departed, Joined, Renewed
 from leeway.protocol.offers import Offered
 from leeway.protocol.pulls import Granted, NotYet
 from leeway.protocol.pushes import Pushed, PushPulled, Staged
+from leeway.protocol.quarantine import QuarantineState
 from leeway.protocol.refusals import Refused
 from leeway.protocol.tuning import PolicyState
 from leeway.ps.core.effects import (
@@ -16,6 +17,8 @@ from leeway.ps.core.effects import (
     Ended,
     Finished,
     Initialize,
+    Quarantined,
+    Released,
     RoundClosed,
     RoundOpened,
     SwitchBegun,
@@ -73,6 +76,8 @@ def told(reply):
             return ("departed", reply.rank)
         case Renewed():
             return ("renewed", reply.lease_seconds)
+        case QuarantineState():
+            return ("quarantine", reply.rank, reply.why is not None)
         case PolicyState():
             mode, staleness, *quorum = reply.terms.to_fields().values()
             return ("policy", mode, staleness, reply.switching_at, *quorum)
@@ -108,6 +113,10 @@ def happened(effects):
                 found.append(("began", effect.rank, effect.incarnation))
             case Ended():
                 found.append(("ended", effect.rank, effect.incarnation, effect.reason))
+            case Quarantined():
+                found.append(("quarantined", effect.rank))
+            case Released():
+                found.append(("released", effect.rank))
             case RoundOpened():
                 found.append(("round-opened", effect.number, effect.members))
             case RoundClosed():

@@ -15,6 +15,7 @@ from leeway.protocol.offers import Offered
 from leeway.protocol.policy_terms import PolicyTerms
 from leeway.protocol.pulls import Granted, NotYet
 from leeway.protocol.pushes import Disposition, LastPush, Pushed, PushPulled, Staged
+from leeway.protocol.quarantine import QuarantineState
 from leeway.protocol.ranks import is_rank
 from leeway.protocol.reasons import Reason
 from leeway.protocol.refusals import Refused
@@ -101,6 +102,7 @@ REPLIES = {
         maybe_counts,
     ),
     Taken: st.builds(Taken, counts, st.sampled_from(Direction), counts, st.booleans()),
+    QuarantineState: st.builds(QuarantineState, ranks, st.none() | st.text(min_size=1, max_size=300)),
     OptimizerState: st.builds(
         OptimizerState,
         ranks,

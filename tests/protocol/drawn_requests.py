@@ -16,6 +16,7 @@ from leeway.protocol.offers import Offer
 from leeway.protocol.policy_terms import PolicyTerms
 from leeway.protocol.pulls import Pull
 from leeway.protocol.pushes import Push, UpdateKind
+from leeway.protocol.quarantine import Quarantine, Release
 from leeway.protocol.ranks import is_rank
 from leeway.protocol.replicas import Place
 from leeway.protocol.tensors import DTYPES, Kind, TensorSpec
@@ -160,5 +161,7 @@ ON_THE_WIRE = {
     Barrier: barriers,
     SetPolicy: policies,
     SetOptimizer: optimizers,
+    Quarantine: st.builds(Quarantine, ranks, st.text(min_size=1, max_size=300)),
+    Release: st.builds(Release, ranks),
     Handover: handovers(),
 }

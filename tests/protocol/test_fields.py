@@ -231,3 +231,18 @@ def test_a_field_is_taken_or_refused_never_anything_else(value, method):
 )
 def test_what_a_number_out_of_bounds_has_to_be(value: float, words: str) -> None:
     assert bound(value, 1, 10) == words
+
+
+@pytest.mark.parametrize(("text", "number"), [("0", 0.0), ("2.5", 2.5), ("1e-3", 0.001)])
+def test_numbers_of_a_query(text, number):
+    assert asked("number", text) == number
+
+
+@pytest.mark.parametrize("text", ["-1", "x", "", "nan", "inf", "1e999", "٣", "1" * 40])
+def test_no_numbers_of_a_query(text):
+    assert "it must be a number from 0.0 to inf" in refusal("number", text, take=asked)
+
+
+def test_a_number_of_a_query_may_be_a_word_too():
+    with pytest.raises(MalformedRequest, match=r"a number from 0\.0 to 1\.0, or auto$"):
+        Query({"x": "2"}).number("x", 0.0, 1.0, other="auto")

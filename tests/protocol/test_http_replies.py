@@ -25,6 +25,7 @@ from leeway.protocol.offers import Offer, Offered
 from leeway.protocol.policy_terms import PolicyTerms
 from leeway.protocol.pulls import Granted, NotYet, Pull
 from leeway.protocol.pushes import Disposition, LastPush, Push, Pushed, PushPulled, Staged, UpdateKind
+from leeway.protocol.quarantine import QuarantineState, Release
 from leeway.protocol.reasons import Reason
 from leeway.protocol.refusals import Refused
 from leeway.protocol.tuning import OptimizerState, PolicyState, SetOptimizer, SetPolicy
@@ -45,6 +46,7 @@ ANSWERS = {
     Passed: Barrier(LIFE, "b", 1),
     PolicyState: SetPolicy(PolicyTerms("sync")),
     OptimizerState: SetOptimizer("default", {}),
+    QuarantineState: Release("w0"),
     Taken: Handover(Label(LIFE, 0, 1, 5, Direction.FORWARD), Call(Purpose.TRAIN), 4, 8),
     Refused: PUSH,
 }
@@ -83,7 +85,7 @@ def test_a_reply_is_read_as_it_was_written(kind, data):
 def test_any_request_may_be_refused(request_, code):
     error = WireError(code, "w\u00f6rds", clock=3)
     sent = write_reply(Refused(error))
-    assert (sent.status, "Retry-After" in sent.headers) == (STATUS[code], STATUS[code] == 503)
+    assert (sent.status, "Retry-After" in sent.headers) == (STATUS[code], STATUS[code] in (429, 503))
     assert travelled(request_, Refused(error)).error.to_document() == error.to_document()
 
 

@@ -17,6 +17,7 @@ from leeway.protocol.offers import Offered
 from leeway.protocol.policy_terms import PolicyTerms
 from leeway.protocol.pulls import Granted, NotYet
 from leeway.protocol.pushes import Disposition, LastPush, Pushed, PushPulled, Staged, last_pushes
+from leeway.protocol.quarantine import QuarantineState
 from leeway.protocol.reasons import Reason
 from leeway.protocol.refusals import Refused, refuse
 from leeway.protocol.tuning import OptimizerState, PolicyState
@@ -37,6 +38,7 @@ EXAMPLES = {
     Departed: Departed("w0"),
     PolicyState: PolicyState("default", PolicyTerms("sync"), 3),
     OptimizerState: OptimizerState("default", {"lr": 0.1}),
+    QuarantineState: QuarantineState("w0", "mad"),
     Taken: Taken(3, Direction.BACKWARD, 1),
     PushPulled: PushPulled(PUSHED, refuse(Code.FINISHED, "the run is over", clock=3)),
 }

@@ -214,7 +214,7 @@ class TestMistakes:
             (["--mode", "bsp"], "Invalid value for --mode (flag): 'bsp' is not one of 'sync', 'async', 'ssp'."),
             (["--staleness=-1"], "--staleness is -1; it must be 0 to 1000000"),
             (["--resume"], "--resume needs --state-dir, the folder with the checkpoint to go on from"),
-            (["--stalenes", "1"], "No such option '--stalenes'. Did you mean '--staleness'?"),
+            (["--momentumm", "1"], "No such option '--momentumm'. Did you mean '--momentum'?"),
             (["--lease", "1e-9"], "--lease is 1e-09; it must be 0.3 or more"),
             (["--config", "none.toml"], "none.toml: No such file or directory"),
             (["config"], "Missing command."),

@@ -5,6 +5,7 @@ one line (`*` = the pull is answered). `pytest tests/scenarios --rewrite` writes
 
     start [policy=ssp(1)] [workers=2] [until=3] [lease=10] [max-iteration=30] [groups=a:conv*,b:*] [least=5]
           [until-of=a:2,b:0] [until-seconds=5] [until-metric=accuracy>=0.9] [until-flat=loss:2:max]
+          [max-norm=10] [ratio=4]
     offer w b[5] n:integer-buffer     ask w                      initial values; the question before
           [whole] [group=a] [aliases=w:v,b:c]                    all keys of the group; further names of tied tensors
           [spread] [holds=1.4]                                   of which the stages of a replica offer each its own
@@ -15,12 +16,13 @@ one line (`*` = the pull is answered). `pytest tests/scenarios --rewrite` writes
     rejoin r0/0 [owned=w]             that stage's process once more
     pull w0 [@3] [no-wait | wait=5] [min-version=2] [since=1.4] [group=a]        pull reader
     push w0 [@3] [delta | model | skip] [samples=4] [part=1/2] [keys=a,b] [version=2] [round=1] [no-wait]   pushpull ...
-         [figures=loss:0.5,accuracy:nan]
+         [figures=loss:0.5,accuracy:nan] [norm=3]
     skip w0                           a push without an update
     step w0 w1 [x3]                   each: a pull that is answered, and its push; the plain answers are not shown
     resend w0 [@3] [part=1/2]         a push again, byte for byte
     leave w0       heartbeat w0       gone w0 (its newest request)
     barrier NAME w0 [generation=1] [parties=3] [no-wait]
+    quarantine w0 WHY                 release w0                 an admin asks for it
     policy ssp(2) [group=a]           status                     why does who wait, and for whom
     advance 5                         seconds, then a tick
     pause 5                           seconds in which the server does not run; no tick

@@ -17,6 +17,7 @@ from leeway.protocol.membership import Heartbeat, Join, Joined, Leave
 from leeway.protocol.offers import Offer
 from leeway.protocol.pulls import Granted, Pull
 from leeway.protocol.pushes import Push, Pushed, PushPulled, UpdateKind
+from leeway.protocol.quarantine import Quarantine, Release
 from leeway.protocol.replicas import Place
 from leeway.protocol.tuning import SetPolicy
 from leeway.protocol.versions import Version
@@ -138,13 +139,13 @@ class Scenario:
             return client
         return client.name if self.clients[client.name] is client else str(client.life or f"an old {client.name}")
 
-    def ask(self, who: str, message, *, plainly: bool = False) -> int:
+    def ask(self, who: str, message, *, plainly: bool = False, norm: float | None = None) -> int:
         self.requests += 1
         self.open[self.requests] = (self.clients.get(who, who), getattr(message, "group", "default"))
         clock = f"@{message.clock}" if isinstance(message, Push) else ""
         part = f" part {message.part + 1}" if isinstance(message, Push) and message.parts > 1 else ""
         self.body[self.requests] = f"{who}{clock}{part}"
-        self.step(Asked(self.requests, message), plainly=self.requests if plainly else None)
+        self.step(Asked(self.requests, message, norm), plainly=self.requests if plainly else None)
         return self.requests
 
     def life(self, name: str) -> Life:
@@ -160,6 +161,8 @@ class Scenario:
         limit = words.number("max-iteration")
         least = words.number("least", 1)
         rule = {"least_updates": least, "needs_rounds": least > 1}
+        for key, most in (("max-norm", "max_update_norm"), ("ratio", "max_update_norm_ratio")):
+            rule |= {most: float(words.options[key])} if key in words.options else {}
         until = {name: int(clock) for name, clock in (text.split(":") for text in words.listed("until-of"))}
         self.settings = Settings(
             groups=tuple(GroupSettings(terms, name, (keys,), **rule, until=until.get(name)) for name, keys in groups),
@@ -254,7 +257,8 @@ class Scenario:
             metrics={name: float(value) for name, value in (pair.split(":") for pair in words.listed("figures"))},
         )
         client.pushes[push.clock, push.part] = push
-        self.ask(name, push, plainly=plainly)
+        norm = float(words.options["norm"]) if "norm" in words.options else None
+        self.ask(name, push, plainly=plainly, norm=norm)
 
     def do_pushpull(self, words: Words) -> None:
         self.do_push(words, pull=True)
@@ -298,6 +302,13 @@ class Scenario:
         for name in names:
             self.ask(name, Barrier(self.life(name), barrier, generation, parties, self.wait(words)))
 
+    def do_quarantine(self, words: Words) -> None:
+        rank, why = words.names
+        self.ask("admin", Quarantine(rank, why))
+
+    def do_release(self, words: Words) -> None:
+        self.ask("admin", Release(words.names[0]))
+
     def do_policy(self, words: Words) -> None:
         self.ask("policy", SetPolicy(policy(words.names[0]), words.options.get("group", "default")))
 
@@ -305,6 +316,8 @@ class Scenario:
         status = describe.status(self.machine, self.now)
         for forming in status["forming"]:
             self.out.append(f"{forming['rank']} waits for stages {forming['missing']} of {forming['stages']}")
+        for kept_out in status["quarantine"]:
+            self.out.append(f"{kept_out['rank']} is kept out: {kept_out['why']}")
         for worker in status["workers"]:
             if "stages" in worker:
                 self.out.append(f"{worker['rank']}: {', '.join(stage['state'] for stage in worker['stages'])}")

@@ -530,7 +530,7 @@ def _is_same_part(message, push: Push) -> bool:
 
 
 def _staged(progress):
-    return [request for request, _ in progress.staged.values()]
+    return [part.request for part in progress.staged.values()]
 
 
 def _is_of(message, rank: str, incarnation: int) -> bool:

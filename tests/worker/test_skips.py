@@ -16,6 +16,11 @@ def test_the_first_is_told_and_then_ever_fewer():
     assert told_at([REFUSED] * 1500) == [1, 10, 100, 1000]
 
 
+def test_too_large_ones_count_too():
+    too_large = Outcome(0, Disposition.SKIPPED, Code.UPDATE_TOO_LARGE)
+    assert told_at([too_large, REFUSED, *[too_large] * 8]) == [1, 10]
+
+
 def test_an_update_that_went_in_ends_the_row():
     for disposition in (Disposition.APPLIED, Disposition.HELD, Disposition.MERGED):
         applied = Outcome(0, disposition, Reason.ON_ARRIVAL)

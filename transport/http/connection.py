@@ -11,6 +11,7 @@ import contextlib
 import math
 import socket
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import structlog
 from aiohttp import hdrs, web
@@ -20,12 +21,15 @@ from aiohttp.web_protocol import _ErrInfo
 from leeway.errors import MalformedRequest
 from leeway.protocol.limits import MAX_HEAD_SECONDS
 from leeway.transport.http import sending
+from leeway.transport.http.arrivals import Arrival
 from leeway.transport.http.crowd import Closed, Crowd
+from leeway.transport.http.pace import GRACE_SECONDS
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Iterator
 
+    from leeway.transport.credentials.handshakes import ListenerContext
     from leeway.transport.http.counts import Counts
 
 # Requests that never came to a route, in the metrics.
@@ -33,9 +37,6 @@ NO_ROUTE = "unknown"
 
 # What the parser says of a request goes on over several lines, with a copy of what it stumbled over.
 _MAX_COMPLAINT = 200
-
-# What has arrived while this process was paused is heard before a head counts as late.
-GRACE_SECONDS = 0.1
 
 # Probes of an idle connection that go unanswered before it counts as lost, where the platform has no time for that.
 _PROBES = 3
@@ -120,6 +121,13 @@ class Connection(web.RequestHandler):
         # After a pause its timers come before what has arrived meanwhile.
         self._head_timer = self._loop.call_later(GRACE_SECONDS, self._crowd.close, self, Closed.SILENT)
 
+    def known(self) -> None:
+        """Its sender has shown credentials, or nobody needs any."""
+        self._crowd.known(self)
+
+    def body_is_slow(self) -> None:
+        self._crowd.close(self, Closed.SLOW)
+
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if self._request_count != self._requests:
@@ -170,7 +178,14 @@ class Connection(web.RequestHandler):
 class _Server(web.Server):
     """Makes a `Connection` of ours for each one that is accepted."""
 
-    def __init__(self, like: web.Server, counts: Counts, lease_seconds: float, most_connections: int) -> None:
+    def __init__(
+        self,
+        like: web.Server,
+        counts: Counts,
+        lease_seconds: float,
+        most_connections: int,
+        tls: ListenerContext | None,
+    ) -> None:
         super().__init__(
             like.request_handler,
             request_factory=like.request_factory,
@@ -181,15 +196,27 @@ class _Server(web.Server):
         self._counts = counts
         self._crowd = Crowd(most_connections, counts)
         self._socket_options = tuple(options(lease_seconds))
+        self._tls = tls
+        self._arrivals: WeakSet[Arrival] = WeakSet()
 
-    def __call__(self) -> web.RequestHandler:
-        return Connection(self, self._counts, self._crowd, self._socket_options, loop=self._loop, **self._kwargs)
+    def __call__(self) -> asyncio.Protocol:  # type: ignore[override]  # what asyncio asks for
+        made = Connection(self, self._counts, self._crowd, self._socket_options, loop=self._loop, **self._kwargs)
+        if self._tls is None:
+            return made
+        arrival = Arrival(made, self._tls, self._crowd)
+        self._arrivals.add(arrival)
+        return arrival
+
+    def pre_shutdown(self) -> None:
+        for arrival in list(self._arrivals):
+            arrival.force_close()
+        super().pre_shutdown()
 
 
 class Runner(web.AppRunner):
     """An `AppRunner` whose connections are ours. aiohttp has no public place for that: `_make_server` is it."""
 
-    __slots__ = ("_counts", "_lease_seconds", "_most_connections")
+    __slots__ = ("_counts", "_lease_seconds", "_most_connections", "_tls")
 
     def __init__(
         self,
@@ -197,15 +224,18 @@ class Runner(web.AppRunner):
         counts: Counts,
         lease_seconds: float,
         most_connections: int,
+        tls: ListenerContext | None = None,
         **more: Any,
     ) -> None:
         super().__init__(app, **more)
+        self._tls = tls
         self._counts = counts
         self._lease_seconds = lease_seconds
         self._most_connections = most_connections
 
     async def _make_server(self) -> web.Server:
-        return _Server(await super()._make_server(), self._counts, self._lease_seconds, self._most_connections)
+        like = await super()._make_server()
+        return _Server(like, self._counts, self._lease_seconds, self._most_connections, self._tls)
 
 
 async def close_after_upgrade(request: web.Request, response: web.StreamResponse) -> None:

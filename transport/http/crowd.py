@@ -1,19 +1,19 @@
 """Everybody who is connected, and who has to go when there are too many.
 
 The one rule: whoever comes is let in as long as anybody is there who asks for nothing. First goes who has never asked
-for anything, then who has been idle for longest; who waits for an answer stays.
+for anything, then who has asked and shown no credentials where they are wanted, then who has been idle for longest; who
+has shown them and waits for an answer stays. So strangers, however many, take one place from those who are known.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
 if TYPE_CHECKING:
-    from leeway.transport.http.connection import Connection
     from leeway.transport.http.counts import Counts
 
 _log = structlog.get_logger("leeway.http")
@@ -25,6 +25,16 @@ class Closed(StrEnum):
     SILENT = "silent"
     IDLE = "idle"
     FULL = "full"
+    SLOW = "slow"
+
+
+class Connection(Protocol):
+    """One that is there. `idle_since`: on the loop's clock; None while it is being served."""
+
+    @property
+    def idle_since(self) -> float | None: ...
+
+    def force_close(self) -> None: ...
 
 
 class Crowd:
@@ -36,6 +46,8 @@ class Crowd:
         self._here: set[Connection] = set()
         # Who has not asked for anything yet, in the order in which they came.
         self._silent: dict[Connection, None] = {}
+        # Who has asked and is not known, in the order in which they asked first.
+        self._strangers: dict[Connection, None] = {}
         # Who was idle when last looked at, since when, the longest first. Who becomes idle later belongs behind them.
         self._idle: deque[tuple[float, Connection]] = deque()
         # How often there was one too many.
@@ -64,12 +76,19 @@ class Crowd:
 
     def asked(self, connection: Connection) -> None:
         """It has asked for something, for the first time or again."""
-        self._silent.pop(connection, None)
+        if connection in self._silent:
+            del self._silent[connection]
+            self._strangers[connection] = None
+
+    def known(self, connection: Connection) -> None:
+        """It has shown who it is, or need not."""
+        self._strangers.pop(connection, None)
 
     def left(self, connection: Connection) -> None:
         """It is gone. May be said again."""
         self._here.discard(connection)
         self._silent.pop(connection, None)
+        self._strangers.pop(connection, None)
 
     def close(self, connection: Connection, why: Closed) -> None:
         """Close it, after what has been written to it."""
@@ -81,7 +100,8 @@ class Crowd:
         oldest = next(iter(self._silent))
         if oldest is not newcomer:
             return oldest
-        return self._longest_idle() or self._longest_idle(look_again=True)
+        stranger = next(iter(self._strangers), None)
+        return stranger or self._longest_idle() or self._longest_idle(look_again=True)
 
     def _longest_idle(self, *, look_again: bool = False) -> Connection | None:
         if look_again:

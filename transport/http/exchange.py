@@ -28,10 +28,12 @@ from leeway.protocol.pulls import Granted
 from leeway.protocol.pushes import PushPulled
 from leeway.transport import streams
 from leeway.transport.channel import Answer, Traffic
+from leeway.transport.credentials.credentials import NOTHING
 from leeway.transport.failures import FAILURES, judge
 from leeway.transport.memory.aligned import allocate_aligned
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator, Sequence
 
     from leeway.protocol.decoder import Allocate
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     from leeway.protocol.http.terms import HttpRequest
     from leeway.protocol.messages import Reply
     from leeway.transport.channel import Sent, Tensors
-    from leeway.transport.credentials import Bearer
+    from leeway.transport.credentials.credentials import Credentials
 
 CONNECT_SECONDS = 10.0
 
@@ -55,19 +57,27 @@ SILENCE_SECONDS = 60.0
 class Exchange:
     """Sends requests to one server: the `Channel` that is HTTP. To be made in a running loop.
 
-    `credentials` go with each of them, and not on to another address.
+    `credentials` go with each of them, and not on to another address. `tls`: how an https address is spoken with, where
+    it is otherwise than they say. Raises `SettingError` for files of credentials that are not as they should be.
     """
 
     def __init__(
-        self, url: str, *, silence_seconds: float = SILENCE_SECONDS, credentials: Bearer | None = None
+        self,
+        url: str,
+        *,
+        silence_seconds: float = SILENCE_SECONDS,
+        credentials: Credentials = NOTHING,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
+        if tls is None and url.startswith("https:"):
+            tls = credentials.to_client()
         # No limit of connections: a parked pull, a heartbeat and a status each have their own.
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_SECONDS)
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_SECONDS, ssl=tls or True)
         self._http = aiohttp.ClientSession(
             connector=connector,
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers=credentials.headers if credentials is not None else None,
+            headers=credentials.headers,
         )
         self._url = url
         self._silence_seconds = silence_seconds

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Final
 
 import structlog
 from aiohttp import hdrs, web
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
 
     from aiohttp.typedefs import Middleware
 
+    from leeway.transport.credentials.handshakes import ListenerContext
     from leeway.transport.http.counts import Counts
+    from leeway.transport.http.gate import Gate
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -36,6 +39,8 @@ LINGERING_SECONDS = 1.0
 # How long a stop waits for the handlers that are still at work.
 SHUTDOWN_SECONDS = 1.0
 
+_NOT_PLAIN: Final = "this address is encrypted: it begins with https://"
+
 # How many may wait to be accepted.
 BACKLOG = 1024
 
@@ -44,7 +49,8 @@ class Listener:
     """`routes`: what is asked of it, `leeway.transport.http.messages` has those of the protocol.
 
     A connection whose other side has acknowledged nothing for `lease_seconds` is lost. `before_stop` is called when
-    nobody new is let in any more, and is given `SHUTDOWN_SECONDS` to end what does not end by itself.
+    nobody new is let in any more, and is given `SHUTDOWN_SECONDS` to end what does not end by itself. `gate`: who is
+    let in; None: that is for the handlers. A handler finds who asks under `gate.CALLER`.
     """
 
     def __init__(
@@ -55,11 +61,18 @@ class Listener:
         counts: Counts | None = None,
         most_connections: int | None = None,
         before_stop: Callable[[], Awaitable[None]] | None = None,
+        gate: Gate | None = None,
+        tls: ListenerContext | None = None,
     ) -> None:
         counts = counts or Uncounted()
-        app = web.Application(middlewares=[_observed(counts)])
+        most = descriptors.most_connections() if most_connections is None else most_connections
+        self._tls = tls
+        if tls is not None:
+            tls.to_plain = sending.written(MalformedRequest(_NOT_PLAIN))
+        app = web.Application(middlewares=[_observed(counts, gate)])
         app.add_routes(routes)
         app.on_response_prepare.append(close_after_upgrade)
+        app.on_response_prepare.append(_keep_private)
         if before_stop is not None:
 
             async def stopping(_: web.Application) -> None:
@@ -71,7 +84,8 @@ class Listener:
             app,
             counts,
             lease_seconds,
-            descriptors.most_connections() if most_connections is None else most_connections,
+            most,
+            tls,
             access_log=None,
             handler_cancellation=True,
             auto_decompress=False,
@@ -91,24 +105,34 @@ class Listener:
         await self._runner.setup()
         await web.TCPSite(self._runner, host, port, backlog=BACKLOG).start()
         bound_host, bound_port = self._runner.addresses[0][:2]
-        return f"http://[{bound_host}]:{bound_port}" if ":" in bound_host else f"http://{bound_host}:{bound_port}"
+        scheme = "http" if self._tls is None else "https"
+        return (
+            f"{scheme}://[{bound_host}]:{bound_port}" if ":" in bound_host else f"{scheme}://{bound_host}:{bound_port}"
+        )
 
     async def stop(self) -> None:
         """Let nobody in any more, let those who are being answered have their answer, and close all connections."""
         await self._runner.cleanup()
 
 
-def _observed(counts: Counts) -> Middleware:
+def _observed(counts: Counts, gate: Gate | None) -> Middleware:
     log = structlog.get_logger("leeway.http")
 
     async def answer(request: web.Request, handler: Handler, route: str) -> web.StreamResponse:
         headers: dict[str, str] = {}
         try:
-            return await handler(request)
+            _admit(request, gate, route)
+            with gate.answering(request) if gate is not None else nullcontext():
+                response = await handler(request)
+            if _is_stranger(request, gate) and not response.prepared:
+                response.force_close()
+            return response
         except WireError as error:
             # Without its traceback: the frames in there hold the refused body, and the error would hold them until
             # the garbage collector comes by.
             refusal = error.with_traceback(None)
+            if error.code is Code.UNAUTHENTICATED:
+                headers = {hdrs.WWW_AUTHENTICATE: "Bearer"}
         except web.HTTPException as error:
             refusal = _known(error, request)
             headers = {name: value for name, value in error.headers.items() if name == hdrs.ALLOW}
@@ -126,6 +150,11 @@ def _observed(counts: Counts) -> Middleware:
         response = sending.problem(refusal, headers)
         if hdrs.CONNECTION in headers:
             response.force_close()
+        if _is_stranger(request, gate):
+            # A stranger has one answer, and a moment to hear it; what it sends meanwhile is not even read.
+            response.force_close()
+            if request.transport is not None and not request.content.is_eof():
+                request.transport.pause_reading()
         return response
 
     @web.middleware
@@ -135,12 +164,37 @@ def _observed(counts: Counts) -> Middleware:
         route = resource.canonical if resource is not None else NO_ROUTE
         response = await answer(request, handler, route)
         counts.answered(route, request.method, response.status, time.perf_counter() - began)
-        counts.received(route, request.content.total_bytes)
+        received = request.content.total_bytes
         # Small responses are written after this; what they will be is known.
-        counts.sent(route, 0 if request.method == hdrs.METH_HEAD else response.content_length or 0)
+        sent = 0 if request.method == hdrs.METH_HEAD else response.content_length or 0
+        counts.received(route, received)
+        counts.sent(route, sent)
+        if gate is not None:
+            gate.carried(request, received + sent)
         return response
 
     return observed
+
+
+def _admit(request: web.Request, gate: Gate | None, route: str) -> None:
+    """Raises `WireError` for who may not do this."""
+    try:
+        if gate is not None:
+            gate.admit(request, route)
+    finally:
+        if not _is_stranger(request, gate) and isinstance(request.protocol, Connection):
+            request.protocol.known()
+
+
+async def _keep_private(request: web.Request, response: web.StreamResponse) -> None:
+    """What is read is for who has asked: no cache on the way keeps it, and no browser takes it for something else."""
+    if request.method in (hdrs.METH_GET, hdrs.METH_HEAD):
+        response.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
+        response.headers.setdefault("X-Content-Type-Options", "nosniff")
+
+
+def _is_stranger(request: web.Request, gate: Gate | None) -> bool:
+    return gate is not None and not gate.knows(request)
 
 
 def _known(error: web.HTTPException, request: web.Request) -> WireError:

@@ -14,6 +14,7 @@ from aiohttp import web
 from leeway.protocol import routes
 from leeway.protocol.http.requests import read_head
 from leeway.protocol.http.terms import Content
+from leeway.protocol.membership import Join
 from leeway.transport.http import receiving, sending
 from leeway.transport.http.counts import Uncounted
 
@@ -22,9 +23,11 @@ if TYPE_CHECKING:
 
     from leeway.protocol.decoder import Allocate
     from leeway.protocol.frames import Frame
+    from leeway.protocol.lives import Life
     from leeway.protocol.messages import Reply, Request
     from leeway.protocol.spans import Layout
     from leeway.transport.http.counts import Counts
+    from leeway.transport.http.gate import Gate
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -48,13 +51,28 @@ class Answer(Protocol):
         """
 
 
+def rank_of(message: Request) -> str | None:
+    """Whose request it is; None: nobody's in particular, a reader's."""
+    if isinstance(message, Join):
+        return message.rank
+    life: Life | None = getattr(message, "life", None)
+    return None if life is None else life.rank
+
+
 class Messages:
     """`allocate`: the memory for a body that is about to be received, of at most `max_body_bytes`."""
 
     def __init__(
-        self, answer: Answer, *, max_body_bytes: int, allocate: Allocate, counts: Counts | None = None
+        self,
+        answer: Answer,
+        *,
+        max_body_bytes: int,
+        allocate: Allocate,
+        counts: Counts | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self._answer = answer
+        self._gate = gate
         self._max_body_bytes = max_body_bytes
         self._allocate = allocate
         self._counts = counts or Uncounted()
@@ -71,13 +89,21 @@ class Messages:
             web.post(routes.BARRIER, self.message, expect_handler=receiving.expected),
             web.put(routes.POLICY, self.message, expect_handler=receiving.expected),
             web.put(routes.OPTIMIZER, self.message, expect_handler=receiving.expected),
+            web.put(routes.QUARANTINE, self.message, expect_handler=receiving.expected),
+            web.delete(routes.QUARANTINE, self.message),
         ]
 
     async def message(self, request: web.Request) -> web.StreamResponse:
         """Any of them."""
         message, frame = await self._receive(request)
+        self.check_rank(request, message)
         outgoing = await self._answer(message, frame, request.transport)
         return await sending.answered(request, outgoing.reply, outgoing.layout, outgoing.body)
+
+    def check_rank(self, request: web.Request, message: Request) -> None:
+        """Raise `WireError` where this worker is another's token's, or asks for too much."""
+        if self._gate is not None and (rank := rank_of(message)) is not None:
+            self._gate.check_rank(request, rank)
 
     async def _receive(self, request: web.Request) -> tuple[Request, Frame | None]:
         awaited = read_head(receiving.head(request))

@@ -17,6 +17,8 @@ from leeway.protocol.decoder import Decoder
 from leeway.protocol.http.headers import ACCEPT, IF_NONE_MATCH, PREFER
 from leeway.protocol.http.terms import HttpRequest
 from leeway.transport import streams
+from leeway.transport.http.connection import Connection
+from leeway.transport.http.pace import Pace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,10 +54,17 @@ def _admit(request: web.Request, limit_bytes: int) -> None:
         request.transport.write(_CONTINUE)
 
 
+def _paced(request: web.Request) -> Pace:
+    protocol = request.protocol
+    assert isinstance(protocol, Connection), "it came in at a listener of ours"
+    return Pace(request.content, protocol.body_is_slow)
+
+
 async def json_body(request: web.Request, limit_bytes: int = limits.MAX_JSON_BYTES) -> dict[str, Any]:
     """A small JSON object."""
     _admit(request, limit_bytes)
-    body = await streams.receive_bytes(request.content, limit_bytes)
+    with _paced(request):
+        body = await streams.receive_bytes(request.content, limit_bytes)
     try:
         value = documents.parse(body)
     except ValueError as error:
@@ -80,7 +89,8 @@ async def frame_body(request: web.Request, max_body_bytes: int, allocate: Callab
             raise MalformedFrame(f"truncated: a body of {nbytes} bytes is declared in a frame of {declared}")
         return allocate(nbytes)
 
-    return await streams.receive(request.content, Decoder(max_body_bytes, checked))
+    with _paced(request):
+        return await streams.receive(request.content, Decoder(max_body_bytes, checked))
 
 
 def head(request: web.Request) -> HttpRequest:

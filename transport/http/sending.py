@@ -6,6 +6,7 @@ holds a lease until the transport has let go of the last view.
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from aiohttp import hdrs, web
@@ -34,6 +35,17 @@ UNSENT_HIGH_BYTES = 4 * 1024 * 1024
 def problem(error: WireError, headers: Mapping[str, str] | None = None) -> web.Response:
     """A problem document (RFC 9457)."""
     return _small(write_reply(Refused(error)), headers)
+
+
+def written(error: WireError) -> bytes:
+    """A whole answer with a problem document, for who will be closed after it and speaks no more than HTTP/1.1."""
+    answer = write_reply(Refused(error))
+    body = json.dumps(answer.fields).encode()
+    head = (
+        f"HTTP/1.1 {answer.status} {error.code.replace('-', ' ')}\r\n"
+        f"Content-Type: {answer.content.value}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    )
+    return head.encode() + body
 
 
 def small(reply: Reply) -> web.Response:

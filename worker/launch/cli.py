@@ -32,6 +32,8 @@ from leeway.worker.train.tasks.task import look_up, look_up_of_files, look_up_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from leeway.transport.credentials.credentials import Credentials
+
 # A name, a line of its, and whether it goes to stderr.
 Write: TypeAlias = "Callable[[str, str, bool], None]"
 
@@ -173,7 +175,10 @@ def command(
 
     serve = [*_python("leeway.ps.cli"), "--port", "0", "--workers", str(workers), *server_options]
     names = [member.name for member in members]
-    return run(Program(SERVER, serve, common), programs, _advising(_printer(names)), together)
+    from leeway.transport.credentials.credentials import Credentials
+
+    own = Credentials.chosen({}, *(settings[name] for name in ("token_file", "ca", "cert", "key")))
+    return run(Program(SERVER, serve, common), programs, _advising(_printer(names)), together, credentials=own)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +211,7 @@ def run(
     write: Write,
     together: int = 1,
     stop_seconds: float = STOP_SECONDS,
+    credentials: Credentials | None = None,
 ) -> int:
     """Start the server and, with the address that is its first line, the workers; follow them to their end.
 
@@ -223,7 +229,7 @@ def run(
             write("launch", _starting([program.name for program in programs]), False)
             for program in programs:
                 children.start(program)
-            _follow(children, write, address, together, stop_seconds)
+            _follow(children, write, address, together, stop_seconds, credentials)
         finally:
             # The workers first: they leave in good order while there is a server to tell.
             children.stop(*(name for name in children.running if name != SERVER))
@@ -241,6 +247,7 @@ def _follow(
     address: str,
     together: int,
     stop_seconds: float,
+    credentials: Credentials | None,
 ) -> None:
     """Follow server and workers until there is nothing more to wait for."""
     over = False
@@ -251,21 +258,21 @@ def _follow(
             # It has finished; the workers are told so and end by themselves.
             children.wait(stop_seconds)
         elif code and code != programs.BAD_USAGE and not over:
-            over = _must_end(name, children, write, address, together)
+            over = _must_end(name, children, write, together, lambda: _have_started(address, credentials))
         # A mistake in the command line: all workers have the same one, so there is nothing to go on with.
         over = over or name == SERVER or code == programs.BAD_USAGE or children.running == (SERVER,)
         if over and children.all_told:
             return
 
 
-def _must_end(name: str, children: Children, write: Write, address: str, together: int) -> bool:
+def _must_end(name: str, children: Children, write: Write, together: int, have_started: Callable[[], bool]) -> bool:
     """After this process has failed: whether all others would wait in vain. The other stages of its worker would, and
     are ended."""
     if siblings := [other for other in children.running if other != SERVER and _worker_of(other) == _worker_of(name)]:
         write("launch", f"{', '.join(siblings)} cannot go on without {name}, and nobody restarts it: ended too", True)
         children.stop(*siblings)
     left = {_worker_of(other) for other in children.running if other != SERVER}
-    if not 0 < len(left) < together or _have_started(address):
+    if not 0 < len(left) < together or have_started():
         return False
     write("launch", f"{name} failed before {together} workers could start together: the rest is ended", True)
     return True
@@ -275,12 +282,18 @@ def _worker_of(name: str) -> str:
     return name.partition(_STAGE)[0]
 
 
-def _have_started(address: str) -> bool:
+def _have_started(address: str, credentials: Credentials | None) -> bool:
     """Whether the workers are through the barrier of `--start-together`. True if the server does not say: if it has
     failed, its own end is told."""
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
+    if credentials is not None and address.startswith("https:"):
+        handlers.append(urllib.request.HTTPSHandler(context=credentials.to_client()))
+    direct = urllib.request.build_opener(*handlers)
+    request = urllib.request.Request(
+        address + routes.STATUS, headers=credentials.headers if credentials is not None else {}
+    )
     try:
-        with direct.open(address + routes.STATUS, timeout=_ASK_SECONDS) as reply:
+        with direct.open(request, timeout=_ASK_SECONDS) as reply:
             return bool(documents.parse(reply.read())["barriers"].get(START_BARRIER, 0))
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return True

@@ -50,7 +50,7 @@ def advertised(bound: str, route: str, advertise: str | None = None) -> str:
     assert parts.hostname is not None
     assert parts.port is not None
     if advertise is None:
-        return url(route if ip_address(parts.hostname).is_unspecified else parts.hostname, parts.port)
+        return url(parts.scheme, route if ip_address(parts.hostname).is_unspecified else parts.hostname, parts.port)
     try:
         told = urlsplit(f"//{advertise}")
         host, port = told.hostname, told.port
@@ -60,8 +60,8 @@ def advertised(bound: str, route: str, advertise: str | None = None) -> str:
         raise ValueError(
             f"the address to advertise is {shown(advertise)}; it must be HOST or HOST:PORT, IPv6 as [HOST]"
         )
-    return url(host, port or parts.port)
+    return url(parts.scheme, host, port or parts.port)
 
 
-def url(host: str, port: int) -> str:
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+def url(scheme: str, host: str, port: int) -> str:
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

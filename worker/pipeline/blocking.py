@@ -10,10 +10,13 @@ import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import structlog
+
 from leeway.errors import WireError
 from leeway.protocol import limits
+from leeway.protocol.addresses import in_the_clear
 from leeway.protocol.handovers import ROUNDED, Direction, Label
-from leeway.transport.credentials import Bearer
+from leeway.transport.credentials.bearer import Bearer
 from leeway.worker.forks import Home
 from leeway.worker.pipeline.addresses import advertised, route_to
 from leeway.worker.pipeline.neighbourhood import Neighbourhood
@@ -32,6 +35,9 @@ if TYPE_CHECKING:
 
 # Enough that the next is on its way while the answer to the last is on its way back.
 IN_FLIGHT = 2
+
+
+_log = structlog.get_logger("worker.pipeline")
 
 
 class BlockingNeighbours:
@@ -62,12 +68,15 @@ class BlockingNeighbours:
         route = route_to(server)
 
         async def begin() -> tuple[Neighbourhood, str]:
-            there = Neighbourhood()
+            there = Neighbourhood(client.client.credentials)
             # It must not refer to the client, which would never be let go of.
             client.end_with(there.close)
             return there, await there.open(host or route, port)
 
         self._there, bound = client.run(begin)
+        if in_the_clear(bound):
+            detail = "who sees the network sees activations: give every stage PS_TLS_CA, PS_TLS_CERT and PS_TLS_KEY"
+            _log.warning("stages speak unencrypted", address=bound, detail=detail)
         self.address = advertised(bound, route, advertise)
         self._peers: Peers | None = None
         self._clock = 0

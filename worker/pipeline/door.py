@@ -26,6 +26,7 @@ from leeway.worker.pipeline.boxes import Boxes
 from leeway.worker.pipeline.parcels import Arrived
 
 if TYPE_CHECKING:
+    from leeway.transport.credentials.handshakes import ListenerContext
     from leeway.worker.pipeline.boxes import Key
     from leeway.worker.pipeline.carried import Carried
     from leeway.worker.pipeline.changes import Changes
@@ -52,7 +53,7 @@ class Verdict(Enum):
 class Door:
     """`changes` is told when anything has come, and tells of all that others do here."""
 
-    def __init__(self, changes: Changes, carried: Carried) -> None:
+    def __init__(self, changes: Changes, carried: Carried, tls: ListenerContext | None = None) -> None:
         self.boxes: Boxes[Arrived] | None = None
         self._changes = changes
         self._carried = carried
@@ -62,7 +63,7 @@ class Door:
         self._early = 0
         self._receiving: set[asyncio.Transport] = set()
         self._pool = Pool()
-        self._listener = Listener(self.routes(), lease_seconds=HALF_OPEN_SECONDS, before_stop=self._stop)
+        self._listener = Listener(self.routes(), lease_seconds=HALF_OPEN_SECONDS, before_stop=self._stop, tls=tls)
 
     def routes(self) -> list[web.RouteDef]:
         return [

@@ -17,12 +17,14 @@ import structlog
 from leeway.protocol import routes
 from leeway.protocol.handovers import Taken
 from leeway.protocol.refusals import Refused
+from leeway.transport.credentials.credentials import Credentials
 from leeway.transport.failures import Lost
 from leeway.transport.http.exchange import Exchange
 from leeway.worker.session.backoff import Backoff
-from leeway.worker.session.refusals import REACTIONS, Reaction
+from leeway.worker.session.refusals import REACTIONS
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
 
     from leeway.errors import WireError
@@ -37,9 +39,18 @@ _log = structlog.get_logger("worker.pipeline")
 
 
 class Links:
-    """`changes` is told when a handover has come to its end. `failed`: is told what no attempt will mend."""
+    """`changes` is told when a handover has come to its end. `failed`: is told what no attempt will mend. `tls`: how
+    other stages are spoken with, where their addresses are https.
+    """
 
-    def __init__(self, changes: Changes, carried: Carried, failed: Callable[[Exception], None]) -> None:
+    def __init__(
+        self,
+        changes: Changes,
+        carried: Carried,
+        failed: Callable[[Exception], None],
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._tls = tls
         self._changes = changes
         self._carried = carried
         self._failed = failed
@@ -98,7 +109,9 @@ class Links:
     def _channel(self, stage: int) -> Channel:
         assert self._peers is not None
         if stage not in self._channels:
-            self._channels[stage] = Exchange(self._peers.addresses[stage], credentials=self._peers.credentials)
+            self._channels[stage] = Exchange(
+                self._peers.addresses[stage], credentials=Credentials(self._peers.credentials), tls=self._tls
+            )
         return self._channels[stage]
 
     async def _deliver(self, parcel: Parcel) -> None:
@@ -127,7 +140,7 @@ class Links:
         self._carried.sending_seconds += time.perf_counter() - began
 
     def _refused(self, stage: int, error: WireError) -> None:
-        if REACTIONS[error.code] is not Reaction.AGAIN:
+        if not REACTIONS[error.code].passes:
             raise error
         if error.status == 503:
             self._is_there(stage)

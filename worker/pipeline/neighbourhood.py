@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from leeway.protocol.handovers import Direction
+from leeway.transport.credentials.credentials import NOTHING
 from leeway.worker.pipeline.carried import Carried
 from leeway.worker.pipeline.changes import Changes
 from leeway.worker.pipeline.door import Door
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from leeway.protocol.lives import Life
+    from leeway.transport.credentials.credentials import Credentials
     from leeway.worker.pipeline.parcels import Arrived, Parcel
     from leeway.worker.pipeline.peers import Peers
 
@@ -42,12 +44,12 @@ _log = structlog.get_logger("worker.pipeline")
 class Neighbourhood:
     """To be made in a running loop; `open` comes first, because the join tells others the address."""
 
-    def __init__(self) -> None:
+    def __init__(self, credentials: Credentials = NOTHING) -> None:
         self.loop = asyncio.get_running_loop()
         self._carried = Carried()
         self._changes = Changes()
-        self._door = Door(self._changes, self._carried)
-        self._links = Links(self._changes, self._carried, self._fail)
+        self._door = Door(self._changes, self._carried, credentials.to_listener())
+        self._links = Links(self._changes, self._carried, self._fail, credentials.to_neighbour())
         self._peers: Peers | None = None
         self._ended: Exception | None = Dropped("no life of this replica has begun yet")
         self._watch: asyncio.Task[None] | None = None

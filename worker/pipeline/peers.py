@@ -16,7 +16,7 @@ from leeway.protocol.codes import Code
 if TYPE_CHECKING:
     from leeway.protocol.handovers import Label
     from leeway.protocol.lives import Life
-    from leeway.transport.credentials import Bearer
+    from leeway.transport.credentials.bearer import Bearer
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,7 +83,7 @@ class Arrival:
 
     def _refused(self, error: WireError, retry_after_seconds: float | None) -> None:
         match REACTIONS[error.code]:
-            case Reaction.AGAIN:
+            case Reaction.AGAIN | Reaction.WAIT:
                 self._pace.failed(retry_after_seconds)
             case Reaction.REJOIN | Reaction.DROP:
                 self._pace.answered()

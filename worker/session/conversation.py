@@ -116,7 +116,7 @@ class Conversation(Course):
         if not self._is_newest(request):
             return
         self._give_up()
-        if not (isinstance(reply, Refused) and REACTIONS[reply.error.code] is Reaction.AGAIN):
+        if not (isinstance(reply, Refused) and REACTIONS[reply.error.code].passes):
             self._pace.answered()
         match self.state, reply:
             case _, Refused(error):
@@ -176,7 +176,7 @@ class Conversation(Course):
     def _refused(self, error: WireError, retry_after_seconds: float | None) -> None:
         code = error.code
         match REACTIONS[code]:
-            case Reaction.AGAIN:
+            case Reaction.AGAIN | Reaction.WAIT:
                 self._failed(retry_after_seconds)
             case _ if self.state is State.LEAVING:
                 # Evicted, fenced, of an old epoch: the life that was to end is no more.

@@ -10,7 +10,7 @@ reason, when the server has not and no longer can (another life, another epoch).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from leeway.protocol.codes import Code
 from leeway.protocol.membership import Join, Leave
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from leeway.worker.session.shared_life import SharedLife
 
 Ask = Join | Offer | Pull | Push | Leave
+
+
+_STOPPED: Final = {Code.FENCED: Ending.FENCED, Code.QUARANTINED: Ending.QUARANTINED}
 
 
 class Course:
@@ -214,7 +217,7 @@ class Course:
         """Somebody has ended it, and there will be no other."""
         self.error = error
         self._lapse(error.code)
-        self._end(Ending.FENCED if error.code is Code.FENCED else Ending.LEFT, error.detail)
+        self._end(_STOPPED.get(error.code, Ending.LEFT), error.detail)
 
     def finish(self, error: WireError) -> None:
         """This group's run is complete."""

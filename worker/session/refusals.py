@@ -14,15 +14,21 @@ from leeway.protocol.codes import Code
 
 class Reaction(StrEnum):
     AGAIN = "the same request again, later"
+    WAIT = "the same request again, when the server wants it: it is there, and this one asks for too much"
     REJOIN = "join again with the same session; the update in hand is told its end there"
     DROP = "join again for the server's clock; under that name the update in hand was not accepted"
     NEW_LIFE = "draw a new session and join again; the refusal tells the end of the update in hand"
     NEXT_LIFE = "join again with the same session, for the next life of the replica; likewise"
-    STOP = "end: another process has the rank, or somebody has ended this life"
+    STOP = "end: another process has the rank, or somebody has ended this life, or keeps the rank out"
     FINISH = "end: the run is complete"
     SKIP = "push a skip in place of the update"
     LEAVE = "end this life, so that the others go on, and raise it to the user"
     TELL = "raise it to the user, who may push something else"
+
+    @property
+    def passes(self) -> bool:
+        """Whether the same request may be answered later."""
+        return self in (Reaction.AGAIN, Reaction.WAIT)
 
 
 REACTIONS = MappingProxyType(
@@ -31,6 +37,7 @@ REACTIONS = MappingProxyType(
     | {
         Code.STOPPING: Reaction.AGAIN,
         Code.BUSY: Reaction.AGAIN,
+        Code.OVER_QUOTA: Reaction.WAIT,
         # Also what a proxy's own 502 or 504 is read as.
         Code.INTERNAL: Reaction.AGAIN,
         Code.STORAGE_FAILED: Reaction.AGAIN,
@@ -46,8 +53,14 @@ REACTIONS = MappingProxyType(
         Code.STAGE_LOST: Reaction.NEXT_LIFE,
         Code.FENCED: Reaction.STOP,
         Code.LEFT: Reaction.STOP,
+        Code.QUARANTINED: Reaction.STOP,
         Code.FINISHED: Reaction.FINISH,
         Code.NON_FINITE: Reaction.SKIP,
+        Code.UPDATE_TOO_LARGE: Reaction.SKIP,
         Code.DEADLOCK: Reaction.LEAVE,
+        # Of credentials: no patience mends them.
+        Code.UNAUTHENTICATED: Reaction.TELL,
+        Code.FORBIDDEN: Reaction.TELL,
+        Code.FOREIGN: Reaction.TELL,
     }
 )

@@ -43,7 +43,12 @@ class Ending(StrEnum):
     FINISHED = "finished"  # the run is complete: the clock `--until` is reached, or another end of it
     LEFT = "left"  # by our own wish, or somebody else ended this life in good order
     FENCED = "fenced"  # another process has taken the rank: this one must stop
+    QUARANTINED = "quarantined"  # the server keeps this rank out
     DEADLOCK = "deadlock"  # this worker and others waited for each other in a circle over groups: it has given way
+
+    @property
+    def against_our_wish(self) -> bool:
+        return self in (Ending.FENCED, Ending.QUARANTINED, Ending.DEADLOCK)
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,8 +37,9 @@ _HELP = f"""Train a task as one worker of a parameter server.
 
 {TASKS_HELP}
 
-A setting is taken from its flag, else from its environment variable (PS_ and the flag's name: PS_BATCH_SIZE),
-else it has its default. Ctrl-C and SIGTERM make the worker leave in good order."""
+A setting is taken from its flag, else from its environment variable (PS_ and the flag's name: PS_BATCH_SIZE; of
+--ca, --cert and --key PS_TLS_CA and so on), else it has its default. Ctrl-C and SIGTERM make the worker leave in good
+order."""
 
 _EXAMPLES = """\b
 Examples:
@@ -94,8 +95,11 @@ def _option(
 ) -> click.Option:
     key = flag.removeprefix("--").replace("-", "_")
     field = field or key
-    more = {"default": _DEFAULTS[field], "show_default": True} | more
-    return click.Option([flag, field], type=type, metavar=metavar, help=help, envvar=f"PS_{key.upper()}", **more)
+    more = {"default": _DEFAULTS[field], "show_default": True, "envvar": f"PS_{key.upper()}"} | more
+    return click.Option([flag, field], type=type, metavar=metavar, help=help, **more)
+
+
+_FILE: Final = programs.GivenPath(exists=True, dir_okay=False, path_type=Path)
 
 
 SECTIONS: Final[Mapping[str, Sequence[click.Option]]] = {
@@ -115,6 +119,21 @@ SECTIONS: Final[Mapping[str, Sequence[click.Option]]] = {
             "N",
             "Wait until N workers are there before the first step; ps-launch: all of them.",
         ),
+    ),
+    "Who this worker is": (
+        _option("--token-file", _FILE, "FILE", "This worker's token, in a file that nobody else can read."),
+        _option(
+            "--ca",
+            _FILE,
+            "FILE",
+            "The authorities whose certificates are believed.",
+            envvar="PS_TLS_CA",
+            show_default="the system's",
+        ),
+        _option(
+            "--cert", _FILE, "FILE", "This worker's certificate, for a server that asks for one.", envvar="PS_TLS_CERT"
+        ),
+        _option("--key", _FILE, "FILE", "Its key; nobody else may be able to read it.", envvar="PS_TLS_KEY"),
     ),
     "Training": (
         _option("--steps", int, "N", "Iteration to reach. Default: until the server has finished."),
@@ -219,6 +238,13 @@ SECTIONS: Final[Mapping[str, Sequence[click.Option]]] = {
         ),
         _option("--metrics-host", str, "ADDRESS", "Address for the metrics."),
         _option("--metrics-port", int, "P", "Serve /metrics here; 0 takes a free port. Default: nowhere."),
+        _option(
+            "--metrics-insecure",
+            bool,
+            None,
+            "Serve them beyond this machine to anybody, not to whom --ca knows alone.",
+            is_flag=True,
+        ),
         _option("--log-level", click.Choice(config.LOG_LEVELS), None, "Least important line that is logged."),
         _option(
             "--log-format", click.Choice(config.LOG_FORMATS), None, "auto: for people on a terminal, JSON elsewhere."

@@ -50,7 +50,8 @@ class WorkerConfig:
     `evaluate_every` 0 evaluates at the end alone.
     `stages`: this process trains layers of the model alone, as number `stage` of so many, and what is said from
     `micro_batches` to `advertise` holds (see `TrainingSession.pipeline`); None: it trains the whole model.
-    `metrics_port` 0 takes a free one, None serves no metrics. `sleep_seconds` says what `pace_seconds`, `slow_seconds`,
+    `metrics_port` 0 takes a free one, None serves no metrics; `metrics_insecure`: to anybody, at whichever host.
+    `token_file`, `ca`, `cert`, `key`: see `leeway.connect`. `sleep_seconds` says what `pace_seconds`, `slow_seconds`,
     `slow_turns` and `slow_tail` do.
     """
 
@@ -87,6 +88,11 @@ class WorkerConfig:
     slow_tail: float | None = None
     metrics_host: str = "127.0.0.1"
     metrics_port: int | None = None
+    metrics_insecure: bool = False
+    token_file: Path | None = None
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
     log_level: str = "info"
     log_format: str = "auto"
 

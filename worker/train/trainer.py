@@ -14,6 +14,7 @@ import torch
 
 from leeway import interrupts
 from leeway.errors import ServerLost, SettingError, WireError
+from leeway.transport.credentials.credentials import Credentials
 from leeway.worker.connecting import begin
 from leeway.worker.train.evaluation import Evaluation
 from leeway.worker.train.preparing import prepare
@@ -38,11 +39,13 @@ def run(config: WorkerConfig) -> int:
     Raises `SettingError`, `TaskError` and `DataError` for what the user can mend.
     """
     device = choose_device(config.device)
+    # Before the data are loaded: files that are not as they should be.
+    shown = Credentials.chosen({}, config.token_file, config.ca, config.cert, config.key)
     trainer = _Trainer(config, device) if config.stages is None else StageTrainer(config, device)
     # What begins here is ended in good order.
     interrupts.raise_exceptions()
     try:
-        with _connect(config, trainer.name) as session:
+        with _connect(config, trainer.name, shown) as session:
             trainer.train(session)
     except (ServerLost, WireError) as error:
         log.error("training has to stop", detail=str(error))
@@ -52,7 +55,7 @@ def run(config: WorkerConfig) -> int:
     return 0
 
 
-def _connect(config: WorkerConfig, task: str) -> TrainingSession:
+def _connect(config: WorkerConfig, task: str, shown: Credentials) -> TrainingSession:
     session = begin(
         config.server,
         config.rank,
@@ -60,6 +63,8 @@ def _connect(config: WorkerConfig, task: str) -> TrainingSession:
         start_together=config.start_together,
         metrics_port=config.metrics_port,
         metrics_host=None if config.metrics_port is None else config.metrics_host,
+        metrics_insecure=config.metrics_insecure,
+        credentials=shown,
     )
     if session.metrics_url:
         print(session.metrics_url, flush=True)

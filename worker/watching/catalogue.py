@@ -69,7 +69,7 @@ PUSHES: Final = _other(MetricType.COUNTER, "pushes_total", "Updates that got the
 SKIPS: Final = _other(
     MetricType.COUNTER,
     "skips_total",
-    "Iterations without an update: non-finite (refused), or asked (an overflow, nothing to read).",
+    "Iterations without an update: non-finite or too-large (refused), or asked (an overflow, nothing to read).",
     "cause",
 )
 DROPPED: Final = _other(

@@ -40,6 +40,7 @@ class SkipCause(StrEnum):
     """Why an iteration has no update."""
 
     NON_FINITE = "non-finite"
+    TOO_LARGE = "too-large"
     ASKED = "asked"
 
 

@@ -73,6 +73,8 @@ class Reporting:
             metrics.pushed(times.push_seconds, outcome.disposition, self._samples if taken else 0)
         if outcome.reason is Code.NON_FINITE:
             metrics.skipped(SkipCause.NON_FINITE)
+        elif outcome.reason is Code.UPDATE_TOO_LARGE:
+            metrics.skipped(SkipCause.TOO_LARGE)
         elif not self._samples:
             metrics.skipped(SkipCause.ASKED)
         elif outcome.disposition is None and isinstance(outcome.reason, Code):

@@ -15,8 +15,10 @@ from prometheus_client.aiohttp import make_aiohttp_handler
 
 from leeway.errors import SettingError
 from leeway.protocol import routes
-from leeway.protocol.addresses import is_host
+from leeway.protocol.addresses import is_host, is_loopback
 from leeway.protocol.fields import shown
+from leeway.transport.http.gate import Gate
+from leeway.transport.http.listener import Listener
 from leeway.worker import arguments
 
 if TYPE_CHECKING:
@@ -24,26 +26,31 @@ if TYPE_CHECKING:
 
     from prometheus_client import CollectorRegistry
 
+    from leeway.transport.credentials.credentials import Credentials
     from leeway.worker.blocking import BlockingClient
 
 PORT_VARIABLE = "PS_METRICS_PORT"
 HOST_VARIABLE = "PS_METRICS_HOST"
+INSECURE_VARIABLE = "PS_METRICS_INSECURE"
 
 DEFAULT_HOST = "127.0.0.1"
 
-# For a scrape that is under way when the worker ends.
-LAST_SCRAPE_SECONDS = 0.5
+# A scrape that comes without a word for so long is none.
+_LEASE_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """An address to listen at; port 0: one that the system picks."""
+    """An address to listen at; port 0: one that the system picks. `insecure`: for anybody, wherever that is."""
 
     host: str
     port: int
+    insecure: bool = False
 
     @classmethod
-    def chosen(cls, port: int | None, host: str | None, environ: Mapping[str, str] = os.environ) -> Place | None:
+    def chosen(
+        cls, port: int | None, host: str | None, environ: Mapping[str, str] = os.environ, *, insecure: bool = False
+    ) -> Place | None:
         """As the arguments say, else the environment; None: nobody wants metrics. Raises `ValueError`."""
         host = arguments.text("metrics_host", host, DEFAULT_HOST)
         name = "metrics_port"
@@ -64,7 +71,16 @@ class Place:
         host = host or environ.get(HOST_VARIABLE) or DEFAULT_HOST
         if not is_host(host):
             raise ValueError(f"metrics_host is {shown(host)}, it must be an address or a name to listen at")
-        return cls(host, port)
+        return cls(host, port, insecure or environ.get(INSECURE_VARIABLE) in ("1", "true"))
+
+    def check(self, credentials: Credentials) -> None:
+        """Raise `SettingError` where anybody could read them, and nobody has said so."""
+        if not (is_loopback(self.host) or self.insecure or credentials.to_listener()):
+            raise SettingError(
+                f"at {self.host} whoever reaches the metrics port could read them: give ca, cert and key (PS_TLS_CA,"
+                " PS_TLS_CERT, PS_TLS_KEY), and they are for who shows a certificate of that authority; or set"
+                f" {INSECURE_VARIABLE}=1"
+            )
 
 
 async def _point_to_metrics(_: web.Request) -> web.Response:
@@ -72,24 +88,28 @@ async def _point_to_metrics(_: web.Request) -> web.Response:
 
 
 def serve(client: BlockingClient, registry: CollectorRegistry, place: Place) -> str:
-    """Serve them until `client` ends; the URL. Raises `SettingError` when the address cannot be had."""
-    app = web.Application()
-    app.router.add_get(routes.METRICS, make_aiohttp_handler(registry))
-    app.router.add_get("/", _point_to_metrics)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=LAST_SCRAPE_SECONDS)
-    client.end_with(runner.cleanup)
+    """Serve them until `client` ends; the URL. Beyond this machine they are for who shows a certificate of its own
+    authority. Raises `SettingError` when the address cannot be had."""
+    beyond = not is_loopback(place.host)
+    tls = client.client.credentials.to_listener() if beyond and not place.insecure else None
+    # By which names it is asked beyond this machine is not known here; a certificate says more.
+    gate = Gate(hosts=None if beyond else (place.host,))
 
     async def begin() -> str:
-        await runner.setup()
+        listener = Listener(
+            [web.get(routes.METRICS, make_aiohttp_handler(registry)), web.get("/", _point_to_metrics)],
+            lease_seconds=_LEASE_SECONDS,
+            gate=gate,
+            tls=tls,
+        )
+        client.end_with(listener.stop)
         try:
-            await web.TCPSite(runner, place.host, place.port).start()
+            return await listener.start(place.host, place.port) + routes.METRICS
         except OSError as error:
             words = "it is in use" if error.errno == errno.EADDRINUSE else error.strerror
             raise SettingError(
                 f"the metrics port {place.port} at {place.host} cannot be had: {words}; choose another, or 0 for a"
                 " free one"
             ) from None
-        host, port = runner.addresses[0][:2]
-        return f"http://{f'[{host}]' if ':' in host else host}:{port}{routes.METRICS}"
 
     return client.run(begin)

@@ -9,17 +9,31 @@ from leeway.transport.http.listener import Listener
 
 if TYPE_CHECKING:
     from leeway.protocol.codes import Code
+    from leeway.ps.server.http.sessions import Sessions
     from leeway.ps.server.runtime import Runtime
     from leeway.ps.server.saving import Saving
     from leeway.ps.watching.listeners import Listeners
     from leeway.ps.watching.metrics import ServerMetrics
+    from leeway.transport.credentials.handshakes import ListenerContext
+    from leeway.transport.http.gate import Gate
 
 
-def listener(runtime: Runtime, saving: Saving, max_body_bytes: int, most_connections: int | None = None) -> Listener:
+def listener(
+    runtime: Runtime,
+    saving: Saving,
+    max_body_bytes: int,
+    most_connections: int | None = None,
+    *,
+    gate: Gate,
+    sessions: Sessions,
+    tls: ListenerContext | None,
+) -> Listener:
     counts = GuardedCounts(runtime.metrics, runtime.listeners)
-    handlers = Handlers(runtime, saving, max_body_bytes, counts)
+    handlers = Handlers(runtime, saving, max_body_bytes, counts, gate, sessions)
     return Listener(
         handlers.table(),
+        gate=gate,
+        tls=tls,
         lease_seconds=runtime.machine.settings.lease_seconds,
         counts=counts,
         most_connections=most_connections,

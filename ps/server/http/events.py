@@ -1,7 +1,8 @@
 """`GET /v1/events`: the run as server-sent events, for the live page and whoever else watches.
 
 The one rule: a viewer is never waited for. One that takes nothing for half a minute is cut off, one that has gone away
-is forgotten, and at the server's stop the stream ends with the last message.
+is forgotten, and at the server's stop the stream ends with the last message. Who would not be let in any more is told
+nothing more.
 
 There is no heartbeat beside the state itself, which comes every two seconds at least.
 """
@@ -18,6 +19,7 @@ from leeway.protocol import routes
 if TYPE_CHECKING:
     from leeway.ps.watching.feed import Feed
     from leeway.transport.http.counts import Counts
+    from leeway.transport.http.gate import Gate
 
 # Longer than a phone takes to change from one network to another; the browser connects again by itself.
 WRITE_SECONDS = 30.0
@@ -30,8 +32,9 @@ _HEADERS = {hdrs.CACHE_CONTROL: "no-store", "X-Accel-Buffering": "no"}
 
 
 class Events:
-    def __init__(self, feed: Feed, counts: Counts) -> None:
+    def __init__(self, feed: Feed, counts: Counts, gate: Gate) -> None:
         self._feed = feed
+        self._gate = gate
         self._counts = counts
         # Of the viewers that are being written to: nearly always nobody, but for those that do not read.
         self._deadlines: set[asyncio.Timeout] = set()
@@ -44,7 +47,8 @@ class Events:
             if request.method == hdrs.METH_HEAD:
                 return response
             try:
-                while messages := await self._feed.next_for(viewer):
+                # Its token or its session may have ended meanwhile: it is told no more, and why when it comes back.
+                while (messages := await self._feed.next_for(viewer)) and self._gate.admits_still(request):
                     await self._write(response, messages)
             except (ConnectionError, TimeoutError):
                 # Gone, or as good as gone. Not raised: when the connection is lost in this very moment, nobody looks at

@@ -17,16 +17,21 @@ from prometheus_client.aiohttp import make_aiohttp_handler
 from leeway.errors import MalformedRequest, WireError
 from leeway.protocol import routes
 from leeway.protocol.codes import Code
+from leeway.protocol.fields import Query
 from leeway.protocol.http.headers import ACCEPT, accepted
 from leeway.protocol.http.requests import read_head
 from leeway.protocol.pulls import Granted, Pull
 from leeway.protocol.pushes import Push
 from leeway.protocol.ranks import DEFAULT_GROUP
+from leeway.protocol.rights import Right
+from leeway.protocol.tuning import SetPolicy
 from leeway.ps.server.answering import answer
 from leeway.ps.server.http.events import Events
 from leeway.ps.server.http.page import Page
+from leeway.ps.server.http.sessions import SessionRoutes
 from leeway.ps.storage import downloads
 from leeway.transport.http import receiving, sending
+from leeway.transport.http.gate import CALLER
 from leeway.transport.http.messages import Messages, Outgoing
 
 if TYPE_CHECKING:
@@ -36,9 +41,11 @@ if TYPE_CHECKING:
     from leeway.protocol.messages import Request
     from leeway.protocol.spans import Layout
     from leeway.ps.server.asking import Outcome
+    from leeway.ps.server.http.sessions import Sessions
     from leeway.ps.server.runtime import Runtime
     from leeway.ps.server.saving import Saving
     from leeway.transport.http.counts import Counts
+    from leeway.transport.http.gate import Gate
 
 
 # Different selections of a group's tensors that are remembered: one for each stage of a model, and some for readers.
@@ -46,13 +53,22 @@ EXCERPTS = 128
 
 
 class Handlers:
-    def __init__(self, runtime: Runtime, saving: Saving, max_body_bytes: int, counts: Counts) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        saving: Saving,
+        max_body_bytes: int,
+        counts: Counts,
+        gate: Gate,
+        sessions: Sessions,
+    ) -> None:
+        self._session = SessionRoutes(gate, sessions)
         self._runtime = runtime
         self._saving = saving
         self._messages = Messages(
-            self._answer, max_body_bytes=max_body_bytes, allocate=runtime.pool.take, counts=counts
+            self._answer, max_body_bytes=max_body_bytes, allocate=runtime.pool.take, counts=counts, gate=gate
         )
-        self.events = Events(runtime.feed, counts)
+        self.events = Events(runtime.feed, counts, gate)
         self._page = Page()
         self._openapi = resources.files("leeway.ps.server.http").joinpath("openapi.yaml").read_bytes()
 
@@ -60,11 +76,15 @@ class Handlers:
         return [
             *self._messages.routes(pull=self.pull),
             web.get(routes.POLICY, self.policy),
+            web.get(routes.PREVIEW, self.preview),
             web.get(routes.OPTIMIZER, self.optimizer),
             web.get(routes.STATUS, self.status),
             web.get(routes.EVENTS, self.events.stream),
             web.post(routes.CHECKPOINTS, self.save),
             web.get(routes.CHECKPOINTS, self.checkpoints),
+            web.get(routes.SESSION, self._session.show),
+            web.post(routes.SESSION, self._session.begin),
+            web.delete(routes.SESSION, self._session.end),
             web.get(routes.METRICS, make_aiohttp_handler(self._runtime.metrics.registry)),
             web.get(routes.LIVE, self.live),
             web.get(routes.READY, self.ready),
@@ -95,6 +115,7 @@ class Handlers:
         head = receiving.head(request)
         pull = read_head(head).read({}, ())
         assert isinstance(pull, Pull)
+        self._messages.check_rank(request, pull)
         accept = accepted(head.headers.get(ACCEPT))
         if routes.FRAME not in accept:
             return await self._download(request, pull, accept)
@@ -127,6 +148,11 @@ class Handlers:
     async def policy(self, request: web.Request) -> web.StreamResponse:
         return sending.small(self._runtime.tuning.policy(_group(request)))
 
+    async def preview(self, request: web.Request) -> web.StreamResponse:
+        query = {name: value for name, value in request.query.items() if name != "group"}
+        wanted = SetPolicy.read(Query(query), _group(request))
+        return web.json_response(self._runtime.tuning.preview(wanted).to_fields())
+
     async def optimizer(self, request: web.Request) -> web.StreamResponse:
         return sending.small(self._runtime.tuning.optimizer(_group(request)))
 
@@ -145,6 +171,8 @@ class Handlers:
     async def ready(self, request: web.Request) -> web.StreamResponse:
         """Ready: takes requests, and there is something to pull."""
         waits_for = self._runtime.not_ready_because()
+        if waits_for and not request[CALLER].may(Right.READER):
+            waits_for = "not ready"  # what groups there are is nobody else's concern
         state: dict[str, Any] = {"ready": waits_for is None, "detail": waits_for or "ready"}
         return web.json_response(state, status=503 if waits_for else 200)
 

@@ -68,6 +68,10 @@ WRONG = [
     (GROUP + "from_file", "no"),
     (GROUP + "staleness", 3),
     (GROUP + "started", "true"),
+    (GROUP + "assembled", 1),
+    (GROUP + "arrived", ["no rank"]),
+    (GROUP + "arrived", [["w0"]]),
+    (GROUP + "arrived", 7),
     (GROUP + "switching_at", 0),
     (GROUP + "specs", [["w", "float32", "trainable", [3]]] * 2),
     (GROUP + "specs", [["w", "float33", "trainable", [3]]]),
@@ -84,6 +88,7 @@ WRONG = [
     ("ranks.w0.incarnations", 0),
     ("ranks.w2.lives.0.number", 2),
     ("ranks.w2.lives.0.ended", None),
+    ("ranks.w2.lives.0.ended_detail", 7),
     ("ranks.w2.lives.0.ended", str(Reason.GRANTED)),
     ("ranks.w2.lives.0.session", "another session"),
     ("ranks.w2.lives.0.session", 7),
@@ -151,6 +156,38 @@ def test_what_is_missing_is_named(saved, missing, words):
     del saved[missing]
     with pytest.raises(ValueError, match=words):
         check(saved, 1)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        *(GROUP + name for name in ("staleness", "switching_at", "missing")),
+        *(W0 + name for name in ("session", "ended", "ended_detail")),
+        *(W0 + IN_GROUP + name for name in ("record", "record.version", "record.staleness")),
+    ],
+)
+def test_what_may_be_null_has_to_be_there(saved, place):
+    at = saved
+    *path, last = place.split(".")
+    for step in path:
+        at = at[int(step)] if isinstance(at, list) else at[step]
+    del at[last]
+    with pytest.raises(ValueError, match=r"is missing|no words"):
+        check(saved, 1)
+
+
+def test_what_older_states_lack_may_be_null_too(serve, saved):
+    for name in ("parts", "processes", "quarantine"):
+        saved[name] = None
+    for name in ("arrived", "assembled", "whole", "from_file"):
+        saved["groups"]["default"][name] = None
+    for rank in saved["ranks"].values():
+        rank["committed"] = None
+        for life in rank["lives"]:
+            life["one_after_another"] = life["revision"] = None
+    machine = restore(serve("sync", workers=3).machine.settings, saved, [1], 2, 0.0)
+    assert machine.groups["default"].arrived == {"w0", "w1", "w2"}
+    check(json.loads(json.dumps(save(machine)[0])), 1)
 
 
 def test_a_rank_that_is_none_and_a_group_that_is_not_there(saved):

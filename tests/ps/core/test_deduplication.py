@@ -11,7 +11,7 @@ from leeway.protocol.reasons import Reason
 from leeway.protocol.refusals import Refused
 from leeway.ps.core.deduplication import Fresh, Repeat, StagedAgain, judge
 from leeway.ps.core.lives import Incarnation, Seat
-from leeway.ps.core.progress import REMEMBERED_GRANTS, Progress, Record
+from leeway.ps.core.progress import REMEMBERED_GRANTS, Part, Progress, Record
 
 PUSH = Push(Life("w0", 1, 1), 5, 7, UpdateKind.GRADIENT, 4)
 PART = replace(PUSH, parts=3, keys=("a", "b"))
@@ -101,7 +101,7 @@ def test_of_a_group_it_has_not_joined(member):
 def test_parts_that_fit_are_fresh_and_a_part_again_is_not(member):
     progress = progress_of(member)
     assert isinstance(judge(member, PART), Fresh)
-    progress.staged[0] = (1, PART)
+    progress.staged[0] = Part(1, PART)
     assert judge(member, PART) == StagedAgain(member, progress)
     assert isinstance(judge(member, replace(PART, part=2, keys=("c",))), Fresh)
     assert progress.missing(3) == (1, 2)
@@ -113,21 +113,21 @@ def test_parts_that_fit_are_fresh_and_a_part_again_is_not(member):
 def test_parts_agree(member, change):
     progress = progress_of(member)
     progress.grants += [(8, None), (7, 1)]
-    progress.staged[0] = (1, PART)
+    progress.staged[0] = Part(1, PART)
     verdict = judge(member, replace(PART, part=1, keys=("c",), **change))
     assert verdict.error.code is Code.INCONSISTENT_PARTS
     assert "part 2 of" in verdict.error.detail
 
 
 def test_parts_share_no_key(member):
-    progress_of(member).staged |= {0: (1, PART), 2: (2, replace(PART, part=2, keys=("c",)))}
+    progress_of(member).staged |= {0: Part(1, PART), 2: Part(2, replace(PART, part=2, keys=("c",)))}
     verdict = judge(member, replace(PART, part=1, keys=("d", "c")))
     assert verdict.error.code is Code.INCONSISTENT_PARTS
     assert verdict.error.detail == "parts 3 and 2 both carry tensor 'c'"
 
 
 def test_a_skip_gives_up_the_iteration_staged_parts_and_all(member):
-    progress_of(member).staged[0] = (1, PART)
+    progress_of(member).staged[0] = Part(1, PART)
     assert isinstance(judge(member, Push(PUSH.life, 5, 7, UpdateKind.SKIP)), Fresh)
 
 

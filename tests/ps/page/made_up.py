@@ -111,6 +111,9 @@ def _status(case, seconds, ago):
         "forming": [_forming(case, number) for number in range(case.forming)],
         "workers": workers,
         "barriers": {},
+        "quarantine": [],
+        "quarantined": 0,
+        "insecure": False,
         "uptime_seconds": seconds,
         "program": {"version": "0.1.0"},
         "time": START + seconds,
@@ -220,6 +223,10 @@ def as_bytes(told):
     return "".join(lines).encode()
 
 
+# Whoever looks on has every button that there is.
+WHO = {"name": "boss", "rights": ["admin", "reader"], "token_asked_for": True}
+
+
 @dataclass
 class Telling:
     """Serves the page's own files, and to whoever asks for the events those of `case`."""
@@ -242,14 +249,17 @@ class Telling:
                 over.wait()
             handler.close_connection = True
             return
-        name = "index.html" if path == "/" else PurePosixPath(path).name
-        file = ROOT / "ps" / "page" / name
-        if file.suffix not in CONTENT_TYPES or not file.is_file():
-            handler.send_error(404)
-            return
-        content = file.read_bytes()
+        if path == "/v1/session":
+            content, content_type = json.dumps(WHO).encode(), "application/json"
+        else:
+            name = "index.html" if path == "/" else PurePosixPath(path).name
+            file = ROOT / "ps" / "page" / name
+            if file.suffix not in CONTENT_TYPES or not file.is_file():
+                handler.send_error(404)
+                return
+            content, content_type = file.read_bytes(), CONTENT_TYPES[file.suffix]
         handler.send_response(200)
-        handler.send_header("Content-Type", f"{CONTENT_TYPES[file.suffix]}; charset=utf-8")
+        handler.send_header("Content-Type", f"{content_type}; charset=utf-8")
         handler.send_header("Content-Length", str(len(content)))
         handler.end_headers()
         handler.wfile.write(content)

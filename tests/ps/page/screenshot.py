@@ -1,4 +1,6 @@
-"""Makes the picture of the live page in the docs: `python -m tests.ps.page.screenshot [FILE]`. Takes a minute.
+"""Makes the pictures of the live page in the docs: `python -m tests.ps.page.screenshot [FILE]`. Takes a minute.
+
+Beside FILE there will be one of the page's controls.
 
 The one rule: it shows a real run. Six workers train on the digits under ssp, one of them slow; half way the policy is
 sync for a while.
@@ -34,6 +36,14 @@ def take(page: Page, server: Server, picture: Path) -> None:
     # A moment that shows what there is to be seen: some wait, and not all.
     page.until(lambda: 3 <= (page.lane("w3") or {}).get("awaited", 0) <= 4, "that some wait for w3")
     page.picture(picture)
+    page.resize(1000, 640)
+    page.find("#control").click()
+    page.js(
+        "document.getElementById('policy-bound').value = 6;"
+        "document.getElementById('policy-form').dispatchEvent(new Event('input'))"
+    )
+    page.until_text("#policy-foresight", "on at once")
+    page.picture(picture.with_stem(f"{picture.stem}-controls"), whole=False)
 
 
 @click.command()

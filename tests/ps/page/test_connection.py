@@ -1,11 +1,10 @@
-"""What the page says when the server is not there, comes back, stops, finishes, or wants a token."""
+"""What the page says when the server is not there, comes back, stops or finishes."""
 
 import urllib.parse
 
 import pytest
 
 from tests.end_to_end.commands import SMALL
-from tests.ps.page.proxy import asking_for
 
 pytestmark = pytest.mark.e2e
 
@@ -64,26 +63,3 @@ def test_the_end_of_a_run_is_told(page, commands):
     commands.work(SMALL, server, "w0", "--batch-size", 8, "--slow", 0.02)
     page.until_text("#headline", "The run has finished at clock 20")
     page.until_text("#banner", "The run has finished, and the server ended at ")
-
-
-def test_a_server_that_wants_a_token_gets_it(page, commands):
-    server = commands.serve()
-    with asking_for("open sesame", server.url) as proxy:
-        page.open(proxy.address + "/")
-        dialog = page.find("#token-dialog")
-        page.until(dialog.is_displayed, "the question for a token")
-        assert not page.find("#token-refused").is_displayed()
-        assert page.text("#connection") == "needs a token"
-        page.find("#token").send_keys("wrong\n")
-        page.until(lambda: page.find("#token-refused").is_displayed(), "that it was wrong")
-        refused = proxy.refused
-        page.find("#token").send_keys("open sesame\n")
-        page.until_text("#connection", "live")
-        assert not dialog.is_displayed()
-        assert proxy.refused == refused
-        # The tab keeps it, and nothing else does.
-        page.driver.refresh()
-        page.until_text("#connection", "live")
-        assert proxy.refused == refused
-        assert page.js("return localStorage.length") == 0
-        assert "sesame" not in page.js("return document.documentElement.outerHTML")

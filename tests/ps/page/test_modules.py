@@ -368,3 +368,99 @@ def test_of_many_those_that_matter_are_shown(modules):
     assert {"w40", "w70", "w80", "w90"} <= set(ranks)
     assert len(ranks) == 6
     assert ranks == sorted(ranks, key=lambda rank: int(rank[1:]))
+
+
+RANKS = {"ranks": [], "count": 0}
+
+
+def previewed(mode, **more):
+    policy = {"group": "default", "mode": mode, "staleness": None, "switching_at": None} | more.pop("policy", {})
+    nothing = {"changes": True, "round": None, "held": 0, "needed": 0}
+    return {"policy": policy, **nothing, **dict.fromkeys(("late", "let_go", "will_wait", "waiting_for"), RANKS), **more}
+
+
+def those(*ranks, count=None):
+    return {"ranks": list(ranks), "count": count or len(ranks)}
+
+
+@pytest.mark.parametrize(
+    ("preview", "now", "said"),
+    [
+        (previewed("async", changes=False), "async", ["This is the policy in force."]),
+        (
+            previewed("sync", changes=False, policy={"switching_at": 7}),
+            "async",
+            ["This is on its way: it begins at clock 7."],
+        ),
+        (
+            previewed("async", let_go=those("w0"), round=3, held=1),
+            "sync",
+            [
+                "Round 3 closes at once, as one step with 1 update. Who still computes for it has its update applied "
+                "on arrival.",
+                "w0 waits now and goes on at once.",
+                "The learning rate stays 0.1. There will be 4 steps where there was one: start from a rate 4 times "
+                "smaller.",
+            ],
+        ),
+        (
+            previewed("ssp", will_wait=those("w0", "w1", "w2", "w3", count=70), waiting_for=those("w9")),
+            "ssp",
+            ["As things stand w0, w1, w2 and 67 more have to wait for w9, now or at the next pull."],
+        ),
+        (previewed("ssp"), "ssp", ["As things stand nobody has to wait because of it."]),
+        (
+            previewed("sync", policy={"switching_at": 9, "quorum": 2}),
+            "async",
+            ["It opens with 2; who is not there then loses the update in hand."],
+        ),
+        (
+            previewed("sync", policy={"quorum": 2, "grace_seconds": 0}, round=3, held=2, late=those("w2", "w3")),
+            "sync",
+            [
+                "Round 3 has 2 updates, which is enough: it closes at once.",
+                "w2 and w3 still compute for it: an update that comes too late is dropped.",
+            ],
+        ),
+        (
+            previewed("sync", round=3, needed=2, waiting_for=those("w5")),
+            "sync",
+            [
+                "Round 3 goes on: it closes with 2 more.",
+                "The next round waits for w5, whom the quorum has left behind.",
+            ],
+        ),
+    ],
+)
+def test_what_a_switch_will_do_in_words(modules, preview, now, said):
+    group = {"mode": now, "learningRate": 0.1, "workers": 4}
+    found = modules("foresight.js", f"m.ofPolicy({json.dumps(preview)}, {json.dumps(group)})")
+    assert [sentence for sentence in said if sentence not in found] == []
+
+
+OPTIMIZER = {
+    **{"kind": "sgd", "lr": 0.1, "learning_rate": 0.1, "lr_schedule": "constant", "warmup_steps": 0, "steps": 50},
+    **{"momentum": None, "min_lr": 0.0},
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "lr", "said"),
+    [
+        ({}, 0.1, "This is the rate in force."),
+        ({}, 0.2, "From the next step on the rate is 0.2 instead of 0.1, 2 times larger."),
+        ({}, 0, "No step moves a trained parameter while it is 0."),
+        ({"lr": 0}, 0.1, "From the next step on the rate is 0.1 instead of 0."),
+        ({"kind": "nesterov"}, 0.2, "in the long run a gradient counts 10 times."),
+        ({"kind": "adam"}, 0.2, "What adam has gathered of earlier gradients stays."),
+        (
+            {"lr_schedule": "cosine", "learning_rate": 0.05},
+            0.2,
+            "The schedule (cosine) goes on from step 50: the next step is made with 0.1.",
+        ),
+        ({"lr_schedule": "cosine", "min_lr": 0.01}, 0.2, "The schedule (cosine) goes on from step 50."),
+    ],
+)
+def test_what_another_rate_will_do_in_words(modules, changes, lr, said):
+    found = modules("foresight.js", f"m.ofLearningRate({json.dumps(OPTIMIZER | changes)}, {lr}).join(' ')")
+    assert said in found

@@ -77,7 +77,11 @@ class Connection:
         await self.writer.drain()
 
     async def send_head(self, method, target, headers):
-        lines = [f"{method} {target} HTTP/1.1", "Host: test", *(f"{name}: {value}" for name, value in headers.items())]
+        lines = [
+            f"{method} {target} HTTP/1.1",
+            "Host: 127.0.0.1",
+            *(f"{name}: {value}" for name, value in headers.items()),
+        ]
         await self.send(("\r\n".join(lines) + "\r\n\r\n").encode())
 
     async def request(self, method, target, body=None, headers=None):

@@ -9,7 +9,7 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from leeway.ps.server import lifecycle
-from leeway.ps.server.http.app import listener
+from leeway.ps.server.entrance import Entrance
 from leeway.ps.settings.config import ServerConfig
 from tests.ps.server import rawclient
 
@@ -34,11 +34,11 @@ class Clock:
 class Server:
     """A server in this loop: what came out of `lifecycle`, and requests to it over real sockets."""
 
-    def __init__(self, runtime, clock, host, port, listener):
-        self.listener = listener
+    def __init__(self, runtime, clock, host, port, listener, entrance, url):
+        self.listener, self.entrance = listener, entrance
         self.runtime, self.clock = runtime, clock
         self.host, self.port = host, port
-        self.url = f"http://{host}:{port}"
+        self.url = url
 
     @property
     def pool(self):
@@ -137,11 +137,12 @@ async def serve(*, most_connections=None, **settings):
     """A running server with these settings, which has no ticks of its own: see `Server.advance`."""
     config = ServerConfig(port=0, **settings)
     async with built(config) as (runtime, saving, clock):
-        listening = listener(runtime, saving, config.max_body_bytes, most_connections)
+        entrance = Entrance(config, clock)
+        listening = entrance.listener(runtime, saving, most_connections)
         address = await listening.start(config.host, config.port)
-        host, _, port = address.removeprefix("http://").rpartition(":")
+        host, _, port = address.partition("://")[2].rpartition(":")
         try:
-            yield Server(runtime, clock, host, int(port), listening)
+            yield Server(runtime, clock, host, int(port), listening, entrance, address)
         finally:
             runtime.stop()
             await listening.stop()

@@ -162,7 +162,7 @@ class TestStop:
         server = await run()
         async with server.connect() as idle, server.connect() as half:
             await idle.request("GET", "/livez")
-            await half.send(b"POST /v1/workers HTTP/1.1\r\nHost: test\r\nContent-Length: 100\r\n\r\n{")
+            await half.send(b"POST /v1/workers HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n\r\n{")
             server.process.send_signal(signal.SIGINT)
             code, said = await server.ended()
             assert code == 0, said
@@ -344,7 +344,7 @@ class TestRefusedSettings:
         return str(error.value)
 
     async def test_host_that_is_none_of_ours(self):
-        said = await self.refused(host="203.0.113.1")
+        said = await self.refused(host="203.0.113.1", insecure=True)
         assert "cannot listen at 203.0.113.1" in said
         assert "--host" in said
 

@@ -43,6 +43,12 @@ def test_a_group_has_a_rule_of_its_own() -> None:
     ("settings", "sentence"),
     [
         ({"mode": "bsp"}, "--mode is 'bsp'; it must be one of sync, async, ssp"),
+        ({"max_update_norm": 0.0}, "--max-update-norm is 0.0; it must be 1e-30 or more"),
+        ({"max_update_norm": float("nan")}, "--max-update-norm is nan; it must be 1e-30 or more"),
+        ({"max_update_norm_ratio": 0.5}, "--max-update-norm-ratio is 0.5; it must be 1.0 or more"),
+        ({"quarantine_after": 0}, "--quarantine-after is 0; it must be 1 to 1000000"),
+        ({"max_requests_per_second": 0.5}, "--max-requests-per-second is 0.5; it must be 1 or more"),
+        ({"max_bytes_per_second": 100}, "--max-bytes-per-second is 100; it must be 1024 or more"),
         ({"staleness": -1}, f"--staleness is -1; it must be 0 to {limits.MAX_STALENESS}"),
         (
             {"aggregation": "krumm:1"},

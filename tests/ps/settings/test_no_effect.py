@@ -44,6 +44,15 @@ from leeway.ps.settings.no_effect import without_effect
         ({"decay_vectors": True, "weight_decay": 0.1}, {}),
         ({"checkpoint_keep": 2}, {"checkpoint_keep": "there is no --state-dir, so nothing is saved"}),
         ({"checkpoint_keep": 2, "state_dir": Path("state")}, {}),
+        (
+            {"quarantine_after": 2},
+            {
+                "quarantine_after": "it counts updates that are refused for their norm; there is no --max-update-norm, "
+                "and no ratio"
+            },
+        ),
+        ({"quarantine_after": 2, "max_update_norm": 1.0}, {}),
+        ({"quarantine_after": 2, "max_update_norm_ratio": 5.0}, {}),
         ({"warmup_steps": 5, "clip_norm": 1.0, "delta_scale": 0.5, "until": 3, "workers": 2}, {}),
     ],
 )

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from leeway.ps.storage.files import PARTIAL_SUFFIX, remove_partial_files, write_durably
@@ -27,3 +29,14 @@ def test_remains_of_a_killed_writer_are_cleared_away(tmp_path):
     (tmp_path / "b").write_bytes(b"whole")
     remove_partial_files(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_nobody_else_reads_it_whatever_the_umask(tmp_path):
+    before = os.umask(0)
+    try:
+        write_durably(tmp_path / "a", [b"one"])
+        (tmp_path / ("b" + PARTIAL_SUFFIX)).write_bytes(b"left by a writer that was killed")
+        write_durably(tmp_path / "b", [b"two"])
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}

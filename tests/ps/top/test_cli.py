@@ -64,7 +64,7 @@ def test_no_server_is_one_line_and_exit_code_1(capsys):
 
 
 def test_interrupted(capsys, monkeypatch):
-    def interrupted(url, group):
+    def interrupted(url, group, credentials):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("leeway.ps.top.watching.once", interrupted)

@@ -222,6 +222,13 @@ def test_a_state_that_has_no_room_for_all():
     assert shown(watched(*WORKERS, live_workers=4))[2] == "4 workers, 1 waiting for w1"
 
 
+def test_a_server_that_lets_anybody_in_says_so():
+    open_to_all = watched(*WORKERS)
+    open_to_all.status["insecure"] = True
+    assert shown(open_to_all)[2] == "insecure: whoever reaches this server owns the model (--insecure)"
+    assert not any("insecure" in line for line in shown(RUN))
+
+
 def test_nobody_is_there():
     lines = shown(watched())
     assert lines[2] == "0 workers, none waiting"

@@ -152,3 +152,12 @@ def test_a_pipe_is_refused_and_a_device_is_written_to(tmp_path):
 def test_a_path_that_cannot_be_written(tmp_path):
     with pytest.raises(OSError, match=r"history\.jsonl"):
         History(tmp_path / "nowhere" / "history.jsonl")
+
+
+def test_nobody_else_reads_it_whatever_the_umask(tmp_path):
+    before = os.umask(0)
+    try:
+        History(tmp_path / "history.jsonl").close()
+    finally:
+        os.umask(before)
+    assert (tmp_path / "history.jsonl").stat().st_mode & 0o777 == 0o600

@@ -53,6 +53,7 @@ def with_everything_recorded() -> ServerMetrics:
     metrics.joined()
     metrics.departed(Reason.LEASE_EXPIRED)
     metrics.begin_checkpoints(1.7e9)
+    metrics.certificate_ends(1.9e9)
     metrics.checkpoint_saved(0.5, 10_000, 1.8e9)
     metrics.checkpoint_failed()
     metrics.event_loop_lagged(0.001)
@@ -167,6 +168,15 @@ def test_what_an_alert_watches_is_counted_from_zero() -> None:
     value = ServerMetrics().registry.get_sample_value
     assert value("leeway_server_departures_total", {"reason": "lease-expired"}) == 0
     assert value("leeway_server_checkpoints_total", {"outcome": "failed"}) == 0
+
+
+def test_the_end_of_a_certificate_is_there_with_tls_alone() -> None:
+    metrics = ServerMetrics()
+    value = metrics.registry.get_sample_value
+    assert value("leeway_server_certificate_expiry_timestamp_seconds") is None
+    for time in (1.8e9, 1.9e9):
+        metrics.certificate_ends(time)
+        assert value("leeway_server_certificate_expiry_timestamp_seconds") == time
 
 
 class TestCheckpoints:

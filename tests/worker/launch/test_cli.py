@@ -181,7 +181,11 @@ class TestCommandLines:
             seen: list[tuple[Program, list[Program]]] = []
 
             def start(
-                server: Program, workers: Callable[[str], Iterator[Program]], write: object, together: int
+                server: Program,
+                workers: Callable[[str], Iterator[Program]],
+                write: object,
+                together: int,
+                credentials: object,
             ) -> int:
                 seen.append((server, list(workers("http://127.0.0.1:9"))))
                 return 0

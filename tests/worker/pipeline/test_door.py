@@ -14,7 +14,7 @@ from leeway.protocol.http.requests import write_request
 from leeway.protocol.lives import Life
 from leeway.protocol.refusals import Refused
 from leeway.protocol.routes import FRAME
-from leeway.transport.credentials import Bearer
+from leeway.transport.credentials.bearer import Bearer
 from leeway.transport.http.exchange import Exchange
 from leeway.worker.pipeline import door
 from leeway.worker.pipeline.neighbourhood import Neighbourhood

@@ -6,7 +6,7 @@ from leeway.errors import WireError
 from leeway.protocol.codes import Code
 from leeway.protocol.handovers import Direction, Label
 from leeway.protocol.lives import Life
-from leeway.transport.credentials import Bearer
+from leeway.transport.credentials.bearer import Bearer
 from leeway.worker.pipeline.peers import Peers
 
 LIFE = Life("w0", 7, 2)

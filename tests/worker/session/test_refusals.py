@@ -27,7 +27,7 @@ def test_every_code_has_a_reaction():
 
 
 @pytest.mark.parametrize("state", EVERY_ASKING_STATE)
-@pytest.mark.parametrize("code", [Code.STOPPING, Code.BUSY, Code.INTERNAL])
+@pytest.mark.parametrize("code", [Code.STOPPING, Code.BUSY, Code.INTERNAL, Code.OVER_QUOTA])
 def test_an_unavailable_server_is_asked_the_same_again_later(state, code):
     it = at(state)
     request = it.ask()
@@ -35,6 +35,33 @@ def test_an_unavailable_server_is_asked_the_same_again_later(state, code):
     assert it.ask() == request
     assert 2.0 <= it.delay_seconds <= 2.0 + 2 * backoff.BASE_SECONDS
     assert it.in_hand is (state is State.PUSHING)
+
+
+@pytest.mark.parametrize("state", EVERY_ASKING_STATE)
+@pytest.mark.parametrize("code", [Code.UNAUTHENTICATED, Code.FORBIDDEN, Code.FOREIGN])
+def test_credentials_that_are_refused_are_the_users_to_mend(state, code):
+    it = at(state)
+    with pytest.raises(WireError, match="no token") as raised:
+        tell(it, refuse(code, "no token"))
+    assert raised.value.code is code
+    assert not it.in_hand
+
+
+@pytest.mark.parametrize("state", EVERY_ASKING_STATE)
+def test_a_rank_that_is_kept_out_has_come_to_its_end(state):
+    it = at(state)
+    tell(it, refuse(Code.QUARANTINED, "w0 is in quarantine: mad", last={}))
+    assert (it.state, it.ending, it.ask()) == (State.ENDED, Ending.QUARANTINED, None)
+    assert it.error.detail == "w0 is in quarantine: mad"
+    assert it.ending.against_our_wish
+
+
+def test_an_update_that_is_too_large_becomes_a_skip():
+    it = at(State.PUSHING)
+    tell(it, refuse(Code.UPDATE_TOO_LARGE, "its norm is 11", refused=1, quarantine_after=3))
+    assert it.ask().kind is UpdateKind.SKIP
+    tell(it, pushed(0, Disposition.SKIPPED, Reason.SKIPPED))
+    assert it.outcome.reason is Code.UPDATE_TOO_LARGE
 
 
 @pytest.mark.parametrize("code", [Code.OLD_EPOCH, Code.NOT_JOINED])

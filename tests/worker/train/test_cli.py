@@ -100,7 +100,9 @@ def test_every_field_has_its_option_and_every_variable_its_flags_name() -> None:
     options = [option for options in cli.SECTIONS.values() for option in options]
     assert {option.name for option in options} == set(WorkerConfig.__dataclass_fields__) - {"task"}
     for option in options:
-        assert option.envvar == "PS_" + option.opts[0].removeprefix("--").replace("-", "_").upper()
+        # Files of TLS are called the same by all commands, and by ps-serve's flags.
+        prefix = "PS_TLS_" if option.name in ("ca", "cert", "key") else "PS_"
+        assert option.envvar == prefix + option.opts[0].removeprefix("--").replace("-", "_").upper()
 
 
 @pytest.mark.usefixtures("trained")

@@ -4,6 +4,7 @@ import gc
 import http.client
 import socket
 import traceback
+import urllib.error
 import urllib.request
 from urllib.parse import urlsplit
 
@@ -15,7 +16,9 @@ from torch import nn
 
 import leeway
 from leeway.errors import SettingError
+from leeway.transport.credentials.credentials import Credentials
 from leeway.worker.watching.serving import Place
+from tests.transport.credentials.clusters import Keys
 from tests.worker.test_against_server import serving
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -181,7 +184,8 @@ class TestPlace:
         shown = "".join(traceback.format_exception(refused.value))
         assert "OSError" not in shown, "there is a second traceback above it"
 
-    def test_an_address_that_is_not_this_machines(self):
+    def test_an_address_that_is_not_this_machines(self, monkeypatch):
+        monkeypatch.setenv("PS_METRICS_INSECURE", "1")
         with pytest.raises(ValueError, match=r"at 192.0.2.1 cannot be had: .*; choose another"):
             leeway.connect("http://127.0.0.1:9", "w8", metrics_port=0, metrics_host="192.0.2.1")
 
@@ -191,3 +195,47 @@ class TestPlace:
             assert session.count == 1
             assert session.metrics_url.startswith("http://[::1]:")
             assert scraped(session.metrics_url)["clock",] == 0
+
+
+@pytest.mark.e2e
+class TestWhoMayRead:
+    def test_no_foreign_page(self, server):
+        with leeway.connect(server, "w0", metrics_port=0) as session:
+            for headers in ({"Host": "evil.example"}, {"Origin": "http://evil.example"}):
+                with pytest.raises(urllib.error.HTTPError, match="403"):
+                    urllib.request.urlopen(urllib.request.Request(session.metrics_url, headers=headers), timeout=30)
+
+    def test_beyond_this_machine_nobody_unless_that_was_said(self, server):
+        for host in ("0.0.0.0", "::", "192.0.2.1", "trainer.example.com"):
+            with pytest.raises(
+                SettingError, match=f"at {host} whoever reaches the metrics port could read them: give ca"
+            ):
+                leeway.connect(server, "w0", metrics_port=0, metrics_host=host)
+        assert Place.chosen(1, "0.0.0.0", {"PS_METRICS_INSECURE": "1"}) == Place("0.0.0.0", 1, insecure=True)
+        assert Place.chosen(1, None, {}, insecure=True).insecure
+
+    def test_who_has_a_certificate_of_the_same_authority(self, server, tmp_path, monkeypatch):
+        # As if this were an address that others reach.
+        monkeypatch.setattr("leeway.worker.watching.serving.is_loopback", lambda host: False)
+        keys, others = Keys(tmp_path / "cluster"), Keys(tmp_path / "others")
+        for name, value in keys.variables("w0").items():
+            monkeypatch.setenv(name, value)
+        with leeway.connect(server, "w0", metrics_port=0) as session:
+            assert session.metrics_url.startswith("https://127.0.0.1:")
+            place = urlsplit(session.metrics_url)
+            shown = keys.credentials("reader")
+            assert b"leeway_worker_clock" in scraped_over_tls(place, shown)
+            for stranger in (Credentials(None, keys.ca), Credentials(None, keys.ca, others.pair("reader"))):
+                with pytest.raises(OSError, match="ALERT"):
+                    scraped_over_tls(place, stranger)
+
+
+def scraped_over_tls(place, shown):
+    """As Prometheus does with `server_name`: a worker is wherever it runs, and known by the name of all workers."""
+    with (
+        socket.create_connection((place.hostname, place.port), timeout=30) as plain,
+        shown.to_client().wrap_socket(plain, server_hostname="leeway-worker") as over_tls,
+    ):
+        over_tls.sendall(b"GET /metrics HTTP/1.1\r\nHost: w0:9100\r\nConnection: close\r\n\r\n")
+        with over_tls.makefile("rb") as reply:
+            return reply.read()

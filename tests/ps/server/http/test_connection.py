@@ -22,25 +22,25 @@ from tests.ps.server.rawclient import FRAME, Worker
 from tests.ps.server.serving import serve
 from tests.ps.server.test_lifecycle import run as run
 
-HEAD = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
-POST = b"POST /v1/workers HTTP/1.1\r\nHost: x\r\n"
+HEAD = b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+POST = b"POST /v1/workers HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 
 # Bytes that are no request, and what the refusal speaks of.
 MALFORMED = {
     "no request line": (b"HELLO\r\n\r\n", "method"),
-    "an absurd method": (b"BREW /livez HTTP/1.1\r\nHost: x\r\n\r\n", "method"),
-    "a method that is no text": (b"G\xff\x00T /livez HTTP/1.1\r\nHost: x\r\n\r\n", "method"),
-    "another version": (b"GET /livez HTTP/9.9\r\nHost: x\r\n\r\n", "HTTP version"),
+    "an absurd method": (b"BREW /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", "method"),
+    "a method that is no text": (b"G\xff\x00T /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", "method"),
+    "another version": (b"GET /livez HTTP/9.9\r\nHost: 127.0.0.1\r\n\r\n", "HTTP version"),
     "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "PRI"),
     "TLS": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "HTTPS"),
     "no host": (b"GET /livez HTTP/1.1\r\n\r\n", "Host"),
     "two hosts": (HEAD + b"Host: y\r\n\r\n", "Host"),
     "a NUL in a header": (HEAD + b"A: \0\r\n\r\n", "header value"),
-    "a NUL in the target": (b"GET /li\0vez HTTP/1.1\r\nHost: x\r\n\r\n", ""),
-    "a target that is none": (b"GET http://[ HTTP/1.1\r\nHost: x\r\n\r\n", ""),
+    "a NUL in the target": (b"GET /li\0vez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", ""),
+    "a target that is none": (b"GET http://[ HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", ""),
     "a header without a colon": (HEAD + b"nothing\r\n\r\n", "header"),
     "a header over its limit": (HEAD + b"A: " + b"a" * 100_000 + b"\r\n\r\n", "8190 bytes"),
-    "a target over its limit": (b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", "8190 bytes"),
+    "a target over its limit": (b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", "8190 bytes"),
     "too many headers": (HEAD + b"A: b\r\n" * 1000 + b"\r\n", "Too many headers"),
     "a length that is no number": (POST + b"Content-Length: abc\r\n\r\n", "Content-Length"),
     "a negative length": (POST + b"Content-Length: -1\r\n\r\n", "Content-Length"),
@@ -234,7 +234,7 @@ def test_a_worker_whose_cable_is_pulled_does_not_live_on_its_parked_request(tmp_
             connection.sendall(POST + b"Content-Length: %d\r\n\r\n" % len(body) + body)
             epoch = connection.recv(65_536).partition(b'"epoch": ')[2].partition(b",")[0].decode()
             target = f"/v1/params?rank=w0&incarnation=1&clock=0&epoch={epoch}"
-            connection.sendall(f"GET {target} HTTP/1.1\r\nHost: x\r\nPrefer: wait=300\r\n\r\n".encode())
+            connection.sendall(f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nPrefer: wait=300\r\n\r\n".encode())
             return connection
 
         connection = inside(name, park)

@@ -19,8 +19,8 @@ from leeway.transport.http.crowd import Closed
 from tests.ps.server.rawclient import FRAME
 
 ROOT = Path(__file__).parents[4]
-HEAD = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
-PARKED = b"GET /v1/params?min_version=9 HTTP/1.1\r\nHost: x\r\nPrefer: wait=60\r\n\r\n"
+HEAD = b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+PARKED = b"GET /v1/params?min_version=9 HTTP/1.1\r\nHost: 127.0.0.1\r\nPrefer: wait=60\r\n\r\n"
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from leeway.protocol.codes import STATUS, Code
 from leeway.protocol.policy_terms import MODES
 from leeway.protocol.pushes import Disposition, UpdateKind
 from leeway.protocol.reasons import Reason
+from leeway.protocol.rights import Right, needed
 from leeway.protocol.tensors import DTYPES, Kind
 from leeway.protocol.times import StepTimes
 from leeway.ps.arithmetic.schedules import Schedule
@@ -92,12 +93,17 @@ class TestFile:
             ids.append(operation["operationId"])
         assert len(set(ids)) == len(ids)
 
-    def test_says_whose_it_is_and_that_nobody_is_asked_for_credentials(self, api):
+    def test_says_whose_it_is(self, api):
         assert api["info"]["license"]["identifier"] == metadata("leeway")["License-Expression"]
-        assert api["security"] == []
-        assert "securitySchemes" not in api["components"]
-        assert not any("security" in operation for operation in operations(api).values())
         assert api["servers"]
+
+    def test_says_which_right_each_operation_needs(self, api):
+        schemes = set(api["components"]["securitySchemes"])
+        assert {name for each in api["security"] for name in each} == schemes == {"token", "session"}
+        for (method, path), operation in operations(api).items():
+            right = needed(method, path)
+            said = [] if right is None else [{"token": [right]}, {"session": [right]}]
+            assert operation["security"] == said, (method, path)
 
     def test_redocly_finds_nothing_to_say_about_it(self, tmp_path):
         """Its recommended rules. What they found once is tested around here too, without Node."""
@@ -120,6 +126,8 @@ class TestFile:
     def test_every_component_is_used(self, api):
         text = json.dumps(api)
         for section, components in api["components"].items():
+            if section == "securitySchemes":
+                continue  # they are named, not referred to
             for name in components:
                 assert f'"#/components/{section}/{name}"' in text, (section, name)
 
@@ -141,10 +149,13 @@ async def server_routes(server):
     from aiohttp import web
 
     from leeway.ps.server.http.handlers import Handlers
+    from leeway.ps.server.http.sessions import Sessions
     from leeway.transport.http.counts import Uncounted
+    from leeway.transport.http.gate import Gate
 
     app = web.Application()
-    app.add_routes(Handlers(server.runtime, None, 1024, Uncounted()).table())
+    handlers = Handlers(server.runtime, None, 1024, Uncounted(), Gate(), Sessions(float, secure=False))
+    app.add_routes(handlers.table())
     return {
         (route.method, route.resource.canonical)
         for route in app.router.routes()
@@ -154,8 +165,8 @@ async def server_routes(server):
 
 class TestEnums:
     def test_codes_and_their_status(self, schemas):
-        described = {row["const"]: int(row["description"][1:4]) for row in schemas["Code"]["oneOf"]}
-        assert described == {str(code): STATUS[code] for code in Code}
+        described = [(row["const"], int(row["description"][1:4])) for row in schemas["Code"]["oneOf"]]
+        assert sorted(described) == sorted((str(code), STATUS[code]) for code in Code)
 
     @pytest.mark.parametrize(
         ("schema", "enum"),
@@ -170,6 +181,9 @@ class TestEnums:
     )
     def test_are_those_of_the_code(self, schemas, schema, enum):
         assert schemas[schema]["enum"] == [str(value) for value in enum]
+
+    def test_of_rights(self, schemas):
+        assert schemas["Session"]["properties"]["rights"]["items"]["enum"] == list(Right)
 
     def test_of_the_optimizer(self, schemas):
         properties = schemas["OptimizerFields"]["properties"]
@@ -270,6 +284,7 @@ class TestReplies:
 
     async def test_of_the_run(self, server, worker, check):
         check((await server.get("/v1/policy")).json, "PolicyState")
+        check((await server.get("/v1/policy/preview?mode=sync&quorum=1")).json, "PolicyPreview")
         check({"mode": "sync"}, "SetPolicy")
         check((await server.put("/v1/policy", {"mode": "sync"})).json, "PolicyState")
         check((await server.get("/v1/status")).json, "Status")
@@ -298,6 +313,10 @@ class TestReplies:
         check((await server.post("/v1/checkpoints")).json, "SavedCheckpoint")
         for row in (await server.get("/v1/checkpoints")).json["checkpoints"]:
             check(row, "Checkpoint")
+
+    async def test_of_a_session(self, server, check):
+        check({"token": "x"}, "Login")
+        check((await server.get("/v1/session")).json, "Session")
 
     async def test_of_refusals(self, server, worker, check, gradient):
         await worker.step(gradient)

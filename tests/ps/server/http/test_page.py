@@ -45,10 +45,12 @@ class TestFile:
         headers = (await server.get(target(name))).headers
         assert headers["content-security-policy"] == (
             "default-src 'self'; img-src 'self' data:; style-src 'self'; script-src 'self'; connect-src 'self'; "
-            "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+            "object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+            "require-trusted-types-for 'script'"
         )
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["referrer-policy"] == "no-referrer"
+        assert headers["cross-origin-opener-policy"] == headers["cross-origin-resource-policy"] == "same-origin"
 
     async def test_is_asked_for_again_and_not_sent_again(self, server, name):
         first = await server.get(target(name))

@@ -1,6 +1,6 @@
 import pytest
 
-from leeway.transport.credentials import Bearer
+from leeway.transport.credentials.bearer import Bearer
 
 SECRET = Bearer("s3cret-._~+/==")
 

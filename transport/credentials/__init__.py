@@ -1,0 +1,1 @@
+"""What listeners ask for, and what clients show: secrets, tokens, certificates."""
