@@ -148,7 +148,7 @@ def renew(folder: Path, names: Sequence[str], days: int) -> int:
     """Make new certificates: of these, or of all that end within a month. Tokens stay."""
     cluster = _cluster(folder)
     cluster.renew(names, days)
-    _tell(cluster)
+    _tell(cluster, "no certificate ends within a month; name those that you want anew all the same")
     return 0
 
 
@@ -184,11 +184,11 @@ def show(folder: Path) -> int:
     return 0
 
 
-def _tell(cluster: Cluster) -> None:
+def _tell(cluster: Cluster, nothing: str = "nothing was missing") -> None:
     for made in cluster.made:
         print(f"made {made}")
     if not cluster.made:
-        print("nothing was missing")
+        print(nothing)
     print(f"in {cluster.folder}: ca.key stays there, each other folder is for its holder alone")
 
 

@@ -156,6 +156,8 @@ class Cluster:
 
     def _authority(self, *, there: bool = False) -> Authority:
         cert, key = self.folder / "ca.pem", self.folder / "ca.key"
+        if there and not self.folder.is_dir():
+            raise SettingError(f"there is no folder {self.folder}")
         # Without one of the two something has happened to it, unless nobody has a certificate: it was being made.
         if there or (cert.exists() and key.exists()) or any(self.holders()):
             for path in (cert, key):

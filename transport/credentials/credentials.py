@@ -63,6 +63,8 @@ class Credentials:
         if token_path is not None:
             try:
                 bearer = Bearer(secret_files.read_token(token_path))
+            except SettingError:
+                raise
             except ValueError as error:
                 raise SettingError(f"token file {token_path}: {error}") from None
         pair = KeyPair(cert_path, key_path) if cert_path is not None and key_path is not None else None

@@ -30,6 +30,8 @@ def read(path: Path, what: str) -> bytes:
             content = file.read(min(status.st_size, MAX_BYTES) + 1)
     except OSError as error:
         raise SettingError(f"{what} {path}: {error.strerror}") from None
+    except SettingError:
+        raise
     except ValueError as error:
         raise SettingError(f"{what} {path}: {error}") from None
     if len(content) > MAX_BYTES:

@@ -23,7 +23,9 @@ def test_a_token(token):
 @pytest.mark.parametrize("mode", [0o604, 0o602, 0o601, 0o620, 0o644, 0o666])
 def test_others_can_get_at_it(token, mode):
     token.chmod(mode)
-    with pytest.raises(SettingError, match=rf"can be read by others \(mode {mode:04o}\): chmod 600 {token}"):
+    with pytest.raises(
+        SettingError, match=rf"^token file {token} can be read by others \(mode {mode:04o}\): chmod 600 {token}"
+    ):
         secret_files.read_token(token)
 
 
